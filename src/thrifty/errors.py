@@ -1,0 +1,110 @@
+"""The errors a user can meet: what happened, with which value, how to mend it, and the nearest valid name.
+
+    ThriftyError            every error below; a ValueError with an exit code
+    ├── JobError            the job file or an argument says something that cannot be meant
+    ├── DataError           the data cannot be read or cannot be learned from
+    ├── BudgetError         what is asked for does not fit what may be spent
+    ├── StorageError        a folder or disk refuses to hold what must be written
+    ├── BusyError           another process holds the run folder
+    ├── BundleError         a bundle or checkpoint is damaged or not what it says
+    ├── RequestError        a served request is malformed; carries an HTTP status
+    └── MissingExtraError   an optional package is needed and not installed
+
+Users get these; programming errors are plain ``assert``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Return the valid name most like ``name``, or an empty string when none is close.
+
+    >>> nearest("resnt18", ["resnet18", "gpt-mini"])
+    'resnet18'
+    >>> nearest("zebra", ["resnet18", "gpt-mini"])
+    ''
+    """
+    found = difflib.get_close_matches(str(name).lower(), list(names), n=1, cutoff=0.6)
+    return found[0] if found else ""
+
+
+class ThriftyError(ValueError):
+    """An error of thrifty's that a user can mend.
+
+    Args:
+        what: what is wrong, with the value at fault in it; one sentence without its full stop.
+        mend: what to do about it; a sentence.
+        nearest: the nearest valid name, when a name was misspelt.
+
+    >>> print(ThriftyError("unknown model 'resnt18'", mend="See: thrifty models.", nearest="resnet18"))
+    unknown model 'resnt18'. Did you mean 'resnet18'? See: thrifty models.
+    """
+
+    exit_code = 2
+
+    def __init__(self, what: str, *, mend: str = "", nearest: str = "") -> None:
+        self.what, self.mend, self.nearest = what, mend, nearest
+        guess = f"Did you mean '{nearest}'?" if nearest else ""
+        super().__init__(" ".join(part for part in (f"{what}.", guess, mend) if part))
+
+
+class JobError(ThriftyError):
+    """The job file or an argument says something that cannot be meant."""
+
+
+class DataError(ThriftyError):
+    """The data cannot be read or cannot be learned from."""
+
+
+class BudgetError(ThriftyError):
+    """What is asked for does not fit what may be spent."""
+
+    exit_code = 3
+
+
+class StorageError(ThriftyError):
+    """A folder or disk refuses to hold what must be written."""
+
+    exit_code = 4
+
+
+class BusyError(ThriftyError):
+    """Another process holds the run folder."""
+
+    exit_code = 4
+
+
+class BundleError(ThriftyError):
+    """A bundle or checkpoint is damaged or not what it says."""
+
+
+class RequestError(ThriftyError):
+    """A served request is malformed; ``status`` is the HTTP status of the reply."""
+
+    def __init__(self, what: str, *, status: int = 400, mend: str = "", nearest: str = "") -> None:
+        super().__init__(what, mend=mend, nearest=nearest)
+        self.status = status
+
+
+class MissingExtraError(ThriftyError):
+    """An optional package is needed and not installed.
+
+    >>> print(MissingExtraError("exporting to ONNX", package="onnx", extra="onnx"))
+    exporting to ONNX needs the package 'onnx'. Install it: pip install 'thrifty[onnx]'
+    """
+
+    def __init__(self, purpose: str, *, package: str, extra: str) -> None:
+        super().__init__(f"{purpose} needs the package '{package}'", mend=f"Install it: pip install 'thrifty[{extra}]'")
+
+
+def unknown_name(kind: str, name: str, names: Iterable[str], *, see: str = "") -> JobError:
+    """Build the error for a name that is not in a table, with the nearest one that is.
+
+    >>> print(unknown_name("schedule", "cosin", ["cosine", "fixed"]))
+    unknown schedule 'cosin'. Did you mean 'cosine'? Known: cosine, fixed.
+    """
+    names = sorted(names)
+    return JobError(f"unknown {kind} '{name}'", nearest=nearest(name, names), mend=see or f"Known: {', '.join(names)}.")

@@ -1,0 +1,66 @@
+"""`Dataset`: what prepared data is, and the report of how it was cleaned; the file ``meta.json`` of a store."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from thrifty.spec.plain import Plain
+
+SPLITS = ("train", "validation", "test")
+
+
+class Cleaning(Plain):
+    """What cleaning kept and what it put aside.
+
+    Attributes:
+        seen: files looked at.
+        kept: files that are in the store.
+        rejected: files that are not, by reason; each is a line of ``rejects.jsonl``.
+        duplicates: exact copies of another kept file in the same split; kept once, the copies are rejected.
+        across_splits: copies that would have stood in two splits; kept on the held-out side alone.
+        notes: what else a user should know, a sentence each.
+    """
+
+    seen: int
+    kept: int
+    rejected: dict[str, int]
+    duplicates: int
+    across_splits: int
+    notes: tuple[str, ...] = ()
+
+
+class Dataset(Plain):
+    """What a store holds, as the planner, the loop and the bundle need to know it.
+
+    Attributes:
+        kind: ``image`` or ``language``.
+        key: content key of the store: of the inputs, the data section of the job, the seed, and the code.
+        counts: samples in each split: images, or windows of ``length`` tokens.
+        labels: class names in the order of their numbers; empty for language.
+        label_counts: training samples by label.
+        shape: of one sample: ``(channels, height, width)``, or ``(length,)``.
+        mean, std: per channel, of the training split, of pixels scaled to 0..1; empty for language.
+        crop: as in the job; images only.
+        vocabulary: tokens in the vocabulary; 0 for images.
+        tokens: tokens in each split; empty for images.
+        text_bytes: bytes of raw text in each split; empty for images.
+        source_bytes: bytes of the raw files read.
+        stored_bytes: bytes of the arrays in the store.
+        cleaning: the report.
+    """
+
+    kind: Literal["image", "language"]
+    key: str
+    counts: dict[str, int]
+    labels: tuple[str, ...]
+    label_counts: dict[str, int]
+    shape: tuple[int, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    crop: Literal["center", "none"]
+    vocabulary: int
+    tokens: dict[str, int]
+    text_bytes: dict[str, int]
+    source_bytes: int
+    stored_bytes: int
+    cleaning: Cleaning

@@ -1,0 +1,99 @@
+"""Events: what the rooms say while they work. Whoever wants to show or keep them passes an ``emit`` function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from thrifty.spec.cost import Spent
+
+
+@dataclass(frozen=True)
+class StageStarted:
+    """A stage of the run begins: ``prepare``, ``plan``, ``build``, ``initialise``, ``train``, …"""
+
+    stage: str
+
+
+@dataclass(frozen=True)
+class StageDone:
+    """A stage ended; ``says`` is its result in one line."""
+
+    stage: str
+    says: str
+    spent: Spent
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Work inside a stage went on: ``done`` of ``total`` in the given unit."""
+
+    stage: str
+    done: int
+    total: int
+    unit: str
+
+
+@dataclass(frozen=True)
+class StepDone:
+    """An optimizer step was taken.
+
+    ``samples_per_second`` and ``peak_share`` are over the time since the last such event.
+    """
+
+    step: int
+    steps: int
+    epoch: float
+    loss: float
+    learning_rate: float
+    gradient_norm: float
+    samples_per_second: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Validation was done after ``step``; ``best`` says that it is the best so far."""
+
+    step: int
+    epoch: float
+    metrics: dict[str, float]
+    best: bool
+    learning_rate: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Checkpointed:
+    """A checkpoint is safely on disk; the run can be killed without losing a step before this one."""
+
+    step: int
+    bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """Training goes on from a checkpoint."""
+
+    step: int
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """Training ended; ``reason`` is a sentence."""
+
+    step: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Warned:
+    """Something a user should know; the work goes on."""
+
+    message: str
+    details: dict[str, str] = field(default_factory=dict)
+
+
+Event = StageStarted | StageDone | Progress | StepDone | Evaluated | Checkpointed | Resumed | Stopped | Warned
+Emit = Callable[[Event], None]

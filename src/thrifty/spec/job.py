@@ -1,0 +1,286 @@
+"""`Job`: what you want. A short flat YAML file; what it leaves out, the plan decides."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from thrifty.errors import JobError, nearest
+from thrifty.spec.plain import Plain
+from thrifty.spec.units import ByteCount, Duration, Energy, Money
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Task = Literal["classify", "language"]
+MAX_JOB_BYTES = 1 << 20
+
+
+def _safe_name(name: str) -> str:
+    if name in {".", ".."} or not all(c.isalnum() or c in "._-" for c in name):
+        raise ValueError(f"a name may hold letters, digits, '.', '_' and '-' alone, got {name!r}")
+    return name
+
+
+Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_safe_name)]
+
+
+class Split(Plain):
+    """Which share of the data is held out: `validation` steers the run, `test` is looked at once, at its end."""
+
+    validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    test: Annotated[float, Field(gt=0, lt=1)] = 0.1
+
+    @model_validator(mode="after")
+    def _leaves_something_to_train_on(self) -> Split:
+        if self.validation + self.test >= 0.9:
+            raise ValueError(f"validation {self.validation} and test {self.test} leave under a tenth to train on")
+        return self
+
+
+class ImageData(Plain):
+    """Images in one folder per class: ``path/<label>/<any>.png``.
+
+    Attributes:
+        path: the folder; relative to the job file.
+        size: side in pixels that every image is resized to; decided from the data when left out.
+        color: ``gray`` or ``rgb``; decided from the data when left out.
+        crop: ``center`` cuts the largest centred square first; ``none`` resizes the whole image.
+        mixed_sizes: ``resize`` takes images of any size; ``reject`` puts those of another size than the
+            commonest among the rejects.
+        max_pixels: an image with more pixels is rejected before it is decoded.
+        max_file_bytes: a larger file is rejected unread.
+    """
+
+    kind: Literal["image"]
+    path: Path
+    split: Split = Split()
+    size: Annotated[int, Field(ge=4, le=1024)] | None = None
+    color: Literal["gray", "rgb"] | None = None
+    crop: Literal["center", "none"] = "center"
+    mixed_sizes: Literal["resize", "reject"] = "resize"
+    max_pixels: PositiveInt = 50_000_000
+    max_file_bytes: ByteCount = 64 * 2**20
+
+
+class LanguageData(Plain):
+    """Raw text files that a language model learns from.
+
+    Attributes:
+        path: a folder, searched to any depth; relative to the job file.
+        files: which files of it, as a glob pattern.
+        vocabulary: number of tokens of the tokenizer trained on the training split.
+        length: tokens of context; decided by the plan when left out.
+        max_file_bytes: a larger file is rejected unread.
+    """
+
+    kind: Literal["language"]
+    path: Path
+    files: str = "**/*.txt"
+    split: Split = Split(validation=0.05, test=0.05)
+    vocabulary: Annotated[int, Field(ge=260, le=65_536)] = 4096
+    length: Annotated[int, Field(ge=8, le=65_536)] | None = None
+    max_file_bytes: ByteCount = 64 * 2**20
+
+
+Data = Annotated[ImageData | LanguageData, Field(discriminator="kind")]
+
+
+class Target(Plain):
+    """Stop as soon as validation reaches this; at most one figure."""
+
+    accuracy: Annotated[float, Field(gt=0, le=1)] | None = None
+    bits_per_byte: PositiveFloat | None = None
+    loss: PositiveFloat | None = None
+
+    @model_validator(mode="after")
+    def _one_figure(self) -> Target:
+        if len(self.model_dump(exclude_none=True)) != 1:
+            raise ValueError("a target names exactly one of accuracy, bits_per_byte, loss")
+        return self
+
+
+class Budget(Plain):
+    """The most that may be spent; what is left out is not limited."""
+
+    memory: ByteCount | None = None
+    time: Duration | None = None
+    energy: Energy | None = None
+    money: Money | None = None
+
+
+class Train(Plain):
+    """How to train, where you care; the plan decides the rest and says why.
+
+    Attributes:
+        epochs: passes over the training split.
+        steps: optimizer steps, instead of epochs.
+        batch: samples per optimizer step, or ``full`` for the whole training split (gradient descent).
+        optimizer: ``gd``, ``sgd``, ``momentum``, ``nesterov``, ``adam``, ``adamw``.
+        learning_rate: the highest rate of the schedule.
+        momentum: of ``momentum`` and ``nesterov``.
+        weight_decay: on matrices and convolutions; never on biases and norms.
+        schedule: ``fixed``, ``exponential``, ``step``, ``plateau``, ``cosine``, ``linear``.
+        warmup: share of the steps over which the rate rises from zero.
+        decay: the factor of ``exponential`` (each epoch), ``step`` (at half and three quarters), ``plateau``.
+        clip: largest norm of the gradient; 0 for none.
+        init: initial weights: ``default`` (the family's own), ``he_normal``, ``he_uniform``,
+            ``xavier_normal``, ``xavier_uniform``.
+        patience: evaluations without improvement after which training stops; 0 for never.
+        evaluations: how many times to validate in the whole run, when there are no epochs.
+        seed: of the split, the weights and the order of the data.
+    """
+
+    epochs: PositiveInt | None = None
+    steps: PositiveInt | None = None
+    batch: PositiveInt | Literal["full"] | None = None
+    optimizer: str | None = None
+    learning_rate: PositiveFloat | None = None
+    momentum: Fraction | None = None
+    weight_decay: NonNegativeFloat | None = None
+    schedule: str | None = None
+    warmup: Fraction | None = None
+    decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    clip: NonNegativeFloat | None = None
+    init: str | None = None
+    patience: Annotated[int, Field(ge=0)] | None = None
+    evaluations: PositiveInt | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Train:
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError(f"give epochs or steps, not both (epochs {self.epochs}, steps {self.steps})")
+        return self
+
+
+class Pins(Plain):
+    """What you decide in the plan's place: how to compute, never what is learned."""
+
+    device: Literal["cpu", "cuda"] | None = None
+    precision: Literal["fp32", "bf16"] | None = None
+    micro_batch: PositiveInt | None = None
+    memory_format: Literal["contiguous", "channels_last"] | None = None
+    threads: PositiveInt | None = None
+
+
+class Job(Plain):
+    """What you want: data, task, model, target, budget.
+
+    >>> Job.model_validate(dict(name="a", data=dict(kind="image", path="x"), model="resnet8")).task
+    'classify'
+    """
+
+    name: Name
+    data: Data
+    task: Task | None = None
+    model: str
+    target: Target | None = None
+    budget: Budget = Budget()
+    train: Train = Train()
+    plan: Pins = Pins()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _task_from_data(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("task") is None and isinstance(values.get("data"), dict):
+            own = {"image": "classify", "language": "language"}.get(values["data"].get("kind", ""))
+            return {**values, "task": own} if own else values
+        return values
+
+    @model_validator(mode="after")
+    def _task_fits_data(self) -> Job:
+        fits = {"image": "classify", "language": "language"}[self.data.kind]
+        if self.task != fits:
+            raise ValueError(f"data of kind '{self.data.kind}' is for task '{fits}', not '{self.task}'")
+        if self.target is not None:
+            wrong = "bits_per_byte" if fits == "classify" else "accuracy"
+            if getattr(self.target, wrong) is not None:
+                raise ValueError(f"task '{fits}' has no target '{wrong}'")
+        return self
+
+
+def load_job(path: str | Path) -> Job:
+    """Read a job file; paths in it are taken from the folder the file lies in.
+
+    Raises:
+        JobError: the file is missing, is not YAML, or says something that cannot be meant; every mistake
+            is named with its key, its value and the nearest key that exists.
+    """
+    path = Path(path)
+    if not path.is_file():
+        near = nearest(path.name, [p.name for p in path.parent.glob("*.y*ml")]) if path.parent.is_dir() else ""
+        raise JobError(f"there is no job file '{path}'", nearest=near, mend="Write one: thrifty init DATA.")
+    if path.stat().st_size > MAX_JOB_BYTES:
+        raise JobError(f"job file '{path}' is larger than {MAX_JOB_BYTES} bytes", mend="A job is a short file.")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise JobError(f"job file '{path}' is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise JobError(f"job file '{path}' holds {type(values).__name__}, not keys and values")
+    job = parse_job(values, source=path.name)
+    located = (path.parent / job.data.path.expanduser()).resolve()
+    return job.model_copy(update={"data": job.data.model_copy(update={"path": located})})
+
+
+def parse_job(values: dict[str, Any], *, source: str = "the job") -> Job:
+    """Check a mapping and make a `Job` of it; paths stay as they are.
+
+    Raises:
+        JobError: as for `load_job`.
+    """
+    try:
+        return Job.model_validate(values)
+    except ValidationError as error:
+        raise JobError("; ".join(_explain(dict(e), source) for e in error.errors())) from None
+
+
+def _explain(error: dict[str, Any], source: str) -> str:
+    """One mistake as a clause: the key, the value, the nearest key."""
+    # pydantic adds the tag of a union ("image") to the place of an error; users never wrote it
+    place = [str(part) for part in error["loc"] if part not in {"image", "language", "constrained-int"}]
+    key = ".".join(part for part in place if not part.startswith(("literal[", "function-")))
+    if error["type"] == "extra_forbidden":
+        return f"unknown key '{key}' in {source}{_guess(place[-1], _keys_at(place[:-1], error))}"
+    if error["type"] == "missing":
+        return f"{source} lacks the key '{key}'"
+    if error["type"] == "union_tag_invalid":
+        value = str(error["input"].get("kind"))
+        return f"unknown data kind '{value}' in {source}{_guess(value, ['image', 'language'])}; known: image, language"
+    if error["type"] == "union_tag_not_found":
+        return f"{source} lacks the key 'data.kind'; known: image, language"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return f"{key or source}: {message}" + (
+        "" if isinstance(error["input"], dict | Plain) else f" (got {error['input']!r})"
+    )
+
+
+def _guess(name: str, names: list[str]) -> str:
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f" (did you mean '{close[0]}'?)" if close else f" (known: {', '.join(names)})" if names else ""
+
+
+def _keys_at(place: list[str], error: dict[str, Any]) -> list[str]:
+    sections: dict[str, type[Plain]] = {"target": Target, "budget": Budget, "train": Train, "plan": Pins}
+    if not place:
+        return list(Job.model_fields)
+    if place[0] == "data" and place[-1] == "split":
+        return list(Split.model_fields)
+    if place[0] == "data":
+        kinds = {"image": ImageData, "language": LanguageData}
+        return list(kinds[next(k for k in error["loc"] if k in kinds)].model_fields)
+    return list(sections[place[0]].model_fields)
+
+
+TASKS: tuple[str, ...] = get_args(Task)

@@ -1,0 +1,139 @@
+"""`Plan`: how a job will be done; every decision taken, each with its reason. Holds no ``None`` and no "auto"."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from thrifty.spec.cost import Cost
+from thrifty.spec.plain import Plain
+
+Source = Literal["job", "rule", "measured", "data", "probe"]
+
+
+class Decision(Plain):
+    """One line of ``plan.why``: what was decided, and the reason with its formula, source or measurement."""
+
+    field: str
+    value: str
+    reason: str
+    source: Source
+
+
+class ModelPlan(Plain):
+    """A model to build: a name of the models table with every argument of its family resolved.
+
+    Attributes:
+        name: as in the table, such as ``resnet8``.
+        family: the file it is built from: ``resnet``, ``gpt``, ``mlp``.
+        arguments: keyword arguments of the family's class, all resolved.
+    """
+
+    name: str
+    family: str
+    arguments: dict[str, Any]
+
+
+class OptimPlan(Plain):
+    """An optimizer and its schedule, resolved.
+
+    Attributes:
+        optimizer, schedule: names of their tables.
+        learning_rate: the highest rate.
+        momentum: used by ``momentum`` and ``nesterov``; 0 for the rest.
+        betas, eps: used by ``adam`` and ``adamw``.
+        weight_decay: on parameters of two or more dimensions alone.
+        warmup_steps: steps of linear rise from zero.
+        total_steps: steps of the whole schedule.
+        steps_per_epoch: for schedules that change by the epoch.
+        decay: factor of ``exponential``, ``step`` and ``plateau``.
+        plateau_patience: evaluations without improvement before ``plateau`` lowers the rate.
+        clip: largest norm of the gradient; ``inf`` for none.
+    """
+
+    optimizer: str
+    schedule: str
+    learning_rate: float
+    momentum: float
+    betas: tuple[float, float]
+    eps: float
+    weight_decay: float
+    warmup_steps: int
+    total_steps: int
+    steps_per_epoch: int
+    decay: float
+    plateau_patience: int
+    clip: float
+
+
+class BatchPlan(Plain):
+    """How many samples make a step: ``size`` is what is learned from, the rest how it is computed.
+
+    Attributes:
+        size: samples of one optimizer step (the effective batch).
+        micro: samples computed at once; ``accumulation`` micro-batches make a step.
+        evaluation: samples computed at once when validating.
+    """
+
+    size: int
+    micro: int
+    accumulation: int
+    evaluation: int
+
+
+class StopPlan(Plain):
+    """When training ends, whichever comes first; limits that are not set are ``inf`` (or 0 patience).
+
+    Attributes:
+        steps: optimizer steps at most.
+        metric: validation figure that is watched: the target's, or the task's own.
+        higher_is_better: its direction.
+        target: stop once ``metric`` reaches it (``inf`` or ``-inf``: never).
+        patience: evaluations without improvement; 0 for never.
+        seconds, joules, usd: budget left for training after the other stages' share.
+    """
+
+    steps: int
+    metric: str
+    higher_is_better: bool
+    target: float
+    patience: int
+    seconds: float
+    joules: float
+    usd: float
+
+
+class Plan(Plain):
+    """How: the frozen plan that reaches the loop.
+
+    Attributes:
+        job: name of the job.
+        key: content key of job, data and code; the same key means the same run.
+        task: ``classify`` or ``language``.
+        device: ``cpu`` or ``cuda``.
+        threads: of the CPU's matrix products.
+        init: name in the table of initialisers.
+        precision: ``fp32``, or ``bf16`` for autocast with weights kept in fp32.
+        memory_format: ``contiguous`` or ``channels_last``.
+        evaluate_every: optimizer steps between validations.
+        checkpoint_seconds: least time between two checkpoints.
+        cost: predicted.
+        why: a `Decision` for each field decided.
+    """
+
+    job: str
+    key: str
+    task: Literal["classify", "language"]
+    model: ModelPlan
+    init: str
+    optim: OptimPlan
+    batch: BatchPlan
+    stop: StopPlan
+    device: Literal["cpu", "cuda"]
+    threads: int
+    precision: Literal["fp32", "bf16"]
+    memory_format: Literal["contiguous", "channels_last"]
+    evaluate_every: int
+    checkpoint_seconds: float
+    seed: int
+    cost: Cost
+    why: tuple[Decision, ...]
