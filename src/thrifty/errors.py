@@ -5,6 +5,7 @@
     ├── DataError           the data cannot be read or cannot be learned from
     ├── BudgetError         what is asked for does not fit what may be spent
     ├── StorageError        a folder or disk refuses to hold what must be written
+    ├── DivergedError       training stopped being numbers before it learned anything
     ├── BusyError           another process holds the run folder
     ├── BundleError         a bundle or checkpoint is damaged or not what it says
     ├── RequestError        a served request is malformed; carries an HTTP status
@@ -69,6 +70,12 @@ class StorageError(ThriftyError):
     """A folder or disk refuses to hold what must be written."""
 
     exit_code = 4
+
+
+class DivergedError(ThriftyError):
+    """Training stopped being numbers before it learned anything."""
+
+    exit_code = 5
 
 
 class BusyError(ThriftyError):

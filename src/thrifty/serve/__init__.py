@@ -1,1 +1,42 @@
-"""serve."""
+"""Serve bundles over HTTP: TensorFlow Serving's REST API v1 and the Open Inference Protocol v2.
+
+``app`` gives a bare ASGI application for any server, ``run`` runs one here. Nothing of training is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from thrifty.serve.limits import Limits
+
+if TYPE_CHECKING:
+    from thrifty.export.bundle import Bundle
+    from thrifty.serve.app import App
+
+__all__ = ["Limits", "app", "run"]
+
+
+def app(bundles: Sequence[Bundle], *, limits: Limits | None = None) -> App:
+    """Make the ASGI application that answers for these bundles.
+
+    Raises:
+        JobError: there is none, or two have the same name and version.
+    """
+    from thrifty.serve.app import App
+
+    return App(bundles, limits or Limits())
+
+
+def run(
+    bundles: Sequence[Bundle],
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8501,
+    limits: Limits | None = None,
+    ready: Callable[[str, int], None] = lambda host, port: None,
+) -> None:
+    """Serve until SIGINT or SIGTERM; see `thrifty.serve.run.run`."""
+    from thrifty.serve import run as module
+
+    module.run(bundles, host=host, port=port, limits=limits, ready=ready)

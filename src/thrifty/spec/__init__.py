@@ -14,6 +14,7 @@ from thrifty.spec.job import (
     Target,
     Train,
     load_job,
+    parse_budget,
     parse_job,
 )
 from thrifty.spec.plan import BatchPlan, Decision, ModelPlan, OptimPlan, Plan, StopPlan
@@ -44,5 +45,6 @@ __all__ = [
     "Target",
     "Train",
     "load_job",
+    "parse_budget",
     "parse_job",
 ]

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from thrifty.spec.cost import Spent
+from thrifty.spec.device import Device
+from thrifty.spec.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,14 @@ class StageDone:
 
 
 @dataclass(frozen=True)
+class Planned:
+    """The plan stands, for this device; nothing of it has run yet."""
+
+    plan: Plan
+    device: Device
+
+
+@dataclass(frozen=True)
 class Progress:
     """Work inside a stage went on: ``done`` of ``total`` in the given unit."""
 
@@ -36,10 +46,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class StepDone:
-    """An optimizer step was taken.
-
-    ``samples_per_second`` and ``peak_share`` are over the time since the last such event.
-    """
+    """An optimizer step was taken; ``loss`` is the mean over its samples or tokens, ``seconds`` its wall time."""
 
     step: int
     steps: int
@@ -95,5 +102,5 @@ class Warned:
     details: dict[str, str] = field(default_factory=dict)
 
 
-Event = StageStarted | StageDone | Progress | StepDone | Evaluated | Checkpointed | Resumed | Stopped | Warned
+Event = StageStarted | StageDone | Planned | Progress | StepDone | Evaluated | Checkpointed | Resumed | Stopped | Warned
 Emit = Callable[[Event], None]

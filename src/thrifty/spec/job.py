@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -19,7 +20,7 @@ from pydantic import (
 
 from thrifty.errors import JobError, nearest
 from thrifty.spec.plain import Plain
-from thrifty.spec.units import ByteCount, Duration, Energy, Money
+from thrifty.spec.units import JOULES, SECONDS, USD, ByteCount, Duration, Energy, Money
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Task = Literal["classify", "language"]
@@ -244,6 +245,22 @@ def parse_job(values: dict[str, Any], *, source: str = "the job") -> Job:
         return Job.model_validate(values)
     except ValidationError as error:
         raise JobError("; ".join(_explain(dict(e), source) for e in error.errors())) from None
+
+
+def parse_budget(text: str) -> Budget:
+    """Read one amount of time, energy or money, told apart by its unit.
+
+    >>> parse_budget("10min").time
+    600.0
+
+    Raises:
+        JobError: it is none of them.
+    """
+    for name in ("time", "energy", "money"):
+        with contextlib.suppress(ValidationError):
+            return Budget.model_validate({name: text})
+    units = ", ".join((*SECONDS, *JOULES, *USD))
+    raise JobError(f"{text!r} is no amount of time, energy or money", mend=f"Write it like '10min'. Units: {units}.")
 
 
 def _explain(error: dict[str, Any], source: str) -> str:

@@ -139,7 +139,7 @@ def format_usd(usd: float) -> str:
     if not math.isfinite(usd):
         return "no limit"
     if usd == 0 or abs(usd) >= 1:
-        return f"${usd:.2f}"
+        return f"${usd:,.2f}"
     digits = 1 - math.floor(math.log10(abs(usd)))
     return f"${usd:.{min(digits, 6)}f}"
 

@@ -1,0 +1,208 @@
+"""The verbs in Python: each takes and returns plain things, and is a short straight call into the rooms below.
+
+>>> from thrifty import api
+>>> api.models()["resnet8"]  # doctest: +ELLIPSIS
+'...'
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from thrifty.errors import DataError, JobError
+from thrifty.files import write_atomic
+from thrifty.ledger import Entry, Ledger
+from thrifty.runs import RunFolder, open_run
+from thrifty.spec import Device, Plan, Spent, load_job, parse_budget
+from thrifty.spec.events import Emit, Event
+from thrifty.spec.folders import cache_folder
+
+if TYPE_CHECKING:
+    from thrifty.pipeline import Outcome
+    from thrifty.tune import Tuned
+
+RUNS = Path("runs")
+
+
+def silent(event: Event) -> None:
+    """An ``emit`` that tells nobody."""
+
+
+def open_ledger(runs: Path = RUNS) -> Ledger:
+    """Open the ledger: ``$THRIFTY_LEDGER`` (a file or a database URL), else ``ledger.sqlite`` in the runs folder."""
+    return Ledger(os.environ.get("THRIFTY_LEDGER") or runs / "ledger.sqlite")
+
+
+def init(data: Path, to: Path) -> str:
+    """Look at raw data and write a starter job for it; returns what was seen, in one line.
+
+    Raises:
+        DataError: nothing is recognised in the folder.
+        JobError: ``to`` exists already.
+    """
+    import yaml
+
+    from thrifty.data import look
+
+    if to.exists():
+        raise JobError(f"'{to}' exists already", mend="Choose another name with --to, or remove it.")
+    seen = look(data)
+    notes = "".join(f"# {note}\n" for note in (seen.says, *seen.notes))
+    write_atomic(to, notes + yaml.safe_dump(seen.job, sort_keys=False, allow_unicode=True), purpose="the job")
+    return seen.says
+
+
+def hardware(*, remeasure: bool = False) -> tuple[Device, ...]:
+    """Return what this machine can do, measured once and kept."""
+    from thrifty import hardware
+
+    return hardware.devices(remeasure=remeasure)
+
+
+def plan(job: Path, *, emit: Emit = silent) -> tuple[Plan, Device]:
+    """Price a job on this machine without training: prepares the data, traces one step, runs nothing.
+
+    Raises:
+        ThriftyError: of the kind that fits.
+    """
+    from thrifty import hardware, planner
+    from thrifty.data import prepare
+    from thrifty.pipeline import run_key
+
+    wanted = load_job(job)
+    store = prepare(wanted.data, seed=wanted.train.seed, cache=cache_folder(), emit=emit)
+    device = hardware.here(kind=wanted.plan.device)
+    return planner.plan(wanted, store.dataset, device, key=run_key(wanted), spent=Spent()), device
+
+
+def run(job: Path, *, runs: Path = RUNS, emit: Emit = silent) -> Outcome:
+    """Carry a job the whole way, from raw files to a bundle with its bill; goes on where an attempt ended.
+
+    Raises:
+        ThriftyError: of the kind that fits.
+    """
+    from thrifty import pipeline
+
+    wanted = load_job(job)
+    with open_ledger(runs) as ledger:
+        return pipeline.run(wanted, job.read_text(encoding="utf-8"), runs=runs, ledger=ledger, emit=emit)
+
+
+def tune(job: Path, *, budget: str, trials: int = 50, runs: Path = RUNS, emit: Emit = silent) -> Tuned:
+    """Search for better hyper-parameters inside a budget such as ``10min``, ``0.02kWh`` or ``0.10USD``.
+
+    Raises:
+        JobError: the budget is none.
+        BudgetError: not one trial ended within it.
+    """
+    from thrifty import tune as tuning
+
+    wanted = load_job(job)
+    limit = parse_budget(budget)
+    with open_ledger(runs) as ledger:
+        return tuning.tune(wanted, limit, trials=trials, runs=runs, ledger=ledger, emit=emit)
+
+
+def report(run: Path, *, runs: Path = RUNS) -> Path:
+    """Write the page of a finished run anew and return its path.
+
+    Raises:
+        DataError: there is no such run, or the ledger does not know it.
+    """
+    from thrifty.pipeline import write_report
+
+    folder = open_run(run)
+    with open_ledger(runs) as ledger:
+        return write_report(folder, _entry(ledger, folder))
+
+
+def bill(run: Path, *, runs: Path = RUNS) -> Entry:
+    """Return a run's line of the ledger."""
+    with open_ledger(runs) as ledger:
+        return _entry(ledger, open_run(run))
+
+
+def _entry(ledger: Ledger, folder: RunFolder) -> Entry:
+    entry = ledger.entry(folder.folder)
+    if entry is None:
+        raise DataError(f"the ledger has no line for run '{folder.folder}'", mend="Was it made with another ledger?")
+    return entry
+
+
+def entries(*, runs: Path = RUNS, limit: int = 50) -> list[Entry]:
+    """Return the ledger, the worst prediction first."""
+    with open_ledger(runs) as ledger:
+        return ledger.entries(limit=limit)
+
+
+def bundle_folder(path: Path) -> Path:
+    """Return the bundle meant by a path: a bundle itself, or the run that made it.
+
+    Raises:
+        DataError: there is neither.
+    """
+    for folder in (path, path / "bundle"):
+        if (folder / "bundle.json").is_file():
+            return folder
+    if path.is_dir() and (path / "key").is_file():
+        raise DataError(f"run '{path}' has no bundle yet", mend="Finish it: thrifty run its job.")
+    return open_run(path).bundle
+
+
+def predict(bundle: Path, source: str) -> dict[str, Any]:
+    """Answer one raw input: the path of an image file for a classifier, a prompt for a language model.
+
+    Raises:
+        BundleError: the bundle is damaged.
+        DataError: the input cannot be read.
+    """
+    from thrifty.export import load_bundle
+
+    loaded = load_bundle(bundle_folder(bundle))
+    if loaded.info.task == "language":
+        return loaded.predict(source)
+    path = Path(source)
+    if not path.is_file():
+        raise DataError(f"there is no file '{path}'", mend="Give the path of an image.")
+    return loaded.predict(path.read_bytes())
+
+
+def export(run: Path, *, to: str, folder: Path | None = None) -> dict[str, Any]:
+    """Write a bundle in another format and check it against torch; returns the parity report.
+
+    Raises:
+        JobError: the format is not known.
+        BundleError: the exported model does not give torch's answers.
+        MissingExtraError: the packages of the format are not installed.
+    """
+    from thrifty.errors import unknown_name
+    from thrifty.export import EXPORTERS, load_bundle
+
+    if to not in EXPORTERS:
+        raise unknown_name("export format", to, EXPORTERS)
+    bundle = bundle_folder(run)
+    return EXPORTERS[to](load_bundle(bundle), folder or bundle.parent / "export" / to)
+
+
+def serve(
+    bundles: list[Path], *, host: str, port: int, ready: Callable[[str, int], None] = lambda host, port: None
+) -> None:
+    """Serve bundles until the process is told to end.
+
+    Raises:
+        BundleError: a bundle is damaged.
+    """
+    from thrifty import serve as server
+    from thrifty.export import load_bundle
+
+    server.run([load_bundle(bundle_folder(path)) for path in bundles], host=host, port=port, ready=ready)
+
+
+def models() -> dict[str, str]:
+    """Return the models by name, each with a line about it."""
+    from thrifty.models import MODELS
+
+    return {name: recipe.says for name, recipe in MODELS.items()}

@@ -1,0 +1,247 @@
+"""The command line: one subcommand a verb; results to stdout, progress to stderr, exit 0 only on success."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from thrifty.errors import ThriftyError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from thrifty.report.live import LiveView
+
+app = typer.Typer(
+    help="Deep learning for the least compute: plan, train and serve, with the bill shown at every stage.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
+Runs = Annotated[Path, typer.Option("--runs", help="folder of all runs")]
+RUNS = Path("runs")
+
+
+def main() -> None:
+    """Run the command line; an error a user can mend is one line on stderr and an exit code of its own."""
+    try:
+        app()
+    except ThriftyError as error:
+        print(f"thrifty: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.exit(1)
+
+
+@app.command()
+def init(
+    data: Annotated[Path, typer.Argument(help="a folder of raw data")],
+    to: Annotated[Path, typer.Option(help="the job file to write")] = Path("job.yaml"),
+    as_json: Json = False,
+) -> None:
+    """Look at the data, write a starter job."""
+    from thrifty import api
+
+    says = api.init(data, to)
+    if as_json:
+        _print_json({"says": says, "job": str(to)})
+    else:
+        print(f"{says}\nwrote {to}; edit anything, then: thrifty plan {to}")
+
+
+@app.command()
+def hardware(
+    measure: Annotated[bool, typer.Option("--measure", help="measure again")] = False, as_json: Json = False
+) -> None:
+    """Show what this machine can do, measured beside its datasheet."""
+    from thrifty import api
+    from thrifty.hardware import comparison
+    from thrifty.report import hardware_table
+
+    devices = api.hardware(remeasure=measure)
+    if as_json:
+        _print_json([device.model_dump(mode="json") for device in devices])
+    for device in [] if as_json else devices:
+        _console().print(hardware_table(device, comparison(device)))
+
+
+@app.command()
+def models(as_json: Json = False) -> None:
+    """List the models that a job can name."""
+    from thrifty import api
+
+    if as_json:
+        _print_json(api.models())
+    for name, says in [] if as_json else api.models().items():
+        print(f"{name:<14} {says}")
+
+
+@app.command()
+def plan(job: Annotated[Path, typer.Argument(help="a job file")], as_json: Json = False) -> None:
+    """Say what a job will cost and why; trains nothing."""
+    from thrifty import api
+    from thrifty.report import plan_table
+
+    with _live(as_json) as show:
+        planned, _ = api.plan(job, emit=show)
+    if as_json:
+        print(planned.model_dump_json(indent=1))
+    else:
+        _console().print(plan_table(planned))
+
+
+@app.command()
+def run(job: Annotated[Path, typer.Argument(help="a job file")], runs: Runs = RUNS, as_json: Json = False) -> None:
+    """Prepare, build, initialise, train, validate, bundle; with the bill."""
+    from thrifty import api
+    from thrifty.report.tables import bill
+
+    with _live(as_json) as show:
+        outcome = api.run(job, runs=runs, emit=show)
+    result = outcome.result
+    if as_json:
+        _print_json(
+            {
+                "folder": str(outcome.folder),
+                "fresh": outcome.fresh,
+                "result": result.model_dump(mode="json"),
+                "bill": outcome.entry.model_dump(mode="json"),
+            }
+        )
+        return
+    if not outcome.fresh:
+        print(f"{outcome.folder} is done already: same job, same data, same code; prepared nothing, trained nothing")
+    _console().print(bill(outcome.entry))
+    shown = ", ".join(f"{name} {value:.4g}" for name, value in result.test.items())
+    print(f"held-out test split: {shown}")
+    if result.completion:
+        print(f"completion of {result.prompt!r}:\n{result.completion}")
+    print(f"page    {outcome.folder / 'report.html'}")
+    print(f"bundle  {outcome.folder / 'bundle'}   serve it: thrifty serve {outcome.folder}")
+
+
+@app.command()
+def tune(
+    job: Annotated[Path, typer.Argument(help="a job file")],
+    budget: Annotated[str, typer.Option(help="what the search may take, such as 10min, 0.02kWh, 0.10USD")],
+    trials: Annotated[int, typer.Option(help="trials at most")] = 50,
+    runs: Runs = RUNS,
+    as_json: Json = False,
+) -> None:
+    """Spend a budget on finding better hyper-parameters."""
+    from thrifty import api
+    from thrifty.report import tuning_table
+
+    with _live(as_json) as show:
+        tuned = api.tune(job, budget=budget, trials=trials, runs=runs, emit=show)
+    if as_json:
+        _print_json(tuned.model_dump(mode="json"))
+        return
+    _console().print(tuning_table(tuned))
+    print(f"best job  {tuned.best_job}   run it: thrifty run {tuned.best_job}")
+
+
+@app.command()
+def predict(
+    bundle: Annotated[Path, typer.Argument(help="a bundle, or the run that made it")],
+    source: Annotated[str, typer.Argument(metavar="INPUT", help="an image file, or a prompt")],
+    as_json: Json = False,
+) -> None:
+    """Answer one raw input."""
+    from thrifty import api
+
+    answer = api.predict(bundle, source)
+    if as_json:
+        _print_json(answer)
+    elif "completion" in answer:
+        print(answer["completion"])
+    else:
+        print(f"{answer['label']}  {answer['probability']:.4f}")
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="a run, or a bundle")],
+    to: Annotated[str, typer.Option(help="formats, with commas: onnx")] = "onnx",
+    folder: Annotated[Path | None, typer.Option(help="where to; the run's export folder when left out")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a bundle in another format, checked against torch."""
+    from thrifty import api
+
+    reports = {name: api.export(run, to=name, folder=folder) for name in to.split(",")}
+    if as_json:
+        _print_json(reports)
+    for name, report in [] if as_json else reports.items():
+        print(f"{name}  {report['path']}  largest difference from torch {report['max_abs_difference']:.2g}")
+
+
+@app.command()
+def serve(
+    bundles: Annotated[list[Path], typer.Argument(help="bundles, or the runs that made them")],
+    host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="port to listen on; 0 for a free one", min=0, max=65535)] = 8501,
+) -> None:
+    """Serve bundles by TensorFlow Serving's and the Open Inference protocols."""
+    from thrifty import api
+
+    def ready(host: str, port: int) -> None:
+        print(f"serving on http://{host}:{port}", flush=True)
+
+    api.serve(bundles, host=host, port=port, ready=ready)
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="a run folder")], runs: Runs = RUNS, as_json: Json = False) -> None:
+    """Write a run's self-contained page."""
+    from thrifty import api
+
+    page = api.report(run, runs=runs)
+    if as_json:
+        _print_json({"page": str(page)})
+    else:
+        print(page)
+
+
+@app.command()
+def ledger(
+    runs: Runs = RUNS,
+    limit: Annotated[int, typer.Option(help="lines at most", min=1)] = 50,
+    as_json: Json = False,
+) -> None:
+    """List every run, predicted beside measured, worst prediction first."""
+    from thrifty import api
+    from thrifty.report import ledger_table
+
+    entries = api.entries(runs=runs, limit=limit)
+    if as_json:
+        _print_json([entry.model_dump(mode="json") for entry in entries])
+    else:
+        _console().print(ledger_table(entries))
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def _console(*, stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=stderr)
+
+
+@contextmanager
+def _live(as_json: bool) -> Iterator[LiveView]:
+    from thrifty.report.live import LiveView
+
+    with LiveView(_console(stderr=True)) as view:
+        yield view

@@ -1,0 +1,159 @@
+"""What one operator does: its kind, its FLOPs by closed form, and the bytes it must read and write."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
+
+aten = torch.ops.aten
+
+# Operators by kind, as time is priced by it. What is not named here goes by its tag (pointwise, reduction), else `other`.
+_NAMES = {
+    "matmul": "mm addmm bmm baddbmm addbmm addmv mv dot _scaled_mm mkldnn_rnn_layer mkldnn_rnn_layer_backward",
+    "convolution": "convolution _convolution convolution_overrideable _slow_conv2d_forward convolution_backward",
+    "attention": "_scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_flash_attention_for_cpu_backward "
+    "_scaled_dot_product_flash_attention _scaled_dot_product_flash_attention_backward "
+    "_scaled_dot_product_efficient_attention _scaled_dot_product_efficient_attention_backward",
+    "normalisation": "native_batch_norm _native_batch_norm_legit native_batch_norm_backward "
+    "_batch_norm_with_update batch_norm_backward native_layer_norm native_layer_norm_backward native_group_norm "
+    "native_group_norm_backward _fused_rms_norm _fused_rms_norm_backward",
+    "softmax": "_softmax _softmax_backward_data _log_softmax _log_softmax_backward_data logsumexp nll_loss_forward "
+    "nll_loss_backward nll_loss2d_forward nll_loss2d_backward",
+    "gather": "embedding embedding_dense_backward index index_select index_put index_put_ _index_put_impl_ gather "
+    "scatter scatter_add scatter_add_ index_add index_add_ take",
+    "random": "native_dropout bernoulli bernoulli_ uniform_ normal_ rand randn rand_like randn_like randint randperm",
+    "pool": "max_pool2d_with_indices max_pool2d_with_indices_backward avg_pool2d avg_pool2d_backward "
+    "_adaptive_avg_pool2d _adaptive_avg_pool2d_backward max_pool3d_with_indices avg_pool3d",
+    "copy": "copy_ clone _to_copy contiguous cat stack constant_pad_nd fill_ zero_ zeros zeros_like ones ones_like full "
+    "full_like new_zeros new_ones new_full arange scalar_tensor tril triu roll repeat flip slice_backward "
+    "select_backward masked_fill masked_fill_",
+}  # fmt: skip
+KIND_OF = {name: kind for kind, names in _NAMES.items() for name in names.split()}
+ALLOCATIONS = frozenset("empty empty_like empty_strided new_empty new_empty_strided empty_permuted".split())
+# only the rows asked for are read, however large the table
+_READS_ROWS = frozenset("embedding index index_select gather take".split())
+# the target is overwritten unseen
+_WRITES_ONLY = frozenset("copy_ fill_ zero_ bernoulli_ uniform_ normal_".split())
+# aten operators whose arithmetic is neither matrix-like with a formula below nor bounded by their traffic
+_HEAVY_PREFIXES = ("linalg_", "_linalg_", "_fft_", "fft_", "_thnn_", "_cudnn_rnn", "miopen_", "cholesky", "_cdist")
+
+
+def _rnn_flops(x: Any, w_ih: Any, w_hh: Any, *_: Any, **__: Any) -> int:
+    # oneDNN runs a whole recurrent layer in one operator: x is (time, batch, width), weights (gates, width)
+    return 2 * x[0] * x[1] * (math.prod(w_ih) + math.prod(w_hh))
+
+
+def _shaped(formula: Callable[..., int]) -> Callable[..., int]:
+    def flops(*args: Any, out_val: Any = None, **kwargs: Any) -> int:
+        shapes, spec = pytree.tree_map(lambda v: v.shape if isinstance(v, Tensor) else v, (args, kwargs)), out_val
+        return formula(*shapes[0], **shapes[1], out_shape=getattr(spec, "shape", None))
+
+    return flops
+
+
+# Where torch's own registry lacks a formula. Attention: two products forward, five backward (Dao et al. 2022, sec. B).
+_OWN_FORMULAS: dict[Any, Callable[..., int]] = {
+    aten._scaled_dot_product_flash_attention_for_cpu: _shaped(lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v)),
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: _shaped(
+        lambda grad, q, k, v, *_, **__: sdpa_backward_flop_count(grad, q, k, v)
+    ),
+    aten.mkldnn_rnn_layer: _shaped(_rnn_flops),
+    aten.mkldnn_rnn_layer_backward: _shaped(lambda *a, **k: 2 * _rnn_flops(*a, **k)),
+    aten.mv: _shaped(lambda a, b, **_: 2 * math.prod(a)),
+    aten.addmv: _shaped(lambda c, a, b, **_: 2 * math.prod(a)),
+    aten.dot: _shaped(lambda a, b, **_: 2 * math.prod(a)),
+    aten.addbmm: _shaped(lambda c, a, b, **_: 2 * math.prod(a) * b[2]),
+}
+
+
+def has_formula(func: Any) -> bool:
+    """Whether the FLOPs of an operator are known from its shapes."""
+    return func.overloadpacket in flop_registry or func.overloadpacket in _OWN_FORMULAS
+
+
+def unpriceable(func: Any) -> str:
+    """Why an operator cannot be priced from its shapes, or an empty string."""
+    name = str(func.overloadpacket.__name__)
+    if has_formula(func):
+        return ""
+    if func.namespace not in {"aten", "prim", "prims"}:
+        return "it is not one of torch's own and carries no FLOP formula"
+    if name.startswith(_HEAVY_PREFIXES):
+        return "its arithmetic has no formula here"
+    return ""
+
+
+def flops_of(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> int:
+    """FLOPs of one call, a multiply-add counting two; 0 for operators that are bounded by their traffic.
+
+    Formulas are torch's (`torch.utils.flop_counter`) and those above.
+    """
+    formula = _OWN_FORMULAS.get(func.overloadpacket) or flop_registry.get(func.overloadpacket)
+    return int(formula(*args, **kwargs, out_val=out)) if formula else 0
+
+
+def kind_of(func: Any) -> str:
+    """Name the kind of an operator.
+
+    >>> kind_of(torch.ops.aten.addmm.default), kind_of(torch.ops.aten.relu.default)
+    ('matmul', 'pointwise')
+    """
+    named = KIND_OF.get(func.overloadpacket.__name__)
+    if named:
+        return named
+    if torch.Tag.pointwise in func.tags:
+        return "pointwise"
+    if torch.Tag.reduction in func.tags:
+        return "reduction"
+    return "pointwise" if func.overloadpacket.__name__.endswith("_backward") else "other"
+
+
+def touched_bytes(tensor: Tensor) -> int:
+    """Bytes of the elements a tensor really has: what `expand` repeats counts once.
+
+    >>> touched_bytes(torch.zeros(1, 8).expand(100, 8))
+    32
+    """
+    sizes = [size for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if stride != 0]
+    return (math.prod(sizes) if tensor.numel() else 0) * tensor.element_size()
+
+
+def tensors_in(tree: Any) -> list[Tensor]:
+    """All tensors of nested arguments, in order."""
+    return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def written_in_place(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+    """The arguments that an operator writes into."""
+    if not func._schema.is_mutable:
+        return []
+    written: list[Tensor] = []
+    for index, argument in enumerate(func._schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            value = kwargs.get(argument.name) if argument.name in kwargs else args[index] if index < len(args) else None
+            written += tensors_in(value)
+    return written
+
+
+def traffic(name: str, inputs: list[Tensor], written: list[Tensor], fresh: Iterable[Tensor]) -> tuple[int, int]:
+    """Bytes an operator must read and must write, each element once.
+
+    Args:
+        name: of the operator, such as ``embedding``.
+        inputs: every tensor among its arguments.
+        written: those of them that it writes into.
+        fresh: results in storage of their own; results that alias an argument cost nothing.
+    """
+    made = sum(touched_bytes(tensor) for tensor in fresh)
+    unread = {id(tensor) for tensor in written} if name in _WRITES_ONLY else set()
+    distinct = {id(tensor): tensor for tensor in inputs if id(tensor) not in unread}
+    sizes = [touched_bytes(tensor) for tensor in distinct.values()]
+    if name in _READS_ROWS and sizes:
+        sizes[0] = min(sizes[0], made)
+    return sum(sizes), made + sum(touched_bytes(tensor) for tensor in written)

@@ -1,0 +1,124 @@
+"""Lists the files of a data folder, with what the system knows of them; follows no link out of the folder."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from thrifty.errors import DataError, nearest
+
+DUPLICATE = "duplicate"
+DUPLICATE_ACROSS = "duplicate across splits"
+
+
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """One file: its name relative to the data folder (printable, ``/`` between the parts), and its identity on disk.
+
+    Modification and change time are in nanoseconds since 1970.
+    """
+
+    name: str
+    path: str
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+
+    @property
+    def suffix(self) -> str:
+        return PurePosixPath(self.name).suffix.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A file that is not used; ``reason`` is counted, ``detail`` follows it in the line of ``rejects.jsonl``."""
+
+    name: str
+    reason: str
+    detail: str = ""
+
+
+def count_reasons(rejects: Iterable[Reject]) -> dict[str, int]:
+    """Count rejects by reason, the commonest first.
+
+    >>> count_reasons([Reject("a.png", "truncated"), Reject("b.png", "truncated", ": no end marker")])
+    {'truncated': 2}
+    """
+    counts = Counter(reject.reason for reject in rejects)
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def list_files(folder: Path) -> tuple[list[InputFile], list[Reject]]:
+    """List every file below a folder, sorted by name; names that begin with a dot are passed over.
+
+    Links to files inside the folder are files; all other links, and pipes and devices, are rejects.
+
+    Raises:
+        DataError: the folder is missing, is a file, or cannot be read; the nearest name beside it is given.
+    """
+    if not folder.is_dir():
+        raise _missing(folder)
+    files: list[InputFile] = []
+    rejects: list[Reject] = []
+    root = folder.resolve()
+    for entry in _walk(root, rejects, root):
+        name = _name(entry.path, root)
+        if entry.is_symlink() and (problem := _link_problem(entry, root)):
+            rejects.append(Reject(name, problem))
+            continue
+        facts = entry.stat()
+        if not stat.S_ISREG(facts.st_mode):
+            rejects.append(Reject(name, "not a regular file"))
+            continue
+        files.append(
+            InputFile(name, entry.path, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino),
+        )
+    return sorted(files, key=lambda file: file.name), sorted(rejects, key=lambda reject: reject.name)
+
+
+def _missing(folder: Path) -> DataError:
+    if folder.exists():
+        return DataError(f"'{folder}' is a file, not a folder", mend="Set data.path to the folder that holds the data.")
+    parent = folder.parent
+    beside = [entry.name for entry in parent.iterdir() if entry.is_dir()] if parent.is_dir() else []
+    near = nearest(folder.name, beside)
+    mend = "Set data.path to the folder that holds the data."
+    if not parent.is_dir():
+        mend = f"Its parent '{parent}' does not exist either. {mend}"
+    return DataError(f"there is no data folder '{folder}'", nearest=str(parent / near) if near else "", mend=mend)
+
+
+def _walk(folder: Path | str, rejects: list[Reject], root: Path) -> Iterator[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as found:
+            entries = [entry for entry in found if not entry.name.startswith(".")]
+    except OSError as error:
+        if str(folder) == str(root):
+            raise DataError(f"the data folder '{folder}' cannot be read: {error.strerror}") from error
+        rejects.append(Reject(_name(str(folder), root), "folder cannot be read", f": {error.strerror}"))
+        return
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(entry.path, rejects, root)
+        else:
+            yield entry
+
+
+def _link_problem(entry: os.DirEntry[str], root: Path) -> str:
+    target = Path(entry.path).resolve()
+    if not target.is_relative_to(root):
+        return "link that leaves the folder"
+    if not target.exists():
+        return "link to nothing"
+    return "link to a folder" if target.is_dir() else ""
+
+
+def _name(path: str, root: Path) -> str:
+    """Relative name as printable text: bytes that are no UTF-8 are written out, so that it can stand in JSON."""
+    relative = os.path.relpath(path, root) if path != str(root) else "."
+    return os.fsencode(relative).decode("utf-8", "backslashreplace")

@@ -1,0 +1,159 @@
+"""Distrust a bundle: what its files say is checked against limits, hashes and known names before anything is built."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import stat
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from thrifty.errors import BundleError, nearest
+from thrifty.spec import BUNDLE_FORMAT, BundleInfo
+
+INFO = "bundle.json"
+WEIGHTS = "model.safetensors"
+TOKENIZER = "tokenizer.json"
+
+FILES = {"classify": (WEIGHTS,), "language": (WEIGHTS, TOKENIZER)}
+KINDS = {"classify": "image", "language": "language"}
+FAMILIES = {"classify": ("resnet", "mlp"), "language": ("gpt",)}
+
+MAX_INFO_BYTES = 4 * 2**20
+MAX_TOKENIZER_BYTES = 64 * 2**20
+MAX_ARGUMENT = 2**20
+MAX_ARGUMENTS = 64
+_AGAIN = "Write the bundle again from its run."
+_FOREIGN = "Take bundles from whom you trust, or write it again from its run."
+
+
+def read_info(folder: Path) -> BundleInfo:
+    """Read and check ``bundle.json`` and the hash of every other file of a bundle.
+
+    Raises:
+        BundleError: which file is damaged or says something that cannot be meant, and how to mend it.
+    """
+    if not folder.is_dir():
+        raise BundleError(f"there is no bundle folder '{folder}'", mend="A bundle is the folder 'bundle' of a run.")
+    info = _parse(folder / INFO)
+    _check_names(info, folder / INFO)
+    for name, expected in info.files.items():
+        path = folder / name
+        size = regular_size(path)
+        if name == TOKENIZER and size > MAX_TOKENIZER_BYTES:
+            raise BundleError(f"'{path}' has {size} bytes, over the {MAX_TOKENIZER_BYTES} of a tokenizer", mend=_FOREIGN)
+        if sha256(path) != expected:
+            raise BundleError(f"'{path}' is damaged: its sha256 is not the one in {INFO}", mend=_AGAIN)
+    return info
+
+
+def _parse(path: Path) -> BundleInfo:
+    size = regular_size(path)
+    if size > MAX_INFO_BYTES:
+        raise BundleError(f"'{path}' has {size} bytes, over the {MAX_INFO_BYTES} of a description", mend=_FOREIGN)
+    try:
+        info = BundleInfo.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "its JSON"
+        raise BundleError(f"'{path}' is damaged at {place}: {first['msg']}", mend=_AGAIN) from None
+    if info.format != BUNDLE_FORMAT:
+        raise BundleError(
+            f"'{path}' has bundle format {info.format}, this thrifty reads {BUNDLE_FORMAT}",
+            mend="Upgrade thrifty, or write the bundle again with this one.",
+        )
+    return info
+
+
+def _check_names(info: BundleInfo, path: Path) -> None:
+    """Every name in the description is one that thrifty itself would have written."""
+    if not is_name(info.name):
+        raise BundleError(f"'{path}' has the unsafe name {info.name[:100]!r}", mend="Use letters, digits, '.', '_', '-'.")
+    if not 1 <= info.version < 2**63:
+        raise BundleError(f"'{path}' has the version {info.version}", mend="A version is a whole number from 1.")
+    if info.task not in FILES:
+        raise BundleError(f"'{path}' has the unknown task '{info.task[:100]}'", nearest=nearest(info.task, FILES))
+    if info.data.kind != KINDS[info.task]:
+        raise BundleError(f"'{path}': task '{info.task}' does not fit data of kind '{info.data.kind}'", mend=_AGAIN)
+    if set(info.files) != set(FILES[info.task]):
+        named = ", ".join(sorted(info.files))[:200]
+        known = ", ".join(FILES[info.task])
+        raise BundleError(f"'{path}' names the files '{named}'; a bundle of this task has: {known}", mend=_FOREIGN)
+    _check_model(info, path)
+    if info.task == "classify":
+        _check_image_data(info, path)
+
+
+def _check_model(info: BundleInfo, path: Path) -> None:
+    families = FAMILIES[info.task]
+    family = info.model.family
+    if family not in families:
+        raise BundleError(
+            f"'{path}' has the model family '{family[:100]}'; task '{info.task}' is served by: {', '.join(families)}",
+            nearest=nearest(family, families),
+        )
+    if len(info.model.arguments) > MAX_ARGUMENTS:
+        raise BundleError(f"'{path}' has {len(info.model.arguments)} model arguments", mend=_FOREIGN)
+    for key, value in info.model.arguments.items():
+        if not is_argument(value):
+            raise BundleError(f"'{path}' has the model argument {key[:50]}={str(value)[:100]}", mend=_FOREIGN)
+
+
+def _check_image_data(info: BundleInfo, path: Path) -> None:
+    data = info.data
+    shaped = len(data.shape) == 3 and data.shape[0] in (1, 3) and data.shape[1] == data.shape[2]
+    if not shaped or not 1 <= data.shape[1] <= 4096:
+        raise BundleError(f"'{path}' has images of shape {data.shape}", mend="The shape is (channels, side, side).")
+    if len(data.mean) != data.shape[0] or len(data.std) != data.shape[0]:
+        raise BundleError(f"'{path}' has {len(data.mean)} means and {len(data.std)} stds for its channels", mend=_AGAIN)
+    if not all(map(math.isfinite, data.mean)) or not all(0 < std < math.inf for std in data.std):
+        raise BundleError(f"'{path}' has the means {data.mean} and stds {data.std}", mend=_AGAIN)
+    if len(data.labels) < 2 or len(set(data.labels)) != len(data.labels):
+        raise BundleError(f"'{path}' has {len(data.labels)} labels, not all different", mend=_AGAIN)
+
+
+def is_name(name: str) -> bool:
+    """Say whether a name is safe as part of a path and of an address.
+
+    >>> is_name("pets-2"), is_name("../etc"), is_name("..")
+    (True, False, False)
+    """
+    plain = all(c.isalnum() or c in "._-" for c in name)
+    return plain and 0 < len(name) <= 100 and name not in {".", ".."}
+
+
+def is_argument(value: Any) -> bool:
+    """Say whether a model argument is a plain value of sensible size.
+
+    >>> is_argument(64), is_argument([1, 2]), is_argument(10**12), is_argument({"a": 1})
+    (True, True, False, False)
+    """
+    if isinstance(value, bool):
+        return True
+    if isinstance(value, int):
+        return 0 <= value <= MAX_ARGUMENT
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, str):
+        return len(value) <= 100
+    flat = isinstance(value, list | tuple) and len(value) <= MAX_ARGUMENTS
+    return flat and all(is_argument(each) and not isinstance(each, list | tuple) for each in value)
+
+
+def regular_size(path: Path) -> int:
+    """Return the size of a plain file; links and devices are refused, for they may lead outside the bundle."""
+    try:
+        found = path.lstat()
+    except OSError:
+        raise BundleError(f"the bundle lacks its file '{path}'", mend=_AGAIN) from None
+    if not stat.S_ISREG(found.st_mode):
+        raise BundleError(f"'{path}' is not a plain file", mend=_FOREIGN)
+    return found.st_size
+
+
+def sha256(path: Path) -> str:
+    """Hash a file without holding it in memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

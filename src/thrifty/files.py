@@ -1,0 +1,126 @@
+"""Files that survive a kill at any instant: written beside, flushed to disk, then renamed; and a lock on a folder."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from thrifty.errors import BusyError, StorageError, ThriftyError
+from thrifty.spec.units import format_bytes
+
+_UNWRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def storage_error(error: OSError, path: Path, purpose: str, *, mend: str = "") -> ThriftyError:
+    """Say what the system's refusal to write means for the user: a full disk, a read-only folder, or other."""
+    if error.errno in _FULL:
+        free = "unknown"
+        with contextlib.suppress(OSError):
+            free = format_bytes(shutil.disk_usage(_existing(path)).free)
+        what, own = (
+            f"the disk is full: cannot write {purpose} to '{path}' ({free} free)",
+            "Free some space, then run again.",
+        )
+    elif error.errno in _UNWRITABLE:
+        what, own = f"cannot write {purpose}: '{path}' is read-only for this user", "Choose a folder you may write to."
+    else:
+        what, own = f"cannot write {purpose} to '{path}': {error.strerror or error}", ""
+    return StorageError(what, mend=mend or own)
+
+
+def _existing(path: Path) -> Path:
+    return path if path.exists() or path.parent == path else _existing(path.parent)
+
+
+@contextlib.contextmanager
+def writing(path: Path, purpose: str, *, mend: str = "") -> Iterator[None]:
+    """Turn an operating system's refusal to write inside the block into a `StorageError`."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(error, path, purpose, mend=mend) from error
+
+
+def write_atomic(path: Path, content: str | bytes | Callable[[BinaryIO], object], *, purpose: str = "a file") -> None:
+    """Write a file so that a reader, or a kill, sees the old content or the new, never a part.
+
+    Args:
+        path: the file; its folder is made.
+        content: text, bytes, or a function that writes to the open binary file it is given.
+        purpose: what the file is, for the error.
+
+    Raises:
+        StorageError: the disk is full or the folder read-only; the old file is untouched.
+    """
+    with writing(path, purpose):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                if callable(content):
+                    content(file)
+                else:
+                    file.write(content.encode() if isinstance(content, str) else content)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).chmod(0o644)
+            Path(name).replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                Path(name).unlink()
+            raise
+        flush_folder(path.parent)
+
+
+def flush_folder(folder: Path) -> None:
+    """Make renames in a folder durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def flush_tree(folder: Path) -> None:
+    """Make every file of a small folder durable before it is renamed into place."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    flush_folder(folder)
+
+
+@contextlib.contextmanager
+def hold(folder: Path, purpose: str) -> Iterator[None]:
+    """Hold a folder for this process alone; the lock goes with the process, however it ends.
+
+    Raises:
+        BusyError: another process holds it; its id is named.
+        StorageError: the folder cannot be written.
+    """
+    path = folder / "lock"
+    with writing(folder, purpose):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            owner = file.read().strip() or "unknown"
+            raise BusyError(
+                f"{purpose} '{folder}' is held by process {owner}",
+                mend="Wait for it to end, or stop it, then run again.",
+            ) from None
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield

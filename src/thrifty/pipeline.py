@@ -1,0 +1,316 @@
+"""The main path of a run: prepare, plan, build, initialise, train, validate, bundle; each stage metered and billed."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from thrifty import hardware
+from thrifty.data import Store, content_key, prepare
+from thrifty.errors import ThriftyError
+from thrifty.files import hold, write_atomic
+from thrifty.ledger import Entry, Ledger, Meter, add_spent
+from thrifty.runs import Result, RunFolder, folder_for
+from thrifty.spec import Device, Job, Plan, Spent
+from thrifty.spec.events import Checkpointed, Emit, Evaluated, Event, Planned, StageDone, StageStarted, StepDone
+from thrifty.spec.folders import cache_folder
+from thrifty.spec.units import format_bytes, format_count
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# rooms whose code decides what is learned: a change in them makes a new run
+CODE_ROOMS = ("data", "models", "optim", "planner", "train", "evaluate.py")
+PROMPT_TOKENS = 48
+COMPLETION_TOKENS = 96
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What `run` did: the folder, how training ended, the bill, and whether anything had to be done at all."""
+
+    folder: Path
+    result: Result
+    entry: Entry
+    fresh: bool
+
+
+def run(job: Job, job_text: str, *, runs: Path, ledger: Ledger, emit: Emit) -> Outcome:
+    """Carry a job the whole way, going on where an earlier attempt ended; do nothing when it is done already.
+
+    Args:
+        job: what is wanted; its data path is absolute.
+        job_text: the file it came from, kept in the run folder.
+        runs: folder of all runs.
+        ledger: where the bill is kept.
+        emit: is told what happens.
+
+    Raises:
+        ThriftyError: of the kind that fits; the run can be gone on with once it is mended.
+    """
+    folder = folder_for(runs, job.name, run_key(job))
+    if folder.find("result", Result) is None:
+        with hold(folder.folder, "run"):
+            # another process may have finished it while this one waited for the key of the data
+            if folder.find("result", Result) is None:
+                return _Run(job, job_text, folder, ledger, emit).go()
+    return _Run(job, job_text, folder, ledger, emit).done_before()
+
+
+def run_key(job: Job) -> str:
+    """Content key of a job: of what it asks for, the bytes of its data, and the code that decides what is learned."""
+    asked = job.model_dump_json(exclude={"data": {"path"}})
+    data = content_key(job.data, seed=job.train.seed, cache=cache_folder())
+    return hashlib.sha256(f"{asked}\n{data}\n{code_key()}".encode()).hexdigest()[:20]
+
+
+def code_key() -> str:
+    """Content key of the rooms whose code decides what is learned."""
+    digest = hashlib.sha256()
+    root = Path(__file__).parent
+    for room in CODE_ROOMS:
+        for path in sorted([root / room] if room.endswith(".py") else (root / room).rglob("*.py")):
+            digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:20]
+
+
+@dataclass
+class _Run:
+    """One attempt at a run; `go` is read from top to bottom."""
+
+    job: Job
+    job_text: str
+    folder: RunFolder
+    ledger: Ledger
+    emit: Emit
+    device: Device = field(init=False)
+    meter: Meter = field(init=False)
+    run_id: int = field(init=False)
+    attempt: int = field(init=False)
+    earlier: Spent = field(init=False)
+
+    def go(self) -> Outcome:
+        key = run_key(self.job)
+        if self.folder.key != key:
+            self.folder.claim(key, self.job, self.job_text)
+        self.device = self.folder.find("device", Device) or hardware.here(kind=self.job.plan.device)
+        self.folder.keep("device", self.device)
+        self._open_bill(key)
+        kept, shown = self.folder.writer(), self.emit
+
+        def emit(event: Event) -> None:
+            kept(event)
+            shown(event)
+
+        self.emit = emit
+        try:
+            with self.meter.stage() as self.whole:
+                result = self._stages(key)
+        except ThriftyError as error:
+            self.ledger.finish(self.run_id, status="failed", metrics={}, reason=str(error))
+            raise
+        self.folder.keep("result", result)
+        shutil.rmtree(self.folder.checkpoints, ignore_errors=True)
+        return self._close_bill(result, fresh=True)
+
+    def done_before(self) -> Outcome:
+        """The run is complete: say so, mending a ledger that a kill left a line behind."""
+        result = self.folder.result()
+        entry = self.ledger.entry(self.folder.folder)
+        if entry is None or entry.status != "done":
+            self.device = self.folder.device()
+            self._open_bill(result.key)
+            return self._close_bill(result, fresh=False)
+        return Outcome(self.folder.folder, result, entry, fresh=False)
+
+    def _stages(self, key: str) -> Result:
+        with self._stage("prepare") as stage:
+            store = prepare(self.job.data, seed=self.job.train.seed, cache=cache_folder(), emit=self.emit)
+            self._keep_dataset(store)
+            stage.says = _prepared(store)
+        with self._stage("plan") as stage:
+            plan = self.folder.find("plan", Plan) or self._plan(store, key)
+            self.folder.keep("plan", plan)
+            self.ledger.planned(self.run_id, plan)
+            self.emit(Planned(plan, self.device))
+            batch = f"batch {plan.batch.size} = {plan.batch.accumulation} x {plan.batch.micro}"
+            stage.says = f"{plan.precision}, {batch}, {plan.stop.steps:,} steps"
+        with self._stage("build") as stage:
+            from thrifty.models import build
+
+            model = build(plan.model)
+            count = sum(p.numel() for p in model.parameters())
+            stage.says = f"{plan.model.name}, {format_count(count)} parameters"
+        with self._stage("initialise") as stage:
+            from thrifty.models.init import initialise
+
+            stage.says = initialise(model, plan.init, plan.seed)
+        with self._stage("train", plan) as stage:
+            from thrifty.train import train
+
+            trained = train(plan, model, store, self.folder.checkpoints, emit=self.emit, spent=self._spent)
+            stage.says = trained.reason
+        with self._stage("validate") as stage:
+            from thrifty.train import evaluate_split
+
+            tested = evaluate_split(plan, model, store, "test")
+            stage.says = ", ".join(f"{name} {value:.4g}" for name, value in tested.metrics.items())
+        with self._stage("bundle") as stage:
+            prompt, completion = self._bundle(plan, model, store, tested.metrics)
+            size = sum(path.stat().st_size for path in self.folder.bundle.iterdir())
+            stage.says = f"{self.folder.bundle} ({format_bytes(size)})"
+        return Result(
+            key=key,
+            reason=trained.reason,
+            steps=trained.steps,
+            best_step=trained.best_step,
+            validation=trained.metrics,
+            test=tested.metrics,
+            confusion=tested.confusion,
+            prompt=prompt,
+            completion=completion,
+        )
+
+    def _keep_dataset(self, store: Store) -> None:
+        self.folder.keep("dataset", store.dataset)
+        rejects = store.folder / "rejects.jsonl"
+        if rejects.is_file():
+            write_atomic(self.folder.rejects, rejects.read_bytes(), purpose="the rejected files")
+
+    def _plan(self, store: Store, key: str) -> Plan:
+        from thrifty import planner
+        from thrifty.train import probe_steps
+
+        return planner.plan(
+            self.job,
+            store.dataset,
+            self.device,
+            key=key,
+            spent=self._spent(),
+            probe=lambda draft: probe_steps(draft, store),
+        )
+
+    def _bundle(self, plan: Plan, model: nn.Module, store: Store, metrics: dict[str, float]) -> tuple[str, str]:
+        from thrifty.export import load_bundle, write_bundle
+
+        tokenizer = store.folder / "tokenizer.json"
+        write_bundle(
+            self.folder.bundle,
+            name=self.job.name,
+            version=1,
+            task=plan.task,
+            model=model,
+            plan=plan.model,
+            data=store.dataset,
+            tokenizer=tokenizer if tokenizer.is_file() else None,
+            metrics=metrics,
+            isa=self.device.isa,
+            bill=self._spent(),
+        )
+        bundle = load_bundle(self.folder.bundle)
+        if plan.task != "language":
+            return "", ""
+        prompt = bundle.decode(store.array("test", "tokens")[1 : 1 + PROMPT_TOKENS])
+        return prompt, bundle.complete(prompt, max_tokens=COMPLETION_TOKENS)
+
+    @contextlib.contextmanager
+    def _stage(self, name: str, plan: Plan | None = None) -> Iterator[_Says]:
+        """Meter one stage; while it trains, each checkpoint also brings the ledger up to date."""
+        says = _Says()
+        outer = self.emit
+        self.emit(StageStarted(name))
+        predicted = plan.cost if plan else None
+        steps = 0
+
+        with self.meter.stage() as stage:
+
+            def spent() -> Spent:
+                if plan is None:
+                    return stage.spent()
+                return stage.spent(flops=plan.cost.flops.value * steps / plan.stop.steps, precision=plan.precision)
+
+            def emit(event: Event) -> None:
+                nonlocal steps
+                steps += isinstance(event, StepDone)
+                outer(event)
+                if isinstance(event, Checkpointed):
+                    self.ledger.stage(self.run_id, self.attempt, name, spent(), predicted)
+
+            self.emit = emit
+            try:
+                yield says
+            finally:
+                self.emit = outer
+                self.ledger.stage(self.run_id, self.attempt, name, spent(), predicted)
+        outer(StageDone(name, says.says, spent()))
+
+    def _spent(self) -> Spent:
+        """What the whole run has spent, earlier attempts included."""
+        return add_spent(self.earlier, self.whole.spent())
+
+    def _open_bill(self, key: str) -> None:
+        before = self.ledger.entry(self.folder.folder)
+        self.earlier = before.total if before is not None and before.key == key else Spent()
+        self.meter = Meter(self.device)
+        self.run_id = self.ledger.begin(
+            name=self.job.name,
+            key=key,
+            folder=self.folder.folder,
+            job=self.job.model_dump_json(),
+            device=self.device,
+            code=code_key(),
+            pid=os.getpid(),
+        )
+        entry = self.ledger.entry(self.folder.folder)
+        assert entry is not None
+        self.attempt = entry.attempts
+
+    def _close_bill(self, result: Result, *, fresh: bool) -> Outcome:
+        self.ledger.finish(self.run_id, status="done", metrics=result.test, reason=result.reason)
+        entry = self.ledger.entry(self.folder.folder)
+        assert entry is not None
+        write_report(self.folder, entry)
+        return Outcome(self.folder.folder, result, entry, fresh)
+
+
+def write_report(folder: RunFolder, entry: Entry) -> Path:
+    """Write the run's page from its folder and its bill."""
+    from thrifty.report import write_page
+
+    events = folder.events()
+    result = folder.result()
+    return write_page(
+        folder.page,
+        entry=entry,
+        plan=folder.plan(),
+        dataset=folder.dataset(),
+        device=folder.device(),
+        steps=[event for event in events if isinstance(event, StepDone)],
+        evaluations=[event for event in events if isinstance(event, Evaluated)],
+        confusion=result.confusion,
+        prompt=result.prompt,
+        completion=result.completion,
+        rejects=folder.rejected(),
+        job_text=(folder.folder / "job.yaml").read_text(encoding="utf-8"),
+    )
+
+
+@dataclass
+class _Says:
+    """The one line a stage leaves behind."""
+
+    says: str = ""
+
+
+def _prepared(store: Store) -> str:
+    cleaning = store.dataset.cleaning
+    parts = [f"{cleaning.kept:,} kept", f"{cleaning.seen - cleaning.kept:,} rejected"]
+    if cleaning.duplicates or cleaning.across_splits:
+        parts.append(f"{cleaning.duplicates:,} duplicates, {cleaning.across_splits:,} of them across splits")
+    return ", ".join(parts)

@@ -1,0 +1,122 @@
+"""Rules for what a job leaves out: each returns a value and its reason, with formula and source."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from thrifty.spec import Dataset, Decision, Device
+from thrifty.spec.plan import Source
+from thrifty.spec.units import format_count
+
+BF16_MUST_GAIN = 1.3
+CHINCHILLA_TOKENS_PER_PARAMETER = 20
+LANGUAGE_TOKENS_PER_STEP = 4096
+
+
+@dataclass
+class Reasons:
+    """Collects a `Decision` for every value that is taken."""
+
+    lines: list[Decision]
+
+    def take(self, field: str, asked: Any, rule: tuple[Any, str], *, source: Source = "rule", shown: str = "") -> Any:
+        """Return what the job asked for, else the rule's value; either way with a line that says why."""
+        value, reason = (asked, "asked for in the job") if asked is not None else rule
+        self.say(field, shown or value, reason, "job" if asked is not None else source)
+        return value
+
+    def say(self, field: str, value: Any, reason: str, source: Source = "rule") -> None:
+        """Add a line, in the place of an earlier one about the same field."""
+        shown = f"{value:g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+        self.lines = [line for line in self.lines if line.field != field]
+        self.lines.append(Decision(field=field, value=shown, reason=reason, source=source))
+
+
+def optimizer(family: str) -> tuple[str, str]:
+    if family == "resnet":
+        return "momentum", "what residual networks were trained with (He et al. 2015, section 3.4)"
+    return "adamw", "trains Transformers and plain networks with the least tuning (Loshchilov and Hutter 2019)"
+
+
+def learning_rate(name: str, family: str, parameters: int, batch: int) -> tuple[float, str]:
+    if name in {"adam", "adamw"}:
+        if family == "gpt":
+            rate = max(0.003239 - 0.0001395 * math.log(parameters), 1e-4)
+            said = f"0.003239 - 0.0001395 ln({format_count(parameters)} parameters) (Kaplan et al. 2020, appendix D.6)"
+            return float(f"{rate:.2g}"), said
+        return 1e-3, "Kingma and Ba 2015, section 6"
+    if name == "gd":
+        return 0.5, "full gradients carry no noise; a plain starting point, worth tuning"
+    rate = 0.1 * batch / 128
+    return float(f"{rate:.3g}"), f"0.1 x {batch} / 128: He et al. 2015 scaled by the batch (Goyal et al. 2017)"
+
+
+def weight_decay(name: str, family: str) -> tuple[float, str]:
+    if name == "adamw":
+        return (0.1, "GPT-3, appendix B") if family == "gpt" else (0.01, "Loshchilov and Hutter 2019")
+    if name == "adam":
+        return 0.0, "in Adam it would be an L2 penalty, not decay (Loshchilov and Hutter 2019)"
+    return 1e-4, "He et al. 2015, section 3.4"
+
+
+def schedule(name: str) -> tuple[str, str]:
+    if name == "gd":
+        return "fixed", "full gradients carry no noise that a falling rate would have to average out"
+    return "cosine", "one smooth fall that needs no milestones (Loshchilov and Hutter 2017)"
+
+
+def warmup(name: str) -> tuple[float, str]:
+    if name == "gd":
+        return 0.0, "full gradients need none"
+    return 0.05, "a twentieth of the steps steadies the first ones (Goyal et al. 2017)"
+
+
+def decay(name: str) -> float:
+    """The usual factor of a schedule that has one; 1 for the rest."""
+    return {"exponential": 0.95, "step": 0.1, "plateau": 0.5}.get(name, 1.0)
+
+
+def clip(family: str) -> tuple[float, str]:
+    if family == "gpt":
+        return 1.0, "GPT-3, appendix B"
+    return 0.0, "batch norm and plain networks need none"
+
+
+def batch(dataset: Dataset) -> tuple[int, str]:
+    samples = dataset.counts["train"]
+    if dataset.kind == "language":
+        length = dataset.shape[0]
+        size = max(1, min(LANGUAGE_TOKENS_PER_STEP // length, samples))
+        return size, f"{size} x {length} tokens: small steps learn most per token while a model is small"
+    size = 2 ** max(3, min(7, round(math.log2(max(samples, 2) / 20))))
+    size = min(size, samples)
+    return size, f"about twenty steps an epoch of {samples:,} samples, at least 8, at most 128"
+
+
+def epochs(dataset: Dataset) -> tuple[int, str]:
+    size = dataset.counts["train"]
+    wanted = min(max(round(60_000 / size), 10), 100)
+    return wanted, f"about 60,000 samples in all, between 10 and 100 passes over {size:,}"
+
+
+def language_steps(dataset: Dataset, parameters: int, batch_size: int) -> tuple[int, str]:
+    tokens = CHINCHILLA_TOKENS_PER_PARAMETER * parameters
+    steps = max(1, math.ceil(tokens / (batch_size * dataset.shape[0])))
+    return steps, f"20 tokens a parameter: {format_count(tokens)} (Hoffmann et al. 2022; their fit is itself uncertain)"
+
+
+def precision(device: Device) -> tuple[str, str]:
+    fp32, bf16 = device.flops_per_second.get("fp32"), device.flops_per_second.get("bf16")
+    if fp32 is None or bf16 is None:
+        return "fp32", "bf16 was not measured on this device"
+    gain = bf16.value / fp32.value
+    said = f"this machine multiplies bf16 at {gain:.1f}x fp32 ({bf16.source})"
+    return ("bf16", said) if gain >= BF16_MUST_GAIN else ("fp32", f"{said}: not worth the rounding")
+
+
+def memory_format(family: str) -> tuple[str, str]:
+    if family == "resnet":
+        return "channels_last", "images are stored so, and convolutions read them without a copy"
+    return "contiguous", "the model has no convolutions"

@@ -1,0 +1,275 @@
+"""What the terminal's tables and the page both say, row by row, as text with units."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+from thrifty.ledger import Comparison, Entry
+from thrifty.spec import Budget, Dataset, Device, Interval, Plan, Quantity, Spent
+from thrifty.spec.units import format_bytes, format_count, format_joules, format_seconds, format_usd
+
+UNKNOWN = "–"
+
+QUANTITIES: dict[str, tuple[str, Callable[[float], str]]] = {
+    "seconds": ("time", format_seconds),
+    "peak_bytes": ("peak memory", format_bytes),
+    "joules": ("energy", format_joules),
+    "usd": ("money", format_usd),
+    "flops": ("work", lambda flops: flop_text(flops)),
+}
+METRICS = {"bits_per_byte": "bits per byte", "accuracy": "accuracy", "loss": "loss"}
+
+
+class SpentRow(NamedTuple):
+    """One stage of the bill."""
+
+    stage: str
+    time: str
+    cpu: str
+    memory: str
+    written: str
+    work: str
+    of_peak: str
+    energy: str
+    money: str
+
+
+class ComparedRow(NamedTuple):
+    """One quantity of training; ``inside`` is True, False, or None where there is nothing to compare."""
+
+    quantity: str
+    predicted: str
+    range: str
+    due: str
+    measured: str
+    difference: str
+    inside: bool | None
+
+
+class BudgetRow(NamedTuple):
+    """One limit: what is asked, what is predicted, and whether it ``fits``, is ``tight`` or ``breaks``."""
+
+    quantity: str
+    limit: str
+    predicted: str
+    verdict: str
+
+
+class HardwareRow(NamedTuple):
+    """One figure of a device: measured beside the maker's, and the share of it that was reached."""
+
+    quantity: str
+    measured: str
+    datasheet: str
+    share: str
+    source: str
+
+
+def flop_text(flops: float) -> str:
+    """Print a number of floating-point operations.
+
+    >>> flop_text(1.5e12), flop_text(12)
+    ('1.5 TFLOP', '12 FLOP')
+    """
+    text = format_count(flops)
+    return f"{text}FLOP" if text[-1].isalpha() else f"{text} FLOP"
+
+
+def share_text(share: float) -> str:
+    """Print a share as a percentage; unknown when it is not above zero.
+
+    >>> share_text(0.583), share_text(0.0042), share_text(0)
+    ('58 %', '0.4 %', '–')
+    """
+    if not share > 0:
+        return UNKNOWN
+    return f"{share:.0%}".replace("%", " %") if share >= 0.0995 else f"{share:.1%}".replace("%", " %")
+
+
+def difference_text(difference: float) -> str:
+    """Print measured against predicted, with a sign.
+
+    >>> difference_text(-0.04), difference_text(4.2), difference_text(float("nan")), difference_text(0.0001)
+    ('−4 %', '×5.2', '–', '0 %')
+    """
+    if math.isnan(difference):
+        return UNKNOWN
+    if difference >= 1:
+        return f"×{difference + 1:.1f}"
+    whole = round(difference * 100)
+    return f"{'+' if whole > 0 else '−' if whole < 0 else ''}{abs(whole)} %"
+
+
+def metric_text(name: str, value: float) -> str:
+    """Print a metric: a share as a percentage, the rest to four digits.
+
+    >>> metric_text("accuracy", 0.9744), metric_text("bits_per_byte", 1.83456)
+    ('97.4 %', '1.835')
+    """
+    return f"{value:.1%}".replace("%", " %") if name == "accuracy" else f"{value:.4g}"
+
+
+def metric_name(name: str) -> str:
+    """Print a metric's name.
+
+    >>> metric_name("bits_per_byte")
+    'bits per byte'
+    """
+    return METRICS.get(name, name.replace("_", " "))
+
+
+def spent_row(stage: str, spent: Spent) -> SpentRow:
+    """Print what a stage took; what was not metered as unknown."""
+    peak = spent.device_peak_bytes or spent.peak_rss_bytes
+    return SpentRow(
+        stage=stage,
+        time=format_seconds(spent.wall_s),
+        cpu=format_seconds(spent.cpu_s),
+        memory=format_bytes(peak),
+        written=format_bytes(spent.written_bytes),
+        work=flop_text(spent.flops) if spent.flops > 0 else UNKNOWN,
+        of_peak=share_text(spent.peak_share),
+        energy=format_joules(spent.joules) if spent.joules_method or spent.joules else UNKNOWN,
+        money=format_usd(spent.usd) if spent.usd_method or spent.usd else UNKNOWN,
+    )
+
+
+def bill_rows(entry: Entry) -> tuple[list[SpentRow], SpentRow]:
+    """Return a row for each stage, with its attempt where there was more than one, and the total."""
+    several = len({each.attempt for each in entry.stages}) > 1
+    rows = [spent_row(f"{each.stage} ({each.attempt})" if several else each.stage, each.spent) for each in entry.stages]
+    return rows, spent_row("total", entry.total)
+
+
+def compared_row(each: Comparison) -> ComparedRow:
+    """Print one quantity of training, predicted beside measured."""
+    name, text = QUANTITIES[each.quantity]
+    known = not math.isnan(each.difference)
+    return ComparedRow(
+        quantity=name,
+        predicted=text(each.predicted.value),
+        range=range_text(each.due, each.quantity),
+        due=text(each.due.value),
+        measured=text(each.measured) if known else UNKNOWN,
+        difference=difference_text(each.difference),
+        inside=each.inside if known else None,
+    )
+
+
+def range_text(interval: Interval, quantity: str) -> str:
+    """Print the bounds of an interval."""
+    text = QUANTITIES[quantity][1]
+    low, high = text(interval.low), text(interval.high)
+    return f"{low} to {high}" if low != high else low
+
+
+def notes(entry: Entry) -> list[tuple[str, str]]:
+    """Say how the bill's figures were got: what each note is of, and the method."""
+    found = [("energy", entry.total.joules_method), ("money", entry.total.usd_method)]
+    for each in entry.comparisons():
+        found.append((f"predicted {QUANTITIES[each.quantity][0]}", each.predicted.method))
+    by_method: dict[str, list[str]] = {}
+    for what, method in found:
+        if method:
+            by_method.setdefault(method, []).append(what)
+    said = [(_joined(whats), method) for method, whats in by_method.items()]
+    share = entry.work_done()
+    if share < 0.995:
+        owed = f"training did {share_text(share)} of the planned work ({entry.reason or 'it ended early'})"
+        said.append(("difference", f"{owed}; time, energy and money are held against that share"))
+    return said
+
+
+def _joined(names: list[str]) -> str:
+    first, rest = names[0], [name.removeprefix("predicted ") for name in names[1:]]
+    return f"{', '.join([first, *rest[:-1]])} and {rest[-1]}" if rest else first
+
+
+def budget_rows(plan: Plan, budget: Budget) -> list[BudgetRow]:
+    """Hold the predicted cost against each limit that is set: in the job, or left of it for training in the plan."""
+    cost, stop = plan.cost, plan.stop
+    limits = {
+        "peak_bytes": (budget.memory or math.inf, cost.peak_bytes),
+        "seconds": (min(budget.time or math.inf, stop.seconds), cost.seconds),
+        "joules": (min(budget.energy or math.inf, stop.joules), cost.joules),
+        "usd": (min(budget.money or math.inf, stop.usd), cost.usd),
+    }
+    return [
+        BudgetRow(QUANTITIES[key][0], QUANTITIES[key][1](limit), QUANTITIES[key][1](cost.value), _verdict(cost, limit))
+        for key, (limit, cost) in limits.items()
+        if math.isfinite(limit)
+    ]
+
+
+def _verdict(cost: Interval, limit: float) -> str:
+    return "fits" if cost.high <= limit else "tight" if cost.value <= limit else "breaks"
+
+
+def hardware_rows(device: Device) -> list[HardwareRow]:
+    """Print what a device can do, measured beside its datasheet."""
+    sheets = device.datasheet_flops_per_second
+    rows = [
+        _rate_row(f"matrix products, {precision}", rate_text, measured, sheets.get(precision))
+        for precision, measured in device.flops_per_second.items()
+    ]
+    memory = device.datasheet_bytes_per_second.get("memory")
+    rows.append(_rate_row("memory bandwidth", bandwidth_text, device.bytes_per_second, memory))
+    rows.append(HardwareRow("usable memory", format_bytes(device.memory_bytes), "", "", device.memory_source))
+    for name, watts in (("power, idle", device.idle_watts), ("power, busy", device.busy_watts)):
+        rows.append(HardwareRow(name, f"{watts.value:.0f} W", "", "", watts.source))
+    price = device.usd_per_hour
+    rows.append(HardwareRow("price of an hour", format_usd(price.value), "", "", price.source))
+    return rows
+
+
+def _rate_row(name: str, text: Callable[[float], str], measured: Quantity, sheet: Quantity | None) -> HardwareRow:
+    if sheet is None:
+        return HardwareRow(name, text(measured.value), UNKNOWN, UNKNOWN, measured.source)
+    share = share_text(measured.value / sheet.value)
+    return HardwareRow(name, text(measured.value), text(sheet.value), share, f"{measured.source}; {sheet.source}")
+
+
+def rate_text(flops_per_second: float) -> str:
+    """Print a rate of floating-point operations.
+
+    >>> rate_text(1.68e12)
+    '1.7 TFLOP/s'
+    """
+    return f"{flop_text(flops_per_second)}/s"
+
+
+def bandwidth_text(bytes_per_second: float) -> str:
+    """Print a memory bandwidth in the decimal unit that datasheets use.
+
+    >>> bandwidth_text(27.3e9)
+    '27.3 GB/s'
+    """
+    return f"{bytes_per_second / 1e9:.1f} GB/s"
+
+
+def cleaning_rows(dataset: Dataset) -> list[tuple[str, str]]:
+    """Say what cleaning saw, kept and put aside."""
+    cleaning = dataset.cleaning
+    rows = [("files seen", f"{cleaning.seen:,}"), ("kept", f"{cleaning.kept:,}")]
+    rows += [(f"rejected: {reason}", f"{count:,}") for reason, count in sorted(cleaning.rejected.items())]
+    rows.append(("exact copies, kept once", f"{cleaning.duplicates:,}"))
+    rows.append(("copies across splits, kept held out", f"{cleaning.across_splits:,}"))
+    return rows
+
+
+def dataset_rows(dataset: Dataset) -> list[tuple[str, str]]:
+    """Say what the prepared data is."""
+    unit = "images" if dataset.kind == "image" else f"windows of {dataset.shape[0]:,} tokens"
+    rows = [(f"{split} split", f"{count:,} {unit}") for split, count in dataset.counts.items()]
+    if dataset.kind == "image":
+        channels, height, width = dataset.shape
+        rows.append(("each image", f"{width} × {height} pixels, {'gray' if channels == 1 else 'colour'}"))
+        rows.append(("labels", f"{len(dataset.labels):,}"))
+    else:
+        rows.append(("tokens", ", ".join(f"{split} {count:,}" for split, count in dataset.tokens.items())))
+        rows.append(("vocabulary", f"{dataset.vocabulary:,} tokens"))
+    rows.append(("read from", f"{format_bytes(dataset.source_bytes)} of files"))
+    rows.append(("prepared store", format_bytes(dataset.stored_bytes)))
+    return rows

@@ -1,0 +1,197 @@
+"""The run folder: one folder a run, found again by the content of its job; what lies where, read and written whole.
+
+runs/<name>/
+  job.yaml  job.json  plan.json  device.json  dataset.json  what was asked, decided, and found
+  events.jsonl                                      losses, validations, checkpoints, as they happened
+  rejects.jsonl                                     every input file that was not used, and why
+  checkpoints/                                      to go on from after a crash
+  result.json                                       written last: the run is done
+  bundle/  report.html                              what the run was for
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from thrifty.errors import BundleError, DataError, nearest
+from thrifty.files import write_atomic, writing
+from thrifty.spec import Dataset, Device, Job, Plan
+from thrifty.spec.events import Checkpointed, Emit, Evaluated, Event, Resumed, StepDone, Stopped, Warned
+from thrifty.spec.plain import Plain
+
+KEPT_EVENTS = {kind.__name__: kind for kind in (StepDone, Evaluated, Checkpointed, Resumed, Stopped, Warned)}
+Noun = TypeVar("Noun", bound=Plain)
+
+
+class Result(Plain):
+    """How a run ended.
+
+    Attributes:
+        key: content key of the job, data and code that it answers.
+        reason: why training ended.
+        steps: optimizer steps taken.
+        best_step: the step whose weights are in the bundle.
+        validation, test: figures of those weights on the two held-out splits.
+        confusion: test samples by true label (row) and answer (column); empty for language.
+        completion: what a language model wrote for `prompt`; empty for images.
+    """
+
+    key: str
+    reason: str
+    steps: int
+    best_step: int
+    validation: dict[str, float]
+    test: dict[str, float]
+    confusion: tuple[tuple[int, ...], ...]
+    prompt: str
+    completion: str
+
+
+class RunFolder:
+    """Names and contents of one run's files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    @property
+    def bundle(self) -> Path:
+        return self.folder / "bundle"
+
+    @property
+    def page(self) -> Path:
+        return self.folder / "report.html"
+
+    @property
+    def rejects(self) -> Path:
+        return self.folder / "rejects.jsonl"
+
+    @property
+    def key(self) -> str:
+        """Content key the folder was made for; empty for a folder without one."""
+        path = self.folder / "key"
+        return path.read_text().strip() if path.is_file() else ""
+
+    def claim(self, key: str, job: Job, job_text: str) -> None:
+        """Make the folder this run's own and write what was asked."""
+        write_atomic(self.folder / "key", key + "\n", purpose="the run's key")
+        write_atomic(self.folder / "job.yaml", job_text, purpose="the job")
+        self.keep("job", job)
+
+    def keep(self, name: str, noun: Plain) -> None:
+        """Write one noun as ``<name>.json``."""
+        write_atomic(self.folder / f"{name}.json", noun.model_dump_json(indent=1), purpose=f"{name}.json")
+
+    def find(self, name: str, kind: type[Noun]) -> Noun | None:
+        """Read one noun, or None when it was not written yet.
+
+        Raises:
+            BundleError: the file is there and cannot be read as one.
+        """
+        path = self.folder / f"{name}.json"
+        if not path.is_file():
+            return None
+        try:
+            return kind.model_validate_json(path.read_bytes())
+        except ValueError as error:
+            raise BundleError(
+                f"'{path}' is damaged: {str(error).splitlines()[0]}", mend=f"Remove '{self.folder}' and run again."
+            ) from error
+
+    def job(self) -> Job:
+        return self._need("job", Job)
+
+    def plan(self) -> Plan:
+        return self._need("plan", Plan)
+
+    def dataset(self) -> Dataset:
+        return self._need("dataset", Dataset)
+
+    def device(self) -> Device:
+        return self._need("device", Device)
+
+    def result(self) -> Result:
+        return self._need("result", Result)
+
+    def _need(self, name: str, kind: type[Noun]) -> Noun:
+        noun = self.find(name, kind)
+        if noun is None:
+            raise BundleError(f"run '{self.folder}' has no {name}.json yet", mend="Finish it: thrifty run its job.")
+        return noun
+
+    def writer(self) -> Emit:
+        """Return an ``emit`` that appends the lasting events to ``events.jsonl``, after its last whole line."""
+        path = self.folder / "events.jsonl"
+        with writing(path, "the run's events"), path.open("ab+") as file:
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)
+
+        def emit(event: Event) -> None:
+            name = type(event).__name__
+            if name in KEPT_EVENTS:
+                with writing(path, "an event"), path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps({"event": name, **dataclasses.asdict(event)}) + "\n")
+
+        return emit
+
+    def events(self) -> list[Event]:
+        """Read the events back; where a crash made training repeat steps, the repetition alone is kept."""
+        events: list[Event] = []
+        for line in self._lines(self.folder / "events.jsonl"):
+            event = KEPT_EVENTS[line.pop("event")](**line)
+            if isinstance(event, Resumed):
+                events = [e for e in events if getattr(e, "step", 0) <= event.step]
+            events.append(event)
+        return events
+
+    def rejected(self) -> list[dict[str, Any]]:
+        """Read the rejected inputs, a mapping with ``path`` and ``reason`` each."""
+        return list(self._lines(self.rejects))
+
+    def _lines(self, path: Path) -> Iterator[dict[str, Any]]:
+        if not path.is_file():
+            return
+        with path.open(encoding="utf-8") as file:
+            for line in file:
+                # a kill can leave half a last line; a resume says it again
+                if line.endswith("\n"):
+                    yield json.loads(line)
+
+
+def folder_for(runs: Path, name: str, key: str) -> RunFolder:
+    """Return the folder made for this key, else the next free one of ``<name>``, ``<name>-2``, ``<name>-3``.
+
+    A folder that holds something else, a user's own files too, is never taken.
+    """
+    numbers = itertools.count(2)
+    path = runs / name
+    while True:
+        folder = RunFolder(path)
+        if folder.key == key or _is_free(path):
+            return folder
+        path = runs / f"{name}-{next(numbers)}"
+
+
+def _is_free(path: Path) -> bool:
+    return not path.exists() or (path.is_dir() and {p.name for p in path.iterdir()} <= {"lock"})
+
+
+def open_run(path: Path) -> RunFolder:
+    """Return a run folder that exists.
+
+    Raises:
+        DataError: there is none at ``path``; the nearest name beside it is given.
+    """
+    if not (path / "key").is_file():
+        beside = [p.name for p in path.parent.iterdir() if (p / "key").is_file()] if path.parent.is_dir() else []
+        known = f"Runs there: {', '.join(sorted(beside)[:10])}." if beside else "Make one: thrifty run JOB."
+        raise DataError(f"there is no run in '{path}'", nearest=nearest(path.name, beside), mend=known)
+    return RunFolder(path)

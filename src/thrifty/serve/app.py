@@ -1,0 +1,158 @@
+"""The server as one bare ASGI application: two protocols, health and metrics over a few models."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from thrifty.errors import RequestError, ThriftyError
+from thrifty.serve import oip, tfserving
+from thrifty.serve.batcher import FULL
+from thrifty.serve.http import (
+    CLIENT_LEFT,
+    TEXT,
+    ClientLeftError,
+    Held,
+    Message,
+    Receive,
+    Reply,
+    Send,
+    error_reply,
+    read_body,
+)
+from thrifty.serve.limits import Limits
+from thrifty.serve.metrics import Metrics
+from thrifty.serve.models import Ask, Model, Models
+
+if TYPE_CHECKING:
+    from thrifty.export.bundle import Bundle
+
+logger = logging.getLogger("thrifty.serve")
+
+_METRICS = ("/metrics", "/monitoring/prometheus/metrics")
+_PARSERS = 2  # threads that decode JSON and images, so that a large body does not hold up the others
+
+Parse = Callable[[bytes], Ask]
+
+
+class App:
+    """An ASGI application that answers for a few bundles.
+
+    The workers start with the server's lifespan, or with the first request where there is none.
+
+    Attributes:
+        models: what it serves.
+        metrics: what it counts.
+    """
+
+    def __init__(self, bundles: Sequence[Bundle], limits: Limits) -> None:
+        self.limits = limits
+        self.metrics = Metrics()
+        self.models = Models(bundles, limits, self.metrics)
+        self._held = Held(limits.held_bytes)
+        self._parsers = ThreadPoolExecutor(_PARSERS, thread_name_prefix="thrifty-parse")
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answer one request, or follow the server's start and stop."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        elif scope["type"] == "http":
+            self.start()
+            await self._answer(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": 1008})
+
+    def start(self) -> None:
+        """Start the workers; they warm up by answering a made-up row."""
+        for model in self.models:
+            model.start()
+
+    def close(self) -> None:
+        """Answer what waits, then stop the workers."""
+        until = time.monotonic() + self.limits.drain_seconds
+        for model in self.models:
+            model.batcher.close(max(0.0, until - time.monotonic()))
+        self._parsers.shutdown(wait=False, cancel_futures=True)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                self.start()
+                await send({"type": "lifespan.startup.complete"})
+            else:
+                await asyncio.to_thread(self.close)
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+    async def _answer(self, scope: Message, receive: Receive, send: Send) -> None:
+        start = time.perf_counter()
+        path = scope["raw_path"].decode("ascii", "replace") if scope.get("raw_path") else quote(scope["path"])
+        protocol = "tfserving" if tfserving.owns(path) else "oip" if oip.owns(path) else ""
+        model: Model | None = None
+        try:
+            found = self._route(scope["method"], path, dict(scope["headers"]))
+            if isinstance(found, Reply):
+                await found.send(send)
+                return
+            model, parse = found
+            reply = await self._infer(model, parse, dict(scope["headers"]), receive)
+        except ClientLeftError:
+            self.metrics.request_done(model.label if model else "", protocol, CLIENT_LEFT, time.perf_counter() - start)
+            return
+        except ThriftyError as error:
+            reply = error_reply(error)
+        except Exception:
+            logger.exception("%s %s failed", scope["method"], path)
+            reply = error_reply(RequestError("Internal error; the server's log says more", status=500))
+        self.metrics.request_done(model.label if model else "", protocol, reply.status, time.perf_counter() - start)
+        await reply.send(send)
+
+    def _route(self, method: str, path: str, headers: dict[bytes, bytes]) -> Reply | tuple[Model, Parse]:
+        if path in _METRICS:
+            if method != "GET":
+                raise RequestError("Method Not Allowed", status=405)
+            return Reply(200, self.metrics.page(), TEXT)
+        if tfserving.owns(path):
+            return tfserving.ask_for(method, path, self.models) or tfserving.look_up(method, path, self.models)
+        if oip.owns(path):
+            return oip.ask_for(method, path, headers, self.models) or oip.look_up(method, path, self.models)
+        raise RequestError("Not Found", status=404)
+
+    async def _infer(self, model: Model, parse: Parse, headers: dict[bytes, bytes], receive: Receive) -> Reply:
+        if model.batcher.full:  # said before the body is read and decoded for nothing
+            raise RequestError(FULL, status=503)
+        body, held = await read_body(headers, receive, self._held, self.limits)
+        try:
+            ask = await asyncio.get_running_loop().run_in_executor(self._parsers, parse, body)
+            del body
+            answers = await self._wait(model.submit(ask.rows), receive)
+            return ask.reply(answers)
+        finally:
+            self._held.release(held)
+
+    async def _wait(self, future: Future[list[Any]], receive: Receive) -> list[Any]:
+        """Wait for the answers, for the client to leave, or for the deadline, whichever is first."""
+        answers = asyncio.wrap_future(future)
+        left = asyncio.ensure_future(_until_client_leaves(receive))
+        try:
+            await asyncio.wait((answers, left), timeout=self.limits.deadline_seconds, return_when=asyncio.FIRST_COMPLETED)
+            if answers.done():
+                return answers.result()
+            if left.done():
+                raise ClientLeftError
+            raise RequestError(f"Deadline exceeded: no answer within {self.limits.deadline_seconds:g} s", status=504)
+        finally:
+            left.cancel()
+            answers.cancel()
+
+
+async def _until_client_leaves(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,55 @@
+"""`Limits`: the most that the server takes, holds and waits for; each bound is what a stranger can cost it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+from thrifty.errors import JobError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Bounds of one server.
+
+    Attributes:
+        body_bytes: of one request, inflated; over it 413.
+        held_bytes: of all requests being read or answered; over it 503.
+        body_seconds: for a body to arrive; over it 408.
+        deadline_seconds: from a whole body to its answer, as TensorFlow Serving's REST timeout; over it 504.
+        request_rows: images or prompts of one request; over it 400.
+        batch_rows: computed at once.
+        queue_rows: waiting for one model; over it 503.
+        max_pixels: of one image, known before it is decoded; over it 400.
+        max_tokens: of one completion; over it 400.
+        prompt_bytes: of one prompt; over it 400.
+        drain_seconds: for what waits to be answered once the server is told to stop.
+
+    >>> Limits(queue_rows=8, request_rows=8).queue_rows
+    8
+    """
+
+    body_bytes: int = 32 * 2**20
+    held_bytes: int = 256 * 2**20
+    body_seconds: float = 30.0
+    deadline_seconds: float = 30.0
+    request_rows: int = 1024
+    batch_rows: int = 64
+    queue_rows: int = 1024
+    max_pixels: int = 50_000_000
+    max_tokens: int = 1024
+    prompt_bytes: int = 64 * 2**10
+    drain_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if not (value > 0 and math.isfinite(value)):
+                raise JobError(f"limit {each.name} is {value}", mend="A limit is a finite number above zero.")
+        if self.queue_rows < self.request_rows:
+            raise JobError(
+                f"limit queue_rows {self.queue_rows} is below request_rows {self.request_rows}",
+                mend="Else a request that is allowed could never be queued.",
+            )
+        if self.held_bytes < self.body_bytes:
+            raise JobError(f"limit held_bytes {self.held_bytes} is below body_bytes {self.body_bytes}")

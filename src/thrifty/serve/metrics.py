@@ -1,0 +1,49 @@
+"""What the server counts of itself, for Prometheus; one registry for each app."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class Metrics:
+    """Counters and histograms of one app; a model's label is ``name:version``, never text that a client made up."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "thrifty_requests", "Requests for an answer, by outcome.", ("model", "protocol", "status"), registry=self.registry
+        )
+        self.seconds = Histogram(
+            "thrifty_request_seconds",
+            "From the head of a request to its answer.",
+            ("model",),
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.rows = Counter("thrifty_rows", "Images or prompts computed.", ("model",), registry=self.registry)
+        self.batch_rows = Histogram(
+            "thrifty_batch_rows", "Rows computed at once.", ("model",), buckets=_ROWS, registry=self.registry
+        )
+        self.batch_seconds = Histogram(
+            "thrifty_batch_seconds", "Computing a batch.", ("model",), buckets=_SECONDS, registry=self.registry
+        )
+        self.queue_rows = Gauge("thrifty_queue_rows", "Rows waiting to be computed.", ("model",), registry=self.registry)
+
+    def batch_done(self, model: str, rows: int, seconds: float) -> None:
+        """Count one batch."""
+        self.rows.labels(model).inc(rows)
+        self.batch_rows.labels(model).observe(rows)
+        self.batch_seconds.labels(model).observe(seconds)
+
+    def request_done(self, model: str, protocol: str, status: int, seconds: float) -> None:
+        """Count one request."""
+        self.requests.labels(model, protocol, str(status)).inc()
+        if model:
+            self.seconds.labels(model).observe(seconds)
+
+    def page(self) -> bytes:
+        """All of it in Prometheus' text format."""
+        return generate_latest(self.registry)

@@ -1,0 +1,119 @@
+"""Run the server in this process until it is told to stop: uvicorn on httptools and uvloop."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from thrifty.errors import JobError
+from thrifty.serve.app import App
+from thrifty.serve.limits import Limits
+
+if TYPE_CHECKING:
+    from thrifty.export.bundle import Bundle
+
+logger = logging.getLogger("thrifty.serve")
+
+_BACKLOG = 2048
+_KEEP_ALIVE_SECONDS = 75
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, telling when it listens."""
+
+    def __init__(self, config: uvicorn.Config, listening: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._listening = listening
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._listening()
+
+
+def run(
+    bundles: Sequence[Bundle],
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8501,
+    limits: Limits | None = None,
+    ready: Callable[[str, int], None] = lambda host, port: None,
+) -> None:
+    """Serve until SIGINT or SIGTERM; what was accepted by then is still answered.
+
+    Args:
+        bundles: to serve, by their names and versions.
+        host: address to listen on. Any but a loopback one lets others in, without a password: that is logged.
+        port: 0 takes a free one.
+        limits: of sizes, waiting and time.
+        ready: told the address and the real port once the server listens.
+
+    Raises:
+        JobError: the address cannot be had, or the bundles cannot be served together.
+    """
+    limits = limits or Limits()
+    app = App(bundles, limits)
+    listener = _bind(host, port)
+    if not _is_loopback(host):
+        logger.warning("serving on %s: whoever reaches this machine can ask; there is no password", host)
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        loop="uvloop",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        backlog=_BACKLOG,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=max(1, round(limits.drain_seconds)),
+    )
+    with listener, _quiet_signals():
+        _Server(config, lambda: ready(host, listener.getsockname()[1])).run(sockets=[listener])
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+        except OSError:
+            listener.close()
+            raise
+    except (OSError, OverflowError) as error:
+        raise JobError(f"cannot serve on {host} port {port}: {error}", mend="Choose another; port 0 takes a free one.") from None
+    return listener
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+@contextmanager
+def _quiet_signals() -> Iterator[None]:
+    """Let a stop by signal end in a plain return: uvicorn raises the signal again once it has drained."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    stops = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(each, lambda number, frame: None) for each in stops]
+    try:
+        yield
+    finally:
+        for each, handler in zip(stops, before, strict=True):
+            signal.signal(each, handler)

@@ -1,0 +1,280 @@
+"""TensorFlow Serving's REST API, version 1: predict, classify, status and metadata, with its texts and its codes.
+
+Source: tensorflow_serving/model_servers/http_rest_api_util.cc and util/json_tensor.cc. Where this differs: text after
+the JSON object is refused, and so is NaN; ``OPTIONS`` is a malformed request; errors are written on one line.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import unquote
+
+from thrifty.errors import RequestError, ThriftyError
+from thrifty.serve.http import Reply, json_reply, parse_json
+from thrifty.serve.models import Ask, Model, Models, finite
+from thrifty.serve.pixels import from_base64, from_nested, is_base64, json_type, shown, type_error
+
+_POST = re.compile(
+    r"/v1/models/([^/:]+)(?:(?:/versions/(\d+))|(?:/labels/([^/:]+)))?:(classify|regress|predict)", re.IGNORECASE
+)
+_GET = re.compile(r"/v1/models(?:/([^/:]+))?(?:(?:/versions/(\d+))|(?:/labels/([^/:]+)))?(?:/(metadata))?", re.IGNORECASE)
+_SIGNATURE = "serving_default"
+_OPTIONS = ("max_tokens", "temperature", "top_k", "seed")
+
+
+def owns(path: str) -> bool:
+    """Say whether a path is this protocol's."""
+    return path[:4].lower() == "/v1/"
+
+
+def ask_for(method: str, path: str, models: Models) -> tuple[Model, Callable[[bytes], Ask]] | None:
+    """Find the model that a POST is for, and the function that parses its body; None when it is no such request.
+
+    Raises:
+        RequestError: 404 unknown model or version, 400 a label or a method that there is not.
+    """
+    match = _POST.fullmatch(path) if method == "POST" else None
+    if match is None:
+        return None
+    name, version, label, verb = unquote(match[1]), _version(match[2]), match[3], match[4].lower()
+    if label:
+        raise RequestError(f"Unrecognized servable version label: {unquote(label)}")
+    model = models.find(name, version)
+    if model is None:
+        wanted = f"Latest({name})" if version is None else f"Specific({name}, {version})"
+        raise RequestError(f"Servable not found for request: {wanted}", status=404)
+    if verb == "regress" or (verb == "classify" and model.is_language):
+        raise RequestError(
+            f"Expected {'regression' if verb == 'regress' else 'classification'} signature method_name to be "
+            f"tensorflow/serving/{verb}. Was: tensorflow/serving/predict"
+        )
+    parse = _classify if verb == "classify" else _predict
+    return model, lambda body: parse(model, body)
+
+
+def look_up(method: str, path: str, models: Models) -> Reply:
+    """Answer what needs no model to compute: status and metadata.
+
+    Raises:
+        RequestError: 404 unknown model or version, 400 anything else.
+    """
+    match = _GET.fullmatch(path) if method == "GET" else None
+    if match is None:
+        raise RequestError(f"Malformed request: {method} {path}")
+    if match[1] is None:
+        raise RequestError("Missing model name in request.")
+    name, version, metadata = unquote(match[1]), _version(match[2]), match[4] is not None
+    if match[3]:
+        raise RequestError(f"Unrecognized servable version label: {unquote(match[3])}")
+    found = [each for each in models.versions(name) if version in (None, each.version)]
+    if metadata and found:
+        return json_reply(_metadata(found[0]))
+    if found:
+        return json_reply({"model_version_status": [_status(each) for each in found]})
+    if metadata:
+        wanted = f"Latest({name})" if version is None else f"Specific({name}, {version})"
+        raise RequestError(f"Servable not found for request: {wanted}", status=404)
+    what = "any versions" if version is None else f"version {version}"
+    raise RequestError(f"Could not find {what} of model {name}", status=404)
+
+
+def _version(digits: str | None) -> int | None:
+    if digits is None:
+        return None
+    if len(digits) > 19 or int(digits) >= 2**63:
+        raise RequestError(f"Failed to convert version: {digits} to numeric.")
+    return int(digits)
+
+
+def _status(model: Model) -> dict[str, Any]:
+    state = "AVAILABLE" if model.ready else "LOADING" if model.batcher.healthy else "END"
+    return {"version": str(model.version), "state": state, "status": {"error_code": "OK", "error_message": ""}}
+
+
+def _metadata(model: Model) -> dict[str, Any]:
+    """The signatures; 64-bit numbers are text, as protobuf writes them. Images may also come as nested pixels."""
+    if model.is_language:
+        inputs, outputs = {"prompt": _tensor("prompt", "DT_STRING")}, {"completion": _tensor("completion", "DT_STRING")}
+    else:
+        labels = len(model.bundle.info.data.labels)
+        inputs = {"image": _tensor("image", "DT_STRING")}
+        outputs = {
+            "label": _tensor("label", "DT_STRING"),
+            "probabilities": _tensor("probabilities", "DT_FLOAT", labels),
+        }
+    signature = {"inputs": inputs, "outputs": outputs, "method_name": "tensorflow/serving/predict", "defaults": {}}
+    return {
+        "model_spec": {"name": model.name, "signature_name": "", "version": str(model.version)},
+        "metadata": {"signature_def": {"signature_def": {_SIGNATURE: signature}}},
+    }
+
+
+def _tensor(name: str, dtype: str, *sizes: int) -> dict[str, Any]:
+    dims = [{"size": str(size), "name": ""} for size in (-1, *sizes)]
+    return {"dtype": dtype, "tensor_shape": {"dim": dims, "unknown_rank": False}, "name": f"{name}:0"}
+
+
+def _request(body: bytes) -> dict[str, Any]:
+    request = parse_json(body)
+    if not isinstance(request, dict):
+        raise RequestError(f"JSON Value: {shown(request)} Is not object")
+    signature = request.get("signature_name", _SIGNATURE)
+    if not isinstance(signature, str):
+        raise RequestError(
+            f"JSON Value: {shown(request)} not formatted correctly. 'signature_name' key must be a string value."
+        )
+    if signature not in ("", _SIGNATURE):
+        raise RequestError(f'Serving signature name: "{signature}" not found in signature def')
+    return request
+
+
+def _predict(model: Model, body: bytes) -> Ask:
+    request = _request(body)
+    if "instances" not in request and "inputs" not in request:
+        raise RequestError("Missing 'inputs' or 'instances' key")
+    if "instances" in request and "inputs" in request:
+        raise RequestError(
+            f"JSON Value: {shown(request)} Not formatted correctly expecting only one of 'inputs' or 'instances' keys "
+            "to exist "
+        )
+    if "instances" in request:
+        rows = _rows_of_instances(model, request)
+        return Ask(rows, lambda answers: json_reply({"predictions": _by_row(model, answers)}))
+    rows = _rows_of_inputs(model, request["inputs"])
+    return Ask(rows, lambda answers: json_reply({"outputs": _by_column(model, answers)}))
+
+
+def _rows_of_instances(model: Model, request: dict[str, Any]) -> list[Any]:
+    instances = request["instances"]
+    if not isinstance(instances, list):
+        raise RequestError(f"JSON Value: {shown(request)} Expecting 'instances' to be an list/array")
+    if not instances:
+        raise RequestError(f"JSON Value: {shown(request)} No values in 'instances' array")
+    model.check_rows(len(instances))
+    first_named = _is_named(instances[0])
+    rows = []
+    for number, instance in enumerate(instances):
+        if _is_named(instance) != first_named:
+            got = "object but got list" if first_named else "value/list but got object"
+            raise RequestError(f"Expecting {got} at item {number} of input list")
+        rows.append(_row_of_instance(model, instance, number))
+    return rows
+
+
+def _row_of_instance(model: Model, instance: Any, number: int) -> Any:
+    """One row; an instance is the input itself, or an object that names it (and a language model's options)."""
+    name, options, value, named = _input_name(model), {}, instance, ""
+    where = f"Failed to process element: {number}"
+    if _is_named(instance):
+        options = {key: each for key, each in instance.items() if model.is_language and key in _OPTIONS}
+        unknown = next((key for key in instance if key != name and key not in options), None)
+        if unknown is not None:
+            raise RequestError(
+                f"{where} key: {unknown} of 'instances' list. Error: INVALID_ARGUMENT: "
+                f"JSON object: does not have named input: {unknown}"
+            )
+        if name not in instance:
+            raise RequestError(
+                f"{where} of 'instances' list. JSON object: {shown(instance)} keys must be equal to: {name}"
+            )
+        value, named = instance[name], f" key: {name}"
+    try:
+        return _row(model, value, options)
+    except ThriftyError as error:
+        raise RequestError(f"{where}{named} of 'instances' list. Error: INVALID_ARGUMENT: {error.what}") from None
+
+
+def _rows_of_inputs(model: Model, inputs: Any) -> list[Any]:
+    name, options = _input_name(model), {}
+    if _is_named(inputs):
+        if name not in inputs:
+            raise RequestError(f"Missing named input: {name} in 'inputs' object.")
+        options = {key: each for key, each in inputs.items() if model.is_language and key in _OPTIONS}
+        inputs = inputs[name]
+    if not isinstance(inputs, list):
+        raise RequestError(f"JSON Value: {shown(inputs)} found at incorrect level: 1 in the JSON DOM. Expected at level: 1")
+    if not inputs:
+        raise RequestError("No values in 'inputs' array")
+    model.check_rows(len(inputs))
+    try:
+        return [_row(model, value, options) for value in inputs]
+    except RequestError:
+        raise
+    except ThriftyError as error:
+        raise RequestError(error.what) from None
+
+
+def _row(model: Model, value: Any, options: dict[str, Any]) -> Any:
+    if model.is_language:
+        text = from_base64(value["b64"]).decode("utf-8", "replace") if is_base64(value) else value
+        if not isinstance(text, str):
+            raise type_error(text, "string")
+        return model.prompt(text, options)
+    if is_base64(value):
+        return model.image_from(from_base64(value["b64"]))
+    if isinstance(value, list):
+        channels, height, width = model.bundle.info.data.shape
+        return from_nested(value, (height, width, channels))
+    raise RequestError(f'JSON Value: {shown(value)} is neither {{"b64": ...}} nor nested pixels')
+
+
+def _classify(model: Model, body: bytes) -> Ask:
+    request = _request(body)
+    if "examples" not in request:
+        raise RequestError(
+            f"JSON Value: {shown(request)} When method is classify, key 'examples' is expected and was not found"
+        )
+    examples = request["examples"]
+    if not isinstance(examples, list):
+        raise RequestError(f"JSON Value: {shown(request)} Expecting 'examples' value to be an list/array")
+    if not examples:
+        raise RequestError(f"JSON Value: {shown(request)} 'examples' value is an empty array")
+    model.check_rows(len(examples))
+    rows = [_row_of_example(model, example) for example in examples]
+    labels = model.bundle.info.data.labels
+
+    def reply(answers: list[Any]) -> Reply:
+        return json_reply({"results": [list(zip(labels, row.tolist(), strict=True)) for row in finite(answers)]})
+
+    return Ask(rows, reply)
+
+
+def _row_of_example(model: Model, example: Any) -> Any:
+    if not isinstance(example, dict):
+        raise RequestError(f"Example must be JSON object but got JSON {json_type(example)}")
+    if set(example) != {"image"} or not is_base64(example["image"]):
+        raise RequestError('An example must be {"image": {"b64": ...}}')
+    try:
+        return model.image_from(from_base64(example["image"]["b64"]))
+    except RequestError:
+        raise
+    except ThriftyError as error:
+        raise RequestError(error.what) from None
+
+
+def _input_name(model: Model) -> str:
+    return "prompt" if model.is_language else "image"
+
+
+def _is_named(value: Any) -> bool:
+    return isinstance(value, dict) and not is_base64(value)
+
+
+def _by_row(model: Model, answers: list[Any]) -> list[Any]:
+    """One output goes without its name, as in TensorFlow Serving."""
+    if model.is_language:
+        return answers
+    return [{"label": _label(model, row), "probabilities": row.tolist()} for row in finite(answers)]
+
+
+def _by_column(model: Model, answers: list[Any]) -> Any:
+    if model.is_language:
+        return answers
+    rows = finite(answers)
+    return {"label": [_label(model, row) for row in rows], "probabilities": [row.tolist() for row in rows]}
+
+
+def _label(model: Model, probabilities: Any) -> str:
+    return str(model.bundle.describe(probabilities)["label"])

@@ -1,0 +1,54 @@
+"""Validation inside a run: measure a held-out split, remember the best weights, tell the schedule."""
+
+from __future__ import annotations
+
+import time
+
+from torch import nn
+
+from thrifty.data import Store, sweep
+from thrifty.evaluate import Evaluation, evaluate
+from thrifty.optim import Schedule
+from thrifty.spec import Plan
+from thrifty.spec.events import Emit, Evaluated
+from thrifty.train.checkpoint import Checkpoints, State
+
+
+def evaluate_split(plan: Plan, model: nn.Module, store: Store, split: str) -> Evaluation:
+    """Measure a model on one whole split of the prepared data, at the plan's precision."""
+    return evaluate(
+        model,
+        sweep(store, split, plan.batch.evaluation),
+        plan.task,
+        device=plan.device,
+        precision=plan.precision,
+        memory_format=plan.memory_format,
+        text_bytes=store.dataset.text_bytes.get(split, 0),
+    )
+
+
+def validate(
+    plan: Plan,
+    model: nn.Module,
+    store: Store,
+    state: State,
+    schedule: Schedule,
+    checkpoints: Checkpoints,
+    emit: Emit,
+    epoch: float,
+) -> None:
+    """Measure the validation split after ``state.step`` steps and keep the weights if they are the best so far."""
+    began = time.perf_counter()
+    metrics = evaluate_split(plan, model, store, "validation").metrics
+    metric, value = plan.stop.metric, metrics[plan.stop.metric]
+    better = not state.best or (
+        value > state.best[metric] if plan.stop.higher_is_better else value < state.best[metric]
+    )
+    state.evaluated_step = state.step
+    state.since_best += 1
+    if better:
+        state.best, state.best_step, state.since_best = metrics, state.step, 0
+        checkpoints.save_best(state, model)
+    rate = schedule.rate(max(state.step - 1, 0))
+    schedule.evaluated(value, plan.stop.higher_is_better)
+    emit(Evaluated(state.step, epoch, metrics, better, rate, time.perf_counter() - began))

@@ -1,0 +1,152 @@
+"""Job files: what is taken, and what each mistake is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from thrifty.errors import JobError
+from thrifty.spec import Job, load_job, parse_job
+from thrifty.spec.job import parse_budget
+
+GOOD: dict[str, Any] = {
+    "name": "digits",
+    "data": {"kind": "image", "path": "digits"},
+    "model": "resnet8",
+    "target": {"accuracy": 0.97},
+    "budget": {"memory": "4GiB", "time": "20min", "energy": "0.05kWh", "money": "0.50USD"},
+    "train": {"epochs": 3, "batch": 32},
+}
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """The good job with one key set."""
+    job = yaml.safe_load(yaml.safe_dump(GOOD))
+    *sections, key = path.split(".")
+    place = job
+    for section in sections:
+        place = place.setdefault(section, {})
+    place[key] = value
+    return job
+
+
+def test_units_are_read() -> None:
+    budget = parse_job(GOOD).budget
+    assert (budget.memory, budget.time, budget.energy, budget.money) == (4 * 2**30, 1200.0, 180_000.0, 0.5)
+
+
+MISTAKES = [
+    ("modle", "resnet8", ["unknown key 'modle'", "did you mean 'model'"]),
+    ("train.epoch", 3, ["unknown key 'train.epoch'", "did you mean 'epochs'"]),
+    ("budget.tiem", "3s", ["unknown key 'budget.tiem'", "did you mean 'time'"]),
+    ("data.pathh", "x", ["unknown key 'data.pathh'", "did you mean 'path'"]),
+    ("data.split", {"validatoin": 0.1}, ["unknown key 'data.split.validatoin'", "did you mean 'validation'"]),
+    ("data.kind", "imgae", ["unknown data kind 'imgae'", "did you mean 'image'"]),
+    ("budget.memory", "4GBi", ["unknown unit 'GBi'", "GiB", "budget.memory"]),
+    ("budget.memory", "4gib", ["unknown unit 'gib'", "did you mean 'GiB'"]),
+    ("budget.memory", 4, ["needs a number and a unit", "got 4", "4GiB"]),
+    ("budget.time", "20 minutes", ["unknown unit 'minutes'", "min"]),
+    ("budget.time", "-3min", ["needs a number and a unit", "'-3min'"]),
+    ("budget.time", "0s", ["above zero", "'0s'"]),
+    ("budget.energy", "0.05", ["needs a number and a unit", "0.05kWh"]),
+    ("budget.money", "0.50EUR", ["unknown unit 'EUR'", "USD"]),
+    ("target", {"accuracy": 1.5}, ["target.accuracy", "1.5"]),
+    ("target", {"accuracy": 0.9, "loss": 1.0}, ["exactly one"]),
+    ("target", {"bits_per_byte": 2.0}, ["task 'classify' has no target 'bits_per_byte'"]),
+    ("task", "language", ["is for task 'classify', not 'language'"]),
+    ("train.steps", 10, ["epochs or steps, not both"]),
+    ("train.batch", 0, ["train.batch", "0"]),
+    ("train.batch", "ful", ["train.batch", "'ful'"]),
+    ("train.learning_rate", "fast", ["train.learning_rate", "'fast'"]),
+    ("plan.precision", "fp8", ["plan.precision", "'fp8'"]),
+    ("name", "../escape", ["letters, digits", "'../escape'"]),
+    ("data.split", {"validation": 0.6, "test": 0.4}, ["under a tenth to train on"]),
+    ("data.size", 2, ["data.size", "2"]),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "said"), MISTAKES, ids=[f"{row[0]}={row[1]}" for row in MISTAKES])
+def test_a_mistake_is_told_with_key_value_and_mend(path: str, value: Any, said: list[str]) -> None:
+    with pytest.raises(JobError) as caught:
+        parse_job(changed(path, value))
+    for part in said:
+        assert part in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_missing_keys_are_named() -> None:
+    with pytest.raises(JobError, match=r"lacks the key 'model'"):
+        parse_job({"name": "a", "data": {"kind": "image", "path": "x"}})
+    with pytest.raises(JobError, match=r"lacks the key 'data.kind'; known: image, language"):
+        parse_job({"name": "a", "data": {"path": "x"}, "model": "resnet8"})
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    with pytest.raises(JobError) as caught:
+        parse_job({**changed("train.epoch", 1), "modle": 1})
+    assert "train.epoch" in str(caught.value)
+    assert "modle" in str(caught.value)
+
+
+def test_the_data_path_is_taken_from_the_job_file(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(GOOD))
+    assert load_job(tmp_path / "job.yaml").data.path == (tmp_path / "digits").resolve()
+
+
+def test_a_missing_job_file_names_its_neighbour(tmp_path: Path) -> None:
+    (tmp_path / "digits.yaml").write_text("a: 1")
+    with pytest.raises(JobError, match=r"no job file .*Did you mean 'digits.yaml'\?"):
+        load_job(tmp_path / "digit.yaml")
+
+
+@pytest.mark.parametrize("text", ["a: [", "- 1\n- 2", "just words", "!!python/object/apply:os.system ['true']"])
+def test_what_is_not_a_job_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "job.yaml").write_text(text)
+    with pytest.raises(JobError, match=r"job\.yaml"):
+        load_job(tmp_path / "job.yaml")
+
+
+def test_not_utf8_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_bytes(b"name: \xff\xfe")
+    with pytest.raises(JobError, match="is not YAML"):
+        load_job(tmp_path / "job.yaml")
+
+
+def test_a_job_survives_its_own_json() -> None:
+    job = parse_job(GOOD)
+    assert Job.model_validate_json(job.model_dump_json()) == job
+
+
+@given(
+    memory=st.integers(1, 2**50),
+    seconds=st.floats(1e-3, 1e7),
+    rate=st.floats(1e-6, 10),
+    batch=st.one_of(st.integers(1, 10**6), st.just("full")),
+)
+def test_any_job_survives_its_own_yaml(memory: int, seconds: float, rate: float, batch: int | str) -> None:
+    budget = {"memory": f"{memory}B", "time": f"{seconds!r}s"}
+    job = parse_job({**GOOD, "budget": budget, "train": {"learning_rate": rate, "batch": batch}})
+    assert parse_job(yaml.safe_load(yaml.safe_dump(job.model_dump(mode="json", exclude_defaults=True)))) == job
+
+
+def test_a_job_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        parse_job(GOOD).name = "other"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "value"), [("10min", "time", 600), ("1kJ", "energy", 1e3), ("2USD", "money", 2)]
+)
+def test_a_budget_is_told_by_its_unit(text: str, field: str, value: float) -> None:
+    assert parse_budget(text).model_dump(exclude_none=True).keys() == {field}
+    assert getattr(parse_budget(text), field) == value
+
+
+def test_a_budget_that_is_none_is_told() -> None:
+    with pytest.raises(JobError, match=r"'10 bananas' is no amount of time, energy or money.*min"):
+        parse_budget("10 bananas")
