@@ -40,7 +40,7 @@ def fingerprint(folder: Path, files: Iterable[InputFile], cache: Path) -> dict[s
         else:
             stale.append(file)
     unreadable: dict[str, str] = {}
-    with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor() as pool:
         for file, entry in zip(stale, pool.map(_hash, stale), strict=True):
             if entry[5]:
                 fresh[file.name] = entry
@@ -80,6 +80,15 @@ def _load(memory: Path) -> dict[str, list[int | str]]:
         content = json.loads(memory.read_bytes())
         if content["format"] != _FORMAT:
             return {}
-        return {str(name): entry for name, entry in content["files"].items() if len(entry) == 6}
+        return {name: entry for name, entry in content["files"].items() if _is_entry(entry)}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
+
+
+def _is_entry(entry: object) -> bool:
+    return (
+        isinstance(entry, list)
+        and len(entry) == 6
+        and all(type(part) is int for part in entry[:5])
+        and isinstance(entry[5], str)
+    )

@@ -13,6 +13,7 @@ from thrifty.errors import DataError, nearest
 
 DUPLICATE = "duplicate"
 DUPLICATE_ACROSS = "duplicate across splits"
+CANNOT_BE_READ = "cannot be read"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,11 @@ def list_files(folder: Path) -> tuple[list[InputFile], list[Reject]]:
         if entry.is_symlink() and (problem := _link_problem(entry, root)):
             rejects.append(Reject(name, problem))
             continue
-        facts = entry.stat()
+        try:
+            facts = entry.stat()
+        except OSError as error:
+            rejects.append(Reject(name, CANNOT_BE_READ, f": {error.strerror}"))
+            continue
         if not stat.S_ISREG(facts.st_mode):
             rejects.append(Reject(name, "not a regular file"))
             continue

@@ -95,9 +95,9 @@ def find(kind: str, name: str) -> Row | None:
 def cpu_datasheet(here: Probe) -> Datasheet:
     """Declared figures of the probed CPU, for the physical cores this process may use.
 
-    Formulas: peak = cores x clock x FLOP per cycle and core; bandwidth and watts = those of the socket x our cores / its
-    cores. For a CPU that is not listed, FLOP per cycle come from its instruction sets (`flops_per_cycle`), the clock
-    from the kernel, and watts are a declared default.
+    Formulas: peak = cores x clock x FLOP per cycle and core; bandwidth and watts = those of the socket x our cores /
+    its cores. For a CPU that is not listed, FLOP per cycle come from its instruction sets (`flops_per_cycle`), the
+    clock from the kernel, and watts are a declared default.
     """
     row = find("cpu", here.identity)
     if row is None:

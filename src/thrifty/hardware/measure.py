@@ -6,10 +6,11 @@ Units: rates in FLOP/s (a multiply-add counts two) and in bytes/s (read plus wri
 from __future__ import annotations
 
 import datetime
+import functools
 import statistics
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from thrifty.spec.device import Quantity
 from thrifty.spec.plain import Plain
@@ -17,12 +18,13 @@ from thrifty.spec.plain import Plain
 if TYPE_CHECKING:
     import torch
 
-# Rows, inputs, outputs of a linear layer. The first is small enough for precisions that are emulated.
-CPU_SHAPES = ((256, 256, 256), (1024, 1024, 1024), (2048, 2048, 2048), (2048, 768, 3072))
+# Rows, inputs, outputs of a linear layer. The first is small enough for a precision that is emulated.
+CPU_SHAPES = ((512, 512, 512), (1024, 1024, 1024), (2048, 2048, 2048), (2048, 768, 3072))
 CUDA_SHAPES = ((2048, 2048, 2048), (4096, 4096, 4096), (8192, 8192, 8192), (16384, 4096, 4096))
 REPEATS = 5
 SECONDS_A_SHAPE = 0.7
 _COPY_BYTES = (64 << 20, 2 << 30)
+_QUIET_SHARE = 0.1
 
 
 class Measurement(Plain):
@@ -61,14 +63,19 @@ def measure_cpu(threads: int, *, last_cache_bytes: int, memory_bytes: int) -> Me
 
     began, before = time.perf_counter(), torch.get_num_threads()
     torch.set_num_threads(threads)
+    timer = _CpuTimer()
     try:
         with torch.inference_mode():
             how = f"torch {torch.__version__}, {threads} threads"
-            rates = {name: _products("cpu", dtype, CPU_SHAPES, how) for name, dtype in _dtypes("fp32", "bf16").items()}
+            rates = {name: _products(timer, "cpu", dtype, how) for name, dtype in _dtypes("fp32", "bf16").items()}
+            taken = timer.taken_by_others(threads)
             size = min(max(4 * last_cache_bytes, _COPY_BYTES[0]), _COPY_BYTES[1], max(memory_bytes // 8, 1 << 20))
-            bandwidth = _copy("cpu", size, how)
+            bandwidth = _copy(timer, "cpu", size, how)
     finally:
         torch.set_num_threads(before)
+    if taken > _QUIET_SHARE:
+        doubt = f"; other processes took {taken:.0%} of the cores meanwhile, measure again when they rest"
+        rates = {name: Quantity(value=rate.value, source=rate.source + doubt) for name, rate in rates.items()}
     return Measurement(
         device="cpu",
         torch=torch.__version__,
@@ -87,15 +94,14 @@ def measure_cuda(index: int = 0) -> Measurement | None:
 
     if not torch.cuda.is_available() or index >= torch.cuda.device_count():
         return None
-    began = time.perf_counter()
+    began, timer = time.perf_counter(), _CudaTimer()
     found = torch.cuda.get_device_properties(index)
     with torch.inference_mode(), torch.cuda.device(index):
         bf16 = ("bf16",) if torch.cuda.is_bf16_supported(including_emulation=False) else ()
         how = f"torch {torch.__version__}, CUDA {torch.version.cuda}"
-        rates = {
-            name: _products("cuda", dtype, CUDA_SHAPES, how) for name, dtype in _dtypes("fp32", "fp16", *bf16).items()
-        }
-        bandwidth = _copy("cuda", min(_COPY_BYTES[1], found.total_memory // 8), how)
+        dtypes = _dtypes("fp32", "fp16", *bf16)
+        rates = {name: _products(timer, "cuda", dtype, how) for name, dtype in dtypes.items()}
+        bandwidth = _copy(timer, "cuda", min(_COPY_BYTES[1], found.total_memory // 8), how)
         torch.cuda.empty_cache()
     return Measurement(
         device=found.name,
@@ -116,73 +122,90 @@ def _dtypes(*names: str) -> dict[str, torch.dtype]:
     return {name: known[name] for name in names}
 
 
-def _products(device: str, dtype: torch.dtype, shapes: tuple[tuple[int, int, int], ...], how: str) -> Quantity:
+def _products(timer: _Timer, device: str, dtype: torch.dtype, how: str) -> Quantity:
     """Rate of the shape whose median is best, with the spread of that shape."""
     import torch
 
-    best: tuple[float, Quantity] | None = None
+    best = Quantity(value=0.0, source="")
     seconds_per_flop = 0.0
-    for rows, inputs, outputs in shapes:
+    for rows, inputs, outputs in CUDA_SHAPES if device == "cuda" else CPU_SHAPES:
         flops = 2.0 * rows * inputs * outputs
         # A precision that the processor emulates can be a thousand times slower: what would take long is left out.
         if seconds_per_flop * flops > 2 * SECONDS_A_SHAPE:
             continue
         x = torch.rand(rows, inputs, device=device).to(dtype)
         weight = torch.rand(outputs, inputs, device=device).to(dtype)
-        times = _times(lambda x=x, weight=weight: torch.nn.functional.linear(x, weight), device)  # type: ignore[misc]
-        median = statistics.median(times)
-        seconds_per_flop = median / flops
-        if best is None or flops / median > best[0]:
-            rates = f"{flops / max(times) / 1e12:.3g} to {flops / min(times) / 1e12:.3g} T"
-            said = f"{rows}x{inputs}x{outputs}, {len(times)} repeats, {rates}"
-            best = (flops / median, Quantity(value=flops / median, source=f"measured {_today()}, {how}, {said}"))
-    assert best is not None
-    return best[1]
+        times = _times(timer, functools.partial(torch.nn.functional.linear, x, weight))
+        rate = flops / statistics.median(times)
+        seconds_per_flop = min(times) / flops
+        if rate > best.value:
+            spread = f"{flops / max(times) / 1e12:.3g} to {flops / min(times) / 1e12:.3g} T"
+            said = f"{rows}x{inputs}x{outputs}, {len(times)} repeats, {spread}"
+            best = Quantity(value=rate, source=f"measured {_today()}, {how}, {said}")
+    return best
 
 
-def _copy(device: str, size: int, how: str) -> Quantity:
+def _copy(timer: _Timer, device: str, size: int, how: str) -> Quantity:
     """Rate of a copy from one block of so many bytes to another: what is read plus what is written."""
     import torch
 
     # Not zeros: the system would map every page of them to one, and the copy would read from a cache.
     source = torch.ones(size, dtype=torch.uint8, device=device)
     target = torch.ones_like(source)
-    times = _times(lambda: target.copy_(source), device)
+    times = _times(timer, functools.partial(target.copy_, source))
     rate = 2 * size / statistics.median(times)
     spread = f"{2 * size / max(times) / 1e9:.3g} to {2 * size / min(times) / 1e9:.3g} GB/s"
     said = f"copy of {size >> 20} MiB, {len(times)} repeats, {spread}"
     return Quantity(value=rate, source=f"measured {_today()}, {how}, {said}")
 
 
-def _times(work: Callable[[], Any], device: str) -> list[float]:
+def _times(timer: _Timer, work: Callable[[], object]) -> list[float]:
     """Seconds of up to five repeats after warming up; fewer when they would exceed the time for a shape."""
-    once = _cuda_seconds if device == "cuda" else _cpu_seconds
-    warm = once(work)
+    warm = timer.once(work)
     if warm < SECONDS_A_SHAPE:
-        warm = once(work)
+        warm = timer.once(work)
     repeats = max(1, min(REPEATS, int(SECONDS_A_SHAPE / max(warm, 1e-9))))
-    return [once(work) for _ in range(repeats)]
+    return [timer.once(work) for _ in range(repeats)]
 
 
-def _cpu_seconds(work: Callable[[], Any]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
+class _CpuTimer:
+    """Times work on the CPU, and notes how much processor time it got."""
+
+    def __init__(self) -> None:
+        self._wall_s = self._cpu_s = 0.0
+
+    def once(self, work: Callable[[], object]) -> float:
+        cpu, began = time.process_time(), time.perf_counter()
+        work()
+        wall_s = time.perf_counter() - began
+        self._wall_s += wall_s
+        self._cpu_s += time.process_time() - cpu
+        return wall_s
+
+    def taken_by_others(self, threads: int) -> float:
+        """Share of the threads' time that they did not get. Threads that wait for each other do so spinning."""
+        return max(0.0, 1 - self._cpu_s / (self._wall_s * threads))
 
 
-def _cuda_seconds(work: Callable[[], Any]) -> float:
-    """Mean over a few launches, so that the time of a launch itself hides behind the work."""
-    import torch
+class _CudaTimer:
+    """Times work on the current GPU: mean over a few launches, so that a launch's own time hides behind the work."""
 
     launches = 4
-    began, ended = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    torch.cuda.synchronize()
-    began.record()
-    for _ in range(launches):
-        work()
-    ended.record()
-    torch.cuda.synchronize()
-    return began.elapsed_time(ended) / 1e3 / launches
+
+    def once(self, work: Callable[[], object]) -> float:
+        import torch
+
+        began, ended = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        torch.cuda.synchronize()
+        began.record()
+        for _ in range(self.launches):
+            work()
+        ended.record()
+        torch.cuda.synchronize()
+        return began.elapsed_time(ended) / 1e3 / self.launches
+
+
+_Timer = _CpuTimer | _CudaTimer
 
 
 def _today() -> str:

@@ -156,7 +156,7 @@ def parse_list(text: str) -> list[int]:
     >>> parse_list("0-2,8")
     [0, 1, 2, 8]
     """
-    numbers = []
+    numbers: list[int] = []
     for part in filter(None, text.strip().split(",")):
         first, _, last = part.partition("-")
         numbers += range(int(first), int(last or first) + 1)

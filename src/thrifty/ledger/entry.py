@@ -63,7 +63,6 @@ MEASURED: dict[Quantity, Callable[[Spent], float]] = {
     "usd": lambda spent: spent.usd,
     "flops": lambda spent: spent.flops,
 }
-_GROWS_WITH_WORK = {"seconds", "joules", "usd"}
 
 
 class Entry(Plain):
@@ -115,8 +114,7 @@ class Entry(Plain):
     def comparisons(self) -> tuple[Comparison, ...]:
         """Time, peak memory, energy, money and FLOPs of training, predicted beside measured; empty without a plan.
 
-        Time, energy and money are due for the share of the planned work that was done. Peak memory does not
-        grow with the steps, and operations are the work itself, so both are due in full.
+        All are due for the share of the planned work that was done, but peak memory: it does not grow with it.
         """
         if self.predicted is None:
             return ()
@@ -125,7 +123,7 @@ class Entry(Plain):
             Comparison(
                 quantity=quantity,
                 predicted=(interval := getattr(self.predicted, quantity)),
-                due=_scaled(interval, share if quantity in _GROWS_WITH_WORK else 1.0),
+                due=_scaled(interval, 1.0 if quantity == "peak_bytes" else share),
                 measured=measure(spent),
             )
             for quantity, measure in MEASURED.items()

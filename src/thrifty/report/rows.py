@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from thrifty import hardware
 from thrifty.ledger import Comparison, Entry
-from thrifty.spec import Budget, Dataset, Device, Interval, Plan, Quantity, Spent
+from thrifty.spec import Budget, Dataset, Device, Interval, Plan, Spent
 from thrifty.spec.units import format_bytes, format_count, format_joules, format_seconds, format_usd
 
 UNKNOWN = "–"
@@ -16,7 +17,7 @@ QUANTITIES: dict[str, tuple[str, Callable[[float], str]]] = {
     "seconds": ("time", format_seconds),
     "peak_bytes": ("peak memory", format_bytes),
     "joules": ("energy", format_joules),
-    "usd": ("money", format_usd),
+    "usd": ("money", lambda usd: usd_text(usd)),
     "flops": ("work", lambda flops: flop_text(flops)),
 }
 METRICS = {"bits_per_byte": "bits per byte", "accuracy": "accuracy", "loss": "loss"}
@@ -77,6 +78,15 @@ def flop_text(flops: float) -> str:
     return f"{text}FLOP" if text[-1].isalpha() else f"{text} FLOP"
 
 
+def usd_text(usd: float) -> str:
+    """Print money; what a millionth of a dollar does not show is said to be less.
+
+    >>> usd_text(0.0026), usd_text(1e-7)
+    ('$0.0026', '< $1e-6')
+    """
+    return "< $1e-6" if 0 < usd < 5e-7 else format_usd(usd)
+
+
 def share_text(share: float) -> str:
     """Print a share as a percentage; unknown when it is not above zero.
 
@@ -132,7 +142,7 @@ def spent_row(stage: str, spent: Spent) -> SpentRow:
         work=flop_text(spent.flops) if spent.flops > 0 else UNKNOWN,
         of_peak=share_text(spent.peak_share),
         energy=format_joules(spent.joules) if spent.joules_method or spent.joules else UNKNOWN,
-        money=format_usd(spent.usd) if spent.usd_method or spent.usd else UNKNOWN,
+        money=usd_text(spent.usd) if spent.usd_method or spent.usd else UNKNOWN,
     )
 
 
@@ -159,10 +169,19 @@ def compared_row(each: Comparison) -> ComparedRow:
 
 
 def range_text(interval: Interval, quantity: str) -> str:
-    """Print the bounds of an interval."""
+    """Print the bounds of an interval; a unit that both have is said once.
+
+    >>> range_text(Interval.around(2**30, 0.25, ""), "peak_bytes")
+    '768.0 MiB – 1.2 GiB'
+    >>> range_text(Interval.around(40.0, 0.25, ""), "seconds")
+    '30.0 – 50.0 s'
+    """
     text = QUANTITIES[quantity][1]
     low, high = text(interval.low), text(interval.high)
-    return f"{low} to {high}" if low != high else low
+    number, _, unit = low.rpartition(" ")
+    if number and unit.isalpha() and high.endswith(f" {unit}"):
+        low = number
+    return f"{low} – {high}" if interval.low != interval.high else high
 
 
 def notes(entry: Entry) -> list[tuple[str, str]]:
@@ -178,7 +197,7 @@ def notes(entry: Entry) -> list[tuple[str, str]]:
     share = entry.work_done()
     if share < 0.995:
         owed = f"training did {share_text(share)} of the planned work ({entry.reason or 'it ended early'})"
-        said.append(("difference", f"{owed}; time, energy and money are held against that share"))
+        said.append(("difference", f"{owed}; predictions are held against that share"))
     return said
 
 
@@ -207,15 +226,9 @@ def _verdict(cost: Interval, limit: float) -> str:
     return "fits" if cost.high <= limit else "tight" if cost.value <= limit else "breaks"
 
 
-def hardware_rows(device: Device) -> list[HardwareRow]:
-    """Print what a device can do, measured beside its datasheet."""
-    sheets = device.datasheet_flops_per_second
-    rows = [
-        _rate_row(f"matrix products, {precision}", rate_text, measured, sheets.get(precision))
-        for precision, measured in device.flops_per_second.items()
-    ]
-    memory = device.datasheet_bytes_per_second.get("memory")
-    rows.append(_rate_row("memory bandwidth", bandwidth_text, device.bytes_per_second, memory))
+def hardware_rows(device: Device, compared: Iterable[hardware.Comparison] | None = None) -> list[HardwareRow]:
+    """Print what a device can do, measured beside its datasheet, and what it draws and costs."""
+    rows = [_rate_row(device, each) for each in (hardware.comparison(device) if compared is None else compared)]
     rows.append(HardwareRow("usable memory", format_bytes(device.memory_bytes), "", "", device.memory_source))
     for name, watts in (("power, idle", device.idle_watts), ("power, busy", device.busy_watts)):
         rows.append(HardwareRow(name, f"{watts.value:.0f} W", "", "", watts.source))
@@ -224,11 +237,19 @@ def hardware_rows(device: Device) -> list[HardwareRow]:
     return rows
 
 
-def _rate_row(name: str, text: Callable[[float], str], measured: Quantity, sheet: Quantity | None) -> HardwareRow:
-    if sheet is None:
-        return HardwareRow(name, text(measured.value), UNKNOWN, UNKNOWN, measured.source)
-    share = share_text(measured.value / sheet.value)
-    return HardwareRow(name, text(measured.value), text(sheet.value), share, f"{measured.source}; {sheet.source}")
+def _rate_row(device: Device, each: hardware.Comparison) -> HardwareRow:
+    sheets = {**device.datasheet_flops_per_second, **device.datasheet_bytes_per_second}
+    measured = {**device.flops_per_second, "memory": device.bytes_per_second}
+    sources = [found[each.quantity].source for found in (measured, sheets) if each.quantity in found]
+    is_memory = each.quantity == "memory"
+    text = bandwidth_text if is_memory else rate_text
+    return HardwareRow(
+        quantity="memory bandwidth" if is_memory else f"matrix products, {each.quantity}",
+        measured=text(each.measured),
+        datasheet=text(each.datasheet) if each.datasheet else UNKNOWN,
+        share=share_text(each.share or 0.0),
+        source="; ".join(dict.fromkeys(sources)),
+    )
 
 
 def rate_text(flops_per_second: float) -> str:

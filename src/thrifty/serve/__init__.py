@@ -12,7 +12,7 @@ from thrifty.serve.limits import Limits
 
 if TYPE_CHECKING:
     from thrifty.export.bundle import Bundle
-    from thrifty.serve.app import App
+    from thrifty.serve.asgi import App
 
 __all__ = ["Limits", "app", "run"]
 
@@ -23,7 +23,7 @@ def app(bundles: Sequence[Bundle], *, limits: Limits | None = None) -> App:
     Raises:
         JobError: there is none, or two have the same name and version.
     """
-    from thrifty.serve.app import App
+    from thrifty.serve.asgi import App
 
     return App(bundles, limits or Limits())
 
@@ -36,7 +36,18 @@ def run(
     limits: Limits | None = None,
     ready: Callable[[str, int], None] = lambda host, port: None,
 ) -> None:
-    """Serve until SIGINT or SIGTERM; see `thrifty.serve.run.run`."""
-    from thrifty.serve import run as module
+    """Serve until SIGINT or SIGTERM; what was accepted by then is still answered.
 
-    module.run(bundles, host=host, port=port, limits=limits, ready=ready)
+    Args:
+        bundles: to serve, by their names and versions.
+        host: address to listen on. Any but a loopback one lets others in, without a password: that is logged.
+        port: 0 takes a free one.
+        limits: of sizes, waiting and time.
+        ready: told the address and the real port once the server listens.
+
+    Raises:
+        JobError: the address cannot be had, or the bundles cannot be served together.
+    """
+    from thrifty.serve import server
+
+    server.serve(bundles, host=host, port=port, limits=limits or Limits(), ready=ready)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from thrifty.errors import JobError
-from thrifty.serve.app import App
+from thrifty.serve.asgi import App
 from thrifty.serve.limits import Limits
 
 if TYPE_CHECKING:
@@ -39,27 +39,10 @@ class _Server(uvicorn.Server):
             self._listening()
 
 
-def run(
-    bundles: Sequence[Bundle],
-    *,
-    host: str = "127.0.0.1",
-    port: int = 8501,
-    limits: Limits | None = None,
-    ready: Callable[[str, int], None] = lambda host, port: None,
+def serve(
+    bundles: Sequence[Bundle], *, host: str, port: int, limits: Limits, ready: Callable[[str, int], None]
 ) -> None:
-    """Serve until SIGINT or SIGTERM; what was accepted by then is still answered.
-
-    Args:
-        bundles: to serve, by their names and versions.
-        host: address to listen on. Any but a loopback one lets others in, without a password: that is logged.
-        port: 0 takes a free one.
-        limits: of sizes, waiting and time.
-        ready: told the address and the real port once the server listens.
-
-    Raises:
-        JobError: the address cannot be had, or the bundles cannot be served together.
-    """
-    limits = limits or Limits()
+    """Serve until told to stop; `thrifty.serve.run` says the rest."""
     app = App(bundles, limits)
     listener = _bind(host, port)
     if not _is_loopback(host):

@@ -1,0 +1,126 @@
+"""What the bytes of an image file say before it is decoded: its format, its size, and whether it is whole."""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from thrifty.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """Width and height in pixels as stored; ``alpha`` where the format says so and its alpha can be trusted."""
+
+    format: str
+    width: int
+    height: int
+    alpha: bool
+
+
+def read_header(raw: bytes) -> Header:
+    """Read the size of a PNG, JPEG, BMP or WebP image and check that the file is whole; decodes nothing.
+
+    Raises:
+        DataError: "not an image", "truncated" or "damaged", with the detail after a colon.
+    """
+    for magic, read in _READERS.items():
+        if raw.startswith(magic):
+            try:
+                header = read(raw)
+            except (struct.error, IndexError):
+                raise DataError("truncated: the file ends within its header") from None
+            if header.width < 1 or header.height < 1:
+                raise DataError(f"damaged: its header says {header.width}x{header.height} pixels")
+            return header
+    if not raw:
+        raise DataError("empty")
+    raise DataError("not an image: neither PNG, JPEG, BMP nor WebP by its first bytes")
+
+
+def _png(raw: bytes) -> Header:
+    # PNG specification (third edition), section 5.3: length, type, data, CRC of type and data
+    place, width, height, alpha = 8, 0, 0, False
+    while place + 12 <= len(raw):
+        length = struct.unpack_from(">I", raw, place)[0]
+        end = place + 12 + length
+        kind = raw[place + 4 : place + 8]
+        if end > len(raw):
+            break
+        if zlib.crc32(memoryview(raw)[place + 4 : end - 4]) != struct.unpack_from(">I", raw, end - 4)[0]:
+            raise DataError(f"damaged: wrong checksum in PNG chunk {kind.decode('latin-1')!r}")
+        if kind == b"IHDR":
+            width, height, _, color = struct.unpack_from(">IIBB", raw, place + 8)
+            alpha = color in {4, 6}
+        elif kind == b"tRNS":
+            alpha = True
+        elif kind == b"IEND":
+            return Header("PNG", width, height, alpha)
+        place = end
+    raise DataError("truncated: the PNG has no end chunk")
+
+
+# In entropy-coded data FF is followed by 00; D0 to D7 are restart markers (ITU-T T.81, section B.1.1)
+_JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
+_JPEG_FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+
+
+def _jpeg(raw: bytes) -> Header:
+    place, width, height = 2, 0, 0
+    while found := _JPEG_MARKER.search(raw, place):
+        marker, place = found[1][0], found.end()
+        if marker == 0xD9:
+            return Header("JPEG", width, height, alpha=False)
+        if marker in {0x01, 0xD8}:
+            continue
+        if marker in _JPEG_FRAMES:
+            height, width = struct.unpack_from(">HH", raw, place + 3)
+        place += struct.unpack_from(">H", raw, place)[0]
+    raise DataError("truncated: the JPEG has no end marker")
+
+
+def _bmp(raw: bytes) -> Header:
+    offset, size = struct.unpack_from("<II", raw, 10)
+    if size == 12:
+        width, height, _, bits = struct.unpack_from("<HHHH", raw, 18)
+        compression = 0
+    else:
+        width, height, _, bits, compression = struct.unpack_from("<iiHHI", raw, 18)
+    height = abs(height)
+    row_bytes = (width * bits + 31) // 32 * 4
+    if compression in {0, 3} and len(raw) < offset + row_bytes * height:
+        raise DataError(f"truncated: {len(raw)} bytes where the BMP needs {offset + row_bytes * height}")
+    # the fourth byte of a 32-bit pixel is more often left at zero than meant as alpha
+    return Header("BMP", width, height, alpha=False)
+
+
+def _webp(raw: bytes) -> Header:
+    # WebP container specification; VP8: RFC 6386, section 9.1
+    size = struct.unpack_from("<I", raw, 4)[0] + 8
+    if raw[8:12] != b"WEBP":
+        raise DataError("not an image: a RIFF file that is not WebP")
+    if size > len(raw):
+        raise DataError(f"truncated: {len(raw)} bytes where the WebP needs {size}")
+    kind = raw[12:16]
+    if kind == b"VP8 ":
+        width, height = struct.unpack_from("<HH", raw, 26)
+        return Header("WebP", width & 0x3FFF, height & 0x3FFF, alpha=False)
+    if kind == b"VP8L":
+        bits = struct.unpack_from("<I", raw, 21)[0]
+        return Header("WebP", (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1, alpha=bool(bits >> 28 & 1))
+    if kind == b"VP8X":
+        width = int.from_bytes(raw[24:27], "little") + 1
+        height = int.from_bytes(raw[27:30], "little") + 1
+        return Header("WebP", width, height, alpha=bool(raw[20] & 0x10))
+    raise DataError(f"damaged: unknown WebP chunk {kind.decode('latin-1')!r}")
+
+
+_READERS: dict[bytes, Callable[[bytes], Header]] = {
+    b"\x89PNG\r\n\x1a\n": _png,
+    b"\xff\xd8\xff": _jpeg,
+    b"BM": _bmp,
+    b"RIFF": _webp,
+}

@@ -1,0 +1,118 @@
+"""Images from bytes to the model's input: decode, fit to one size, normalise. Training and serving both use these.
+
+Shapes: H, W height and width in pixels; C channels, 1 (gray) or 3 (red, green, blue); N images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from thrifty.data.header import read_header
+from thrifty.errors import DataError
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
+CHANNELS = {"gray": 1, "rgb": 3}
+
+
+def decode(raw: bytes, *, max_pixels: int) -> np.ndarray:
+    """Decode a PNG, JPEG, BMP or WebP image.
+
+    EXIF orientation is applied, save to images with an alpha channel. Alpha is composited on white; that of BMP is
+    dropped. 16 bits a channel become 8; palettes become colours.
+
+    Args:
+        raw: the file's bytes.
+        max_pixels: an image whose header says more is refused before it is decoded.
+
+    Returns:
+        uint8 [H, W, C] with C 1 for an image stored as gray, else 3.
+
+    Raises:
+        DataError: "not an image", "empty", "truncated", "damaged", "too many pixels"; the detail after a colon.
+    """
+    header = read_header(raw)
+    if header.width * header.height > max_pixels:
+        raise DataError(f"too many pixels: {header.width}x{header.height} is over {max_pixels:,}")
+    flags = cv2.IMREAD_UNCHANGED if header.alpha else cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
+    try:
+        image = cv2.imdecode(np.frombuffer(raw, np.uint8), flags)
+    except cv2.error as error:
+        raise DataError(f"damaged: {str(error).splitlines()[0]}") from error
+    if image is None:
+        raise DataError(f"damaged: its {header.format} data cannot be decoded")
+    if image.dtype == np.uint16:
+        image = ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if image.ndim == 2:
+        return image[:, :, None]
+    if image.shape[2] == 4:
+        image = _on_white(image)
+    return np.ascontiguousarray(image[:, :, ::-1])
+
+
+def _on_white(image_HW4: np.ndarray) -> np.ndarray:
+    alpha = image_HW4[:, :, 3:].astype(np.uint16)
+    color = image_HW4[:, :, :3].astype(np.uint16)
+    return ((color * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+
+
+def is_gray(image: np.ndarray) -> bool:
+    """Say whether an image [H, W, C] holds no colour: one channel, or three that are equal."""
+    if image.shape[2] == 1:
+        return True
+    first = image[:, :, 0]
+    return np.array_equal(first, image[:, :, 1]) and np.array_equal(first, image[:, :, 2])
+
+
+def fit(image: np.ndarray, *, size: int, color: str, crop: str) -> np.ndarray:
+    """Bring an image to the one size and colour of a data set.
+
+    Pixels are averaged by area when the image shrinks, interpolated linearly when it grows.
+
+    Args:
+        image: uint8 [H, W, C] as from `decode`.
+        size: side in pixels.
+        color: ``gray`` (0.299 R + 0.587 G + 0.114 B, ITU-R BT.601) or ``rgb``.
+        crop: ``center`` cuts the largest centred square first; ``none`` squeezes the whole image.
+
+    Returns:
+        uint8 [size, size, C].
+
+    >>> fit(np.zeros((20, 30, 3), np.uint8), size=8, color="gray", crop="center").shape
+    (8, 8, 1)
+    """
+    if color == "gray" and image.shape[2] == 3:
+        # three equal channels stay exactly as they are; the weighted sum may round them
+        image = image[:, :, :1] if is_gray(image) else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[:, :, None]
+    if crop == "center":
+        height, width = image.shape[:2]
+        side = min(height, width)
+        top, left = (height - side) // 2, (width - side) // 2
+        image = image[top : top + side, left : left + side]
+    height, width = image.shape[:2]
+    if (height, width) != (size, size):
+        way = cv2.INTER_AREA if height * width > size * size else cv2.INTER_LINEAR
+        image = cv2.resize(np.ascontiguousarray(image), (size, size), interpolation=way)
+    channels = CHANNELS[color]
+    return np.ascontiguousarray(np.broadcast_to(image.reshape(size, size, -1), (size, size, channels)))
+
+
+def normalise(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+    """Scale pixels to 0..1, subtract the mean and divide by the deviation of each channel.
+
+    Args:
+        images: uint8 [N, H, W, C].
+        mean, std: per channel, of pixels scaled to 0..1.
+
+    Returns:
+        float32 [N, C, H, W]; a view of memory laid out [N, H, W, C] ("channels last").
+
+    >>> normalise(np.full((1, 2, 2, 1), 255, np.uint8), (0.5,), (0.25,))[0, 0, 0, 0]
+    np.float32(2.0)
+    """
+    deviation = np.asarray(std, np.float32)
+    scaled = np.multiply(images, np.float32(1 / 255) / deviation, dtype=np.float32)
+    scaled -= np.asarray(mean, np.float32) / deviation
+    return scaled.transpose(0, 3, 1, 2)

@@ -1,0 +1,143 @@
+"""What a job's data is made of: its files, their contents' hashes, and the key that follows from them."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import cv2
+import tokenizers
+
+from thrifty.data.fingerprint import fingerprint
+from thrifty.data.image import IMAGE_SUFFIXES
+from thrifty.data.inputs import CANNOT_BE_READ, InputFile, Reject, list_files
+from thrifty.errors import DataError
+from thrifty.spec import ImageData, LanguageData
+from thrifty.spec.units import format_bytes
+
+KEY_LENGTH = 20
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """The files of a data folder.
+
+    Attributes:
+        key: content key.
+        files: those worth reading, sorted by name.
+        hashes: sha256 of each of them, by name.
+        rejects: those put aside without reading.
+    """
+
+    key: str
+    files: tuple[InputFile, ...]
+    hashes: dict[str, str]
+    rejects: tuple[Reject, ...]
+
+
+def take_inventory(data: ImageData | LanguageData, *, seed: int, cache: Path) -> Inventory:
+    """List the data's files and hash what has changed since the last time.
+
+    The key covers the data section without its path, the seed, name and content of each file, the code of this
+    package and the versions of the libraries that decode, resize and tokenize.
+
+    Raises:
+        DataError: the folder is missing or holds nothing of the kind.
+    """
+    files, rejects = list_files(data.path)
+    if isinstance(data, LanguageData):
+        files = [file for file in files if matches(file.name, data.files)]
+        rejects = [reject for reject in rejects if matches(reject.name, data.files)]
+    files, refused = _sort_out(data, files)
+    rejects += refused
+    hashes = fingerprint(data.path, files, cache)
+    rejects += [Reject(file.name, CANNOT_BE_READ) for file in files if not hashes[file.name]]
+    files = [file for file in files if hashes[file.name]]
+    rejects.sort(key=lambda reject: reject.name)
+
+    digest = hashlib.sha256()
+    for part in (
+        data.model_copy(update={"path": Path()}).model_dump_json(),
+        str(seed),
+        _code_hash(),
+        *(f"{library.__name__} {library.__version__}" for library in (cv2, tokenizers)),
+        *(f"{file.name}\0{hashes[file.name]}" for file in files),
+        *(f"{reject.name}\0{reject.reason}{reject.detail}" for reject in rejects),
+    ):
+        # each part is closed by its length, so that no two lists of parts run together to the same bytes
+        encoded = part.encode()
+        digest.update(encoded + len(encoded).to_bytes(8, "little"))
+    return Inventory(digest.hexdigest()[:KEY_LENGTH], tuple(files), hashes, tuple(rejects))
+
+
+def content_key(data: ImageData | LanguageData, *, seed: int, cache: Path) -> str:
+    """Return the key of the store that this data would be prepared into; reads only files that have changed.
+
+    The same content under another path, or on another machine, has the same key.
+
+    Raises:
+        DataError: the folder is missing or holds nothing of the kind.
+    """
+    return take_inventory(data, seed=seed, cache=cache).key
+
+
+def _sort_out(data: ImageData | LanguageData, files: list[InputFile]) -> tuple[list[InputFile], list[Reject]]:
+    """Split the files into those worth reading and those refused by name or size alone."""
+    kept, rejects = [], []
+    for file in files:
+        if isinstance(data, ImageData) and "/" not in file.name:
+            rejects.append(Reject(file.name, "not in a class folder"))
+        elif isinstance(data, ImageData) and file.suffix not in IMAGE_SUFFIXES:
+            rejects.append(Reject(file.name, "not an image file"))
+        elif file.size > data.max_file_bytes:
+            limit = format_bytes(data.max_file_bytes)
+            rejects.append(Reject(file.name, "too large", f": {format_bytes(file.size)}, over the limit of {limit}"))
+        else:
+            kept.append(file)
+    return kept, rejects
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Say whether a relative name fits a glob pattern; ``**`` stands for any number of folders, none included.
+
+    >>> matches("a/b/c.txt", "**/*.txt"), matches("c.txt", "**/*.txt"), matches("a/c.txt", "*.txt")
+    (True, True, False)
+    """
+    return _fits(name.split("/"), [part for part in pattern.split("/") if part not in {"", "."}])
+
+
+def _fits(parts: list[str], patterns: list[str]) -> bool:
+    if not patterns:
+        return not parts
+    if patterns[0] == "**":
+        return _fits(parts, patterns[1:]) or (bool(parts) and _fits(parts[1:], patterns))
+    return bool(parts) and fnmatchcase(parts[0], patterns[0]) and _fits(parts[1:], patterns[1:])
+
+
+def read_unchanged(file: InputFile, sha256: str) -> bytes:
+    """Read a file whose hash is known.
+
+    Raises:
+        DataError: it has changed since it was hashed, or is gone.
+    """
+    try:
+        raw = Path(file.path).read_bytes()
+    except OSError as error:
+        raise DataError(f"'{file.name}' was there and now cannot be read: {error.strerror}", mend=_AGAIN) from error
+    if hashlib.sha256(raw).hexdigest() != sha256:
+        raise DataError(f"'{file.name}' changed while the data was being prepared", mend=_AGAIN)
+    return raw
+
+
+_AGAIN = "Wait until nothing writes to the data folder, then run again."
+
+
+@functools.cache
+def _code_hash() -> str:
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

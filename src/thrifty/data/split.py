@@ -1,0 +1,76 @@
+"""Which sample goes to which split: decided by a hash of each, so that adding one does not reshuffle the rest."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+from thrifty.spec import Split
+
+HELD_OUT = ("test", "validation")
+
+
+def rank(seed: int, sha256: str, name: str) -> bytes:
+    """Return a sample's place in the seeded order: a hash of seed, content and name."""
+    return hashlib.sha256(f"{seed}\0{sha256}\0{name}".encode()).digest()
+
+
+def split_by_count(ranks: Mapping[str, bytes], split: Split) -> dict[str, str]:
+    """Deal the samples of one label: the lowest ranks to test, the next to validation, the rest to training.
+
+    Each split gets the nearest whole number to its exact share, and at least one sample.
+
+    Args:
+        ranks: place in the seeded order of each sample; at least three.
+        split: shares held out.
+
+    Returns:
+        The split of each sample.
+
+    >>> dealt = split_by_count({str(i): rank(0, "", str(i)) for i in range(20)}, Split())
+    >>> sorted(dealt.values()).count("train")
+    16
+    """
+    order = sorted(ranks, key=ranks.__getitem__)
+    assert len(order) >= 3
+    test = max(1, _nearest(len(order) * split.test))
+    validation = min(max(1, _nearest(len(order) * split.validation)), len(order) - test - 1)
+    names = ["test"] * test + ["validation"] * validation
+    return dict(zip(order, names + ["train"] * (len(order) - len(names)), strict=True))
+
+
+def split_by_bytes(ranks: Mapping[str, bytes], sizes: Mapping[str, int], split: Split) -> dict[str, str]:
+    """Deal whole documents so that each split's bytes come near its share.
+
+    In the seeded order, a document goes to the first held-out split that it brings nearer to its share; a document
+    too large for that is trained on. A split left empty takes the smallest document of training.
+
+    Args:
+        ranks: place in the seeded order of each document; at least three.
+        sizes: bytes of each.
+        split: shares held out.
+
+    Returns:
+        The split of each document.
+    """
+    assert len(ranks) >= 3
+    total = sum(sizes.values())
+    wanted = {"test": split.test * total, "validation": split.validation * total}
+    filled = dict.fromkeys(wanted, 0)
+    dealt: dict[str, str] = {}
+    for name in sorted(ranks, key=ranks.__getitem__):
+        size = sizes[name]
+        dealt[name] = next((part for part in HELD_OUT if filled[part] + size / 2 <= wanted[part]), "train")
+        if dealt[name] != "train":
+            filled[dealt[name]] += size
+    for part in HELD_OUT:
+        if part not in dealt.values():
+            training = [name for name in dealt if dealt[name] == "train"]
+            dealt[min(training, key=lambda name: (sizes[name], ranks[name]))] = part
+    if "train" not in dealt.values():
+        dealt[max(dealt, key=lambda name: (sizes[name], ranks[name]))] = "train"
+    return dealt
+
+
+def _nearest(count: float) -> int:
+    return int(count + 0.5)

@@ -1,0 +1,229 @@
+"""A bundle to ONNX: preprocessing inside the graph, sizes that vary, and parity with torch proved before it is kept.
+
+Shapes: N rows, H × W pixels, C channels, T tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import json
+import logging
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from thrifty.errors import BundleError, MissingExtraError
+from thrifty.export.bundle import Bundle
+from thrifty.export.check import sha256
+from thrifty.files import flush_folder, flush_tree, writing
+
+TOLERANCE = 1e-4  # both compute in fp32; kernels differ in the order of their sums alone
+PARITY = "parity.json"
+MODEL = "model.onnx"
+_BATCHES = (1, 3, 8)
+_SEED = 0
+
+
+class Served(nn.Module):
+    """A classifier with its preprocessing: uint8 [N, H, W, C] to ``probabilities`` and ``logits`` [N, K].
+
+    Pixels are scaled to 0..1, then normalised with the statistics of the training split, as in training.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+
+    def forward(self, pixels: Tensor) -> dict[str, Tensor]:
+        """Answer images as a client sends them."""
+        x_NCHW = pixels.permute(0, 3, 1, 2).float() / 255
+        logits = self.model((x_NCHW - self.mean) / self.std)
+        return {"probabilities": torch.softmax(logits, dim=1), "logits": logits}
+
+
+class ServedTokens(nn.Module):
+    """A language model under the names of its ONNX form: int64 [N, T] to ``logits`` [N, T, V]."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: Tensor) -> dict[str, Tensor]:
+        """Answer token numbers."""
+        return {"logits": self.model(tokens)}
+
+
+def export_onnx(bundle: Bundle, folder: str | Path) -> dict[str, Any]:
+    """Write ``model.onnx`` with dynamic batch (and length), and ``parity.json`` beside it.
+
+    The file is checked by ONNX's own checker, run by ONNX Runtime on batches of 1, 3 and 8 (for language at three
+    lengths each), and compared with torch; only a file that agrees to `TOLERANCE` is kept.
+
+    Returns:
+        The report in ``parity.json``: file, its sha256 and bytes, opset, inputs, outputs, tolerance, and the largest
+        absolute difference of each output at each shape.
+
+    Raises:
+        MissingExtraError: ``onnx``, ``onnxscript`` or ``onnxruntime`` is not installed.
+        BundleError: the model cannot be exported, or the exported one answers otherwise; nothing is left behind.
+        StorageError: the folder cannot be written.
+    """
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        try:
+            importlib.import_module(package)
+        except ImportError:
+            raise MissingExtraError("exporting to ONNX", package=package, extra="onnx") from None
+    folder = Path(folder).absolute()
+    with writing(folder, "an ONNX model"):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".new", dir=folder.parent))
+        try:
+            report = _export(bundle, fresh / MODEL)
+            (fresh / PARITY).write_text(json.dumps(report, indent=1), encoding="utf-8")
+            flush_tree(fresh)
+            folder.mkdir(exist_ok=True)
+            for path in sorted(fresh.iterdir(), key=lambda path: path.name == PARITY):  # the report last: it has the hash
+                os.replace(path, folder / path.name)
+            flush_folder(folder)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+    return report
+
+
+def _export(bundle: Bundle, path: Path) -> dict[str, Any]:
+    import onnx
+
+    served = _served(bundle)
+    opset = _write(served, _example(bundle), path)
+    onnx.checker.check_model(str(path), full_check=True)
+    differences, inputs, outputs = _compare(served, bundle, path)
+    worst = max(max(each.values()) for each in differences.values())
+    if not worst <= TOLERANCE:  # NaN must fail too
+        raise BundleError(
+            f"the ONNX form of '{bundle.info.name}' answers otherwise than torch: difference {worst:.3g}, over {TOLERANCE:g}",
+            mend="Keep serving the torch bundle; this model uses something that the exporter gets wrong.",
+        )
+    return {
+        "model": bundle.info.name,
+        "version": bundle.info.version,
+        "file": path.name,
+        "sha256": sha256(path),
+        "bytes": path.stat().st_size,
+        "opset": opset,
+        "inputs": inputs,
+        "outputs": outputs,
+        "tolerance": TOLERANCE,
+        "max_abs_difference": worst,
+        "differences": differences,
+        "torch": torch.__version__,
+        "onnxruntime": importlib.import_module("onnxruntime").__version__,
+    }
+
+
+def _served(bundle: Bundle) -> nn.Module:
+    if bundle.info.task == "language":
+        return ServedTokens(bundle.model).eval()
+    return Served(bundle.model, bundle.info.data.mean, bundle.info.data.std).eval()
+
+
+def _example(bundle: Bundle, rows: int = 3, length: int | None = None) -> Tensor:
+    """Random input of the model's kind; neither 1 nor 2 rows when exporting, for those sizes specialise."""
+    generator = torch.Generator().manual_seed(_SEED)
+    data = bundle.info.data
+    if bundle.info.task == "language":
+        shape = (rows, length or _lengths(bundle)[1])
+        return torch.randint(data.vocabulary, shape, generator=generator)
+    channels, height, width = data.shape
+    return torch.randint(256, (rows, height, width, channels), dtype=torch.uint8, generator=generator)
+
+
+def _lengths(bundle: Bundle) -> tuple[int, int, int]:
+    """Three token counts: the least, some, and the whole context."""
+    longest = bundle.info.data.shape[0]
+    return (1, longest // 2 + 1, longest)
+
+
+def _write(served: nn.Module, example: Tensor, path: Path) -> int:
+    language = example.dtype == torch.int64
+    name = "tokens" if language else "pixels"
+    dynamic = {0: torch.export.Dim("batch")} | ({1: torch.export.Dim.DYNAMIC} if language else {})
+    try:
+        with _quiet(), torch.inference_mode(False), torch.no_grad():
+            program = torch.onnx.export(
+                served,
+                (example,),
+                dynamo=True,
+                verbose=False,
+                input_names=[name],
+                dynamic_shapes={name: dynamic},
+            )
+            assert program is not None
+            program.save(path)
+    except Exception as error:  # the exporter raises many kinds of its own
+        reason = " ".join(str(error).split())[:300]
+        raise BundleError(f"this model cannot be exported to ONNX: {reason}", mend="Keep serving the torch bundle.") from error
+    return int(program.model.opset_imports[""])
+
+
+def _compare(served: nn.Module, bundle: Bundle, path: Path) -> tuple[dict[str, dict[str, float]], Any, Any]:
+    """Largest absolute difference of each output, by the shape of the input."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors alone: its warnings go to stderr past Python
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    source = session.get_inputs()[0]
+    lengths: tuple[int | None, ...] = _lengths(bundle) if bundle.info.task == "language" else (None,)
+    differences: dict[str, dict[str, float]] = {}
+    for rows in _BATCHES:
+        for length in lengths:
+            example = _example(bundle, rows, length)
+            with torch.inference_mode():
+                expected = served(example)
+            try:
+                found = session.run(list(expected), {source.name: example.numpy()})
+            except Exception as error:  # onnxruntime's own kinds; a size that was frozen ends here
+                raise BundleError(f"the ONNX form does not take the shape {list(example.shape)}: {error}") from error
+            differences[" x ".join(map(str, example.shape))] = {
+                name: _difference(value, expected[name].numpy()) for name, value in zip(expected, found, strict=True)
+            }
+    inputs = [{"name": source.name, "type": source.type, "shape": source.shape}]
+    outputs = [{"name": each.name, "type": each.type, "shape": each.shape} for each in session.get_outputs()]
+    return differences, inputs, outputs
+
+
+def _difference(found: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.abs(found - expected).max()) if found.shape == expected.shape else float("inf")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's own progress and advice off stdout and out of the user's log; its errors still raise."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [each.level for each in loggers]
+    try:
+        for each in loggers:
+            each.setLevel(logging.ERROR)
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            # copyreg and onnxscript call what torch itself has deprecated; nothing a user could mend
+            warnings.filterwarnings("ignore", category=DeprecationWarning)
+            warnings.filterwarnings("ignore", category=FutureWarning)
+            yield
+    finally:
+        for each, level in zip(loggers, levels, strict=True):
+            each.setLevel(level)

@@ -1,0 +1,81 @@
+"""Small bundles with made-up weights, and images to ask them about; for the tests of export and serve."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from thrifty.export.bundle import write_bundle
+from thrifty.models import build, resolve
+from thrifty.models.init import initialise
+from thrifty.spec import BundleInfo, Cleaning, Dataset, Spent
+
+LABELS = ("cat", "dog", "owl")
+
+
+def image_dataset(channels: int = 3, side: int = 16) -> Dataset:
+    return Dataset(
+        kind="image", key="k", counts={"train": 3, "validation": 1, "test": 1}, labels=LABELS,
+        label_counts=dict.fromkeys(LABELS, 1), shape=(channels, side, side), mean=(0.4, 0.5, 0.6)[:channels],
+        std=(0.2, 0.25, 0.3)[:channels], crop="center", vocabulary=0, tokens={}, text_bytes={}, source_bytes=1,
+        stored_bytes=1, cleaning=Cleaning(seen=5, kept=5, rejected={}, duplicates=0, across_splits=0),
+    )  # fmt: skip
+
+
+def language_dataset(vocabulary: int, length: int = 32) -> Dataset:
+    return Dataset(
+        kind="language", key="k", counts={"train": 3, "validation": 1, "test": 1}, labels=(), label_counts={},
+        shape=(length,), mean=(), std=(), crop="none", vocabulary=vocabulary, tokens={"train": 96},
+        text_bytes={"train": 300}, source_bytes=1, stored_bytes=1,
+        cleaning=Cleaning(seen=5, kept=5, rejected={}, duplicates=0, across_splits=0),
+    )  # fmt: skip
+
+
+def write_image_bundle(folder: Path, *, name: str = "pets", version: int = 1, seed: int = 0, **sizes: int) -> BundleInfo:
+    data = image_dataset(**sizes)
+    plan = resolve("resnet8", data)
+    model = build(plan)
+    initialise(model, "default", seed)
+    return _write(folder, name=name, version=version, task="classify", model=model, plan=plan, data=data, tokenizer=None)
+
+
+def write_language_bundle(folder: Path, *, name: str = "poet", version: int = 1, seed: int = 0) -> BundleInfo:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=280, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    tokenizer.train_from_iterator(["the cat sat on the mat and the dog sat on the cat"] * 4, trainer)
+    path = folder.parent / f"{folder.name}-tokenizer.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(path))
+    data = language_dataset(tokenizer.get_vocab_size())
+    plan = resolve("gpt-tiny", data)
+    model = build(plan)
+    initialise(model, "default", seed)
+    return _write(folder, name=name, version=version, task="language", model=model, plan=plan, data=data, tokenizer=path)
+
+
+def _write(folder: Path, **what: Any) -> BundleInfo:
+    return write_bundle(folder, metrics={"accuracy": 0.5}, isa=("avx2",), bill=Spent(wall_s=1.0), **what)
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """A PNG file of uint8 [H, W, 3] or [H, W, 1], written by hand: the file format's own specification is the source."""
+    height, width, channels = pixels.shape
+    kind = {1: 0, 3: 2}[channels]
+    raw = b"".join(b"\0" + row.tobytes() for row in pixels)
+    parts = ((b"IHDR", struct.pack(">IIBBBBB", width, height, 8, kind, 0, 0, 0)), (b"IDAT", zlib.compress(raw)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + tag + data + struct.pack(">I", zlib.crc32(tag + data)) for tag, data in parts
+    )
+
+
+def pixels(seed: int, side: int = 16, channels: int = 3) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (side, side, channels), dtype=np.uint8)

@@ -1,0 +1,299 @@
+"""A bundle reads back as it was written, survives kills, and no damage or malice gets through unnamed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from made_bundles import LABELS, image_dataset, pixels, png, write_image_bundle, write_language_bundle
+
+from thrifty.errors import BundleError, DataError, JobError, RequestError
+from thrifty.export.bundle import Bundle, load_bundle, write_bundle
+from thrifty.export.check import is_argument, is_name
+from thrifty.models import build, resolve
+from thrifty.models.init import initialise
+from thrifty.spec import Spent
+
+
+def test_what_is_written_reads_back(tmp_path: Path) -> None:
+    data = image_dataset()
+    plan = resolve("resnet8", data)
+    model = build(plan)
+    initialise(model, "default", 3)
+    info = write_bundle(
+        tmp_path / "b", name="pets", version=7, task="classify", model=model, plan=plan, data=data, tokenizer=None,
+        metrics={"accuracy": 0.9}, isa=("amx",), bill=Spent(joules=5.0),
+    )  # fmt: skip
+    bundle = load_bundle(tmp_path / "b")
+    assert bundle.info == info
+    assert sorted(p.name for p in (tmp_path / "b").iterdir()) == ["bundle.json", "model.safetensors"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["b"], "nothing is left beside it"
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(bundle.model.state_dict()[name], tensor), name
+    assert not bundle.model.training
+    assert not any(parameter.requires_grad for parameter in bundle.model.parameters())
+
+
+def test_predict_is_classify_with_names(image_bundle: Bundle) -> None:
+    answer = image_bundle.predict(png(pixels(1)))
+    direct = image_bundle.classify(pixels(1)[None])[0]
+    assert tuple(answer["probabilities"]) == LABELS
+    assert np.allclose(list(answer["probabilities"].values()), direct)
+    assert answer["label"] == LABELS[int(direct.argmax())]
+    assert answer["probability"] == max(answer["probabilities"].values())
+    assert sum(answer["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_an_image_of_another_size_is_fitted(image_bundle: Bundle) -> None:
+    assert image_bundle.image_from(png(pixels(1, side=40))).shape == (16, 16, 3)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 1000), count=st.integers(1, 9), extra=st.integers(0, 5))
+def test_an_answer_does_not_depend_on_its_batch(image_bundle: Bundle, seed: int, count: int, extra: int) -> None:
+    own = np.stack([pixels(seed + n) for n in range(count)])
+    others = np.stack([pixels(5000 + n) for n in range(extra + 1)])
+    alone = np.concatenate([image_bundle.classify(row[None]) for row in own])
+    together = image_bundle.classify(np.concatenate([own, others]))[:count]
+    assert np.allclose(alone, together, atol=1e-5)
+
+
+def test_images_are_classified_in_pieces_of_bounded_size(image_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = np.stack([pixels(n) for n in range(7)])
+    whole = image_bundle.classify(images)
+    monkeypatch.setattr("thrifty.export.bundle.ROWS_AT_ONCE", 3)
+    assert np.allclose(image_bundle.classify(images), whole, atol=1e-5)
+    assert image_bundle.classify(images[:0]).shape == (0, 3)
+
+
+def test_wrong_input_is_named(image_bundle: Bundle, language_bundle: Bundle) -> None:
+    with pytest.raises(DataError):
+        image_bundle.predict(b"no image")
+    with pytest.raises(RequestError, match=r"uint8 \[N, 16, 16, 3\]"):
+        image_bundle.classify(np.zeros((1, 8, 8, 3), dtype=np.uint8))
+    with pytest.raises(RequestError, match="takes the bytes of one image"):
+        image_bundle.predict("a prompt")
+    with pytest.raises(RequestError, match="completes no text"):
+        image_bundle.complete("a")
+    with pytest.raises(RequestError, match="takes no bytes"):
+        language_bundle.predict(b"raw")
+    with pytest.raises(RequestError, match="takes no images"):
+        language_bundle.image_from(b"raw")
+    with pytest.raises(RequestError, match="max_tokens 0"):
+        language_bundle.complete("a", max_tokens=0)
+
+
+def test_completion_is_decided_by_its_arguments(language_bundle: Bundle) -> None:
+    once = language_bundle.complete("the cat", max_tokens=12, seed=5)
+    assert once == language_bundle.complete("the cat", max_tokens=12, seed=5)
+    assert language_bundle.predict("the cat", max_tokens=12, seed=5) == {"completion": once}
+    seeds = {language_bundle.complete("the cat", max_tokens=12, seed=seed) for seed in range(6)}
+    assert len(seeds) > 1
+    greedy = {language_bundle.complete("the cat", max_tokens=5, temperature=0, seed=seed) for seed in range(3)}
+    assert len(greedy) == 1
+
+
+@pytest.mark.parametrize("prompt", ["", "x" * 500, "ß 語 \n\t"])
+def test_any_prompt_is_continued(language_bundle: Bundle, prompt: str) -> None:
+    assert isinstance(language_bundle.complete(prompt, max_tokens=3), str)
+
+
+def _edit(folder: Path, **changes: Any) -> None:
+    path = folder / "bundle.json"
+    info = json.loads(path.read_text())
+    for key, value in changes.items():
+        place = info
+        *parents, last = key.split("__")
+        for parent in parents:
+            place = place[parent]
+        place[last] = value
+    path.write_text(json.dumps(info))
+
+
+def _rehash(folder: Path) -> None:
+    names = [p.name for p in folder.iterdir() if p.name != "bundle.json"]
+    _edit(folder, files={name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names})
+
+
+def _link_weights(folder: Path) -> None:
+    shutil.move(folder / "model.safetensors", folder.parent / "elsewhere")
+    (folder / "model.safetensors").symlink_to(folder.parent / "elsewhere")
+
+
+def _other_weights(folder: Path) -> None:
+    write_image_bundle(folder.parent / "other", channels=1)
+    shutil.copy(folder.parent / "other" / "model.safetensors", folder)
+    _rehash(folder)
+
+
+def _no_safetensors(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(b"\x80\x04pickle" * 10)
+    _rehash(folder)
+
+
+def _huge_header(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes((2**62).to_bytes(8, "little") + b"{}")
+    _rehash(folder)
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "no info": (lambda f: (f / "bundle.json").unlink(), "lacks its file .*bundle.json"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "lacks its file .*model.safetensors"),
+    "cut info": (lambda f: (f / "bundle.json").write_text('{"format": 1'), "bundle.json' is damaged"),
+    "huge info": (lambda f: (f / "bundle.json").write_bytes(b" " * (5 * 2**20)), "over the"),
+    "info of another key": (lambda f: _edit(f, surprise=1), "bundle.json' is damaged at surprise"),
+    "later format": (lambda f: _edit(f, format=2), "bundle format 2.*Upgrade"),
+    "cut weights": (lambda f: os.truncate(f / "model.safetensors", 100), "model.safetensors' is damaged: its sha256"),
+    "linked weights": (_link_weights, "is not a plain file"),
+    "weights of another model": (_other_weights, "of shape"),
+    "pickle": (_no_safetensors, "no safetensors file"),
+    "huge header": (_huge_header, "no safetensors file"),
+    "unsafe name": (lambda f: _edit(f, name="../x"), "unsafe name"),
+    "version 0": (lambda f: _edit(f, version=0), "the version 0"),
+    "unknown task": (lambda f: _edit(f, task="classfy"), "Did you mean 'classify'"),
+    "path traversal": (lambda f: _edit(f, files={"../../etc/passwd": "0"}), "names the files"),
+    "absolute path": (lambda f: _edit(f, files={"/etc/passwd": "0", "model.safetensors": "0"}), "names the files"),
+    "unknown family": (lambda f: _edit(f, model__family="restnet"), "Did you mean 'resnet'"),
+    "a family of code": (lambda f: _edit(f, model__family="os:system"), "the model family 'os:system'"),
+    "a huge model": (lambda f: _edit(f, model__arguments={"width": 10**12}), "argument width=1000000000000"),
+    "an unknown argument": (lambda f: _edit(f, model__arguments={"surprise": 1}), "cannot be built"),
+    "a deep argument": (lambda f: _edit(f, model__arguments={"a": {"b": 1}}), "argument a="),
+    "labels too few": (lambda f: _edit(f, data__labels=["a", "b"]), "values for 2 names|of shape"),
+    "double labels": (lambda f: _edit(f, data__labels=["a", "a", "b"]), "not all different"),
+    "zero std": (lambda f: _edit(f, data__std=[0, 1, 1]), "stds"),
+    "not square": (lambda f: _edit(f, data__shape=[3, 16, 8]), "images of shape"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_every_damage_is_named(tmp_path: Path, damage: str) -> None:
+    folder = tmp_path / "bundle"
+    write_image_bundle(folder)
+    spoil, says = DAMAGES[damage]
+    spoil(folder)
+    with pytest.raises(BundleError, match=says):
+        load_bundle(folder)
+
+
+def test_a_damaged_tokenizer_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    write_language_bundle(folder)
+    (folder / "tokenizer.json").write_text('{"version": "1.0"}')
+    with pytest.raises(BundleError, match="tokenizer.json' is damaged: its sha256"):
+        load_bundle(folder)
+    _rehash(folder)
+    with pytest.raises(BundleError, match="tokenizer.json' is damaged"):
+        load_bundle(folder)
+
+
+def test_no_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="no bundle folder .*nowhere"):
+        load_bundle(tmp_path / "nowhere")
+
+
+def test_what_cannot_be_meant_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="cannot be named 'a/b'"):
+        write_image_bundle(tmp_path / "b", name="a/b")
+    with pytest.raises(BundleError, match="the version 0"):
+        write_image_bundle(tmp_path / "b", version=0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_of_other_things_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "one.jpg").touch()
+    with pytest.raises(JobError, match="something else than a bundle"):
+        write_image_bundle(tmp_path / "photos")
+    assert (tmp_path / "photos" / "one.jpg").exists()
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    write_image_bundle(tmp_path / "b", seed=1)
+    before = (tmp_path / "b" / "bundle.json").read_bytes()
+    data = image_dataset()
+    plan = resolve("resnet8", data)
+    model = build(plan)
+    with torch.no_grad():
+        next(model.parameters()).view(-1)[0] = torch.nan
+    with pytest.raises(BundleError, match="hold NaN"):
+        write_bundle(
+            tmp_path / "b", name="pets", version=2, task="classify", model=model, plan=plan, data=data, tokenizer=None,
+            metrics={}, isa=(), bill=Spent(),
+        )  # fmt: skip
+    assert (tmp_path / "b" / "bundle.json").read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["b"]
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_a_bundle_is_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchange: bool) -> None:
+    if not exchange:
+        monkeypatch.setattr("thrifty.export.folder._exchange", lambda one, other: False)
+    write_image_bundle(tmp_path / "b", version=1)
+    write_image_bundle(tmp_path / "b", version=2)
+    assert load_bundle(tmp_path / "b").info.version == 2
+    assert [p.name for p in tmp_path.iterdir()] == ["b"]
+
+
+def test_a_bundle_that_stood_aside_at_a_kill_comes_back(tmp_path: Path) -> None:
+    write_image_bundle(tmp_path / "b")
+    (tmp_path / "b").rename(tmp_path / ".b.old")
+    assert load_bundle(tmp_path / "b").info.name == "pets"
+
+
+@pytest.mark.slow
+def test_a_kill_at_any_instant_leaves_the_old_or_the_new(tmp_path: Path) -> None:
+    """A child writes version after version; killed at many instants, what it leaves always loads."""
+    child = textwrap.dedent(
+        """
+        import sys
+        from pathlib import Path
+        sys.path.insert(0, sys.argv[2])
+        from made_bundles import write_image_bundle
+        for version in range(1, 1000):
+            write_image_bundle(Path(sys.argv[1]), version=version)
+            print(version, flush=True)
+        """
+    )
+    folder = tmp_path / "bundle"
+    command = [sys.executable, "-c", child, str(folder), str(Path(__file__).parent)]
+    for attempt in range(3):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            for _ in range(2 + attempt):
+                last = int(process.stdout.readline())
+            process.send_signal(signal.SIGKILL)
+        assert load_bundle(folder).info.version in (last, last + 1, last + 2)
+
+
+@given(st.text(max_size=120))
+def test_a_safe_name_is_one_path_component(name: str) -> None:
+    if is_name(name):
+        assert Path("/base", name).parent == Path("/base")
+        assert "/" not in name
+        assert ":" not in name
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists, max_leaves=8))
+def test_arguments_are_bounded(value: Any) -> None:
+    if is_argument(value) and not isinstance(value, bool | str | list):
+        assert -1e308 < value < 1e308
+
+
+def test_the_nouns_come_without_torch() -> None:
+    probe = "import sys, thrifty.export.bundle; print(*[m for m in ('torch', 'cv2', 'numpy') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
