@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from made_bundles import write_image_bundle, write_language_bundle  # noqa: E402
+from made_bundles import write_image_bundle, write_language_bundle
 
-from thrifty.export.bundle import Bundle, load_bundle  # noqa: E402
+from thrifty.export.bundle import Bundle, load_bundle
 
 
 @pytest.fixture(scope="session")

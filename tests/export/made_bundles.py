@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from thrifty.data.language import train_tokenizer
 from thrifty.export.bundle import write_bundle
 from thrifty.models import build, resolve
 from thrifty.models.init import initialise
-from thrifty.spec import BundleInfo, Cleaning, Dataset, Spent
+from thrifty.spec import BundleInfo, Cleaning, Dataset, ModelPlan, Spent
 
 LABELS = ("cat", "dog", "owl")
 
@@ -36,30 +36,35 @@ def language_dataset(vocabulary: int, length: int = 32) -> Dataset:
     )  # fmt: skip
 
 
-def write_image_bundle(folder: Path, *, name: str = "pets", version: int = 1, seed: int = 0, **sizes: int) -> BundleInfo:
+def write_image_bundle(
+    folder: Path, *, name: str = "pets", version: int = 1, seed: int = 0, **sizes: int
+) -> BundleInfo:
     data = image_dataset(**sizes)
     plan = resolve("resnet8", data)
     model = build(plan)
     initialise(model, "default", seed)
-    return _write(folder, name=name, version=version, task="classify", model=model, plan=plan, data=data, tokenizer=None)
+    return _write(
+        folder, name=name, version=version, task="classify", model=model, plan=plan, data=data, tokenizer=None
+    )
 
 
 def write_language_bundle(folder: Path, *, name: str = "poet", version: int = 1, seed: int = 0) -> BundleInfo:
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=280, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
-    )
-    tokenizer.train_from_iterator(["the cat sat on the mat and the dog sat on the cat"] * 4, trainer)
+    tokenizer = train_tokenizer(["the cat sat on the mat and the dog sat on the cat"] * 4, vocabulary=280)
     path = folder.parent / f"{folder.name}-tokenizer.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(path))
     data = language_dataset(tokenizer.get_vocab_size())
-    plan = resolve("gpt-tiny", data)
+    sizes = {"layers": 1, "width": 32, "heads": 2}
+    plan = ModelPlan(
+        name="gpt-pico",
+        family="gpt",
+        arguments={"vocabulary": data.vocabulary, "length": data.shape[0], **sizes},
+    )
     model = build(plan)
     initialise(model, "default", seed)
-    return _write(folder, name=name, version=version, task="language", model=model, plan=plan, data=data, tokenizer=path)
+    return _write(
+        folder, name=name, version=version, task="language", model=model, plan=plan, data=data, tokenizer=path
+    )
 
 
 def _write(folder: Path, **what: Any) -> BundleInfo:
@@ -67,11 +72,15 @@ def _write(folder: Path, **what: Any) -> BundleInfo:
 
 
 def png(pixels: np.ndarray) -> bytes:
-    """A PNG file of uint8 [H, W, 3] or [H, W, 1], written by hand: the file format's own specification is the source."""
+    """A PNG file of uint8 [H, W, 3] or [H, W, 1], written by hand after the format's specification."""
     height, width, channels = pixels.shape
     kind = {1: 0, 3: 2}[channels]
     raw = b"".join(b"\0" + row.tobytes() for row in pixels)
-    parts = ((b"IHDR", struct.pack(">IIBBBBB", width, height, 8, kind, 0, 0, 0)), (b"IDAT", zlib.compress(raw)), (b"IEND", b""))
+    parts = (
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, kind, 0, 0, 0)),
+        (b"IDAT", zlib.compress(raw)),
+        (b"IEND", b""),
+    )
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + tag + data + struct.pack(">I", zlib.crc32(tag + data)) for tag, data in parts
     )

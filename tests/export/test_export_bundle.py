@@ -107,6 +107,12 @@ def test_completion_is_decided_by_its_arguments(language_bundle: Bundle) -> None
     assert len(greedy) == 1
 
 
+def test_a_completion_ends_where_the_text_does(language_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = language_bundle._tokenizer.encode("dog").ids  # type: ignore[union-attr]
+    monkeypatch.setattr("thrifty.models.gpt.generate", lambda *a, **k: [*tokens, 0, *tokens])
+    assert language_bundle.complete("the") == "dog"
+
+
 @pytest.mark.parametrize("prompt", ["", "x" * 500, "ß 語 \n\t"])
 def test_any_prompt_is_continued(language_bundle: Bundle, prompt: str) -> None:
     assert isinstance(language_bundle.complete(prompt, max_tokens=3), str)
@@ -170,6 +176,8 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "unknown family": (lambda f: _edit(f, model__family="restnet"), "Did you mean 'resnet'"),
     "a family of code": (lambda f: _edit(f, model__family="os:system"), "the model family 'os:system'"),
     "a huge model": (lambda f: _edit(f, model__arguments={"width": 10**12}), "argument width=1000000000000"),
+    "a deep model": (lambda f: _edit(f, model__arguments__blocks=[1, 5000, 1]), "argument blocks"),
+    "a nameless depth": (lambda f: _edit(f, model__arguments__blocks=["a"]), "argument blocks|cannot be built"),
     "an unknown argument": (lambda f: _edit(f, model__arguments={"surprise": 1}), "cannot be built"),
     "a deep argument": (lambda f: _edit(f, model__arguments={"a": {"b": 1}}), "argument a="),
     "labels too few": (lambda f: _edit(f, data__labels=["a", "b"]), "values for 2 names|of shape"),
@@ -193,15 +201,15 @@ def test_a_damaged_tokenizer_is_named(tmp_path: Path) -> None:
     folder = tmp_path / "bundle"
     write_language_bundle(folder)
     (folder / "tokenizer.json").write_text('{"version": "1.0"}')
-    with pytest.raises(BundleError, match="tokenizer.json' is damaged: its sha256"):
+    with pytest.raises(BundleError, match=r"tokenizer\.json' is damaged: its sha256"):
         load_bundle(folder)
     _rehash(folder)
-    with pytest.raises(BundleError, match="tokenizer.json' is damaged"):
+    with pytest.raises(BundleError, match=r"bundle is damaged: tokenizer .*tokenizer\.json"):
         load_bundle(folder)
 
 
 def test_no_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="no bundle folder .*nowhere"):
+    with pytest.raises(BundleError, match=r"no bundle folder .*nowhere"):
         load_bundle(tmp_path / "nowhere")
 
 

@@ -11,14 +11,14 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 
 from thrifty.data.store import STORE_FORMAT, Store, open_store, prepared_folder
-from thrifty.errors import DataError, StorageError
+from thrifty.errors import StorageError
 from thrifty.files import flush_folder, flush_tree, storage_error
 from thrifty.spec import Dataset
 from thrifty.spec.units import format_bytes
@@ -150,15 +150,23 @@ def _new_folder(prepared: Path, key: str) -> tuple[Path, int]:
     while True:
         folder = prepared / f"{key}.tmp-{os.getpid()}-{secrets.token_hex(4)}"
         folder.mkdir()
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        # a network file system may refuse to lock folders; then leftovers are kept there, see remove_leftovers
-        with contextlib.suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # another process's clean-up may have come between making and locking
+        # another process's clean-up may come between making and locking: then make another
         with contextlib.suppress(FileNotFoundError):
-            if folder.stat().st_ino == os.fstat(handle).st_ino:
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            if _lock(handle) and folder.is_dir() and folder.stat().st_ino == os.fstat(handle).st_ino:
                 return folder, handle
-        os.close(handle)
+            os.close(handle)
+
+
+def _lock(handle: int) -> bool:
+    """Try to lock; false when another holds it. A file system that locks no folders lets everyone pass."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def remove_leftovers(cache: Path) -> None:
@@ -198,7 +206,3 @@ def _put_aside(place: Path) -> bool:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-__all__ = ["Draft", "Rows", "drafting", "remove_leftovers", "remove_store"]
-_ = (Callable, DataError)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from collections import Counter
@@ -52,6 +53,11 @@ def count_reasons(rejects: Iterable[Reject]) -> dict[str, int]:
     """
     counts = Counter(reject.reason for reject in rejects)
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def reject_lines(rejects: Iterable[Reject]) -> str:
+    """Return the content of ``rejects.jsonl``: a line ``{"path", "reason"}`` each."""
+    return "".join(json.dumps({"path": r.name, "reason": r.reason + r.detail}) + "\n" for r in rejects)
 
 
 def list_files(folder: Path) -> tuple[list[InputFile], list[Reject]]:

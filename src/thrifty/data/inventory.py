@@ -14,6 +14,7 @@ import tokenizers
 from thrifty.data.fingerprint import fingerprint
 from thrifty.data.image import IMAGE_SUFFIXES
 from thrifty.data.inputs import CANNOT_BE_READ, InputFile, Reject, list_files
+from thrifty.data.labels import check_class_folders
 from thrifty.errors import DataError
 from thrifty.spec import ImageData, LanguageData
 from thrifty.spec.units import format_bytes
@@ -48,7 +49,9 @@ def take_inventory(data: ImageData | LanguageData, *, seed: int, cache: Path) ->
         DataError: the folder is missing or holds nothing of the kind.
     """
     files, rejects = list_files(data.path)
-    if isinstance(data, LanguageData):
+    if isinstance(data, ImageData):
+        check_class_folders(data.path, {file.name for file in files} | {reject.name for reject in rejects})
+    else:
         files = [file for file in files if matches(file.name, data.files)]
         rejects = [reject for reject in rejects if matches(reject.name, data.files)]
     files, refused = _sort_out(data, files)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thrifty.errors import BundleError, JobError, RequestError
+from thrifty.errors import BundleError, DataError, JobError, RequestError
 from thrifty.export.check import INFO, TOKENIZER, WEIGHTS, is_name, read_info, sha256
 from thrifty.export.folder import recover, replacing
 from thrifty.spec import BUNDLE_FORMAT, BundleInfo, Dataset, ModelPlan, Spent
@@ -81,10 +81,12 @@ class Bundle:
     def complete(
         self, prompt: str, *, max_tokens: int = 64, temperature: float = 0.8, top_k: int = 50, seed: int = 0
     ) -> str:
-        """Continue a text; the same arguments give the same completion. The prompt is not part of what returns.
+        """Continue a text up to its end or ``max_tokens``; the same arguments give the same completion.
+
+        The prompt is not part of what returns.
 
         Args:
-            prompt: any text; of a longer one than the model's context, the end counts.
+            prompt: any text; of a longer one than the model's context, the end counts. An empty one begins a new text.
             max_tokens: tokens to add.
             temperature: 0 takes the likeliest token each time.
             top_k: of how many likeliest tokens one is drawn.
@@ -95,23 +97,23 @@ class Bundle:
         """
         import torch
 
+        from thrifty.data.language import END_ID
         from thrifty.models.gpt import generate
 
         if self._tokenizer is None:
             raise RequestError(f"bundle '{self.info.name}' classifies images and completes no text")
         if max_tokens < 1 or top_k < 1 or not 0 <= temperature <= 100:
             raise RequestError(f"max_tokens {max_tokens}, top_k {top_k}, temperature {temperature} are out of range")
-        tokens = self._tokenizer.encode(prompt).ids
-        with torch.inference_mode():
-            new = generate(
-                self.model,
-                tokens,
-                max_tokens=max_tokens,
-                temperature=temperature,
-                top_k=top_k,
-                generator=torch.Generator().manual_seed(seed),
-            )
-        return str(self._tokenizer.decode(new))
+        new = generate(
+            self.model,
+            self._tokenizer.encode(prompt).ids or [END_ID],
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            generator=torch.Generator().manual_seed(seed),
+        )
+        end = new.index(END_ID) if END_ID in new else len(new)
+        return str(self._tokenizer.decode(new[:end]))
 
     def predict(self, raw: bytes | str, **options: Any) -> dict[str, Any]:
         """Answer one raw input: the bytes of an image file, or a prompt with the options of `complete`.
@@ -158,7 +160,9 @@ class Bundle:
                 else:
                     wanted, found = len(data.labels), self.model(torch.zeros(1, *data.shape))
         except Exception as error:  # whatever a model that does not fit its data raises
-            raise BundleError(f"the model in '{self.folder}' does not answer: {error}", mend="Write it again.") from error
+            raise BundleError(
+                f"the model in '{self.folder}' does not answer: {error}", mend="Write it again."
+            ) from error
         if found.shape[-1] < wanted or (data.kind == "image" and found.shape != (1, wanted)):
             raise BundleError(
                 f"the model in '{self.folder}' answers with {found.shape[-1]} values for {wanted} names",
@@ -226,7 +230,9 @@ def write_bundle(
     if not is_name(name):
         raise JobError(f"a bundle cannot be named {name!r}", mend="Use letters, digits, '.', '_' and '-'.")
     if (tokenizer is not None) != (task == "language"):
-        raise JobError(f"task '{task}' with tokenizer '{tokenizer}'", mend="A tokenizer belongs to task 'language' alone.")
+        raise JobError(
+            f"task '{task}' with tokenizer '{tokenizer}'", mend="A tokenizer belongs to task 'language' alone."
+        )
     if folder.exists() and not (folder.is_dir() and ((folder / INFO).exists() or not any(folder.iterdir()))):
         raise JobError(f"'{folder}' holds something else than a bundle", mend="Choose another folder.")
     with replacing(folder, "a bundle") as fresh:
@@ -258,5 +264,5 @@ def _tokenizer_of(info: BundleInfo, folder: Path) -> Tokenizer | None:
 
     try:
         return load_tokenizer(folder)
-    except Exception as error:  # the tokenizers library raises bare exceptions
-        raise BundleError(f"'{folder / TOKENIZER}' is damaged: {error}", mend="Write it again from its run.") from error
+    except DataError as error:
+        raise BundleError(f"the bundle is damaged: {error.what}", mend="Write it again from its run.") from error

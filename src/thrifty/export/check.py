@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from thrifty.errors import BundleError, nearest
+from thrifty.models.table import FAMILY_KINDS
 from thrifty.spec import BUNDLE_FORMAT, BundleInfo
 
 INFO = "bundle.json"
@@ -19,12 +20,13 @@ TOKENIZER = "tokenizer.json"
 
 FILES = {"classify": (WEIGHTS,), "language": (WEIGHTS, TOKENIZER)}
 KINDS = {"classify": "image", "language": "language"}
-FAMILIES = {"classify": ("resnet", "mlp"), "language": ("gpt",)}
 
 MAX_INFO_BYTES = 4 * 2**20
 MAX_TOKENIZER_BYTES = 64 * 2**20
 MAX_ARGUMENT = 2**20
 MAX_ARGUMENTS = 64
+MAX_LAYERS = 1000
+_DEPTHS = ("layers", "blocks")  # arguments that make modules, and so cost time even where no memory is taken
 _AGAIN = "Write the bundle again from its run."
 _FOREIGN = "Take bundles from whom you trust, or write it again from its run."
 
@@ -43,7 +45,9 @@ def read_info(folder: Path) -> BundleInfo:
         path = folder / name
         size = regular_size(path)
         if name == TOKENIZER and size > MAX_TOKENIZER_BYTES:
-            raise BundleError(f"'{path}' has {size} bytes, over the {MAX_TOKENIZER_BYTES} of a tokenizer", mend=_FOREIGN)
+            raise BundleError(
+                f"'{path}' has {size} bytes, over the {MAX_TOKENIZER_BYTES} of a tokenizer", mend=_FOREIGN
+            )
         if sha256(path) != expected:
             raise BundleError(f"'{path}' is damaged: its sha256 is not the one in {INFO}", mend=_AGAIN)
     return info
@@ -70,7 +74,9 @@ def _parse(path: Path) -> BundleInfo:
 def _check_names(info: BundleInfo, path: Path) -> None:
     """Every name in the description is one that thrifty itself would have written."""
     if not is_name(info.name):
-        raise BundleError(f"'{path}' has the unsafe name {info.name[:100]!r}", mend="Use letters, digits, '.', '_', '-'.")
+        raise BundleError(
+            f"'{path}' has the unsafe name {info.name[:100]!r}", mend="Use letters, digits, '.', '_', '-'."
+        )
     if not 1 <= info.version < 2**63:
         raise BundleError(f"'{path}' has the version {info.version}", mend="A version is a whole number from 1.")
     if info.task not in FILES:
@@ -87,7 +93,7 @@ def _check_names(info: BundleInfo, path: Path) -> None:
 
 
 def _check_model(info: BundleInfo, path: Path) -> None:
-    families = FAMILIES[info.task]
+    families = [family for family, kind in FAMILY_KINDS.items() if kind == KINDS[info.task]]
     family = info.model.family
     if family not in families:
         raise BundleError(
@@ -97,8 +103,13 @@ def _check_model(info: BundleInfo, path: Path) -> None:
     if len(info.model.arguments) > MAX_ARGUMENTS:
         raise BundleError(f"'{path}' has {len(info.model.arguments)} model arguments", mend=_FOREIGN)
     for key, value in info.model.arguments.items():
-        if not is_argument(value):
+        if not is_argument(value) or (key in _DEPTHS and not _is_depth(value)):
             raise BundleError(f"'{path}' has the model argument {key[:50]}={str(value)[:100]}", mend=_FOREIGN)
+
+
+def _is_depth(value: Any) -> bool:
+    parts = value if isinstance(value, list | tuple) else [value]
+    return all(type(part) is int for part in parts) and sum(parts) <= MAX_LAYERS
 
 
 def _check_image_data(info: BundleInfo, path: Path) -> None:

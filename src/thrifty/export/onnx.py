@@ -10,7 +10,6 @@ import importlib
 import io
 import json
 import logging
-import os
 import shutil
 import tempfile
 import warnings
@@ -97,8 +96,9 @@ def export_onnx(bundle: Bundle, folder: str | Path) -> dict[str, Any]:
             (fresh / PARITY).write_text(json.dumps(report, indent=1), encoding="utf-8")
             flush_tree(fresh)
             folder.mkdir(exist_ok=True)
-            for path in sorted(fresh.iterdir(), key=lambda path: path.name == PARITY):  # the report last: it has the hash
-                os.replace(path, folder / path.name)
+            # the report last: it holds the hash of the model
+            for path in sorted(fresh.iterdir(), key=lambda path: path.name == PARITY):
+                path.replace(folder / path.name)
             flush_folder(folder)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
@@ -115,7 +115,8 @@ def _export(bundle: Bundle, path: Path) -> dict[str, Any]:
     worst = max(max(each.values()) for each in differences.values())
     if not worst <= TOLERANCE:  # NaN must fail too
         raise BundleError(
-            f"the ONNX form of '{bundle.info.name}' answers otherwise than torch: difference {worst:.3g}, over {TOLERANCE:g}",
+            f"the ONNX form of '{bundle.info.name}' answers otherwise than torch: "
+            f"difference {worst:.3g}, over {TOLERANCE:g}",
             mend="Keep serving the torch bundle; this model uses something that the exporter gets wrong.",
         )
     return {
@@ -170,13 +171,16 @@ def _write(served: nn.Module, example: Tensor, path: Path) -> int:
                 dynamo=True,
                 verbose=False,
                 input_names=[name],
+                output_names=list(served(example)),
                 dynamic_shapes={name: dynamic},
             )
             assert program is not None
             program.save(path)
     except Exception as error:  # the exporter raises many kinds of its own
         reason = " ".join(str(error).split())[:300]
-        raise BundleError(f"this model cannot be exported to ONNX: {reason}", mend="Keep serving the torch bundle.") from error
+        raise BundleError(
+            f"this model cannot be exported to ONNX: {reason}", mend="Keep serving the torch bundle."
+        ) from error
     return int(program.model.opset_imports[""])
 
 

@@ -36,7 +36,9 @@ def save(model: nn.Module, path: Path) -> None:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in stored(model).items()}
     for name, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
-            raise BundleError(f"the weights '{name}' hold NaN or infinity", mend="Train again with a lower learning rate.")
+            raise BundleError(
+                f"the weights '{name}' hold NaN or infinity", mend="Train again with a lower learning rate."
+            )
     save_file(tensors, path)
 
 
@@ -69,7 +71,8 @@ def _compare(plan: ModelPlan, path: Path, shapes: dict[str, tuple[int, ...]]) ->
     for name in sorted(wanted.keys() | shapes.keys()):
         if shapes.get(name) != wanted.get(name):
             raise BundleError(
-                f"'{path}' holds '{name}' of shape {shapes.get(name, 'none')}; the model has {wanted.get(name, 'none')}",
+                f"'{path}' holds '{name}' of shape {shapes.get(name, 'none')}, "
+                f"the model '{plan.name}' has {wanted.get(name, 'none')}",
                 mend=_AGAIN,
             )
 

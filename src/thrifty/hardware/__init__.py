@@ -15,7 +15,9 @@ from pydantic import ValidationError
 
 from thrifty.errors import JobError, StorageError
 from thrifty.files import write_atomic
-from thrifty.hardware import catalogue, measure, prices
+from thrifty.hardware.catalogue import cpu_datasheet, gpu_datasheet
+from thrifty.hardware.measure import Measurement, measure_cpu, measure_cuda
+from thrifty.hardware.prices import price
 from thrifty.hardware.probe import Gpu, Probe, probe
 from thrifty.spec.device import Device
 from thrifty.spec.folders import cache_folder
@@ -82,9 +84,9 @@ def _cpu_device(found: Probe, remeasure: bool) -> Device:
     done = None if remeasure else _cached(path)
     if done is None:
         last = max(found.cache_bytes.items(), default=("", 0))[1]
-        done = measure.measure_cpu(found.cores, last_cache_bytes=last, memory_bytes=found.memory_bytes)
+        done = measure_cpu(found.cores, last_cache_bytes=last, memory_bytes=found.memory_bytes)
         _keep(path, done)
-    sheet = catalogue.cpu_datasheet(found)
+    sheet = cpu_datasheet(found)
     return Device(
         name=found.name,
         kind="cpu",
@@ -99,7 +101,7 @@ def _cpu_device(found: Probe, remeasure: bool) -> Device:
         datasheet_bytes_per_second=sheet.bytes_per_second,
         idle_watts=sheet.idle_watts,
         busy_watts=sheet.busy_watts,
-        usd_per_hour=prices.price("cpu", found.identity, cores=found.cores, memory_bytes=found.memory_bytes),
+        usd_per_hour=price("cpu", found.identity, cores=found.cores, memory_bytes=found.memory_bytes),
         measured_on=done.measured_on,
     )
 
@@ -110,11 +112,11 @@ def _gpu_device(found: Probe, gpu: Gpu, index: int, remeasure: bool) -> Device |
     path = _cache_path(f"{found.fingerprint}-{gpu.uuid}-{gpu.driver}")
     done = None if remeasure else _cached(path)
     if done is None:
-        done = measure.measure_cuda(index)
+        done = measure_cuda(index, uuid=gpu.uuid)
         if done is None:
             return None
         _keep(path, done)
-    sheet = catalogue.gpu_datasheet(gpu)
+    sheet = gpu_datasheet(gpu)
     return Device(
         name=gpu.name,
         kind="cuda",
@@ -129,7 +131,7 @@ def _gpu_device(found: Probe, gpu: Gpu, index: int, remeasure: bool) -> Device |
         datasheet_bytes_per_second=sheet.bytes_per_second,
         idle_watts=sheet.idle_watts,
         busy_watts=sheet.busy_watts,
-        usd_per_hour=prices.price("cuda", gpu.name),
+        usd_per_hour=price("cuda", gpu.name),
         measured_on=done.measured_on,
     )
 
@@ -148,17 +150,17 @@ def _cache_path(key: str) -> Path:
     return cache_folder() / "hardware" / f"{name}.json"
 
 
-def _cached(path: Path) -> measure.Measurement | None:
+def _cached(path: Path) -> Measurement | None:
     """Return a measurement kept before; None when there is none that can be read, whatever the reason."""
     try:
         if path.stat().st_size > _MAX_CACHE_BYTES:
             return None
-        return measure.Measurement.model_validate_json(path.read_bytes())
+        return Measurement.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
         return None
 
 
-def _keep(path: Path, done: measure.Measurement) -> None:
+def _keep(path: Path, done: Measurement) -> None:
     try:
         write_atomic(path, done.model_dump_json(indent=1), purpose="the measurement of this machine")
     except StorageError:

@@ -88,11 +88,21 @@ def measure_cpu(threads: int, *, last_cache_bytes: int, memory_bytes: int) -> Me
     )
 
 
-def measure_cuda(index: int = 0) -> Measurement | None:
-    """Measure a GPU by CUDA events; None when this torch cannot use one."""
+def measure_cuda(index: int = 0, *, uuid: str = "") -> Measurement | None:
+    """Measure a GPU by CUDA events; None when this torch cannot use it.
+
+    Args:
+        index: of the GPU as the driver lists them.
+        uuid: of the GPU; it goes before ``index``, since CUDA may count them in another order than the driver.
+    """
     import torch
 
-    if not torch.cuda.is_available() or index >= torch.cuda.device_count():
+    if not torch.cuda.is_available():
+        return None
+    count = torch.cuda.device_count()
+    uuids = [f"GPU-{getattr(torch.cuda.get_device_properties(each), 'uuid', '')}" for each in range(count)]
+    index = uuids.index(uuid) if uuid in uuids else index
+    if index >= count:
         return None
     began, timer = time.perf_counter(), _CudaTimer()
     found = torch.cuda.get_device_properties(index)

@@ -72,8 +72,8 @@ def _cheapest(rows: list[Row], kind: str, cores: int, memory_bytes: int) -> Quan
         enough += [memory_bytes / (row.memory_gib * BYTES["GiB"])] if row.memory_gib else []
         return max(1, math.ceil(max(enough, default=1)))
 
-    # A whole box before several: nobody rents four small ones for one process.
-    best = min(rows, key=lambda row: (times(row) > 1, times(row) * row.usd_per_hour))
+    # As few boxes as will do: nobody rents four small ones for one process.
+    best = min(rows, key=lambda row: (times(row), row.usd_per_hour))
     several = f"{times(best)} x " if times(best) > 1 else ""
     said = f"{several}{best.instance} on demand {best.region}, {best.date}, {best.source}"
     return Quantity(value=times(best) * best.usd_per_hour, source=f"{said}; override with {OVERRIDE}")
@@ -135,7 +135,7 @@ def parse_prices(text: str, path: str) -> tuple[Row, ...]:
             )
         return tuple(_row(cells, f"{path}, line {reader.line_num}") for cells in reader)
     except csv.Error as error:
-        raise JobError(f"{path}, line {reader.line_num}: not csv: {error}", mend="Quote cells with commas.") from error
+        raise JobError(f"{path}, line {reader.line_num + 1}: not csv: {error}", mend="Mend its quotes.") from error
 
 
 def _row(cells: dict[str, str], where: str) -> Row:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
 import sys
 import threading
@@ -151,7 +152,8 @@ def resident(proc: Path = _PROC) -> HighWater:
     if not (proc / "status").exists():
         return HighWater(_maxrss_bytes, _maxrss_bytes, lambda: None)
     try:
-        _clear(proc)
+        # Opened, not written: importing the meter must not lower a mark that others may read.
+        os.close(os.open(proc / "clear_refs", os.O_WRONLY))
     except OSError:
         return _Sampled(proc)
     return HighWater(lambda: _status_bytes(proc, "VmRSS"), lambda: _status_bytes(proc, "VmHWM"), lambda: _clear(proc))

@@ -1,1 +1,10 @@
-"""optim."""
+"""Optimizers and learning-rate schedules by name; nothing here loads torch until an optimizer is built.
+
+An optimizer is a `torch.optim.Optimizer`; a schedule is a function of the step, held by a `Schedule`, whose rate the
+loop writes into the optimizer before each step.
+"""
+
+from thrifty.optim.schedules import SCHEDULES, Schedule
+from thrifty.optim.table import OPTIMIZERS, build
+
+__all__ = ["OPTIMIZERS", "SCHEDULES", "Schedule", "build"]

@@ -6,13 +6,13 @@ import functools
 import math
 from collections.abc import Callable
 
+import thrifty.planner.rules as rules
 from thrifty import models
 from thrifty.cost import Trace, largest_micro_batch, peak_bytes, trace_step
 from thrifty.errors import BudgetError, unknown_name
 from thrifty.models.init import INITS
 from thrifty.models.losses import LOSSES
 from thrifty.optim import OPTIMIZERS, SCHEDULES
-from thrifty.planner import rules
 from thrifty.planner.fit import fit
 from thrifty.planner.rules import Reasons
 from thrifty.spec import BatchPlan, Cost, Dataset, Device, Interval, Job, ModelPlan, OptimPlan, Plan, Spent, StopPlan

@@ -142,7 +142,9 @@ class App:
         answers = asyncio.wrap_future(future)
         left = asyncio.ensure_future(_until_client_leaves(receive))
         try:
-            await asyncio.wait((answers, left), timeout=self.limits.deadline_seconds, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(
+                (answers, left), timeout=self.limits.deadline_seconds, return_when=asyncio.FIRST_COMPLETED
+            )
             if answers.done():
                 return answers.result()
             if left.done():

@@ -1,4 +1,4 @@
-"""`Batcher`: one thread that owns one model and computes the rows that wait, up to a bound, without ever waiting for more.
+"""`Batcher`: one thread that owns one model and computes the rows that wait; it never waits for more of them.
 
 A request is a list of rows (images or prompts). Rows are counted, not requests: a request of many rows is computed in
 several batches, and between them it is looked at again whether anyone still wants it.

@@ -1,4 +1,4 @@
-"""The little of HTTP that the server needs on bare ASGI: read a bounded body, answer JSON, notice that a client left."""
+"""The little of HTTP that the server needs on bare ASGI: bounded bodies, JSON answers, clients that left."""
 
 from __future__ import annotations
 

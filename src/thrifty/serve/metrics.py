@@ -14,7 +14,10 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter(
-            "thrifty_requests", "Requests for an answer, by outcome.", ("model", "protocol", "status"), registry=self.registry
+            "thrifty_requests",
+            "Requests for an answer, by outcome.",
+            ("model", "protocol", "status"),
+            registry=self.registry,
         )
         self.seconds = Histogram(
             "thrifty_request_seconds",
@@ -30,7 +33,9 @@ class Metrics:
         self.batch_seconds = Histogram(
             "thrifty_batch_seconds", "Computing a batch.", ("model",), buckets=_SECONDS, registry=self.registry
         )
-        self.queue_rows = Gauge("thrifty_queue_rows", "Rows waiting to be computed.", ("model",), registry=self.registry)
+        self.queue_rows = Gauge(
+            "thrifty_queue_rows", "Rows waiting to be computed.", ("model",), registry=self.registry
+        )
 
     def batch_done(self, model: str, rows: int, seconds: float) -> None:
         """Count one batch."""

@@ -81,7 +81,7 @@ class Model:
         return self.bundle.image_from(raw, max_pixels=self.limits.max_pixels)
 
     def prompt(self, text: Any, options: Mapping[str, Any]) -> Prompt:
-        """Check one prompt and its options (``max_tokens``, ``temperature``, ``top_k``, ``seed``) and make a row of them."""
+        """Make a row of a prompt and its options: ``max_tokens``, ``temperature``, ``top_k``, ``seed``."""
         if not isinstance(text, str):
             raise RequestError("A prompt must be a string")
         if len(text.encode("utf-8", "surrogatepass")) > self.limits.prompt_bytes:

@@ -1,8 +1,8 @@
 """Open Inference Protocol, version 2 (REST, JSON tensors): health, metadata, infer; error texts are Triton's.
 
 Images come as ``image`` BYTES [N], base64 text of whole image files, or as ``pixels`` UINT8 [N, H, W, C]; a language
-model takes ``prompt`` BYTES [N]. Binary tensors are an extension that is refused by name. A NaN in an answer is an error:
-JSON cannot say it.
+model takes ``prompt`` BYTES [N]. Binary tensors are an extension that is refused by name. A NaN in an answer is an
+error: JSON cannot say it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ def owns(path: str) -> bool:
     return path == "/v2" or path.startswith("/v2/")
 
 
-def ask_for(method: str, path: str, headers: dict[bytes, bytes], models: Models) -> tuple[Model, Callable[[bytes], Ask]] | None:
+def ask_for(
+    method: str, path: str, headers: dict[bytes, bytes], models: Models
+) -> tuple[Model, Callable[[bytes], Ask]] | None:
     """Find the model that an infer request is for, and the function that parses its body; None when it is none.
 
     Raises:
@@ -157,7 +159,8 @@ def _the_input(model: Model, inputs: Any) -> dict[str, Any]:
     datatype, shape = known[name]
     if given["datatype"] != datatype:
         raise RequestError(
-            f"inference input '{name}' data-type is '{given['datatype']}', but model '{model.name}' expects '{datatype}'"
+            f"inference input '{name}' data-type is '{given['datatype']}', "
+            f"but model '{model.name}' expects '{datatype}'"
         )
     _check_shape(model, name, given["shape"], shape)
     return given

@@ -28,7 +28,9 @@ def from_nested(value: Any, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     except (msgspec.ValidationError, ValueError, OverflowError, RecursionError):
         raise _fault(value, shape, 0) or RequestError(f"Expecting shape {_named(shape)}") from None
     if numbers.shape != shape:
-        raise _fault(value, shape, 0) or RequestError(f"Expecting shape {_named(shape)} but got: {_named(numbers.shape)}")
+        raise _fault(value, shape, 0) or RequestError(
+            f"Expecting shape {_named(shape)} but got: {_named(numbers.shape)}"
+        )
     return to_uint8(numbers)
 
 

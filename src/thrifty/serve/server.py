@@ -76,7 +76,9 @@ def _bind(host: str, port: int) -> socket.socket:
             listener.close()
             raise
     except (OSError, OverflowError) as error:
-        raise JobError(f"cannot serve on {host} port {port}: {error}", mend="Choose another; port 0 takes a free one.") from None
+        raise JobError(
+            f"cannot serve on {host} port {port}: {error}", mend="Choose another; port 0 takes a free one."
+        ) from None
     return listener
 
 

@@ -19,7 +19,9 @@ from thrifty.serve.pixels import from_base64, from_nested, is_base64, json_type,
 _POST = re.compile(
     r"/v1/models/([^/:]+)(?:(?:/versions/(\d+))|(?:/labels/([^/:]+)))?:(classify|regress|predict)", re.IGNORECASE
 )
-_GET = re.compile(r"/v1/models(?:/([^/:]+))?(?:(?:/versions/(\d+))|(?:/labels/([^/:]+)))?(?:/(metadata))?", re.IGNORECASE)
+_GET = re.compile(
+    r"/v1/models(?:/([^/:]+))?(?:(?:/versions/(\d+))|(?:/labels/([^/:]+)))?(?:/(metadata))?", re.IGNORECASE
+)
 _SIGNATURE = "serving_default"
 _OPTIONS = ("max_tokens", "temperature", "top_k", "seed")
 
@@ -194,7 +196,9 @@ def _rows_of_inputs(model: Model, inputs: Any) -> list[Any]:
         options = {key: each for key, each in inputs.items() if model.is_language and key in _OPTIONS}
         inputs = inputs[name]
     if not isinstance(inputs, list):
-        raise RequestError(f"JSON Value: {shown(inputs)} found at incorrect level: 1 in the JSON DOM. Expected at level: 1")
+        raise RequestError(
+            f"JSON Value: {shown(inputs)} found at incorrect level: 1 in the JSON DOM. Expected at level: 1"
+        )
     if not inputs:
         raise RequestError("No values in 'inputs' array")
     model.check_rows(len(inputs))

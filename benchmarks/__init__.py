@@ -1,0 +1,1 @@
+"""Benchmarks: each runs alone by ``python -m benchmarks.<name>``, prints ``name=value`` lines, leaves a report."""

@@ -1,0 +1,105 @@
+"""Batches from a store, in an order that seed and epoch alone decide; any step can be had directly.
+
+Shapes: b samples of a micro-batch, C channels, H, W pixels, T tokens of a window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from thrifty.data.image import normalise
+from thrifty.data.language import END_ID, IGNORED_TARGET
+from thrifty.data.store import Store
+
+Batch = dict[str, np.ndarray]
+
+
+class Batches:
+    """The steps of training over one split.
+
+    Every sample comes once in each epoch; the last step of an epoch holds what is left. A language model's windows
+    begin at another random place of the stream in each epoch and go round its end, so each token is predicted once
+    an epoch too; the one window that is short is filled up with targets of -100.
+
+    Args:
+        store: prepared data.
+        split: which part of it.
+        batch: samples of a step.
+        micro: samples computed at once; a step is cut into micro-batches of this size, the last may be smaller.
+        seed: of the order.
+    """
+
+    def __init__(self, store: Store, *, split: str = "train", batch: int, micro: int, seed: int) -> None:
+        assert batch >= 1
+        assert micro >= 1
+        self._store, self._split = store, split
+        self.batch, self.micro, self.seed = batch, micro, seed
+        self.count = store.dataset.counts[split]
+        self._epoch = -1
+        self._order = np.empty(0, np.int64)
+        self._shift = 0
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps that one pass over the split takes."""
+        return -(-self.count // self.batch)
+
+    def samples(self, step: int) -> int:
+        """Return how many samples a step holds: ``batch``, or what is left at the end of an epoch."""
+        return min(self.batch, self.count - step % self.steps_per_epoch * self.batch)
+
+    def step(self, index: int) -> list[Batch]:
+        """Return the micro-batches of a step, counted from 0 over all epochs.
+
+        Images: ``x`` float32 [b, C, H, W] normalised, ``y`` int64 [b]. Language: ``x`` and ``y`` int64 [b, T], where
+        ``y`` is the token after each of ``x``.
+        """
+        epoch, place = divmod(index, self.steps_per_epoch)
+        if epoch != self._epoch:
+            self._shuffle(epoch)
+        chosen = self._order[place * self.batch : (place + 1) * self.batch]
+        return [
+            _take(self._store, self._split, chosen[start : start + self.micro], self._shift)
+            for start in range(0, len(chosen), self.micro)
+        ]
+
+    def _shuffle(self, epoch: int) -> None:
+        generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, epoch])))
+        tokens = self._store.dataset.tokens.get(self._split, 0)
+        self._shift = int(generator.integers(tokens)) if tokens else 0
+        self._order = generator.permutation(self.count)
+        self._epoch = epoch
+
+
+def sweep(store: Store, split: str, micro: int) -> Iterator[Batch]:
+    """Go through a split once, in order, in batches of ``micro`` samples or less.
+
+    Batches are as in `Batches.step`. Every image, and every token to be predicted, comes exactly once.
+    """
+    count = store.dataset.counts[split]
+    for start in range(0, count, micro):
+        yield _take(store, split, np.arange(start, min(start + micro, count)), 0)
+
+
+def _take(store: Store, split: str, chosen: np.ndarray, shift: int) -> Batch:
+    dataset = store.dataset
+    if dataset.kind == "image":
+        images = store.array(split, "x")[chosen]
+        return {"x": normalise(images, dataset.mean, dataset.std), "y": np.asarray(store.array(split, "y")[chosen])}
+    return _windows(store.array(split, "tokens"), dataset.shape[0], chosen, shift)
+
+
+def _windows(stream: np.ndarray, length: int, chosen: np.ndarray, shift: int) -> Batch:
+    """Cut windows of ``length`` predicted tokens out of a stream that is taken as a ring, from ``shift`` on."""
+    predicted = len(stream) - 1
+    offset_bT = chosen[:, None] * length + np.arange(length)
+    place_bT = (offset_bT + shift) % predicted
+    # what lies beyond one turn of the ring was predicted by the first window
+    beyond_bT = offset_bT >= predicted
+    x_bT = stream[place_bT].astype(np.int64)
+    y_bT = stream[place_bT + 1].astype(np.int64)
+    x_bT[beyond_bT] = END_ID
+    y_bT[beyond_bT] = IGNORED_TARGET
+    return {"x": x_bT, "y": y_bT}

@@ -1,0 +1,148 @@
+"""A first look at a folder: what kind of data it holds, and a job to start from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from thrifty.data.image import IMAGE_SUFFIXES, decode, is_gray
+from thrifty.data.inputs import InputFile, list_files
+from thrifty.data.labels import check_class_folders, in_order, label_of
+from thrifty.data.survey import decide_size
+from thrifty.errors import DataError
+from thrifty.spec import SPLITS, ImageData
+from thrifty.spec.units import format_bytes
+
+TEXT_SUFFIXES = frozenset(
+    {
+        *(".txt", ".md", ".rst", ".tex", ".html", ".xml", ".css", ".sql", ".sh"),
+        *(".py", ".pyi", ".c", ".h", ".cc", ".cpp", ".hpp", ".cu", ".rs", ".go", ".java", ".kt", ".js", ".ts"),
+        *(".jl", ".r", ".rb", ".php", ".swift", ".scala", ".hs", ".lua", ".pl"),
+    }
+)
+SHOWN_IMAGES = 64
+SHOWN_LABELS = 4
+ECONOMY_SIDE = 64
+_MEND = "Point it at class folders of images (cat/1.png, dog/2.png), or at a folder of text or source files."
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a folder seems to hold.
+
+    Attributes:
+        kind: ``image`` or ``language``.
+        says: one line for people.
+        job: a job to start from, ready for YAML; its path is the one that was given.
+        why: the reason of each choice in ``job``, by its key, such as ``model`` and ``data.files``.
+    """
+
+    kind: str
+    says: str
+    job: dict[str, Any]
+    why: dict[str, str]
+
+
+def look(path: Path) -> Look:
+    """Recognise class folders of images, or a folder of text or source files; decodes a few images at most.
+
+    Raises:
+        DataError: the folder is missing, or holds neither; what was found is named.
+    """
+    path = Path(path)
+    files, rejects = list_files(path)
+    images = [file for file in files if file.suffix in IMAGE_SUFFIXES]
+    texts = [file for file in files if file.suffix in TEXT_SUFFIXES]
+    if images and len(images) >= len(texts):
+        check_class_folders(path, {file.name for file in files} | {reject.name for reject in rejects})
+        return _images(path, [file for file in images if "/" in file.name])
+    if len(texts) >= len(SPLITS):
+        return _texts(path, texts)
+    suffixes = Counter(file.suffix or "without extension" for file in files)
+    held = ", ".join(f"{count:,} {suffix}" for suffix, count in suffixes.most_common(5)) or "nothing"
+    few = f", and {len(SPLITS)} text files are the least" if texts else ""
+    raise DataError(f"'{path}' holds no data that is recognised: {held}{few}", mend=_MEND)
+
+
+def _images(path: Path, images: list[InputFile]) -> Look:
+    counts = Counter(label_of(file.name) for file in images)
+    shapes, colored = _sampled(images)
+    if not shapes:
+        raise DataError(
+            f"none of {min(len(images), SHOWN_IMAGES)} images looked at in '{path}' can be read", mend=_MEND
+        )
+    low, high = min(shapes, key=_area), max(shapes, key=_area)
+    sizes = f"{low[1]}x{low[0]}" if low == high else f"{low[1]}x{low[0]} to {high[1]}x{high[0]}"
+    side, _ = decide_size(shapes)
+    data: dict[str, Any] = {"kind": "image", "path": str(path)}
+    why: dict[str, str] = {}
+    if side > ECONOMY_SIDE:
+        data["size"] = side = ECONOMY_SIDE
+        why["data.size"] = f"least compute: twice the side costs four times as much (the images are {sizes})"
+    model, why["model"] = _image_model(side, len(images))
+    color = "colour" if colored else "gray"
+    says = f"{path.name}/: {len(images):,} images, {len(counts)} labels ({_shares(counts)}), {sizes} {color}"
+    return Look("image", says, {"name": _job_name(path), "data": data, "model": model}, why)
+
+
+def _area(shape: tuple[int, int]) -> int:
+    return shape[0] * shape[1]
+
+
+def _sampled(images: Sequence[InputFile]) -> tuple[list[tuple[int, int]], int]:
+    """Height and width of some images spread over the folder, and how many of them have colour."""
+    shapes, colored = [], 0
+    for file in images[:: -(-len(images) // SHOWN_IMAGES)]:
+        try:
+            image = decode(Path(file.path).read_bytes(), max_pixels=ImageData.model_fields["max_pixels"].default)
+        except (DataError, OSError):
+            continue
+        shapes.append((image.shape[0], image.shape[1]))
+        colored += not is_gray(image)
+    return shapes, colored
+
+
+def _shares(counts: Counter[str]) -> str:
+    labels = in_order(counts)
+    if len(labels) <= SHOWN_LABELS:
+        total = counts.total()
+        return ", ".join(f"{label} {counts[label] / total:.0%}".replace("%", " %") for label in labels)
+    fewest, most = min(counts.values()), max(counts.values())
+    each = f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}"
+    return f"{', '.join(labels[: SHOWN_LABELS - 1])}, … {labels[-1]}; {each} each"
+
+
+def _image_model(side: int, count: int) -> tuple[str, str]:
+    if side < 8:
+        return "mlp-small", f"at {side} pixels there is little for convolutions to find"
+    if count < 10_000:
+        return "resnet8", f"the smallest ResNet; {count:,} images seldom reward a deeper one"
+    return "resnet20", f"the smallest of the published CIFAR ResNets; {count:,} images can use it"
+
+
+def _texts(path: Path, texts: list[InputFile]) -> Look:
+    counts = Counter(file.suffix for file in texts)
+    suffix = max(counts, key=lambda each: (counts[each], each))
+    chosen = [file for file in texts if file.suffix == suffix]
+    total = sum(file.size for file in chosen)
+    # suffixes are compared in lower case, names by the pattern as written
+    glob = f"**/*{Counter(Path(file.name).suffix for file in chosen).most_common(1)[0][0]}"
+    others = f"; beside them {len(texts) - len(chosen):,} other text files" if len(texts) > len(chosen) else ""
+    why = {"data.files": f"the commonest kind of text: {len(chosen):,} of {len(texts):,} files"}
+    # 20 tokens a parameter (Hoffmann et al. 2022), about 4 bytes a token: gpt-mini's 10.6 M parameters could use
+    # 850 MB; from a tenth of that on it is the better buy, since several epochs over the same text still help
+    # (Muennighoff et al. 2023)
+    model = "gpt-mini" if total >= 85e6 else "gpt-nano"
+    why["model"] = f"by the amount of text, {format_bytes(total)}; gpt-mini from 85 MB on"
+    data = {"kind": "language", "path": str(path), "files": glob}
+    says = f"{path.name}/: {len(chosen):,} files *{suffix}, {format_bytes(total)} of text{others}"
+    return Look("language", says, {"name": _job_name(path), "data": data, "model": model}, why)
+
+
+def _job_name(path: Path) -> str:
+    """Name a job after its folder, with the characters that a name may hold."""
+    name = "".join(c if c.isalnum() or c in "._-" else "-" for c in path.resolve().name).strip(".-")
+    return name[:100] or "job"

@@ -1,0 +1,136 @@
+"""Evaluate: a model and held-out data in, the metrics of the task out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from thrifty.errors import DataError
+from thrifty.models.inputs import to_tensors
+from thrifty.models.losses import LOSSES, cross_entropy_sum
+
+# the standard normal's 97.5 % quantile: 95 % lie within
+Z_95 = 1.959963984540054
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured.
+
+    Attributes:
+        metrics: of ``classify``: ``accuracy`` with the bounds ``accuracy_low`` and ``accuracy_high`` (95 %), ``loss``
+            (nats a sample), ``samples``. Of ``language``: ``loss`` (nats a token), ``perplexity``, ``tokens``, and
+            ``bits_per_byte`` where the bytes of the text are known.
+        confusion: samples by true label (row) and answer (column); empty for ``language``.
+    """
+
+    metrics: dict[str, float]
+    confusion: tuple[tuple[int, ...], ...]
+
+
+def wilson(right: int, samples: int) -> tuple[float, float]:
+    """Bounds within which the true share lies, 95 times in 100 (Wilson 1927).
+
+    >>> [round(bound, 3) for bound in wilson(8, 10)]
+    [0.49, 0.943]
+    """
+    share, z2 = right / samples, Z_95**2
+    middle = share + z2 / (2 * samples)
+    half = Z_95 * math.sqrt(share * (1 - share) / samples + z2 / (4 * samples**2))
+    scale = 1 + z2 / samples
+    return max((middle - half) / scale, 0.0), min((middle + half) / scale, 1.0)
+
+
+def evaluate(
+    model: nn.Module,
+    batches: Iterable[Mapping[str, np.ndarray]],
+    task: str,
+    *,
+    device: str = "cpu",
+    precision: str = "fp32",
+    memory_format: str = "contiguous",
+    text_bytes: int = 0,
+) -> Evaluation:
+    """Run a model over batches in ``eval`` mode; it is left in the mode it was in.
+
+    Args:
+        model: already on the device.
+        batches: of ``x`` and ``y``, as for training.
+        task: ``classify`` or ``language``.
+        device: ``cpu`` or ``cuda``.
+        precision: ``bf16`` for autocast.
+        memory_format: of images.
+        text_bytes: bytes of the raw text that the tokens stand for; 0 when not known.
+
+    Raises:
+        DataError: there was nothing to evaluate.
+    """
+    assert task in LOSSES, task
+    measured = _Classified() if task == "classify" else _Predicted(text_bytes)
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
+            for arrays in batches:
+                batch = to_tensors(arrays, device, memory_format)
+                measured.add(model(batch["x"]), batch["y"])
+    finally:
+        model.train(training)
+    if not measured.count:
+        raise DataError("there are no samples to evaluate on", mend="Hold out more: data.split.")
+    return measured.evaluation()
+
+
+class _Classified:
+    """Sums over images: logits [B, classes] and labels [B]."""
+
+    def __init__(self) -> None:
+        self.loss_sum, self.count = 0.0, 0
+        self.confusion: np.ndarray | None = None
+
+    def add(self, logits: Tensor, y: Tensor) -> None:
+        loss_sum, _ = cross_entropy_sum(logits, y)
+        classes = logits.shape[1]
+        cells = torch.bincount(y * classes + logits.argmax(1), minlength=classes * classes)
+        counts = cells.view(classes, classes).cpu().numpy()
+        self.confusion = counts if self.confusion is None else self.confusion + counts
+        self.loss_sum += loss_sum.item()
+        self.count += len(y)
+
+    def evaluation(self) -> Evaluation:
+        assert self.confusion is not None
+        right = int(np.trace(self.confusion))
+        low, high = wilson(right, self.count)
+        metrics = {
+            "accuracy": right / self.count,
+            "accuracy_low": low,
+            "accuracy_high": high,
+            "loss": self.loss_sum / self.count,
+            "samples": float(self.count),
+        }
+        return Evaluation(metrics, tuple(tuple(int(cell) for cell in row) for row in self.confusion))
+
+
+class _Predicted:
+    """Sums over text: logits [B, T, vocabulary] and next tokens [B, T]."""
+
+    def __init__(self, text_bytes: int) -> None:
+        self.loss_sum, self.count, self.text_bytes = 0.0, 0, text_bytes
+
+    def add(self, logits: Tensor, y: Tensor) -> None:
+        loss_sum, count = cross_entropy_sum(logits, y)
+        self.loss_sum += loss_sum.item()
+        self.count += int(count)
+
+    def evaluation(self) -> Evaluation:
+        loss = self.loss_sum / self.count
+        # beyond 700 nats the exponential overflows; such a model knows nothing either way
+        metrics = {"loss": loss, "perplexity": math.exp(loss) if loss < 700 else math.inf, "tokens": float(self.count)}
+        if self.text_bytes:
+            metrics["bits_per_byte"] = self.loss_sum / math.log(2) / self.text_bytes
+        return Evaluation(metrics, ())

@@ -1,0 +1,159 @@
+"""The models by name, and how a name becomes a plan and a plan a module."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from thrifty.errors import JobError, unknown_name
+from thrifty.spec import Dataset, ModelPlan
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A model before it meets data.
+
+    Attributes:
+        family: the file it is built from: ``resnet``, ``gpt``, ``mlp``.
+        arguments: what the name fixes; the data gives the rest (classes, channels, vocabulary, length).
+        says: one line for a list of models.
+    """
+
+    family: str
+    arguments: dict[str, Any]
+    says: str
+
+
+def _cifar(depth: int) -> Recipe:
+    # He et al. 2015, section 4.2: 6n + 2 layers, three stages of n blocks, option A shortcuts
+    blocks = (depth - 2) // 6
+    return Recipe(
+        "resnet",
+        {
+            "stem": "cifar",
+            "block": "basic",
+            "shortcut": "pad",
+            "blocks": (blocks, blocks, blocks),
+            "widths": (16, 32, 64),
+        },
+        f"ResNet-{depth} as for CIFAR-10: small images (He et al. 2015, section 4.2)",
+    )
+
+
+def _imagenet(depth: int, block: str, blocks: tuple[int, ...]) -> Recipe:
+    return Recipe(
+        "resnet",
+        {
+            "stem": "imagenet",
+            "block": block,
+            "shortcut": "project",
+            "blocks": blocks,
+            "widths": (64, 128, 256, 512),
+        },
+        f"ResNet-{depth} as for ImageNet: images from about 64 pixels (He et al. 2015, table 1)",
+    )
+
+
+def _gpt(layers: int, width: int, heads: int, says: str) -> Recipe:
+    return Recipe("gpt", {"layers": layers, "width": width, "heads": heads}, says)
+
+
+def _mlp(*widths: int) -> Recipe:
+    return Recipe(
+        "mlp", {"widths": widths}, f"plain network over pixels, hidden layers of {', '.join(map(str, widths))}"
+    )
+
+
+MODELS: dict[str, Recipe] = {
+    "resnet8": _cifar(8),
+    "resnet14": _cifar(14),
+    "resnet20": _cifar(20),
+    "resnet32": _cifar(32),
+    "resnet44": _cifar(44),
+    "resnet56": _cifar(56),
+    "resnet110": _cifar(110),
+    "resnet18": _imagenet(18, "basic", (2, 2, 2, 2)),
+    "resnet34": _imagenet(34, "basic", (3, 4, 6, 3)),
+    "resnet50": _imagenet(50, "bottleneck", (3, 4, 6, 3)),
+    "resnet101": _imagenet(101, "bottleneck", (3, 4, 23, 3)),
+    "resnet152": _imagenet(152, "bottleneck", (3, 8, 36, 3)),
+    "gpt-nano": _gpt(4, 192, 4, "GPT for minutes on a laptop: 1.8 M parameters beside the embeddings"),
+    "gpt-mini": _gpt(6, 384, 6, "GPT for an hour on a CPU: 10.6 M parameters beside the embeddings"),
+    "gpt-small": _gpt(8, 512, 8, "GPT for one GPU: 25 M parameters beside the embeddings"),
+    "gpt2": _gpt(12, 768, 12, "the shape of GPT-2, 124 M parameters (Radford et al. 2019)"),
+    "gpt2-medium": _gpt(24, 1024, 16, "the shape of GPT-2 medium, 355 M parameters (Radford et al. 2019)"),
+    "gpt2-large": _gpt(36, 1280, 20, "the shape of GPT-2 large, 774 M parameters (Radford et al. 2019)"),
+    "gpt2-xl": _gpt(48, 1600, 25, "the shape of GPT-2 XL, 1.56 G parameters (Radford et al. 2019)"),
+    "mlp-small": _mlp(128),
+    "mlp-large": _mlp(1024, 1024),
+}
+
+FAMILY_KINDS = {"resnet": "image", "mlp": "image", "gpt": "language"}
+
+
+def resolve(name: str, dataset: Dataset) -> ModelPlan:
+    """Give a named model every argument it needs, from its recipe and the data it will learn from.
+
+    Raises:
+        JobError: no model has that name (the nearest one is given), or its family takes another kind of data.
+
+    >>> from thrifty.models import MODELS
+    >>> MODELS["resnet20"].arguments["blocks"]
+    (3, 3, 3)
+    """
+    if name not in MODELS:
+        raise unknown_name("model", name, MODELS, see="See: thrifty models.")
+    recipe = MODELS[name]
+    if FAMILY_KINDS[recipe.family] != dataset.kind:
+        fits = sorted(other for other, each in MODELS.items() if FAMILY_KINDS[each.family] == dataset.kind)
+        raise JobError(
+            f"model '{name}' learns from data of kind '{FAMILY_KINDS[recipe.family]}', and this is '{dataset.kind}'",
+            mend=f"For it there are: {', '.join(fits)}.",
+        )
+    # lists, as JSON gives them back: a plan equals itself when read from its file
+    fixed = {key: list(value) if isinstance(value, tuple) else value for key, value in recipe.arguments.items()}
+    return ModelPlan(name=name, family=recipe.family, arguments={**fixed, **_from_data(recipe.family, dataset)})
+
+
+def _from_data(family: str, dataset: Dataset) -> dict[str, Any]:
+    if family == "gpt":
+        return {"vocabulary": dataset.vocabulary, "length": dataset.shape[0]}
+    channels, height, width = dataset.shape
+    classes = len(dataset.labels)
+    if family == "mlp":
+        return {"inputs": channels * height * width, "classes": classes}
+    return {"channels": channels, "classes": classes}
+
+
+def build(plan: ModelPlan, device: str = "cpu") -> nn.Module:
+    """Build the module of a plan, with torch's own default weights; `models.init.initialise` gives it real ones.
+
+    Torch's random state is left as it was, and two calls give equal weights.
+
+    Args:
+        plan: as `resolve` made it.
+        device: where the weights live; ``meta`` takes no memory for them.
+
+    Raises:
+        JobError: the plan names no family that exists, or arguments that its family does not take.
+    """
+    import torch
+
+    from thrifty.models.gpt import GPT
+    from thrifty.models.mlp import MLP
+    from thrifty.models.resnet import ResNet
+
+    families: dict[str, type[nn.Module]] = {"resnet": ResNet, "gpt": GPT, "mlp": MLP}
+    if plan.family not in families:
+        raise unknown_name("model family", plan.family, families)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        try:
+            with torch.device("meta" if device == "meta" else "cpu"):
+                model = families[plan.family](**plan.arguments)
+        except TypeError as error:
+            raise JobError(f"model '{plan.name}' cannot be built from {plan.arguments}: {error}") from error
+    return model if device in {"cpu", "meta"} else model.to(device)

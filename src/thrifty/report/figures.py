@@ -1,0 +1,227 @@
+"""The page's plots as plotly's own JSON: training curves, and where time and memory went."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from thrifty.ledger import Entry
+from thrifty.report.rows import metric_name, metric_text
+from thrifty.spec import Plan
+from thrifty.spec.events import Evaluated, StepDone
+from thrifty.spec.units import format_bytes, format_seconds
+
+MOST_POINTS = 2_000
+# Distinct for colour-blind eyes, and at least 3:1 on white and on near-black, so one figure serves both themes.
+BLUE, ORANGE, TEAL, GREY = "#3b7dd8", "#d9730d", "#12908a", "#808a94"
+_CLEAR = "rgba(0,0,0,0)"
+_LOG_FROM = 20.0
+
+
+class Figure(NamedTuple):
+    """A plot: its place in the page, a heading, what it shows in words, plotly's data and layout, and its key.
+
+    The key is a label, a colour and a look (``line``, ``pale``, ``dash``, ``mark``) for each curve, drawn by the page:
+    plotly's own legend takes the width that a phone does not have.
+    """
+
+    id: str
+    title: str
+    says: str
+    data: list[dict[str, Any]]
+    layout: dict[str, Any]
+    key: tuple[tuple[str, str, str], ...] = ()
+
+
+def thin(xs: Sequence[float], ys: Sequence[float], most: int = MOST_POINTS) -> tuple[list[float], list[float]]:
+    """Keep the ends, and the least and the greatest of each stretch, so that no spike is lost; at most ``most`` points.
+
+    >>> thin([0, 1, 2, 3, 4, 5, 6, 7], [0, 9, 1, 1, 1, 1, -9, 0], most=6)
+    ([0, 1, 2, 4, 6, 7], [0, 9, 1, 1, -9, 0])
+    """
+    count = len(ys)
+    if count <= most:
+        return list(xs), list(ys)
+    stretches = max(1, (most - 2) // 2)
+    kept = {0, count - 1}
+    for number in range(stretches):
+        stretch = range(1 + number * (count - 2) // stretches, 1 + (number + 1) * (count - 2) // stretches)
+        finite = [index for index in stretch if math.isfinite(ys[index])] or list(stretch)
+        kept |= {min(finite, key=ys.__getitem__), max(finite, key=ys.__getitem__)}
+    order = sorted(kept)
+    return [xs[index] for index in order], [ys[index] for index in order]
+
+
+def smooth(values: Sequence[float], span: float) -> list[float]:
+    """Average each value with those before it, weighted by ``exp(-distance / span)``; what is no number is skipped.
+
+    >>> smooth([2.0, 2.0, float("nan"), 2.0], 3.0)
+    [2.0, 2.0, 2.0, 2.0]
+    """
+    keep = math.exp(-1 / span)
+    mean, weight = 0.0, 0.0
+    out = []
+    for value in values:
+        if math.isfinite(value):
+            mean, weight = keep * mean + value, keep * weight + 1
+        out.append(mean / weight if weight else math.nan)
+    return out
+
+
+def curves(plan: Plan, steps: Sequence[StepDone], evaluations: Sequence[Evaluated]) -> list[Figure]:
+    """Plot what happened while training: loss, the validation metric, learning rate, throughput."""
+    figures = []
+    if steps:
+        figures.append(_loss(steps))
+    if evaluations:
+        figures.append(_validation(plan, evaluations))
+    if steps:
+        figures += [_learning_rate(steps), _throughput(steps)]
+    return figures
+
+
+def stages(entry: Entry) -> list[Figure]:
+    """Plot the seconds and the peak memory of each stage, in the order they ran, attempts together."""
+    seconds: dict[str, float] = {}
+    peaks: dict[str, float] = {}
+    for each in entry.stages:
+        seconds[each.stage] = seconds.get(each.stage, 0.0) + each.spent.wall_s
+        peak = float(each.spent.device_peak_bytes or each.spent.peak_rss_bytes)
+        peaks[each.stage] = max(peaks.get(each.stage, 0.0), peak)
+    if not seconds:
+        return []
+    return [
+        _bars("stage-time", "Time by stage", seconds, format_seconds, BLUE),
+        _bars("stage-memory", "Peak memory by stage", peaks, format_bytes, TEAL),
+    ]
+
+
+def _loss(steps: Sequence[StepDone]) -> Figure:
+    xs, raw = [float(each.step) for each in steps], [each.loss for each in steps]
+    even = smooth(raw, max(5.0, len(raw) / 60))
+    finite = [value for value in even if math.isfinite(value)]
+    falls_far = bool(finite) and min(finite) > 0 and max(finite) > _LOG_FROM * min(finite)
+    says = f"Training loss over {len(steps):,} steps, from {raw[0]:.3g} to {even[-1]:.3g} smoothed."
+    data = [
+        _line(xs, raw, "each step", BLUE, opacity=0.4, width=1),
+        _line(xs, even, "smoothed", BLUE, width=2),
+    ]
+    return Figure(
+        "loss",
+        "Training loss",
+        says,
+        data,
+        _layout(last=xs[-1], yaxis=_log_axis(min(finite), max(finite)) if falls_far else {}),
+    )
+
+
+def _validation(plan: Plan, evaluations: Sequence[Evaluated]) -> Figure:
+    name, target = plan.stop.metric, plan.stop.target
+    xs = [float(each.step) for each in evaluations]
+    ys = [each.metrics.get(name, math.nan) for each in evaluations]
+    best = next((each for each in reversed(evaluations) if each.best), evaluations[-1])
+    value = best.metrics.get(name, math.nan)
+    shown = f"best: {metric_text(name, value)} at step {best.step:,}"
+    data = [_line(xs, ys, "validation", TEAL, mode="lines+markers")]
+    key = [("each evaluation", TEAL, "line")]
+    if math.isfinite(target):
+        wanted = f"target {metric_text(name, target)}"
+        data.append(_line([0.0, xs[-1]], [target, target], wanted, GREY, dash="dash"))
+        key.append((wanted, GREY, "dash"))
+    mark = {"color": ORANGE, "size": 12, "symbol": "diamond"}
+    data.append({**_line([float(best.step)], [value], "best", ORANGE, mode="markers"), "marker": mark})
+    key.append((shown, ORANGE, "mark"))
+    says = f"Validation {metric_name(name)} after {len(evaluations):,} evaluations; {shown}."
+    layout = _layout(last=xs[-1], yaxis={"tickformat": ".0%"} if name == "accuracy" else {})
+    return Figure("validation", f"Validation {metric_name(name)}", says, data, layout, tuple(key))
+
+
+def _learning_rate(steps: Sequence[StepDone]) -> Figure:
+    rates = [each.learning_rate for each in steps]
+    says = f"Learning rate by step: highest {max(rates):.3g}, at the end {rates[-1]:.3g}."
+    data = [_line([float(each.step) for each in steps], rates, "learning rate", ORANGE, width=2)]
+    return Figure(
+        "learning-rate",
+        "Learning rate",
+        says,
+        data,
+        _layout(last=steps[-1].step, legend=False, yaxis={"rangemode": "tozero"}),
+    )
+
+
+def _throughput(steps: Sequence[StepDone]) -> Figure:
+    xs, raw = [float(each.step) for each in steps], [each.samples_per_second for each in steps]
+    even = smooth(raw, max(5.0, len(raw) / 60))
+    says = f"Samples learned from in a second, by step: {even[-1]:.4g} smoothed at the end."
+    data = [
+        _line(xs, raw, "each step", TEAL, opacity=0.4, width=1),
+        _line(xs, even, "smoothed", TEAL, width=2),
+    ]
+    layout = _layout(last=xs[-1], yaxis={"rangemode": "tozero"})
+    return Figure("throughput", "Throughput, samples a second", says, data, layout, _two_keys(TEAL))
+
+
+def _bars(place: str, title: str, values: dict[str, float], text: Callable[[float], str], color: str) -> Figure:
+    names, numbers = list(values), list(values.values())
+    labels = [text(value) for value in numbers]
+    says = f"{title}: " + ", ".join(f"{name} {label}" for name, label in zip(names, labels, strict=True)) + "."
+    bar = {
+        "type": "bar", "orientation": "h", "x": [_number(value) for value in numbers], "y": [literal(n) for n in names],
+        "text": labels, "textposition": "outside", "cliponaxis": False, "marker": {"color": color},
+        "hovertemplate": "%{y}: %{text}<extra></extra>", "name": title,
+    }  # fmt: skip
+    # room for the label beside the longest bar
+    xaxis = {"range": [0, max(*numbers, 1e-9) * 1.28], "visible": False}
+    yaxis = {"autorange": "reversed", "showgrid": False, "nticks": 0, "dtick": 1}
+    layout = _layout(last=1, xaxis=xaxis, yaxis=yaxis)
+    return Figure(place, title, says, [bar], {**layout, "height": 34 * len(names) + 24, "hovermode": "closest"})
+
+
+def _two_keys(color: str) -> tuple[tuple[str, str, str], ...]:
+    return (("each step", color, "pale"), ("smoothed", color, "line"))
+
+
+def _line(
+    xs: Sequence[float], ys: Sequence[float], name: str, color: str, *,
+    opacity: float = 1.0, width: float = 2, dash: str = "solid", mode: str = "lines",
+) -> dict[str, Any]:  # fmt: skip
+    xs, ys = thin(xs, ys)
+    return {
+        "type": "scatter", "mode": mode, "name": literal(name), "x": [_number(x) for x in xs],
+        "y": [_number(y) for y in ys], "opacity": opacity, "line": {"color": color, "width": width, "dash": dash},
+        "marker": {"color": color, "size": 5}, "hovertemplate": "%{y:.4g}",
+    }  # fmt: skip
+
+
+def _layout(*, last: float, xaxis: dict[str, Any] | None = None, yaxis: dict[str, Any] | None = None) -> dict[str, Any]:
+    axis = {"zeroline": False, "automargin": True, "gridcolor": GREY, "ticks": "", "ticklabelstandoff": 6}
+    steps = {"range": [0, last * 1.02], "showgrid": False, "title": {"text": "step", "standoff": 6}}
+    return {
+        "height": 230, "margin": {"l": 8, "r": 12, "t": 10, "b": 8}, "paper_bgcolor": _CLEAR,
+        "plot_bgcolor": _CLEAR, "font": {"size": 12}, "hovermode": "x unified", "dragmode": False,
+        "hoverlabel": {"bgcolor": "#20262b", "bordercolor": "#20262b", "font": {"color": "#f4f6f7", "size": 12}},
+        "showlegend": False, "xaxis": {**axis, **steps, **(xaxis or {})}, "yaxis": {**axis, "nticks": 6, **(yaxis or {})},
+    }  # fmt: skip
+
+
+def _log_axis(low: float, high: float) -> dict[str, Any]:
+    # plotly's own labels of a logarithmic axis leave out the zeros: "5, 0.1, 2"
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    digits = (1, 2, 5) if len(powers) <= 4 else (1,)
+    ticks = [digit * 10.0**power for power in powers for digit in digits]
+    return {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:.3g}" for tick in ticks]}
+
+
+def _number(value: float) -> float | None:
+    # five digits are more than a screen shows; JSON has no word for what is not a number
+    return float(f"{value:.5g}") if math.isfinite(value) else None
+
+
+def literal(text: str) -> str:
+    """Write text so that plotly shows it as it is: plotly reads a few HTML tags and entities in labels.
+
+    >>> literal("<b>a & b</b>")
+    '&lt;b&gt;a &amp; b&lt;/b&gt;'
+    """
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,0 +1,218 @@
+"""`write_page`: one run as one HTML file that needs nothing else: no network, no server, no other file."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from thrifty import __version__
+from thrifty.files import write_atomic
+from thrifty.ledger import Comparison, Entry
+from thrifty.report import rows
+from thrifty.report.figures import MOST_POINTS, curves, stages
+from thrifty.spec import Dataset, Device, Plan
+from thrifty.spec.events import Evaluated, StepDone
+from thrifty.spec.units import format_seconds
+
+MOST_REJECTS = 200
+MOST_LABELS = 24
+MOST_CONFUSED = 20
+
+
+def write_page(
+    path: Path,
+    *,
+    entry: Entry,
+    plan: Plan,
+    dataset: Dataset,
+    device: Device,
+    steps: Sequence[StepDone],
+    evaluations: Sequence[Evaluated],
+    confusion: Sequence[Sequence[int]] = (),
+    prompt: str = "",
+    completion: str = "",
+    rejects: Sequence[Mapping[str, Any]] = (),
+    job_text: str = "",
+) -> Path:
+    """Write the page of one run, whole or not at all, and return its path.
+
+    The page works from a disk and offline; its content policy forbids the network, and runs no script but its
+    own two, known by their hashes. Everything that came from a user's files is escaped.
+
+    Args:
+        path: where to write it.
+        entry: the bill.
+        plan, dataset, device: what was decided, prepared and found.
+        steps, evaluations: what training said; a long run is drawn thinned, and the page says so.
+        confusion: test samples by true label (row) and answer (column); empty for language.
+        prompt, completion: what a language model was given and wrote; empty for images.
+        rejects: rejected inputs, with ``path`` and ``reason``; the first 200 are listed.
+        job_text: the job file as it was written.
+
+    Raises:
+        StorageError: the disk is full or the folder read-only.
+    """
+    figures = {"curves": curves(plan, steps, evaluations), "stages": stages(entry)}
+    plotly, drawing = _plotly(), _asset("page.js")
+    html = _template().render(
+        version=__version__,
+        policy=_policy(plotly, drawing),
+        css=Markup(_asset("page.css")),
+        plotly=Markup(plotly),
+        drawing=Markup(drawing),
+        figures=figures,
+        figures_json=_json([each._asdict() for group in figures.values() for each in group]),
+        thinned=_thinned(len(steps)),
+        entry=entry,
+        plan=plan,
+        device=device,
+        head=_head(entry, plan, dataset, steps, evaluations),
+        tiles=[_tile(each) for each in entry.comparisons() if each.quantity != "flops"],
+        bill=rows.bill_rows(entry),
+        compared=[rows.compared_row(each) for each in entry.comparisons()],
+        notes=rows.notes(entry),
+        short=rows.share_text(entry.work_done()) if entry.work_done() < 0.995 else "",
+        dataset_rows=rows.dataset_rows(dataset),
+        cleaning_rows=rows.cleaning_rows(dataset),
+        cleaning_notes=dataset.cleaning.notes,
+        labels=_labels(dataset),
+        rejects=rejects[:MOST_REJECTS],
+        rejects_left=max(0, len(rejects) - MOST_REJECTS),
+        confusion=_confusion(dataset.labels, confusion),
+        prompt=prompt,
+        completion=completion,
+        hardware=rows.hardware_rows(device),
+        job_text=job_text,
+    )
+    # a file name that is not UTF-8 comes in with lone surrogates, which no encoding takes
+    write_atomic(path, html.encode("utf-8", errors="replace"), purpose="the report")
+    return path
+
+
+@cache
+def _template() -> Any:
+    loader = PackageLoader("thrifty.report", "")
+    return Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    ).get_template("page.html")
+
+
+def _asset(name: str) -> str:
+    return files("thrifty.report").joinpath(name).read_text(encoding="utf-8")
+
+
+@cache
+def _plotly() -> str:
+    script = files("plotly").joinpath("package_data", "plotly.min.js").read_text(encoding="utf-8")
+    # an HTML parser would end the script at the first, and misread it from the second on
+    assert "</script" not in script.lower() and "<!--" not in script
+    return script
+
+
+def _policy(*scripts: str) -> str:
+    hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
+    allowed = " ".join(f"'sha256-{each}'" for each in hashes)
+    # plotly writes its own style sheet, so styles cannot be held to hashes
+    rest = "style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+    return f"default-src 'none'; script-src {allowed}; {rest}"
+
+
+def _json(value: Any) -> Markup:
+    """JSON that no text in it can break out of the element it stands in."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+
+
+def _thinned(count: int) -> str:
+    if count <= MOST_POINTS:
+        return ""
+    return (
+        f"{count:,} steps are drawn as at most {MOST_POINTS:,} points a curve: "
+        "the least and the greatest of each stretch, so every spike shows."
+    )
+
+
+def _head(
+    entry: Entry, plan: Plan, dataset: Dataset, steps: Sequence[StepDone], evaluations: Sequence[Evaluated]
+) -> dict[str, str]:
+    name = plan.stop.metric if plan.stop.metric in entry.metrics else next(iter(entry.metrics), "")
+    unit = "images" if dataset.kind == "image" else "windows of text"
+    others = [f"{rows.metric_name(n)} {rows.metric_text(n, v)}" for n, v in entry.metrics.items() if n != name]
+    return {
+        "value": rows.metric_text(name, entry.metrics[name]) if name else "no result",
+        "metric": rows.metric_name(name),
+        "of": f"on {dataset.counts.get('test', 0):,} held-out test {unit}" if name else entry.reason,
+        "others": ", ".join(others),
+        "target": _target(plan, evaluations),
+        "taken": f"{max((each.step for each in steps), default=0):,}",
+        "wall": format_seconds(entry.total.wall_s),
+    }
+
+
+def _target(plan: Plan, evaluations: Sequence[Evaluated]) -> str:
+    stop = plan.stop
+    if not math.isfinite(stop.target):
+        return ""
+    sign = 1 if stop.higher_is_better else -1
+    reached = (e.step for e in evaluations if sign * (e.metrics.get(stop.metric, math.nan) - stop.target) >= 0)
+    step = next(reached, 0)
+    wanted = f"Target: validation {rows.metric_name(stop.metric)} {rows.metric_text(stop.metric, stop.target)}"
+    return f"{wanted}, reached at step {step:,} of {stop.steps:,}" if step else f"{wanted}, not reached"
+
+
+def _tile(each: Comparison) -> dict[str, Any]:
+    """One quantity with a gauge: the due interval as a band, the measurement as a mark, from zero on the left."""
+    row = rows.compared_row(each)
+    most = max(each.due.high, each.measured, 1e-12) * 1.06
+    return {
+        "row": row,
+        "known": row.inside is not None,
+        "low": 100 * each.due.low / most,
+        "width": 100 * (each.due.high - each.due.low) / most,
+        "due": 100 * each.due.value / most,
+        "at": 100 * each.measured / most,
+    }
+
+
+def _labels(dataset: Dataset) -> dict[str, Any]:
+    most = max(dataset.label_counts.values(), default=0)
+    counts = sorted(dataset.label_counts.items(), key=lambda pair: -pair[1])
+    shown = counts if len(counts) <= MOST_LABELS else counts[: MOST_LABELS // 2] + counts[-MOST_LABELS // 2 :]
+    return {
+        "bars": [(label, f"{count:,}", 100 * count / max(1, most)) for label, count in shown],
+        "left": len(counts) - len(shown),
+    }
+
+
+def _confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """A shaded table while it can be read; with more labels, the pairs most often taken for one another."""
+    wrong = [
+        (count, labels[truth], labels[answer])
+        for truth, row in enumerate(counts)
+        for answer, count in enumerate(row)
+        if truth != answer and count
+    ]
+    wrong.sort(key=lambda each: -each[0])
+    lines = []
+    for truth, row in enumerate(counts):
+        # shaded by the root of the share: a rare mistake should show too
+        cells = [(count, math.sqrt(count / max(1, sum(row))), truth == answer) for answer, count in enumerate(row)]
+        lines.append((labels[truth], cells, rows.share_text(row[truth] / max(1, sum(row)))))
+    return {
+        "labels": list(labels),
+        "lines": lines if len(labels) <= MOST_LABELS else [],
+        "pairs": wrong[:MOST_CONFUSED],
+        "wrong": sum(count for count, _, _ in wrong),
+        "all": sum(map(sum, counts)),
+        "tall": max(map(len, labels), default=0) > 4,
+    }

@@ -1,0 +1,147 @@
+"""The planner: every decision has a reason, names are checked, budgets cut or refuse."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from thrifty.data import Store, prepare
+from thrifty.errors import BudgetError, JobError
+from thrifty.planner import plan
+from thrifty.spec import Device, Job, Plan, Quantity, Spent, parse_job
+
+
+@pytest.fixture(scope="module")
+def images(digits: Path, own_cache: Path) -> Store:
+    job = parse_job({"name": "a", "data": {"kind": "image", "path": str(digits), "size": 16}, "model": "resnet8"})
+    return prepare(job.data, seed=0, cache=own_cache, emit=lambda event: None)
+
+
+def device(bf16_gain: float = 4.0, memory_bytes: int = 8 * 2**30) -> Device:
+    def q(value: float) -> Quantity:
+        return Quantity(value=value, source="made for a test")
+
+    return Device(
+        name="test", kind="cpu", cores=2, isa=("avx2",), cache_bytes={"L3": 2**25}, memory_bytes=memory_bytes,
+        memory_source="test", flops_per_second={"fp32": q(1e11), "bf16": q(1e11 * bf16_gain)}, bytes_per_second=q(2e10),
+        datasheet_flops_per_second={}, datasheet_bytes_per_second={}, idle_watts=q(10), busy_watts=q(50),
+        usd_per_hour=q(0.1), measured_on="2026-11-23",
+    )  # fmt: skip
+
+
+def job(**changes: Any) -> Job:
+    values = {"name": "a", "data": {"kind": "image", "path": "x", "size": 16}, "model": "resnet8", **changes}
+    return parse_job(values)
+
+
+def decide(images: Store, wanted: Job, **options: Any) -> Plan:
+    options = {"device": device(), "spent": Spent(wall_s=2.0), **options}
+    where = options.pop("device")
+    return plan(wanted, images.dataset, where, key="k", **options)
+
+
+def reason(decided: Plan, field: str) -> str:
+    (line,) = [line for line in decided.why if line.field == field]
+    return line.reason
+
+
+def test_every_decision_has_one_reason(images: Store) -> None:
+    decided = decide(images, job())
+    fields = [line.field for line in decided.why]
+    assert len(fields) == len(set(fields))
+    needed = {"model", "init", "optimizer", "precision", "memory_format", "threads", "batch", "micro_batch", "schedule"}
+    needed |= {"learning_rate", "weight_decay", "clip", "warmup", "momentum", "epochs", "steps", "evaluate_every"}
+    assert needed <= set(fields)
+    assert all(line.reason and line.value for line in decided.why)
+
+
+def test_a_plan_survives_json_and_holds_no_none(images: Store) -> None:
+    decided = decide(images, job())
+    assert Plan.model_validate_json(decided.model_dump_json()) == decided
+    assert "null" not in decided.model_dump_json()
+
+
+@pytest.mark.parametrize(("gain", "chosen"), [(4.0, "bf16"), (1.0, "fp32"), (0.3, "fp32")])
+def test_precision_is_chosen_by_measurement(gain: float, chosen: str, images: Store) -> None:
+    decided = decide(images, job(), device=device(bf16_gain=gain))
+    assert decided.precision == chosen
+    assert f"{gain:.1f}x fp32" in reason(decided, "precision")
+
+
+def test_pins_are_kept(images: Store) -> None:
+    pins = {"precision": "fp32", "micro_batch": 5, "memory_format": "contiguous", "threads": 1}
+    decided = decide(images, job(plan=pins, train={"batch": 32}))
+    assert (decided.precision, decided.memory_format, decided.threads) == ("fp32", "contiguous", 1)
+    assert (decided.batch.micro, decided.batch.accumulation, decided.batch.size) == (5, 7, 32)
+    assert reason(decided, "precision") == "asked for in the job"
+
+
+def test_a_small_memory_cuts_the_micro_batch_and_never_the_batch(images: Store) -> None:
+    wide = decide(images, job(model="resnet20", train={"batch": 256}))
+    least = decide(images, job(model="resnet20", train={"batch": 256}, plan={"micro_batch": 1})).cost.peak_bytes.high
+    limit = int(least + (wide.cost.peak_bytes.high - least) * 0.4)
+    tight = decide(images, job(model="resnet20", train={"batch": 256}, budget={"memory": f"{limit}B"}))
+    assert tight.batch.size == wide.batch.size == 256
+    assert 1 <= tight.batch.micro < wide.batch.micro
+    assert tight.cost.peak_bytes.high <= limit
+    assert tight.optim == wide.optim
+
+
+def test_a_time_budget_cuts_the_steps_and_the_schedule_with_them(images: Store) -> None:
+    probe = lambda draft: (0.1, 0.1, 0.11)  # noqa: E731
+    free = decide(images, job(train={"epochs": 100}), probe=probe)
+    cut = decide(images, job(train={"epochs": 100}, budget={"time": "40s"}), probe=probe)
+    assert cut.stop.steps < free.stop.steps
+    assert cut.optim.total_steps == cut.stop.steps
+    assert cut.optim.warmup_steps == pytest.approx(free.optim.warmup_steps * cut.stop.steps / free.stop.steps, abs=1)
+    assert cut.cost.seconds.value < 40 - 2
+    assert f"{free.stop.steps:,} were wanted" in reason(cut, "steps")
+
+
+@pytest.mark.parametrize("budget", [{"time": "3s"}, {"energy": "20J"}, {"money": "0.00001USD"}])
+def test_a_budget_that_holds_nothing_is_refused_with_what_would_do(budget: dict[str, str], images: Store) -> None:
+    with pytest.raises(BudgetError, match=r"is too small to run anything: .* went into preparing.*at least"):
+        decide(images, job(budget=budget))
+
+
+def test_the_least_that_is_named_is_enough(images: Store) -> None:
+    with pytest.raises(BudgetError) as caught:
+        decide(images, job(budget={"time": "3s"}), probe=lambda draft: (0.1,))
+    least = float(caught.value.mend.split("at least ")[1].split(" s")[0])
+    assert decide(images, job(budget={"time": f"{least + 0.1}s"}), probe=lambda draft: (0.1,)).stop.steps >= 1
+
+
+NAMES = [
+    ({"model": "resnet9"}, "unknown model 'resnet9'"),
+    ({"train": {"optimizer": "sdg"}}, "unknown optimizer 'sdg'. Did you mean 'sgd'?"),
+    ({"train": {"schedule": "cosinus"}}, "unknown schedule 'cosinus'. Did you mean 'cosine'?"),
+    ({"train": {"init": "xavier"}}, "unknown initialiser 'xavier'"),
+]
+
+
+@pytest.mark.parametrize(("changes", "said"), NAMES, ids=[row[1] for row in NAMES])
+def test_unknown_names_are_told(changes: dict[str, Any], said: str, images: Store) -> None:
+    with pytest.raises(JobError) as caught:
+        decide(images, job(**changes))
+    assert said in str(caught.value)
+
+
+def test_gradient_descent_takes_the_whole_split(images: Store) -> None:
+    decided = decide(images, job(train={"optimizer": "gd"}))
+    assert decided.batch.size == images.dataset.counts["train"]
+    assert (decided.optim.schedule, decided.optim.steps_per_epoch, decided.optim.warmup_steps) == ("fixed", 1, 0)
+
+
+def test_a_batch_larger_than_the_data_is_cut_and_told(images: Store) -> None:
+    decided = decide(images, job(train={"batch": 10**6}))
+    assert decided.batch.size == images.dataset.counts["train"]
+    assert "no more training samples" in reason(decided, "batch")
+
+
+def test_a_target_is_watched_in_its_direction(images: Store) -> None:
+    stop = decide(images, job(target={"loss": 0.2})).stop
+    assert (stop.metric, stop.target, stop.higher_is_better) == ("loss", 0.2, False)
+    assert decide(images, job()).stop.target == math.inf

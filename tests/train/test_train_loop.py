@@ -1,0 +1,190 @@
+"""The loop: learns, stops for each reason, goes on exactly, and stays shallow."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from thrifty.data import Batches, Store
+from thrifty.errors import BundleError, DivergedError
+from thrifty.models import build
+from thrifty.models.init import initialise
+from thrifty.optim import OPTIMIZERS, SCHEDULES
+from thrifty.spec import Plan, Spent
+from thrifty.spec.events import Checkpointed, Evaluated, Event, Resumed, StepDone, Stopped
+from thrifty.train import Trained, train
+
+PlanFactory = Callable[..., Plan]
+
+
+class Killed(Exception):  # noqa: N818 - a signal, not an error
+    """Stands for the end of the process at a given event."""
+
+
+def fresh(plan: Plan) -> nn.Module:
+    model = build(plan.model)
+    initialise(model, plan.init, plan.seed)
+    return model
+
+
+def go(
+    plan: Plan,
+    store: Store,
+    folder: Path,
+    *,
+    die_at: int = 0,
+    spent: Spent = Spent(),  # noqa: B008 - frozen
+) -> tuple[nn.Module, Trained, list[Event]]:
+    events: list[Event] = []
+
+    def emit(event: Event) -> None:
+        events.append(event)
+        if die_at and isinstance(event, StepDone) and event.step == die_at:
+            raise Killed
+
+    model = fresh(plan)
+    trained = train(plan, model, store, folder, emit=emit, spent=lambda: spent)
+    return model, trained, events
+
+
+def same(one: nn.Module, other: nn.Module) -> bool:
+    states = one.state_dict(), other.state_dict()
+    return all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+def test_it_learns(make_plan: PlanFactory, store: Store, tmp_path: Path) -> None:
+    _, trained, events = go(make_plan(steps=60, evaluate_every=10), store, tmp_path)
+    losses = [event.loss for event in events if isinstance(event, StepDone)]
+    assert len(losses) == trained.steps == 60
+    assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
+    assert trained.metrics["accuracy"] > 0.6
+    assert isinstance(events[-1], Stopped)
+    assert trained.reason == "all 60 steps done"
+
+
+ROWS = [(optimizer, "cosine") for optimizer in OPTIMIZERS] + [("momentum", schedule) for schedule in SCHEDULES]
+
+
+@pytest.mark.parametrize(("optimizer", "schedule"), ROWS)
+def test_a_run_that_died_ends_with_the_same_weights(
+    optimizer: str, schedule: str, make_plan: PlanFactory, store: Store, tmp_path: Path
+) -> None:
+    plan = make_plan(optimizer=optimizer, schedule=schedule, steps=13, evaluate_every=3, learning_rate=0.01)
+    whole, trained, _ = go(plan, store, tmp_path / "whole")
+    for died in (4, 9):
+        with pytest.raises(Killed):
+            go(plan, store, tmp_path / "died", die_at=died)
+    resumed, after, events = go(plan, store, tmp_path / "died")
+    assert isinstance(events[0], Resumed)
+    assert same(whole, resumed)
+    assert after == trained
+
+
+def test_batch_norm_and_bf16_resume_exactly_too(make_plan: PlanFactory, store: Store, tmp_path: Path) -> None:
+    plan = make_plan("resnet8", steps=6, evaluate_every=2, precision="bf16", micro=16)
+    whole, *_ = go(plan, store, tmp_path / "whole")
+    with pytest.raises(Killed):
+        go(plan, store, tmp_path / "died", die_at=3)
+    resumed, *_ = go(plan, store, tmp_path / "died")
+    assert same(whole, resumed)
+
+
+@pytest.mark.parametrize("micro", [1, 7, 32])
+def test_the_micro_batch_changes_nothing_that_is_learned(
+    micro: int, make_plan: PlanFactory, store: Store, tmp_path: Path
+) -> None:
+    def weights(plan: Plan, folder: Path) -> torch.Tensor:
+        model, *_ = go(plan, store, folder)
+        return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+    settings: dict[str, Any] = {"optimizer": "momentum", "learning_rate": 0.05, "steps": 4, "evaluate_every": 4}
+    at_once = weights(make_plan(micro=64, **settings), tmp_path / "one")
+    in_parts = weights(make_plan(micro=micro, **settings), tmp_path / "parts")
+    assert torch.allclose(at_once, in_parts, rtol=1e-4, atol=1e-6)
+
+
+def test_full_batch_takes_one_step_an_epoch(make_plan: PlanFactory, store: Store, tmp_path: Path) -> None:
+    samples = store.dataset.counts["train"]
+    plan = make_plan(size=samples, micro=50, steps=3, evaluate_every=1, optimizer="gd", schedule="fixed")
+    _, _, events = go(plan, store, tmp_path)
+    assert [event.epoch for event in events if isinstance(event, StepDone)] == [1.0, 2.0, 3.0]
+    assert Batches(store, split="train", batch=samples, micro=50, seed=0).steps_per_epoch == 1
+
+
+STOPS: list[tuple[dict[str, Any], Spent, str]] = [
+    ({"target": 0.2}, Spent(), "target reached: accuracy"),
+    ({"patience": 1, "learning_rate": 1e-9}, Spent(), "no better accuracy in 1 validations"),
+    ({"seconds": 10.0}, Spent(wall_s=11.0), "time budget: 11.0 s of 10.0 s"),
+    ({"joules": 10.0}, Spent(joules=11.0), "energy budget: 11 J of 10 J"),
+    ({"usd": 0.01}, Spent(usd=0.02), "money budget: $0.020 of $0.010"),
+]
+
+
+@pytest.mark.parametrize(("changes", "spent", "reason"), STOPS, ids=[row[2] for row in STOPS])
+def test_each_reason_to_stop(
+    changes: dict[str, Any], spent: Spent, reason: str, make_plan: PlanFactory, store: Store, tmp_path: Path
+) -> None:
+    _, trained, _ = go(make_plan(steps=40, **changes), store, tmp_path, spent=spent)
+    assert trained.reason.startswith(reason)
+    assert trained.steps < 40
+    assert trained.metrics, "what was learned until then is validated and kept"
+
+
+def test_the_best_weights_are_returned_not_the_last(make_plan: PlanFactory, store: Store, tmp_path: Path) -> None:
+    """A rate that climbs until the run breaks: the best validation lies before the end."""
+    plan = make_plan(steps=60, evaluate_every=5, learning_rate=3.0, optimizer="sgd", warmup_steps=60)
+    model, trained, events = go(plan, store, tmp_path)
+    seen = {event.step: event.metrics["accuracy"] for event in events if isinstance(event, Evaluated)}
+    assert trained.metrics["accuracy"] == max(seen.values())
+    assert seen[trained.best_step] == trained.metrics["accuracy"]
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+def test_a_run_that_diverges_at_once_says_what_to_lower(make_plan: PlanFactory, store: Store, tmp_path: Path) -> None:
+    plan = make_plan(optimizer="sgd", learning_rate=1e30, warmup_steps=0)
+    with pytest.raises(DivergedError, match=r"the loss of step \d+ is (nan|inf).*Lower train.learning_rate"):
+        go(plan, store, tmp_path)
+
+
+def test_a_damaged_checkpoint_is_refused(make_plan: PlanFactory, store: Store, tmp_path: Path) -> None:
+    plan = make_plan(steps=6)
+    with pytest.raises(Killed):
+        go(plan, store, tmp_path, die_at=6)
+    path = tmp_path / "last.pt"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(BundleError, match=r"checkpoint '.*last.pt' is damaged.*Remove"):
+        go(plan, store, tmp_path)
+
+
+def test_a_checkpoint_of_another_plan_is_refused(make_plan: PlanFactory, store: Store, tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        go(make_plan(steps=6), store, tmp_path, die_at=6)
+    with pytest.raises(BundleError, match="made by another plan"):
+        go(make_plan(steps=6, key="other"), store, tmp_path)
+
+
+def test_only_the_best_that_a_checkpoint_names_is_kept(make_plan: PlanFactory, store: Store, tmp_path: Path) -> None:
+    _, trained, events = go(make_plan(steps=40), store, tmp_path)
+    assert [p.name for p in tmp_path.glob("best-*")] == [f"best-{trained.best_step}.safetensors"]
+    assert any(isinstance(event, Checkpointed) for event in events)
+
+
+def test_few_frames_lie_between_the_call_and_backward(
+    make_plan: PlanFactory, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames: list[str] = []
+    backward = torch.Tensor.backward
+
+    def spy(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> None:
+        frames[:] = [f.name for f in traceback.extract_stack() if "/src/thrifty/" in f.filename]
+        backward(tensor, *args, **kwargs)
+
+    monkeypatch.setattr(torch.Tensor, "backward", spy)
+    go(make_plan(steps=1), store, tmp_path)
+    assert frames == ["train", "take_step"]
