@@ -47,6 +47,7 @@ def main() -> None:
                 outcome = api.run(seeded(job, seed, folder), runs=folder / f"runs-{seed}")
                 train = next(stage for stage in outcome.entry.stages if stage.stage == "train")
                 predicted = outcome.entry.predicted
+                assert predicted is not None, "every run is planned"
                 samples[f"{job}_{figure}"].append(outcome.result.test[figure])
                 samples[f"{job}_total_s"].append(outcome.entry.total.wall_s)
                 samples[f"{job}_train_s"].append(train.spent.wall_s)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thrifty.errors import DataError, JobError
+from thrifty.errors import DataError, JobError, unknown_name
 from thrifty.files import write_atomic
 from thrifty.ledger import Entry, Ledger
 from thrifty.runs import RunFolder, open_run
@@ -50,7 +51,7 @@ def init(data: Path, to: Path) -> str:
     if to.exists():
         raise JobError(f"'{to}' exists already", mend="Choose another name with --to, or remove it.")
     seen = look(data)
-    notes = "".join(f"# {note}\n" for note in (seen.says, *seen.notes))
+    notes = "".join(f"# {note}\n" for note in (seen.says, *(f"{key}: {reason}" for key, reason in seen.why.items())))
     write_atomic(to, notes + yaml.safe_dump(seen.job, sort_keys=False, allow_unicode=True), purpose="the job")
     return seen.says
 
@@ -87,7 +88,7 @@ def run(job: Path, *, runs: Path = RUNS, emit: Emit = silent) -> Outcome:
     from thrifty import pipeline
 
     wanted = load_job(job)
-    with open_ledger(runs) as ledger:
+    with closing(open_ledger(runs)) as ledger:
         return pipeline.run(wanted, job.read_text(encoding="utf-8"), runs=runs, ledger=ledger, emit=emit)
 
 
@@ -102,7 +103,7 @@ def tune(job: Path, *, budget: str, trials: int = 50, runs: Path = RUNS, emit: E
 
     wanted = load_job(job)
     limit = parse_budget(budget)
-    with open_ledger(runs) as ledger:
+    with closing(open_ledger(runs)) as ledger:
         return tuning.tune(wanted, limit, trials=trials, runs=runs, ledger=ledger, emit=emit)
 
 
@@ -115,13 +116,13 @@ def report(run: Path, *, runs: Path = RUNS) -> Path:
     from thrifty.pipeline import write_report
 
     folder = open_run(run)
-    with open_ledger(runs) as ledger:
+    with closing(open_ledger(runs)) as ledger:
         return write_report(folder, _entry(ledger, folder))
 
 
 def bill(run: Path, *, runs: Path = RUNS) -> Entry:
     """Return a run's line of the ledger."""
-    with open_ledger(runs) as ledger:
+    with closing(open_ledger(runs)) as ledger:
         return _entry(ledger, open_run(run))
 
 
@@ -134,7 +135,7 @@ def _entry(ledger: Ledger, folder: RunFolder) -> Entry:
 
 def entries(*, runs: Path = RUNS, limit: int = 50) -> list[Entry]:
     """Return the ledger, the worst prediction first."""
-    with open_ledger(runs) as ledger:
+    with closing(open_ledger(runs)) as ledger:
         return ledger.entries(limit=limit)
 
 
@@ -159,7 +160,7 @@ def predict(bundle: Path, source: str) -> dict[str, Any]:
         BundleError: the bundle is damaged.
         DataError: the input cannot be read.
     """
-    from thrifty.export import load_bundle
+    from thrifty.export.bundle import load_bundle
 
     loaded = load_bundle(bundle_folder(bundle))
     if loaded.info.task == "language":
@@ -178,13 +179,15 @@ def export(run: Path, *, to: str, folder: Path | None = None) -> dict[str, Any]:
         BundleError: the exported model does not give torch's answers.
         MissingExtraError: the packages of the format are not installed.
     """
-    from thrifty.errors import unknown_name
-    from thrifty.export import EXPORTERS, load_bundle
+    from thrifty.export import EXPORTERS
+    from thrifty.export.bundle import load_bundle
 
     if to not in EXPORTERS:
         raise unknown_name("export format", to, EXPORTERS)
     bundle = bundle_folder(run)
-    return EXPORTERS[to](load_bundle(bundle), folder or bundle.parent / "export" / to)
+    target = folder or bundle.parent / "export" / to
+    report = EXPORTERS[to](load_bundle(bundle), target)
+    return {"path": str(target / report["file"]), **report}
 
 
 def serve(
@@ -196,7 +199,7 @@ def serve(
         BundleError: a bundle is damaged.
     """
     from thrifty import serve as server
-    from thrifty.export import load_bundle
+    from thrifty.export.bundle import load_bundle
 
     server.run([load_bundle(bundle_folder(path)) for path in bundles], host=host, port=port, ready=ready)
 

@@ -90,13 +90,14 @@ def plan(job: Annotated[Path, typer.Argument(help="a job file")], as_json: Json 
     """Say what a job will cost and why; trains nothing."""
     from thrifty import api
     from thrifty.report import plan_table
+    from thrifty.spec import load_job
 
     with _live(as_json) as show:
         planned, _ = api.plan(job, emit=show)
     if as_json:
         print(planned.model_dump_json(indent=1))
     else:
-        _console().print(plan_table(planned))
+        _console().print(plan_table(planned, load_job(job).budget))
 
 
 @app.command()

@@ -15,7 +15,7 @@ from thrifty import hardware
 from thrifty.data import Store, content_key, prepare
 from thrifty.errors import ThriftyError
 from thrifty.files import hold, write_atomic
-from thrifty.ledger import Entry, Ledger, Meter, add_spent
+from thrifty.ledger import Entry, Ledger, Meter, Stage, add_spent
 from thrifty.runs import Result, RunFolder, folder_for
 from thrifty.spec import Device, Job, Plan, Spent
 from thrifty.spec.events import Checkpointed, Emit, Evaluated, Event, Planned, StageDone, StageStarted, StepDone
@@ -94,6 +94,7 @@ class _Run:
     run_id: int = field(init=False)
     attempt: int = field(init=False)
     earlier: Spent = field(init=False)
+    whole: Stage = field(init=False)
 
     def go(self) -> Outcome:
         key = run_key(self.job)
@@ -197,7 +198,8 @@ class _Run:
         )
 
     def _bundle(self, plan: Plan, model: nn.Module, store: Store, metrics: dict[str, float]) -> tuple[str, str]:
-        from thrifty.export import load_bundle, write_bundle
+        from thrifty.data.language import load_tokenizer
+        from thrifty.export.bundle import load_bundle, write_bundle
 
         tokenizer = store.folder / "tokenizer.json"
         write_bundle(
@@ -216,7 +218,7 @@ class _Run:
         bundle = load_bundle(self.folder.bundle)
         if plan.task != "language":
             return "", ""
-        prompt = bundle.decode(store.array("test", "tokens")[1 : 1 + PROMPT_TOKENS])
+        prompt = load_tokenizer(store.folder).decode(store.array("test", "tokens")[1 : 1 + PROMPT_TOKENS].tolist())
         return prompt, bundle.complete(prompt, max_tokens=COMPLETION_TOKENS)
 
     @contextlib.contextmanager
@@ -228,7 +230,7 @@ class _Run:
         predicted = plan.cost if plan else None
         steps = 0
 
-        with self.meter.stage() as stage:
+        with self.meter.stage(peak_above=self.whole) as stage:
 
             def spent() -> Spent:
                 if plan is None:

@@ -15,8 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thrifty.ledger import energy
-from thrifty.ledger.energy import HighWater, Meter, Nvml, Rapl
+from thrifty.ledger import energy, highwater
+from thrifty.ledger.counters import Nvml, Rapl, best_counter
+from thrifty.ledger.energy import Meter
+from thrifty.ledger.highwater import HighWater
 from thrifty.spec.device import Device, Quantity
 
 MIB = 1 << 20
@@ -161,12 +163,12 @@ def test_memory_is_sampled_where_the_mark_cannot_be_reset(tmp_path: Path) -> Non
     """A /proc without clear_refs: its status goes up for a moment and down again."""
     status = tmp_path / "status"
     status.write_text("VmRSS:\t  1000 kB\n")
-    watch = energy.resident(tmp_path)
-    assert isinstance(watch, energy._Sampled)
+    watch = highwater.resident(tmp_path)
+    assert isinstance(watch, highwater._Sampled)
     key, start = watch.begin()
     assert start == 1000 * 1024
     status.write_text("VmRSS:\t  5000 kB\n")
-    time.sleep(10 * energy._SAMPLE_SECONDS)
+    time.sleep(10 * highwater.SAMPLE_SECONDS)
     status.write_text("VmRSS:\t  2000 kB\n")
     assert watch.end(key) == 5000 * 1024
     again, start = watch.begin()
@@ -174,7 +176,7 @@ def test_memory_is_sampled_where_the_mark_cannot_be_reset(tmp_path: Path) -> Non
 
 
 def test_without_proc_the_mark_of_getrusage_serves() -> None:
-    watch = energy.resident(NOWHERE)
+    watch = highwater.resident(NOWHERE)
     key, start = watch.begin()
     assert watch.end(key) >= start > MIB
 
@@ -242,7 +244,10 @@ def powercap(root: Path, *, packages: dict[str, int], size: int = 1_000_000) -> 
     """Write a powercap tree; returns a function that sets a counter."""
 
     def put(zone: str, value: int) -> None:
-        (root / zone / "energy_uj").write_text(f"{value}\n")
+        # renamed into place: the kernel's file is never half written either
+        fresh = root / zone / "fresh"
+        fresh.write_text(f"{value}\n")
+        fresh.replace(root / zone / "energy_uj")
 
     zones = {"intel-rapl:0:0": ("core", 7), "intel-rapl:9": ("psys", 7), "intel-rapl-mmio:0": ("package-0", 7)}
     zones |= {zone: (f"package-{number}", value) for number, (zone, value) in enumerate(packages.items())}
@@ -325,7 +330,7 @@ def test_a_counter_that_cannot_be_read_is_passed_over(tmp_path: Path, text: str 
     file.unlink()
     if text is not None:
         file.write_text(text)
-    assert energy.best_counter(a_device(), tmp_path) is None
+    assert best_counter(a_device(), tmp_path) is None
 
 
 def nvml(monkeypatch: pytest.MonkeyPatch, names: list[str | bytes]) -> dict[int, int]:
@@ -363,7 +368,7 @@ def test_nvml_counts_the_board_of_the_device(monkeypatch: pytest.MonkeyPatch) ->
     nvml(monkeypatch, [])
     with pytest.raises(OSError, match="Driver Not Loaded"):
         Nvml("NVIDIA L4")
-    assert energy.best_counter(a_device("cuda")) is None
+    assert best_counter(a_device("cuda")) is None
 
 
 def test_the_meter_loads_no_torch() -> None:
@@ -374,3 +379,13 @@ def test_the_meter_loads_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_a_stage_can_count_its_peak_from_where_another_began() -> None:
+    meter = Meter(a_device())
+    with meter.stage() as outer:
+        held = bytearray(50 * MIB)
+        with meter.stage() as own, meter.stage(peak_above=outer) as above:
+            held[0] = 1
+    assert own.spent().peak_rss_bytes < 20 * MIB
+    assert above.spent().peak_rss_bytes >= 48 * MIB

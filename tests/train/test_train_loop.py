@@ -166,7 +166,7 @@ def test_a_checkpoint_of_another_plan_is_refused(make_plan: PlanFactory, store: 
     with pytest.raises(Killed):
         go(make_plan(steps=6), store, tmp_path, die_at=6)
     with pytest.raises(BundleError, match="made by another plan"):
-        go(make_plan(steps=6, key="other"), store, tmp_path)
+        go(make_plan(steps=6).model_copy(update={"key": "other"}), store, tmp_path)
 
 
 def test_only_the_best_that_a_checkpoint_names_is_kept(make_plan: PlanFactory, store: Store, tmp_path: Path) -> None:

@@ -1,1 +1,115 @@
-"""cost."""
+"""Predict what a plan costs before it runs: trace one step, then memory, time, energy and money, each an `Interval`."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Literal
+
+from thrifty.cost.memory import largest_micro_batch, peak_bytes
+from thrifty.cost.price import UTILISATION, joules, usd
+from thrifty.cost.recorder import Op
+from thrifty.cost.time import phase_seconds, step_seconds
+from thrifty.cost.trace import Trace, trace_step
+from thrifty.spec import Cost, Device, Interval
+from thrifty.spec.units import format_seconds
+
+__all__ = [
+    "Op",
+    "Trace",
+    "joules",
+    "largest_micro_batch",
+    "peak_bytes",
+    "predict",
+    "step_seconds",
+    "trace_step",
+    "usd",
+]
+
+# a few steps show less than a whole run meets: bounds are at least this far from the median
+_PROBE_DOUBT = 0.1
+# of a probe of one or two steps, whose spread says nothing
+_SHORT_PROBE_DOUBT = 0.25
+# a smaller last batch of an epoch does less
+_FLOPS_DOUBT = 0.05
+
+
+def predict(
+    *,
+    micro: Trace,
+    samples_per_micro: int,
+    accumulation: int,
+    steps: int,
+    evaluations: int,
+    evaluation_samples: int,
+    device: Device,
+    precision: Literal["fp32", "bf16"],
+    probe_step_seconds: tuple[float, ...] = (),
+    evaluation_batch_ratio: float = 1.0,
+    loader_bytes: int = 0,
+) -> Cost:
+    """Predict what a training run costs, validations included.
+
+    Args:
+        micro: trace of one micro-batch.
+        samples_per_micro: samples in it.
+        accumulation: micro-batches in an optimizer step.
+        steps: optimizer steps.
+        evaluations: validations during the run.
+        evaluation_samples: samples of one validation.
+        device: what it runs on.
+        precision: that the model computes in.
+        probe_step_seconds: seconds of real optimizer steps after warming up, when some were timed on the device: their
+            median is then taken as the step.
+        evaluation_batch_ratio, loader_bytes: as for `peak_bytes`.
+    """
+    step = _probed(probe_step_seconds) if probe_step_seconds else step_seconds(micro, accumulation, device, precision)
+    forward_s, backward_s = (phase_seconds(micro, phase, device) for phase in ("forward", "backward"))
+    forward_share = forward_s / (forward_s + backward_s)
+    samples_per_step = samples_per_micro * accumulation
+    evaluation_steps = evaluations * evaluation_samples / samples_per_step * forward_share
+    seconds = _times(step, steps + evaluation_steps)
+    method = f"{steps:,} steps of {format_seconds(step.value)}: {step.method}"
+    if evaluations:
+        share = f"the forward pass's {forward_share:.0%} of a step"
+        method += f"; {evaluations:,} validations of {evaluation_samples:,} samples at {share}"
+    seconds = seconds.model_copy(update={"method": method})
+    flops = float(steps * accumulation * (micro.forward_flops + micro.backward_flops))
+    return Cost(
+        seconds=seconds,
+        peak_bytes=peak_bytes(
+            micro,
+            evaluation_batch_ratio=evaluation_batch_ratio,
+            loader_bytes=loader_bytes,
+            accumulation=accumulation,
+            device_kind=device.kind,
+        ),
+        joules=joules(seconds, device, UTILISATION[device.kind]),
+        usd=usd(seconds, device),
+        flops=Interval(
+            low=flops * (1 - _FLOPS_DOUBT),
+            value=flops,
+            high=flops,
+            method="products, convolutions and attention of the traced step x steps; a smaller last batch does less",
+        ),
+    )
+
+
+def _probed(times: tuple[float, ...]) -> Interval:
+    median = statistics.median(times)
+    doubt = _PROBE_DOUBT if len(times) > 2 else _SHORT_PROBE_DOUBT
+    spread = f"{format_seconds(min(times))} to {format_seconds(max(times))}"
+    return Interval(
+        low=min(*times, median * (1 - doubt)),
+        value=median,
+        high=max(*times, median * (1 + doubt)),
+        method=f"median of {len(times)} real steps timed here, {spread}",
+    )
+
+
+def _times(interval: Interval, factor: float) -> Interval:
+    return Interval(
+        low=interval.low * factor,
+        value=interval.value * factor,
+        high=interval.high * factor,
+        method=interval.method,
+    )

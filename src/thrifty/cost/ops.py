@@ -13,16 +13,17 @@ from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sd
 
 aten = torch.ops.aten
 
-# Operators by kind, as time is priced by it. What is not named here goes by its tag (pointwise, reduction), else `other`.
+# Operators by kind, as time is priced by it. What is not named here goes by its tag (pointwise, reduction), or `other`.
 _NAMES = {
     "matmul": "mm addmm bmm baddbmm addbmm addmv mv dot _scaled_mm mkldnn_rnn_layer mkldnn_rnn_layer_backward",
     "convolution": "convolution _convolution convolution_overrideable _slow_conv2d_forward convolution_backward",
     "attention": "_scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_flash_attention_for_cpu_backward "
     "_scaled_dot_product_flash_attention _scaled_dot_product_flash_attention_backward "
     "_scaled_dot_product_efficient_attention _scaled_dot_product_efficient_attention_backward",
-    "normalisation": "native_batch_norm _native_batch_norm_legit native_batch_norm_backward "
-    "_batch_norm_with_update batch_norm_backward native_layer_norm native_layer_norm_backward native_group_norm "
-    "native_group_norm_backward _fused_rms_norm _fused_rms_norm_backward",
+    "batch_norm": "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training "
+    "native_batch_norm_backward _batch_norm_with_update batch_norm_backward",
+    "layer_norm": "native_layer_norm native_layer_norm_backward native_group_norm native_group_norm_backward "
+    "_fused_rms_norm _fused_rms_norm_backward",
     "softmax": "_softmax _softmax_backward_data _log_softmax _log_softmax_backward_data logsumexp nll_loss_forward "
     "nll_loss_backward nll_loss2d_forward nll_loss2d_backward",
     "gather": "embedding embedding_dense_backward index index_select index_put index_put_ _index_put_impl_ gather "
@@ -30,16 +31,16 @@ _NAMES = {
     "random": "native_dropout bernoulli bernoulli_ uniform_ normal_ rand randn rand_like randn_like randint randperm",
     "pool": "max_pool2d_with_indices max_pool2d_with_indices_backward avg_pool2d avg_pool2d_backward "
     "_adaptive_avg_pool2d _adaptive_avg_pool2d_backward max_pool3d_with_indices avg_pool3d",
-    "copy": "copy_ clone _to_copy contiguous cat stack constant_pad_nd fill_ zero_ zeros zeros_like ones ones_like full "
-    "full_like new_zeros new_ones new_full arange scalar_tensor tril triu roll repeat flip slice_backward "
+    "copy": "copy_ clone _to_copy contiguous cat stack constant_pad_nd fill_ zero_ zeros zeros_like ones ones_like "
+    "full full_like new_zeros new_ones new_full arange scalar_tensor tril triu roll repeat flip slice_backward "
     "select_backward masked_fill masked_fill_",
 }  # fmt: skip
 KIND_OF = {name: kind for kind, names in _NAMES.items() for name in names.split()}
-ALLOCATIONS = frozenset("empty empty_like empty_strided new_empty new_empty_strided empty_permuted".split())
+ALLOCATIONS = frozenset(["empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "empty_permuted"])
 # only the rows asked for are read, however large the table
-_READS_ROWS = frozenset("embedding index index_select gather take".split())
+_READS_ROWS = frozenset(["embedding", "index", "index_select", "gather", "take"])
 # the target is overwritten unseen
-_WRITES_ONLY = frozenset("copy_ fill_ zero_ bernoulli_ uniform_ normal_".split())
+_WRITES_ONLY = frozenset(["copy_", "fill_", "zero_", "bernoulli_", "uniform_", "normal_"])
 # aten operators whose arithmetic is neither matrix-like with a formula below nor bounded by their traffic
 _HEAVY_PREFIXES = ("linalg_", "_linalg_", "_fft_", "fft_", "_thnn_", "_cudnn_rnn", "miopen_", "cholesky", "_cdist")
 

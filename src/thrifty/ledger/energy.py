@@ -3,230 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import resource
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
+from thrifty.ledger.counters import POWERCAP, Rapl, best_counter
+from thrifty.ledger.highwater import PROC, on_device, resident
 from thrifty.spec.cost import Spent
 from thrifty.spec.device import Device
 
-_PROC = Path("/proc/self")
-_POWERCAP = Path("/sys/class/powercap")
-_SAMPLE_SECONDS = 0.02
 # A package's counter wraps after its range, on servers under load within some twenty minutes.
 _RAPL_SECONDS = 30.0
 
-
-class Counter(Protocol):
-    """Joules since some moment, never falling, and in words what counted them."""
-
-    method: str
-
-    def joules(self) -> float: ...
-
-
-class Rapl:
-    """Joules of all processor packages by Intel's and AMD's running average power limit counters.
-
-    Counts the packages whole: what other processes used is in it; memory and the rest of the machine are not.
-
-    Args:
-        root: the folder of powercap.
-
-    Raises:
-        OSError: there is no readable counter.
-    """
-
-    def __init__(self, root: Path = _POWERCAP) -> None:
-        zones = sorted(root.glob("intel-rapl:*"))
-        # One colon: the zones of packages and of the platform, without their cores and memory.
-        tops = [zone for zone in zones if zone.name.count(":") == 1]
-        self._packages = [zone for zone in tops if (zone / "name").read_text().strip().startswith("package")]
-        if not self._packages:
-            raise FileNotFoundError(f"no package counter under {root}")
-        self._ranges = [int((zone / "max_energy_range_uj").read_text()) for zone in self._packages]
-        self._last = self._read()
-        self._total_uj = 0
-        self._lock = threading.Lock()
-        self.method = f"RAPL counters of {len(self._packages)} processor package(s), other processes included"
-
-    def joules(self) -> float:
-        """Add up what was used since the last look; to be asked more often than a counter wraps."""
-        with self._lock:
-            now = self._read()
-            for before, after, size in zip(self._last, now, self._ranges, strict=True):
-                self._total_uj += after - before if after >= before else after - before + size
-            self._last = now
-            return self._total_uj / 1e6
-
-    def _read(self) -> list[int]:
-        return [int((zone / "energy_uj").read_text()) for zone in self._packages]
-
-
-class Nvml:
-    """Joules of one GPU board by NVIDIA's management library (``pynvml``, Volta and later).
-
-    Raises:
-        ImportError: the library's binding is not installed.
-        OSError: the driver has no counter for such a GPU.
-    """
-
-    def __init__(self, name: str) -> None:
-        import pynvml
-
-        self._nvml: Any = pynvml
-        try:
-            pynvml.nvmlInit()
-            handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-            named = [handle for handle in handles if _text(pynvml.nvmlDeviceGetName(handle)) == name]
-            # Doubt: of several equal boards it is the first that is in use, as CUDA numbers them unless told otherwise.
-            self._handle = (named or handles)[0]
-            self.joules()
-        except (pynvml.NVMLError, IndexError) as error:
-            raise OSError(f"no NVML energy counter: {error}") from error
-        self.method = "NVML energy counter of the GPU, the host not included"
-
-    def joules(self) -> float:
-        """Return joules since the driver was loaded."""
-        return float(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)) / 1e3
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value
-
-
-class HighWater:
-    """The highest value of something whose own mark all stages of a process share, kept apart for each of them.
-
-    The mark can only be reset for everybody. So before a stage resets it, what it stood at is noted for every stage
-    that is open: stages may lie in one another or overlap, also in threads.
-
-    Args:
-        now: the value at present.
-        mark: the highest since the last reset.
-        reset: lower the mark to the present value.
-    """
-
-    def __init__(self, now: Callable[[], int], mark: Callable[[], int], reset: Callable[[], None]) -> None:
-        self._now, self._mark, self._reset = now, mark, reset
-        self._open: dict[object, int] = {}
-        self._lock = threading.Lock()
-
-    def begin(self) -> tuple[object, int]:
-        """Open a stage; returns its key and the present value."""
-        with self._lock:
-            self._fold()
-            self._reset()
-            key, now = object(), self._now()
-            self._open[key] = now
-            return key, now
-
-    def peak(self, key: object) -> int:
-        """Return the highest value since the stage was opened."""
-        with self._lock:
-            self._fold()
-            return self._open[key]
-
-    def end(self, key: object) -> int:
-        """Close the stage; returns its highest value."""
-        with self._lock:
-            self._fold()
-            return self._open.pop(key)
-
-    def _fold(self) -> None:
-        mark = self._mark() if self._open else 0
-        self._open = {key: max(peak, mark) for key, peak in self._open.items()}
-
-
-def resident(proc: Path = _PROC) -> HighWater:
-    """Watch this process's resident memory: by the kernel's own mark, or by sampling where that cannot be reset.
-
-    Without ``/proc`` the mark is that of getrusage, which never falls: a stage below an earlier peak then shows 0.
-    """
-    if not (proc / "status").exists():
-        return HighWater(_maxrss_bytes, _maxrss_bytes, lambda: None)
-    try:
-        # Opened, not written: importing the meter must not lower a mark that others may read.
-        os.close(os.open(proc / "clear_refs", os.O_WRONLY))
-    except OSError:
-        return _Sampled(proc)
-    return HighWater(lambda: _status_bytes(proc, "VmRSS"), lambda: _status_bytes(proc, "VmHWM"), lambda: _clear(proc))
-
-
-class _Sampled(HighWater):
-    """Resident memory looked at fifty times a second while a stage is open; shorter peaks are missed."""
-
-    def __init__(self, proc: Path) -> None:
-        self._highest, self._watching = 0, False
-        self._sample = lambda: _status_bytes(proc, "VmRSS")
-        super().__init__(self._sample, self._look, self._lower)
-
-    def _look(self) -> int:
-        self._highest = max(self._highest, self._sample())
-        return self._highest
-
-    def _lower(self) -> None:
-        self._highest = self._sample()
-        if not self._watching:
-            self._watching = True
-            threading.Thread(target=self._watch, name="thrifty-resident", daemon=True).start()
-
-    def _watch(self) -> None:
-        while True:
-            time.sleep(_SAMPLE_SECONDS)
-            with self._lock:
-                if not self._open:
-                    self._watching = False
-                    return
-                self._look()
-
-
-def _clear(proc: Path) -> None:
-    # "5" resets the peak resident set size to the present one; see proc_pid_clear_refs(5).
-    (proc / "clear_refs").write_text("5")
-
-
-def _status_bytes(proc: Path, field: str) -> int:
-    for line in (proc / "status").read_text().splitlines():
-        if line.startswith(field + ":"):
-            return int(line.split()[1]) * 1024
-    return 0
-
-
-def _maxrss_bytes() -> int:
-    # Bytes on macOS, KiB elsewhere; see getrusage(2).
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def _cuda() -> Any:
-    """Return ``torch.cuda`` when something else has loaded and started it; the meter itself loads no torch."""
-    torch = sys.modules.get("torch")
-    return torch.cuda if torch is not None and torch.cuda.is_initialized() else None
-
-
-def _on_device() -> HighWater:
-    def call(name: str) -> int:
-        cuda = _cuda()
-        return int(getattr(cuda, name)() or 0) if cuda else 0
-
-    def reset() -> None:
-        call("reset_peak_memory_stats")
-
-    return HighWater(lambda: call("memory_allocated"), lambda: call("max_memory_allocated"), reset)
-
-
 # The marks belong to the process, so all meters share them.
 _RESIDENT = resident()
-_ON_DEVICE = _on_device()
+_ON_DEVICE = on_device()
 
 
-def _written_bytes(proc: Path = _PROC) -> int:
+def _written_bytes(proc: Path = PROC) -> int:
     """Bytes this process caused to be written to storage; children's are not in it, nor what goes to memory disks."""
     try:
         fields = dict(line.split(": ") for line in (proc / "io").read_text().splitlines())
@@ -239,14 +36,6 @@ def _written_bytes(proc: Path = _PROC) -> int:
 def _cpu_seconds() -> float:
     used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
-
-
-def best_counter(device: Device, powercap: Path = _POWERCAP) -> Counter | None:
-    """Return the energy counter that knows this device, or None when the machine has none that can be read."""
-    try:
-        return Nvml(device.name) if device.kind == "cuda" else Rapl(powercap)
-    except (ImportError, OSError, ValueError):
-        return None
 
 
 @dataclass(frozen=True)
@@ -268,10 +57,11 @@ class _Final:
 class Stage:
     """One stretch of work being metered; made by `Meter.stage`."""
 
-    def __init__(self, meter: Meter) -> None:
+    def __init__(self, meter: Meter, peak_above: Stage | None) -> None:
         self._meter = meter
         self._final: _Final | None = None
-        self._rss_key, self._rss_start = _RESIDENT.begin()
+        self._rss_key, now = _RESIDENT.begin()
+        self._rss_start: int = peak_above._rss_start if peak_above else now
         self._device_key, _ = _ON_DEVICE.begin()
         self._start = meter.read()
 
@@ -304,16 +94,20 @@ class Meter:
         powercap: folder of the RAPL counters.
     """
 
-    def __init__(self, device: Device, *, powercap: Path = _POWERCAP) -> None:
+    def __init__(self, device: Device, *, powercap: Path = POWERCAP) -> None:
         self._device = device
         self._counter = best_counter(device, powercap)
         self._stages = 0
         self._wake = threading.Condition()
 
     @contextlib.contextmanager
-    def stage(self) -> Iterator[Stage]:
-        """Meter the work of a ``with`` block; the stage can be asked in it and after it, also when the work failed."""
-        stage = Stage(self)
+    def stage(self, *, peak_above: Stage | None = None) -> Iterator[Stage]:
+        """Meter the work of a ``with`` block; the stage can be asked in it and after it, also when the work failed.
+
+        Args:
+            peak_above: the stage from whose beginning peak memory is counted; from this one's own when left out.
+        """
+        stage = Stage(self, peak_above)
         with self._counting():
             try:
                 yield stage

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
@@ -23,6 +23,12 @@ def to_tensors(
     torch.int64
     """
     return {key: _tensor(array, device, memory_format) for key, array in batch.items()}
+
+
+def to_device(model: nn.Module, device: str, memory_format: str) -> nn.Module:
+    """Move a model's weights to the device, its convolutions into the memory format; returns the model."""
+    moved: nn.Module = model.to(device).to(memory_format=MEMORY_FORMATS[memory_format])  # type: ignore[call-overload]
+    return moved
 
 
 def _tensor(array: np.ndarray, device: str, memory_format: str) -> Tensor:

@@ -126,7 +126,9 @@ def _time_limit(job: Job, device: Device) -> tuple[float, str]:
     if budget.energy is not None:
         limits.append((budget.energy / device.watts(1.0), f"the budget of {format_joules(budget.energy)}"))
     if budget.money is not None:
-        limits.append((budget.money / max(device.usd_per_hour.value, 1e-9) * 3600, f"the budget of {format_usd(budget.money)}"))
+        limits.append(
+            (budget.money / max(device.usd_per_hour.value, 1e-9) * 3600, f"the budget of {format_usd(budget.money)}")
+        )
     return min(limits)
 
 

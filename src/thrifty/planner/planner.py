@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from typing import Literal
 
 import thrifty.planner.rules as rules
 from thrifty import models
@@ -94,12 +95,12 @@ def plan(job: Job, dataset: Dataset, device: Device, *, key: str, spent: Spent, 
     return fitted.model_copy(update={"why": tuple(why.lines)})
 
 
-def _check_name(kind: str, name: str, table: dict[str, object]) -> None:
+def _check_name(kind: str, name: str, table: Collection[str]) -> None:
     if name not in table:
         raise unknown_name(kind, name, table)
 
 
-def _tracer(model: ModelPlan, dataset: Dataset, task: str, precision: str, states: int) -> TraceAt:
+def _tracer(model: ModelPlan, dataset: Dataset, task: str, precision: Literal["fp32", "bf16"], states: int) -> TraceAt:
     """Return a function that traces one step at a micro-batch size, each size once."""
 
     @functools.cache

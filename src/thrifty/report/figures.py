@@ -107,13 +107,8 @@ def _loss(steps: Sequence[StepDone]) -> Figure:
         _line(xs, raw, "each step", BLUE, opacity=0.4, width=1),
         _line(xs, even, "smoothed", BLUE, width=2),
     ]
-    return Figure(
-        "loss",
-        "Training loss",
-        says,
-        data,
-        _layout(last=xs[-1], yaxis=_log_axis(min(finite), max(finite)) if falls_far else {}),
-    )
+    layout = _layout(last=xs[-1], yaxis=_log_axis(min(finite), max(finite)) if falls_far else {})
+    return Figure("loss", "Training loss", says, data, layout, _two_keys(BLUE))
 
 
 def _validation(plan: Plan, evaluations: Sequence[Evaluated]) -> Figure:
@@ -140,14 +135,9 @@ def _validation(plan: Plan, evaluations: Sequence[Evaluated]) -> Figure:
 def _learning_rate(steps: Sequence[StepDone]) -> Figure:
     rates = [each.learning_rate for each in steps]
     says = f"Learning rate by step: highest {max(rates):.3g}, at the end {rates[-1]:.3g}."
-    data = [_line([float(each.step) for each in steps], rates, "learning rate", ORANGE, width=2)]
-    return Figure(
-        "learning-rate",
-        "Learning rate",
-        says,
-        data,
-        _layout(last=steps[-1].step, legend=False, yaxis={"rangemode": "tozero"}),
-    )
+    xs = [float(each.step) for each in steps]
+    data, layout = [_line(xs, rates, "learning rate", ORANGE)], _layout(last=xs[-1], yaxis={"rangemode": "tozero"})
+    return Figure("learning-rate", "Learning rate", says, data, layout, (("of each step", ORANGE, "line"),))
 
 
 def _throughput(steps: Sequence[StepDone]) -> Figure:
@@ -167,7 +157,8 @@ def _bars(place: str, title: str, values: dict[str, float], text: Callable[[floa
     labels = [text(value) for value in numbers]
     says = f"{title}: " + ", ".join(f"{name} {label}" for name, label in zip(names, labels, strict=True)) + "."
     bar = {
-        "type": "bar", "orientation": "h", "x": [_number(value) for value in numbers], "y": [literal(n) for n in names],
+        "type": "bar", "orientation": "h", "x": [_number(value) for value in numbers],
+        "y": [literal(name[:24]) for name in names],
         "text": labels, "textposition": "outside", "cliponaxis": False, "marker": {"color": color},
         "hovertemplate": "%{y}: %{text}<extra></extra>", "name": title,
     }  # fmt: skip
@@ -196,12 +187,17 @@ def _line(
 
 def _layout(*, last: float, xaxis: dict[str, Any] | None = None, yaxis: dict[str, Any] | None = None) -> dict[str, Any]:
     axis = {"zeroline": False, "automargin": True, "gridcolor": GREY, "ticks": "", "ticklabelstandoff": 6}
-    steps = {"range": [0, last * 1.02], "showgrid": False, "title": {"text": "step", "standoff": 6}}
+    steps = {
+        "range": [0, last * 1.02],
+        "showgrid": False,
+        "title": {"text": "step", "standoff": 6, "font": {"size": 12}},
+    }
     return {
         "height": 230, "margin": {"l": 8, "r": 12, "t": 10, "b": 8}, "paper_bgcolor": _CLEAR,
         "plot_bgcolor": _CLEAR, "font": {"size": 12}, "hovermode": "x unified", "dragmode": False,
         "hoverlabel": {"bgcolor": "#20262b", "bordercolor": "#20262b", "font": {"color": "#f4f6f7", "size": 12}},
-        "showlegend": False, "xaxis": {**axis, **steps, **(xaxis or {})}, "yaxis": {**axis, "nticks": 6, **(yaxis or {})},
+        "showlegend": False, "xaxis": {**axis, **steps, **(xaxis or {})},
+        "yaxis": {**axis, "nticks": 6, **(yaxis or {})},
     }  # fmt: skip
 
 

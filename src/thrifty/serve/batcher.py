@@ -191,9 +191,11 @@ class Batcher:
                 for each in batch:
                     self._answer([each])
                 return
-            logger.exception("model '%s' failed on %d rows", self._name, len(rows))
-            own = error if isinstance(error, RequestError) else None
-            _fail(batch[0][0], own or RequestError(f"The model failed: {type(error).__name__}", status=500))
+            if isinstance(error, RequestError):  # the model's own word on a request that it cannot answer
+                _fail(batch[0][0], error)
+            else:
+                logger.exception("model '%s' failed on %d rows", self._name, len(rows))
+                _fail(batch[0][0], RequestError(f"The model failed: {type(error).__name__}", status=500))
             return
         start = 0
         for task, part in batch:

@@ -196,9 +196,7 @@ def _rows_of_inputs(model: Model, inputs: Any) -> list[Any]:
         options = {key: each for key, each in inputs.items() if model.is_language and key in _OPTIONS}
         inputs = inputs[name]
     if not isinstance(inputs, list):
-        raise RequestError(
-            f"JSON Value: {shown(inputs)} found at incorrect level: 1 in the JSON DOM. Expected at level: 1"
-        )
+        raise RequestError(f"JSON Value: {shown(inputs)} must be a list: its first dimension is the batch")
     if not inputs:
         raise RequestError("No values in 'inputs' array")
     model.check_rows(len(inputs))

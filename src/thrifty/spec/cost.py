@@ -55,7 +55,7 @@ class Spent(Plain):
     Attributes:
         wall_s: wall-clock seconds.
         cpu_s: processor seconds of this process and its children, all threads.
-        peak_rss_bytes: largest resident memory above what it was when the stage began.
+        peak_rss_bytes: largest resident memory while the stage ran, above what it was when the run began.
         device_peak_bytes: largest memory allocated on the accelerator; 0 without one.
         written_bytes: bytes that the stage caused to be written to storage.
         flops: operations counted from the traced step times the steps done; 0 where none was traced.

@@ -295,8 +295,7 @@ def _keys_at(place: list[str], error: dict[str, Any]) -> list[str]:
     if place[0] == "data" and place[-1] == "split":
         return list(Split.model_fields)
     if place[0] == "data":
-        kinds = {"image": ImageData, "language": LanguageData}
-        return list(kinds[next(k for k in error["loc"] if k in kinds)].model_fields)
+        return list((ImageData if "image" in error["loc"] else LanguageData).model_fields)
     return list(sections[place[0]].model_fields)
 
 

@@ -15,14 +15,14 @@ from torch import nn
 from thrifty import optim
 from thrifty.data import Batches, Store
 from thrifty.errors import DivergedError
-from thrifty.models.inputs import to_tensors
+from thrifty.models.inputs import to_device, to_tensors
 from thrifty.models.losses import LOSSES
 from thrifty.spec import Plan, Spent
 from thrifty.spec.events import Checkpointed, Emit, Resumed, StepDone, Stopped
 from thrifty.spec.plan import StopPlan
 from thrifty.spec.units import format_joules, format_seconds, format_usd
 from thrifty.train.checkpoint import Checkpoints, State
-from thrifty.train.precision import MEMORY_FORMATS, compute_precision
+from thrifty.train.precision import compute_precision
 from thrifty.train.validate import validate
 
 BUDGET_CHECK_SECONDS = 0.2
@@ -67,7 +67,7 @@ def train(
         StorageError: a checkpoint could not be written.
     """
     torch.set_num_threads(plan.threads)
-    model.to(plan.device, memory_format=MEMORY_FORMATS[plan.memory_format])
+    to_device(model, plan.device, plan.memory_format)
     model.train()
     optimizer = optim.build(model, plan.optim)
     schedule = optim.Schedule(plan.optim)

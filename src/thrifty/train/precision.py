@@ -1,10 +1,8 @@
-"""How numbers are kept while computing: autocast for bf16, and the memory formats by name."""
+"""How numbers are kept while computing: autocast for bf16."""
 
 from __future__ import annotations
 
 import torch
-
-MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
 def compute_precision(device: str, precision: str) -> torch.autocast:

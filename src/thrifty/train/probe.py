@@ -10,9 +10,9 @@ from thrifty import optim
 from thrifty.data import Batches, Store
 from thrifty.models import build
 from thrifty.models.init import initialise
+from thrifty.models.inputs import to_device
 from thrifty.spec import Plan
 from thrifty.train.loop import take_step
-from thrifty.train.precision import MEMORY_FORMATS
 
 WARM_UP_STEPS = 2
 
@@ -26,7 +26,7 @@ def probe_steps(plan: Plan, store: Store, *, steps: int = 5, seconds: float = 10
     generator_state = torch.get_rng_state()
     model = build(plan.model, plan.device)
     initialise(model, plan.init, plan.seed)
-    model.to(memory_format=MEMORY_FORMATS[plan.memory_format]).train()
+    to_device(model, plan.device, plan.memory_format).train()
     optimizer = optim.build(model, plan.optim)
     batches = Batches(store, split="train", batch=plan.batch.size, micro=plan.batch.micro, seed=plan.seed)
     times: list[float] = []

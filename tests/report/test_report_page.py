@@ -1,0 +1,272 @@
+"""The page: whole, self-contained, escaped; and drawn without fault by a real browser."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conftest import make_dataset, make_entry, make_steps
+from thrifty.errors import StorageError
+from thrifty.ledger import StageEntry
+from thrifty.report import write_page
+from thrifty.report.figures import MOST_POINTS, curves, smooth, stages, thin
+from thrifty.spec import Decision, Spent
+from thrifty.spec.events import Evaluated, StepDone
+
+CHROMIUM = Path("/usr/bin/chromium")
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+DRAWN = "!document.querySelector('.plot:not([data-drawn])')"
+RECTANGLES = "all => all.map(each => each.getBoundingClientRect().toJSON())"
+FOLLOWED = """[...document.querySelectorAll('.plot')].every(
+    each => Math.abs(each.querySelector('svg.main-svg').getBoundingClientRect().width - each.clientWidth) < 2)"""
+HOSTILE = """<script>alert(1)</script><img src=x onerror=alert(2)>"'&amp;</pre></title>{{ 7*7 }}\u2028\udcff"""
+
+
+class Seen(HTMLParser):
+    """The elements and the text of a page, as a browser's parser takes them."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.last = ""
+        self.text: dict[str, str] = {}
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self.last = tag
+
+    def handle_data(self, data: str) -> None:
+        self.text[self.last] = self.text.get(self.last, "") + data
+
+
+def language_run(run: dict[str, Any]) -> dict[str, Any]:
+    plan = run["plan"]
+    stop = plan.stop.model_copy(update={"metric": "bits_per_byte", "higher_is_better": False, "target": -math.inf})
+    figures = {"bits_per_byte": 1.8345, "loss": 3.21}
+    entry = make_entry(name="shakespeare", metrics=figures, reason="all 1,350 steps taken")
+    return run | {
+        "entry": entry,
+        "plan": plan.model_copy(update={"task": "language", "stop": stop}),
+        "dataset": make_dataset(
+            kind="language", labels=(), label_counts={}, shape=(256,), mean=(), std=(), vocabulary=4096,
+            tokens={"train": 301_966, "validation": 16_100, "test": 15_800},
+        ),
+        "evaluations": [
+            Evaluated(e.step, e.epoch, {"bits_per_byte": 4 - 2.2 * e.metrics["accuracy"], "loss": 3.0}, e.best, 1e-3, 1)
+            for e in run["evaluations"]
+        ],
+        "confusion": (), "rejects": [],
+        "prompt": "KING RICHARD:\nWhat says", "completion": " the duke?\n\nBUCKINGHAM:\nMy lord, I come <anon>.\n",
+    }  # fmt: skip
+
+
+def test_the_page_stands_alone(tmp_path: Path, run: dict[str, Any]) -> None:
+    path = write_page(tmp_path / "deep" / "report.html", **run)
+    html = path.read_text(encoding="utf-8")
+    seen = Seen(html)
+    assert [tag for tag, attrs in seen.tags if "src" in attrs] == []
+    links = [attrs["href"] for tag, attrs in seen.tags if tag in {"link", "a"}]
+    assert links == ["data:,"]
+    policy = next(attrs["content"] for tag, attrs in seen.tags if attrs.get("http-equiv") == "Content-Security-Policy")
+    assert policy is not None and policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe-inline'" not in policy.split(";")[1]
+    assert [tag for tag, _ in seen.tags if tag == "script"] == ["script"] * 3
+    assert list(tmp_path.rglob("*")) == [tmp_path / "deep", path]  # no half-written file left
+
+
+def test_the_page_says_what_was_asked_in_order(tmp_path: Path, run: dict[str, Any]) -> None:
+    html = write_page(tmp_path / "report.html", **run).read_text(encoding="utf-8")
+    headings = re.findall(r"<h2 id=\"(\w+)\"", html)
+    assert headings == ["predicted", "curves", "went", "bill", "decisions", "data", "confusion", "hardware", "job"]
+    body = " ".join(html[: html.index('<script type="application/json"')].split())
+    for said in (
+        "98.6 %", "on 180 held-out test images", "reached at step 1,125 of 1,350", "<strong>1m 47s</strong>",
+        "predicted 1m 33s", "550.8 – 673.2 MiB", "no energy counter", "convolutions ran 1.3 times faster",
+        "digits/7/Thumbs.db", "2 of 180 test samples were given a wrong label", "Intel ARK", "schedule: cosine",
+    ):  # fmt: skip
+        assert said in body, said
+
+
+def test_hostile_text_stays_text(tmp_path: Path, run: dict[str, Any]) -> None:
+    labels = (HOSTILE, *run["dataset"].labels[1:])
+    counts = dict.fromkeys(labels, 140)
+    hostile = Decision(field=HOSTILE, value=HOSTILE, reason=HOSTILE, source="job")
+    stages = (*run["entry"].stages, StageEntry(stage=HOSTILE, attempt=1, spent=Spent(wall_s=3)))
+    run |= {
+        "entry": make_entry(name=HOSTILE, reason=HOSTILE, folder=HOSTILE, stages=stages, device=HOSTILE),
+        "dataset": make_dataset(labels=labels, label_counts=counts),
+        "plan": run["plan"].model_copy(update={"why": (hostile,)}),
+        "rejects": [{"path": HOSTILE, "reason": HOSTILE}],
+        "prompt": HOSTILE, "completion": HOSTILE, "job_text": HOSTILE,
+    }  # fmt: skip
+    seen = Seen(write_page(tmp_path / "report.html", **run).read_text(encoding="utf-8"))
+    tags = [tag for tag, _ in seen.tags]
+    assert tags.count("script") == 3 and "img" not in tags
+    assert not any(name.startswith("on") for _, attrs in seen.tags for name in attrs)
+    assert seen.text["pre"] == HOSTILE.replace("\udcff", "?")
+    figures = json.loads(Seen(write_page(tmp_path / "a.html", **run).read_text()).text["script"].split("\n")[0])
+    shown = next(figure for figure in figures if figure["id"] == "stage-time")["data"][0]["y"][-1]
+    assert "<" not in shown and shown.startswith("&lt;script")
+
+
+def test_a_long_run_is_drawn_thinned_and_says_so(tmp_path: Path, run: dict[str, Any]) -> None:
+    steps = make_steps(30_000)
+    steps[12_345] = StepDone(**(vars(steps[12_345]) | {"loss": 99.0}))
+    figures = curves(run["plan"], steps, run["evaluations"])
+    for figure in figures:
+        assert all(len(line["x"]) <= MOST_POINTS for line in figure.data)
+    assert 99.0 in figures[0].data[0]["y"]
+    html = write_page(tmp_path / "report.html", **(run | {"steps": steps})).read_text(encoding="utf-8")
+    assert "30,000 steps are drawn as at most 2,000 points" in html
+
+
+def test_many_rejects_and_labels_are_capped_with_their_count(tmp_path: Path, run: dict[str, Any]) -> None:
+    labels = tuple(f"label {number}" for number in range(120))
+    confusion = tuple(tuple(5 if a == b else int((a, b) == (3, 7)) for b in range(120)) for a in range(120))
+    counts = {label: 1000 - number for number, label in enumerate(labels)}
+    rejects = [{"path": f"{number}.png", "reason": "truncated"} for number in range(1_234)]
+    run |= {"dataset": make_dataset(labels=labels, label_counts=counts), "confusion": confusion, "rejects": rejects}
+    html = write_page(tmp_path / "report.html", **run).read_text(encoding="utf-8")
+    assert "1,234 inputs were not used" in html and "and 1,034 more" in html and html.count(".png</bdi>") == 200
+    assert "96 labels between them are left out" in html
+    assert "Most often confused" in html and 'class="confusion"' not in html
+    assert re.search(r"label 3</bdi></td><td><bdi>label 7</bdi></td><td class=\"n\">1<", html)
+
+
+def test_a_run_with_little_to_say_still_has_a_page(tmp_path: Path, run: dict[str, Any]) -> None:
+    entry = make_entry(status="failed", metrics={}, stages=(), predicted=None, total=Spent(), reason="the disk is full")
+    run |= {"entry": entry, "steps": [], "evaluations": [], "confusion": (), "rejects": [], "job_text": ""}
+    html = write_page(tmp_path / "report.html", **run).read_text(encoding="utf-8")
+    assert "no result" in html and "the disk is full" in html and 'class="plot"' not in html
+
+
+def test_losses_that_are_no_numbers_are_gaps(run: dict[str, Any]) -> None:
+    steps = [StepDone(**(vars(step) | {"loss": math.nan if step.step >= 50 else step.loss})) for step in make_steps(90)]
+    loss = curves(run["plan"], steps, [])[0].data[0]["y"]
+    assert loss[48] is not None and loss[49:] == [None] * 41
+
+
+def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path, run: dict[str, Any]) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="the report"):
+        write_page(tmp_path / "file" / "report.html", **run)
+
+
+@given(st.lists(st.floats(allow_infinity=False), min_size=1, max_size=400), st.integers(4, 60))
+def test_thinning_keeps_ends_order_and_extremes(ys: list[float], most: int) -> None:
+    xs = [float(number) for number in range(len(ys))]
+    kept_x, kept_y = thin(xs, ys, most)
+    assert len(kept_x) == len(kept_y) <= max(most, 4)
+    assert kept_x == sorted(set(kept_x)) and (kept_x[0], kept_x[-1]) == (xs[0], xs[-1])
+    finite = [y for y in ys if math.isfinite(y)]
+    if finite:
+        assert {min(finite), max(finite)} <= set(kept_y)
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=50), st.floats(1, 100))
+def test_smoothing_stays_within_what_it_averages(values: list[float], span: float) -> None:
+    even = smooth(values, span)
+    slack = 1e-6 * max(1.0, *map(abs, values))
+    assert len(even) == len(values) and even[0] == pytest.approx(values[0])
+    assert all(min(values) - slack <= value <= max(values) + slack for value in even)
+
+
+def test_every_attribute_of_the_figures_is_one_of_plotlys(run: dict[str, Any]) -> None:
+    import plotly.graph_objects as go
+
+    for figure in [*curves(run["plan"], run["steps"], run["evaluations"]), *stages(run["entry"])]:
+        go.Figure(data=figure.data, layout=figure.layout)  # raises on a name or value that plotly does not know
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    if not CHROMIUM.exists():
+        pytest.skip("no /usr/bin/chromium on this machine")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+        yield browser
+        browser.close()
+
+
+def until(page: Any, expression: str) -> None:
+    # playwright's own wait evaluates text in the page, which the page's content policy forbids
+    for _ in range(500):
+        if page.evaluate(expression):
+            return
+        page.wait_for_timeout(20)
+    pytest.fail(f"never true: {expression}")
+
+
+def hostile_run(run: dict[str, Any]) -> dict[str, Any]:
+    labels = (HOSTILE, "w" * 300, *run["dataset"].labels[2:])
+    stages = (*run["entry"].stages, StageEntry(stage=HOSTILE, attempt=1, spent=Spent(wall_s=9)))
+    return run | {
+        "dataset": make_dataset(labels=labels, label_counts=dict.fromkeys(labels, 9)),
+        "rejects": [{"path": "w" * 500 + HOSTILE, "reason": HOSTILE}],
+        "entry": make_entry(name=HOSTILE, stages=stages),
+        "job_text": HOSTILE + "w" * 400,
+    }
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [dict, language_run, hostile_run], ids=["classify", "language", "hostile"])
+def test_a_browser_draws_it(
+    tmp_path: Path, run: dict[str, Any], chromium: Any, kind: Callable[[dict[str, Any]], dict[str, Any]]
+) -> None:
+    page_file = write_page(tmp_path / "report.html", **kind(run))
+    page = chromium.new_page()
+    complaints: list[str] = []
+    requests: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("dialog", lambda dialog: complaints.append(dialog.message))
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(page_file.as_uri())
+    for width, scheme in ((1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")):
+        page.emulate_media(color_scheme=scheme)
+        page.set_viewport_size({"width": width, "height": 900})
+        until(page, DRAWN)
+        until(page, FOLLOWED)  # a figure takes the width of its column after a moment
+        page.screenshot(path=tmp_path / f"{width}-{scheme}.png", full_page=True)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        sizes = page.eval_on_selector_all(".plot svg.main-svg:first-child", RECTANGLES)
+        assert len(sizes) == 6
+        assert all(size["width"] > 250 and size["height"] > 150 for size in sizes)
+        assert all(page.eval_on_selector_all(".plot", "all => all.map(each => each.querySelector('.trace path'))"))
+        paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert paper == ("rgb(255, 255, 255)" if scheme == "light" else "rgb(20, 24, 28)")
+    assert all(page.eval_on_selector_all("[role=img]", "all => all.map(each => each.getAttribute('aria-label'))"))
+    assert complaints == []
+    assert requests == [page_file.as_uri()]
+    page.close()
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_it_prints_light_and_within_the_paper(tmp_path: Path, run: dict[str, Any], chromium: Any) -> None:
+    context = chromium.new_context(viewport={"width": 1280, "height": 900}, color_scheme="dark")
+    page = context.new_page()
+    page.goto(write_page(tmp_path / "report.html", **run).as_uri())
+    until(page, DRAWN)
+    page.emulate_media(media="print")
+    page.set_viewport_size({"width": 690, "height": 900})  # what A4 leaves between its margins
+    page.screenshot(path=tmp_path / "print.png", full_page=True)
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert page.evaluate("document.documentElement.scrollWidth") <= 690
+    context.close()

@@ -1,0 +1,252 @@
+"""The batcher: every request gets its own answers, whatever else is asked, cancelled, late or broken."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError, Future
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from thrifty.errors import RequestError
+from thrifty.serve.batcher import FULL, Batcher
+
+SOON = 30.0
+
+
+def later(seconds: float = SOON) -> float:
+    return time.monotonic() + seconds
+
+
+class Doubler:
+    """Doubles numbers; waits at its gate; fails on 13; dies on 666. Remembers every batch."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entered = threading.Semaphore(0)
+        self.batches: list[list[int]] = []
+
+    def __call__(self, rows: list[Any]) -> Sequence[Any]:
+        self.batches.append(list(rows))
+        self.entered.release()
+        assert self.gate.wait(SOON)
+        if 13 in rows:
+            raise ValueError("thirteen")
+        if 666 in rows:
+            raise SystemExit
+        if 7 in rows:
+            return []
+        return [2 * row for row in rows]
+
+
+def batcher(double: Doubler, *, batch_rows: int = 4, queue_rows: int = 16, **more: Any) -> Batcher:
+    made = Batcher(double, name="m", batch_rows=batch_rows, queue_rows=queue_rows, **more)
+    made.start()
+    return made
+
+
+@pytest.fixture
+def double() -> Doubler:
+    return Doubler()
+
+
+@pytest.fixture
+def work(double: Doubler) -> Iterator[Batcher]:
+    made = batcher(double)
+    yield made
+    double.gate.set()
+    made.close(SOON)
+
+
+def block(work: Batcher, double: Doubler, row: int = 0) -> Future[list[Any]]:
+    """Hold the worker inside a batch of one row."""
+    double.gate.clear()
+    held = work.submit([row], deadline=later())
+    assert double.entered.acquire(timeout=SOON)
+    return held
+
+
+def test_idle_answers_at_once_and_alone(work: Batcher, double: Doubler) -> None:
+    assert work.submit([1, 2], deadline=later()).result(SOON) == [2, 4]
+    assert double.batches == [[1, 2]]
+
+
+def test_what_waits_is_taken_together(work: Batcher, double: Doubler) -> None:
+    held = block(work, double)
+    futures = [work.submit([n], deadline=later()) for n in range(1, 7)]
+    assert work.waiting_rows == 6
+    double.gate.set()
+    assert [future.result(SOON) for future in [held, *futures]] == [[2 * n] for n in range(7)]
+    assert double.batches == [[0], [1, 2, 3, 4], [5, 6]]
+
+
+def test_rows_are_counted_and_large_requests_are_cut(work: Batcher, double: Doubler) -> None:
+    held = block(work, double)
+    large, small = work.submit(list(range(1, 7)), deadline=later()), work.submit([8], deadline=later())
+    double.gate.set()
+    assert large.result(SOON) == [2, 4, 6, 8, 10, 12]
+    assert (held.result(SOON), small.result(SOON)) == ([0], [16])
+    assert double.batches == [[0], [1, 2, 3, 4], [5, 6, 8]]
+
+
+def test_a_full_queue_refuses_in_the_words_of_tensorflow_serving_and_recovers(work: Batcher, double: Doubler) -> None:
+    held = block(work, double)
+    accepted = work.submit(list(range(20, 36)), deadline=later())
+    assert work.full
+    with pytest.raises(RequestError, match=FULL) as refused:
+        work.submit([1], deadline=later())
+    assert refused.value.status == 503
+    double.gate.set()
+    assert held.result(SOON) == [0]
+    assert len(accepted.result(SOON)) == 16
+    assert work.submit([1], deadline=later()).result(SOON) == [2]
+
+
+def test_a_client_that_left_is_not_computed(work: Batcher, double: Doubler) -> None:
+    held = block(work, double)
+    gone, kept = work.submit([101, 102], deadline=later()), work.submit([3], deadline=later())
+    assert gone.cancel()
+    assert work.waiting_rows == 1, "its rows leave the queue at once"
+    double.gate.set()
+    assert (held.result(SOON), kept.result(SOON)) == ([0], [6])
+    assert double.batches == [[0], [3]]
+
+
+def test_a_client_that_left_between_batches_is_not_computed_further(work: Batcher, double: Doubler) -> None:
+    double.gate.clear()
+    large = work.submit(list(range(100, 112)), deadline=later())
+    assert double.entered.acquire(timeout=SOON)
+    assert large.cancel()
+    assert work.waiting_rows == 0
+    double.gate.set()
+    assert work.submit([1], deadline=later()).result(SOON) == [2]
+    assert double.batches == [[100, 101, 102, 103], [1]]
+
+
+def test_a_late_request_is_refused_and_not_computed(work: Batcher, double: Doubler) -> None:
+    held = block(work, double)
+    late, kept = work.submit([5], deadline=later(0.01)), work.submit([6], deadline=later())
+    time.sleep(0.03)
+    double.gate.set()
+    with pytest.raises(RequestError, match="Deadline exceeded") as refused:
+        late.result(SOON)
+    assert refused.value.status == 504
+    assert (held.result(SOON), kept.result(SOON)) == ([0], [12])
+    assert [5] not in double.batches
+    assert work.waiting_rows == 0
+
+
+def test_one_bad_request_does_not_spoil_its_neighbours(work: Batcher, double: Doubler) -> None:
+    held = block(work, double)
+    good, bad, other = (work.submit(rows, deadline=later()) for rows in ([1], [13], [2]))
+    double.gate.set()
+    assert [future.result(SOON) for future in (held, good, other)] == [[0], [2], [4]]
+    with pytest.raises(RequestError, match="The model failed: ValueError") as failed:
+        bad.result(SOON)
+    assert failed.value.status == 500
+    assert work.healthy
+    assert work.submit([3], deadline=later()).result(SOON) == [6]
+
+
+def test_a_large_request_that_fails_midway_leaves_the_queue(work: Batcher, double: Doubler) -> None:
+    bad = work.submit([13, *range(20, 30)], deadline=later())
+    with pytest.raises(RequestError):
+        bad.result(SOON)
+    assert work.submit([3], deadline=later()).result(SOON) == [6]
+    assert work.waiting_rows == 0
+
+
+def test_a_model_that_answers_too_few_rows_is_found(work: Batcher) -> None:
+    with pytest.raises(RequestError, match="RuntimeError"):
+        work.submit([7, 1], deadline=later()).result(SOON)
+
+
+def test_a_dead_worker_refuses_all_and_is_not_healthy(work: Batcher, double: Doubler) -> None:
+    held = block(work, double, row=666)
+    waiting = work.submit([1], deadline=later())
+    double.gate.set()
+    for future in (held, waiting):
+        with pytest.raises(RequestError, match="worker of model 'm' is gone") as refused:
+            future.result(SOON)
+        assert refused.value.status == 503
+    assert not work.healthy
+    with pytest.raises(RequestError, match="is gone"):
+        work.submit([1], deadline=later())
+
+
+def test_a_hung_worker_is_not_healthy(double: Doubler) -> None:
+    work = batcher(double, hung_after_seconds=0.02)
+    held = block(work, double)
+    time.sleep(0.04)
+    assert not work.healthy
+    double.gate.set()
+    held.result(SOON)
+    work.close(SOON)
+
+
+def test_closing_answers_what_waits_and_takes_no_more(double: Doubler) -> None:
+    work = batcher(double)
+    held = block(work, double)
+    waiting = [work.submit([n], deadline=later()) for n in range(1, 9)]
+    closing = threading.Thread(target=work.close, args=(SOON,))
+    closing.start()
+    while True:
+        try:
+            waiting.append(work.submit([9], deadline=later()))
+        except RequestError as error:
+            assert (error.status, error.what) == (503, "The server is shutting down")
+            break
+    double.gate.set()
+    closing.join(SOON)
+    assert [future.result(0) for future in waiting[:8]] == [[2 * n] for n in range(1, 9)]
+    assert held.result(0) == [0]
+
+
+def test_closing_gives_up_after_its_time(double: Doubler) -> None:
+    work = batcher(double)
+    block(work, double)
+    waiting = work.submit([1], deadline=later())
+    work.close(0.01)
+    with pytest.raises(RequestError, match="shutting down"):
+        waiting.result(SOON)
+    double.gate.set()
+
+
+def test_batches_are_told(double: Doubler) -> None:
+    told: list[tuple[int, float]] = []
+    work = batcher(double, on_batch=lambda rows, seconds: told.append((rows, seconds)))
+    work.submit([1, 2, 3], deadline=later()).result(SOON)
+    work.close(SOON)
+    assert [rows for rows, _ in told] == [3]
+    assert told[0][1] >= 0
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    requests=st.lists(
+        st.tuples(st.lists(st.integers(0, 20), min_size=1, max_size=9), st.booleans()), min_size=1, max_size=20
+    ),
+    batch_rows=st.integers(1, 8),
+)
+def test_everyone_gets_their_own(requests: list[tuple[list[int], bool]], batch_rows: int) -> None:
+    """Whatever is cancelled or fails (13, 7), each request ends, and ends with its own answers or its own error."""
+    work = batcher(Doubler(), batch_rows=batch_rows, queue_rows=200)
+    futures = [(rows, cancel, work.submit(rows, deadline=later())) for rows, cancel in requests]
+    for _, cancel, future in futures:
+        if cancel:
+            future.cancel()
+    for rows, cancel, future in futures:
+        try:
+            assert future.result(SOON) == [2 * row for row in rows]
+        except CancelledError:
+            assert cancel
+        except RequestError as error:
+            assert error.status == 500
+            assert {13, 7} & set(rows)
+    work.close(SOON)
+    assert work.waiting_rows == 0
