@@ -37,11 +37,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one seed instead of five")
     seeds = range(1 if parser.parse_args().quick else 5)
-    subprocess.run([sys.executable, str(EXAMPLES / "write_data.py"), "digits", "source_code"], check=True)
+    for name in FIGURE:
+        subprocess.run([sys.executable, str(EXAMPLES / "write_data.py"), name], check=True)
 
     samples: dict[str, list[float]] = defaultdict(list)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
         for seed in seeds:
             for job, figure in FIGURE.items():
                 outcome = api.run(seeded(job, seed, folder), runs=folder / f"runs-{seed}")

@@ -56,7 +56,8 @@ def serve_and_ask(run: Path, image: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Run both example jobs and serve the first."""
-    subprocess.run([sys.executable, str(HERE / "write_data.py"), "digits", "source_code"], check=True)
+    for data in ("digits", "source_code"):
+        subprocess.run([sys.executable, str(HERE / "write_data.py"), data], check=True)
     results = {}
     for job in ("digits", "source_code"):
         thrifty("run", HERE / f"{job}.yaml", "--runs", RUNS)

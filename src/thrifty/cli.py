@@ -147,7 +147,7 @@ def tune(
     if as_json:
         _print_json(tuned.model_dump(mode="json"))
         return
-    _console().print(tuning_table(tuned))
+    _console().print(tuning_table(tuned.metric, tuned.search.trials, tuned.search.best))
     print(f"best job  {tuned.best_job}   run it: thrifty run {tuned.best_job}")
 
 

@@ -223,7 +223,7 @@ def test_declared_watts_money_and_share_of_peak(meter: Meter) -> None:
     share = spent.cpu_s / (spent.wall_s * 2)
     assert spent.joules == pytest.approx((10 + 40 * min(share, 1)) * spent.wall_s)
     assert "declared 10 W idle to 50 W busy" in spent.joules_method
-    assert "utilisation of 2 cores" in spent.joules_method
+    assert "by the processor time used of 2 cores" in spent.joules_method
     assert "datasheet of it" in spent.joules_method
     assert spent.usd == pytest.approx(spent.wall_s * 0.001)
     assert spent.usd_method == "3.6 USD an hour: x.large, 2026-11"

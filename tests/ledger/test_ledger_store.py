@@ -19,6 +19,7 @@ from sqlalchemy.dialects import postgresql
 
 from thrifty.errors import JobError, MissingExtraError, StorageError
 from thrifty.ledger import Entry, Ledger, StageEntry, add_spent
+from thrifty.ledger import engine as engine_module
 from thrifty.ledger import store as store_module
 from thrifty.ledger.process import identity, still_runs
 from thrifty.spec import BatchPlan, Cost, Device, Interval, ModelPlan, OptimPlan, Plan, Quantity, Spent, StopPlan
@@ -306,7 +307,7 @@ def test_a_disk_that_refuses_is_said(ledger: Ledger, tmp_path: Path) -> None:
 
 
 def test_a_busy_ledger_is_said(ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(engine_module, "BUSY_SECONDS", 0.05)
     impatient = Ledger(tmp_path / "deep" / "ledger.db")
     holder = sqlite3.connect(tmp_path / "deep" / "ledger.db", isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
@@ -314,6 +315,11 @@ def test_a_busy_ledger_is_said(ledger: Ledger, tmp_path: Path, monkeypatch: pyte
         begin(impatient, tmp_path / "run")
     assert impatient.entries() == []  # a writer keeps no reader out
     holder.close()
+
+
+def test_a_stage_of_a_run_that_was_never_begun_is_the_callers_mistake(ledger: Ledger) -> None:
+    with pytest.raises(sa.exc.IntegrityError):
+        ledger.stage(99, 1, "train", spent(1))
 
 
 @pytest.mark.parametrize(
@@ -336,9 +342,10 @@ def test_a_sqlite_url_is_a_path(tmp_path: Path) -> None:
 
 
 def test_postgresql_without_its_driver_names_the_extra() -> None:
+    # a driver that is never there: `psycopg` may be installed beside the tests
+    url = _NoDriver("postgresql+psycopg", "u", "secret", "host", None, "name", sa.util.EMPTY_DICT)
     with pytest.raises(MissingExtraError, match=r"needs the package 'nodriver'.*thrifty\[postgres\]") as caught:
-        # a driver that is never there: `psycopg` may be installed beside the tests
-        store_module._engine(_NoDriver("postgresql+psycopg", "u", "secret", "host", None, "name", sa.util.EMPTY_DICT))
+        engine_module.open_engine(url)
     assert "secret" not in str(caught.value)
 
 

@@ -20,6 +20,7 @@ from made_bundles import write_image_bundle, write_language_bundle
 
 from thrifty import serve
 from thrifty.export.bundle import Bundle, load_bundle
+from thrifty.serve.server import config_of
 
 
 @pytest.fixture(scope="session")
@@ -47,8 +48,7 @@ def poet(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def running(bundles: Sequence[Bundle], *, limits: serve.Limits | None = None, warm: bool = True) -> Iterator[str]:
     """Serve in a thread and give the base URL; returns once the server has drained."""
     app = serve.app(bundles, limits=limits)
-    config = uvicorn.Config(app, http="httptools", loop="uvloop", ws="none", lifespan="on", log_config=None)
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(config_of(app, app.limits))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         thread = threading.Thread(target=server.run, args=([listener],))

@@ -1,4 +1,4 @@
-"""The server under load, abuse and loss: its own answers to each, bounded work, and never a 500 for a client's mistake."""
+"""The server under load, abuse and loss: own answers, bounded work, never a 500 for a client's mistake."""
 
 from __future__ import annotations
 
@@ -240,7 +240,7 @@ def test_bodies_are_bounded(pets: Bundle) -> None:
         many = client.post(PREDICT, json={"instances": [b64(1)] * 4})
         assert many.json() == {"error": "Task size 4 is larger than maximum input batch size 3"}
         pixels_bomb = client.post(
-            PREDICT, json={"instances": [{"b64": base64.b64encode(png(pixels(1, side=101))[:2000]).decode()}]}
+            PREDICT, json={"instances": [{"b64": base64.b64encode(png(np.zeros((101, 101, 3), np.uint8))).decode()}]}
         )
         assert (pixels_bomb.status_code, "too many pixels" in pixels_bomb.text) == (400, True)
         assert client.post(PREDICT, json={"instances": [b64(1)]}).status_code == 200
@@ -278,6 +278,22 @@ def test_lies_about_the_length_do_no_harm(pets: Bundle) -> None:
         assert b" 400 " in _raw(url, head + b"-5\r\n\r\n{}")
         assert _raw(url, head + b"100\r\n\r\n{", then_close=True) == b"", "a client that leaves while it sends"
         assert httpx.post(f"{url}{PREDICT}", json={"instances": [b64(1)]}).status_code == 200
+
+
+def test_a_head_is_bounded_in_size_and_time(pets: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("thrifty.serve.connection.HEAD_SECONDS", 0.3)
+    line = b"GET /v2/health/live HTTP/1.1\r\n"
+    with running([pets]) as url:
+        assert b" 200 " in _raw(url, line + b"X: " + b"y" * 30_000 + b"\r\n\r\n")
+        assert _raw(url, line + (b"X: " + b"y" * 1000 + b"\r\n") * 500) == b""
+        for nothing_more in (b"", line):
+            start = time.monotonic()
+            assert _raw(url, nothing_more) == b""
+            assert 0.2 < time.monotonic() - start < SOON / 2
+        with httpx.Client(base_url=url) as client:
+            assert client.get("/v2/health/live").status_code == 200
+            time.sleep(0.5)
+            assert client.get("/v2/health/live").status_code == 200, "an idle connection is uvicorn's to close"
 
 
 def test_all_bodies_together_are_bounded(gated: Gated) -> None:

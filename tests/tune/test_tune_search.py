@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from thrifty.errors import BudgetError, DivergedError
+from thrifty.spec.tuning import Settings
 from thrifty.tune import Choice, Search, search
-from thrifty.tune.search import Report, Settings
+from thrifty.tune.search import Report
 
 SPACE = {"rate": Choice(first=1.0, low=0.01, high=100.0), "kind": Choice(first="b", values=("a", "b"))}
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
-from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils.flop_counter import conv_flop_count, flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 aten = torch.ops.aten
 
@@ -32,8 +32,8 @@ _NAMES = {
     "pool": "max_pool2d_with_indices max_pool2d_with_indices_backward avg_pool2d avg_pool2d_backward "
     "_adaptive_avg_pool2d _adaptive_avg_pool2d_backward max_pool3d_with_indices avg_pool3d",
     "copy": "copy_ clone _to_copy contiguous cat stack constant_pad_nd fill_ zero_ zeros zeros_like ones ones_like "
-    "full full_like new_zeros new_ones new_full arange scalar_tensor tril triu roll repeat flip slice_backward "
-    "select_backward masked_fill masked_fill_",
+    "full full_like new_zeros new_ones new_full arange scalar_tensor tril tril_ triu triu_ roll repeat flip "
+    "slice_backward select_backward masked_fill masked_fill_",
 }  # fmt: skip
 KIND_OF = {name: kind for kind, names in _NAMES.items() for name in names.split()}
 ALLOCATIONS = frozenset(["empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "empty_permuted"])
@@ -50,6 +50,13 @@ def _rnn_flops(x: Any, w_ih: Any, w_hh: Any, *_: Any, **__: Any) -> int:
     return 2 * x[0] * x[1] * (math.prod(w_ih) + math.prod(w_hh))
 
 
+def _convolution_backward_flops(grad: Any, x: Any, weight: Any, *rest: Any, **_: Any) -> int:
+    # the forward pass once for each of the gradients of input and weight; torch's own formula counts the weight's times
+    # the number of groups
+    transposed, wanted = rest[4], rest[7]
+    return conv_flop_count(x, weight, grad, transposed=transposed) * sum(wanted[:2])
+
+
 def _shaped(formula: Callable[..., int]) -> Callable[..., int]:
     def flops(*args: Any, out_val: Any = None, **kwargs: Any) -> int:
         shapes, spec = pytree.tree_map(lambda v: v.shape if isinstance(v, Tensor) else v, (args, kwargs)), out_val
@@ -58,12 +65,14 @@ def _shaped(formula: Callable[..., int]) -> Callable[..., int]:
     return flops
 
 
-# Where torch's own registry lacks a formula. Attention: two products forward, five backward (Dao et al. 2022, sec. B).
+# Where torch's own registry lacks a formula, or has a wrong one. Attention: two products forward, five backward (Dao et
+# al. 2022, sec. B).
 _OWN_FORMULAS: dict[Any, Callable[..., int]] = {
     aten._scaled_dot_product_flash_attention_for_cpu: _shaped(lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v)),
     aten._scaled_dot_product_flash_attention_for_cpu_backward: _shaped(
         lambda grad, q, k, v, *_, **__: sdpa_backward_flop_count(grad, q, k, v)
     ),
+    aten.convolution_backward: _shaped(_convolution_backward_flops),
     aten.mkldnn_rnn_layer: _shaped(_rnn_flops),
     aten.mkldnn_rnn_layer_backward: _shaped(lambda *a, **k: 2 * _rnn_flops(*a, **k)),
     aten.mv: _shaped(lambda a, b, **_: 2 * math.prod(a)),
@@ -73,9 +82,12 @@ _OWN_FORMULAS: dict[Any, Callable[..., int]] = {
 }
 
 
+_FORMULAS = {**flop_registry, **_OWN_FORMULAS}
+
+
 def has_formula(func: Any) -> bool:
     """Whether the FLOPs of an operator are known from its shapes."""
-    return func.overloadpacket in flop_registry or func.overloadpacket in _OWN_FORMULAS
+    return func.overloadpacket in _FORMULAS
 
 
 def unpriceable(func: Any) -> str:
@@ -95,7 +107,7 @@ def flops_of(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any)
 
     Formulas are torch's (`torch.utils.flop_counter`) and those above.
     """
-    formula = _OWN_FORMULAS.get(func.overloadpacket) or flop_registry.get(func.overloadpacket)
+    formula = _FORMULAS.get(func.overloadpacket)
     return int(formula(*args, **kwargs, out_val=out)) if formula else 0
 
 

@@ -25,8 +25,8 @@ def joules(seconds: Interval, device: Device, utilisation: float) -> Interval:
         low=seconds.low * watts * (1 - _WATTS_DOUBT),
         value=seconds.value * watts,
         high=seconds.high * watts * (1 + _WATTS_DOUBT),
-        method=f"time x {watts:.0f} W, at {utilisation:.0%} between idle ({device.idle_watts.source}) and busy "
-        f"({device.busy_watts.source}); declared watts are ±{_WATTS_DOUBT:.0%}",
+        method=f"time x {watts:.3g} W: {utilisation:.0%} of the way from {device.idle_watts.value:.3g} W idle to "
+        f"{device.busy_watts.value:.3g} W busy, ±{_WATTS_DOUBT:.0%} because they are declared",
     )
 
 

@@ -194,7 +194,7 @@ def _put_aside(place: Path) -> bool:
     aside = place.with_name(f"{place.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
     try:
         place.rename(aside)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     if aside.is_dir():
         shutil.rmtree(aside, ignore_errors=True)

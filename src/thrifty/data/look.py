@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median_low
 from typing import Any
 
 from thrifty.data.image import IMAGE_SUFFIXES, decode, is_gray
 from thrifty.data.inputs import InputFile, list_files
 from thrifty.data.labels import check_class_folders, in_order, label_of
-from thrifty.data.survey import decide_size
+from thrifty.data.survey import SMALLEST_SIDE
 from thrifty.errors import DataError
 from thrifty.spec import SPLITS, ImageData
 from thrifty.spec.units import format_bytes
@@ -76,11 +77,11 @@ def _images(path: Path, images: list[InputFile]) -> Look:
         )
     low, high = min(shapes, key=_area), max(shapes, key=_area)
     sizes = f"{low[1]}x{low[0]}" if low == high else f"{low[1]}x{low[0]} to {high[1]}x{high[0]}"
-    side, _ = decide_size(shapes)
+    side = median_low(min(shape) for shape in shapes)
     data: dict[str, Any] = {"kind": "image", "path": str(path)}
     why: dict[str, str] = {}
     if side > ECONOMY_SIDE:
-        data["size"] = side = ECONOMY_SIDE
+        data["size"] = ECONOMY_SIDE
         why["data.size"] = f"least compute: twice the side costs four times as much (the images are {sizes})"
     model, why["model"] = _image_model(side, len(images))
     color = "colour" if colored else "gray"
@@ -116,7 +117,7 @@ def _shares(counts: Counter[str]) -> str:
 
 
 def _image_model(side: int, count: int) -> tuple[str, str]:
-    if side < 8:
+    if side < SMALLEST_SIDE:
         return "mlp-small", f"at {side} pixels there is little for convolutions to find"
     if count < 10_000:
         return "resnet8", f"the smallest ResNet; {count:,} images seldom reward a deeper one"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping
 
 from thrifty.spec import Split
@@ -43,7 +44,7 @@ def split_by_bytes(ranks: Mapping[str, bytes], sizes: Mapping[str, int], split: 
     """Deal whole documents so that each split's bytes come near its share.
 
     In the seeded order, a document goes to the first held-out split that it brings nearer to its share; a document
-    too large for that is trained on. A split left empty takes the smallest document of training.
+    too large for that is trained on. A split left empty takes the smallest document that another can spare.
 
     Args:
         ranks: place in the seeded order of each document; at least three.
@@ -63,13 +64,18 @@ def split_by_bytes(ranks: Mapping[str, bytes], sizes: Mapping[str, int], split: 
         dealt[name] = next((part for part in HELD_OUT if filled[part] + size / 2 <= wanted[part]), "train")
         if dealt[name] != "train":
             filled[dealt[name]] += size
-    for part in HELD_OUT:
+    for part in (*HELD_OUT, "train"):
         if part not in dealt.values():
-            training = [name for name in dealt if dealt[name] == "train"]
-            dealt[min(training, key=lambda name: (sizes[name], ranks[name]))] = part
-    if "train" not in dealt.values():
-        dealt[max(dealt, key=lambda name: (sizes[name], ranks[name]))] = "train"
+            dealt[_spare(dealt, ranks, sizes, largest=part == "train")] = part
     return dealt
+
+
+def _spare(dealt: Mapping[str, str], ranks: Mapping[str, bytes], sizes: Mapping[str, int], *, largest: bool) -> str:
+    """Choose a document that its split can do without, of training where that has more than one."""
+    counts = Counter(dealt.values())
+    spare = [name for name in dealt if counts[dealt[name]] > 1]
+    chosen = [name for name in spare if dealt[name] == "train"] or spare
+    return (max if largest else min)(chosen, key=lambda name: (sizes[name], ranks[name]))
 
 
 def _nearest(count: float) -> int:

@@ -182,12 +182,12 @@ def load_bundle(folder: str | Path) -> Bundle:
     Raises:
         BundleError: which file is missing, damaged, or not what it says, and how to mend it.
     """
-    from thrifty.export import weights
+    from thrifty.export.weights import load
 
     folder = Path(folder).absolute()
     recover(folder)
     info = read_info(folder)
-    bundle = Bundle(info, folder, weights.load(info.model, folder / WEIGHTS), _tokenizer_of(info, folder))
+    bundle = Bundle(info, folder, load(info.model, folder / WEIGHTS), _tokenizer_of(info, folder))
     bundle.probe()
     return bundle
 
@@ -224,7 +224,7 @@ def write_bundle(
         BundleError: the weights are not finite, or what was written does not read back.
         StorageError: the disk is full or the place read-only; the old bundle is untouched.
     """
-    from thrifty.export import weights
+    from thrifty.export.weights import save
 
     folder = Path(folder).absolute()
     if not is_name(name):
@@ -236,7 +236,7 @@ def write_bundle(
     if folder.exists() and not (folder.is_dir() and ((folder / INFO).exists() or not any(folder.iterdir()))):
         raise JobError(f"'{folder}' holds something else than a bundle", mend="Choose another folder.")
     with replacing(folder, "a bundle") as fresh:
-        weights.save(model, fresh / WEIGHTS)
+        save(model, fresh / WEIGHTS)
         if tokenizer is not None:
             shutil.copyfile(tokenizer, fresh / TOKENIZER)
         info = BundleInfo(

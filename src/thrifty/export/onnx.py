@@ -162,7 +162,7 @@ def _lengths(bundle: Bundle) -> tuple[int, int, int]:
 def _write(served: nn.Module, example: Tensor, path: Path) -> int:
     language = example.dtype == torch.int64
     name = "tokens" if language else "pixels"
-    dynamic = {0: torch.export.Dim("batch")} | ({1: torch.export.Dim.DYNAMIC} if language else {})
+    dynamic = {0: torch.export.Dim("batch")} | ({1: torch.export.Dim("length")} if language else {})
     try:
         with _quiet(), torch.inference_mode(False), torch.no_grad():
             program = torch.onnx.export(

@@ -180,6 +180,6 @@ class Meter:
             share, used = 1.0, "taken as busy throughout"
         else:
             share = cpu_s / (wall_s * device.cores) if wall_s > 0 else 0.0
-            used = f"at {min(share, 1.0):.0%} utilisation of {device.cores} cores"
-        said = f"declared {watts} {used}; no energy counter can be read here; {device.busy_watts.source}"
+            used = f"by the processor time used of {device.cores} cores"
+        said = f"declared {watts}, {used}: no energy counter can be read here; {device.busy_watts.source}"
         return device.watts(share) * wall_s, said

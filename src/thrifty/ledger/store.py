@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 import sqlalchemy as sa
 from pydantic import ValidationError
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, DBAPIError
-from sqlalchemy.pool import NullPool
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from thrifty.errors import JobError, MissingExtraError, StorageError, ThriftyError
+from thrifty.errors import StorageError
 from thrifty.files import writing
+from thrifty.ledger.engine import ELSEWHERE, open_engine, read_url, storage_error, use_write_ahead_log
 from thrifty.ledger.entry import Entry, StageEntry, add_spent
 from thrifty.ledger.process import identity, still_runs
 from thrifty.spec.cost import Cost, Spent
@@ -27,8 +25,6 @@ from thrifty.spec.plan import Plan
 
 # Raised when a table, `Cost` or `Spent` changes: an older thrifty must not misread what a newer one wrote.
 SCHEMA_VERSION = 1
-BUSY_SECONDS = 30.0
-ELSEWHERE = "Set THRIFTY_LEDGER to a file you can write"
 
 _TABLES = sa.MetaData()
 SCHEMA = sa.Table("thrifty_schema", _TABLES, sa.Column("version", sa.Integer, primary_key=True, autoincrement=False))
@@ -78,10 +74,10 @@ class Ledger:
     """
 
     def __init__(self, url: str | Path) -> None:
-        self._url = _read_url(url)
+        self._url = read_url(url)
         self._is_file = self._url.get_backend_name() == "sqlite"
-        self._name = self._url.database if self._is_file else self._url.render_as_string(hide_password=True)
-        self._engine = _engine(self._url)
+        self._name = str(self._url.database) if self._is_file else self._url.render_as_string(hide_password=True)
+        self._engine = open_engine(self._url)
         with self._explained():
             self._open()
 
@@ -209,17 +205,7 @@ class Ledger:
         path = Path(str(self._url.database))
         with writing(path, "the ledger", mend=f"{ELSEWHERE}."):
             path.parent.mkdir(parents=True, exist_ok=True)
-        deadline = time.monotonic() + BUSY_SECONDS
-        while True:
-            try:
-                with self._engine.connect() as database:
-                    database.exec_driver_sql("PRAGMA journal_mode=WAL")
-                return
-            except DBAPIError as error:
-                # SQLite does not wait for its busy timeout when it changes the journal
-                if _code(error) not in {5, 6} or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.02)
+        use_write_ahead_log(self._engine)
 
     @contextmanager
     def _writing(self) -> Iterator[sa.Connection]:
@@ -240,73 +226,10 @@ class Ledger:
     def _explained(self) -> Iterator[None]:
         try:
             yield
+        except IntegrityError:
+            raise  # a run that was never begun: the caller's mistake, not the disk's
         except DBAPIError as error:
-            raise self._storage_error(error) from error
-
-    def _storage_error(self, error: DBAPIError) -> ThriftyError:
-        said = " ".join(str(error.orig).split())
-        if not self._is_file:
-            return StorageError(f"the ledger '{self._name}' refuses: {said}", mend="Check THRIFTY_LEDGER.")
-        what, mend = _REFUSALS.get(_code(error), (f"refuses ({said})", f"{ELSEWHERE}."))
-        return StorageError(f"ledger '{self._name}' {what}", mend=mend)
-
-
-# primary result codes of SQLite: https://www.sqlite.org/rescode.html
-_READ_ONLY = ("cannot be written: it is read-only for this user", f"{ELSEWHERE}.")
-_DAMAGED = ("is damaged or not a ledger; it is left as it is", f"{ELSEWHERE}, and restore this one from a copy.")
-_BUSY = (
-    f"has been held by another process for {BUSY_SECONDS:.0f} seconds",
-    "Let it end, or set THRIFTY_LEDGER to another file.",
-)
-_REFUSALS = {
-    3: _READ_ONLY, 8: _READ_ONLY, 23: _READ_ONLY,
-    5: _BUSY, 6: _BUSY,
-    10: ("cannot be read or written: the disk refuses", "Free some space, or set THRIFTY_LEDGER to another disk."),
-    11: _DAMAGED, 26: _DAMAGED,
-    13: ("cannot be written: the disk is full", "Free some space, or set THRIFTY_LEDGER to another disk."),
-    14: ("cannot be opened: not a file, or not for this user", f"{ELSEWHERE}."),
-}  # fmt: skip
-
-
-def _code(error: DBAPIError) -> int:
-    # the low byte is the primary code, the rest says more of it
-    return int(getattr(error.orig, "sqlite_errorcode", 0)) & 0xFF
-
-
-def _read_url(url: str | Path) -> sa.URL:
-    if isinstance(url, Path) or "://" not in url:
-        return sa.URL.create("sqlite", database=str(Path(url).expanduser().absolute()))
-    try:
-        read = sa.make_url(url)
-    except ArgumentError:
-        raise JobError("THRIFTY_LEDGER is not a URL", mend="Write a path, or postgresql://user@host/name.") from None
-    if read.get_backend_name() not in {"sqlite", "postgresql"}:
-        raise JobError(f"a ledger cannot be kept in '{read.drivername}'", mend="Known: a path, postgresql://… .")
-    if read.get_backend_name() == "sqlite":
-        if read.database in {None, "", ":memory:"}:
-            raise JobError(f"a ledger needs a file, got '{url}'", mend="Write a path, or sqlite:///path.")
-        return sa.URL.create("sqlite", database=str(Path(str(read.database)).absolute()))
-    return read.set(drivername="postgresql+psycopg") if read.drivername == "postgresql" else read
-
-
-def _engine(url: sa.URL) -> sa.Engine:
-    if url.get_backend_name() != "sqlite":
-        driver = url.get_driver_name()
-        if find_spec(driver) is None:
-            raise MissingExtraError("a ledger in PostgreSQL", package=driver, extra="postgres")
-        return sa.create_engine(url, pool_pre_ping=True)
-    # no pool: an idle ledger holds no file open, and a forked worker inherits no connection.
-    # isolation_level None: transactions begin where this file says so, not where the driver guesses
-    engine = sa.create_engine(url, poolclass=NullPool, connect_args={"timeout": BUSY_SECONDS, "isolation_level": None})
-
-    @sa.event.listens_for(engine, "connect")
-    def _prepare(connection: Any, _record: Any) -> None:
-        connection.execute("PRAGMA foreign_keys=ON")
-        # with the write-ahead log NORMAL is enough against kill -9; FULL also keeps the last line through a
-        # power cut, for one flush to disk a call, and calls are seconds apart
-        connection.execute("PRAGMA synchronous=FULL")
-
-    return engine
+            raise storage_error(error, self._name) from error
 
 
 def _now() -> str:

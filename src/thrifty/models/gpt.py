@@ -20,7 +20,7 @@ from thrifty.models.layers import ATTENTION, fastest_attention
 
 
 class Past:
-    """Keys and values of the tokens that one attention layer has read."""
+    """Keys and values of the tokens that one attention layer has read: all at once at first, then one by one."""
 
     def __init__(self) -> None:
         self.k_BHTD: Tensor | None = None
@@ -52,9 +52,12 @@ class Attention(nn.Module):
     def forward(self, x_BTC: Tensor, past: Past | None = None) -> Tensor:
         qkv_BTKHD = self.c_attn(x_BTC).unflatten(-1, (3, self.heads, -1))
         q_BHTD, k_BHTD, v_BHTD = qkv_BTKHD.permute(2, 0, 3, 1, 4).unbind(0)
+        causal = past is None or past.length == 0
         if past is not None:
+            # after what is past comes one token, which sees all
+            assert causal or x_BTC.shape[1] == 1, f"{x_BTC.shape[1]} tokens after a past of {past.length}"
             k_BHTD, v_BHTD = past.extend(k_BHTD, v_BHTD)
-        seen_BHTD = ATTENTION[fastest_attention(q_BHTD)](q_BHTD, k_BHTD, v_BHTD)
+        seen_BHTD = ATTENTION[fastest_attention(q_BHTD)](q_BHTD, k_BHTD, v_BHTD, causal)
         out_BTC: Tensor = self.c_proj(seen_BHTD.transpose(1, 2).flatten(2))
         return out_BTC
 

@@ -14,26 +14,26 @@ from torch import Tensor
 
 WRITTEN_OUT_LENGTH = 512
 
-AttentionKernel = Callable[[Tensor, Tensor, Tensor], Tensor]
+AttentionKernel = Callable[[Tensor, Tensor, Tensor, bool], Tensor]
 
 
-def written_out(q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor) -> Tensor:
+def written_out(q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, causal: bool) -> Tensor:
     """Attend with two matrix products and a softmax; the scores [B, H, T, S] are kept for the backward pass."""
     scores_BHTS = q_BHTD @ k_BHSD.transpose(-2, -1) * (1 / math.sqrt(q_BHTD.shape[-1]))
-    if q_BHTD.shape[-2] > 1:
+    if causal:
         # the dtype of the scores, lest the sum be a wider one
         future_TS = torch.full(scores_BHTS.shape[-2:], -math.inf, dtype=scores_BHTS.dtype, device=scores_BHTS.device)
         scores_BHTS = scores_BHTS + future_TS.triu_(1)
     return scores_BHTS.softmax(-1) @ v_BHSD
 
 
-def sdpa(q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor) -> Tensor:
+def sdpa(q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, causal: bool) -> Tensor:
     """Attend with torch's fused kernel; scores are computed again in the backward pass."""
-    return F.scaled_dot_product_attention(q_BHTD, k_BHSD, v_BHSD, is_causal=q_BHTD.shape[-2] > 1)
+    return F.scaled_dot_product_attention(q_BHTD, k_BHSD, v_BHSD, is_causal=causal)
 
 
-# Each takes q [B, H, T, D] and k, v [B, H, S, D] and returns [B, H, T, D]. T is S, and a token sees itself and those
-# before it; or T is 1, and the last token sees all.
+# Each takes q [B, H, T, D], k and v [B, H, S, D], and returns [B, H, T, D]. When causal, T is S, and a token sees
+# itself and those before it; otherwise every token sees all S.
 ATTENTION: dict[str, AttentionKernel] = {"written_out": written_out, "sdpa": sdpa}
 
 

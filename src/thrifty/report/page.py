@@ -15,10 +15,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+import thrifty.report.rows as rows
 from thrifty import __version__
 from thrifty.files import write_atomic
 from thrifty.ledger import Comparison, Entry
-from thrifty.report import rows
 from thrifty.report.figures import MOST_POINTS, curves, stages
 from thrifty.spec import Dataset, Device, Plan
 from thrifty.spec.events import Evaluated, StepDone
@@ -87,6 +87,7 @@ def write_page(
         cleaning_notes=dataset.cleaning.notes,
         labels=_labels(dataset),
         rejects=rejects[:MOST_REJECTS],
+        rejected="1 input was not used" if len(rejects) == 1 else f"{len(rejects):,} inputs were not used",
         rejects_left=max(0, len(rejects) - MOST_REJECTS),
         confusion=_confusion(dataset.labels, confusion),
         prompt=prompt,

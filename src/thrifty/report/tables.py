@@ -10,10 +10,11 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+import thrifty.report.rows as rows
 from thrifty import hardware
 from thrifty.ledger import Entry
-from thrifty.report import rows
 from thrifty.spec import Budget, Dataset, Device, Plan
+from thrifty.spec.tuning import Trial
 from thrifty.spec.units import format_seconds, format_usd
 
 WIDE = 96
@@ -149,6 +150,34 @@ def hardware_table(device: Device, compared: Iterable[hardware.Comparison] | Non
         Text(" · ".join([*caches, f"measured {device.measured_on}"]), style="dim"),
         Columns(["", ">measured", ">datasheet", ">share", "~source"], rows.hardware_rows(device, compared)),
     )
+
+
+def tuning_table(metric: str, trials: Sequence[Trial], best: int) -> RenderableType:
+    """List the trials of a search, the best one marked.
+
+    Args:
+        metric: validation figure they are judged by.
+        trials: in the order they were made.
+        best: number of the best.
+    """
+    names = list(dict.fromkeys(name for trial in trials for name in trial.settings))
+    lines = [
+        [
+            "▸" if trial.number == best else "",
+            str(trial.number + 1),
+            *(_setting(trial.settings.get(name, "")) for name in names),
+            trial.status,
+            rows.metric_text(metric, trial.value),
+            format_seconds(trial.seconds),
+        ]
+        for trial in trials
+    ]
+    headers = ["", ">trial", *(f">{name}" for name in names), "", f">{rows.metric_name(metric)}", ">time"]
+    return Columns(headers, lines)
+
+
+def _setting(value: float | int | str) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def cleaning_table(dataset: Dataset) -> RenderableType:

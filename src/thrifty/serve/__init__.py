@@ -48,6 +48,6 @@ def run(
     Raises:
         JobError: the address cannot be had, or the bundles cannot be served together.
     """
-    from thrifty.serve import server
+    from thrifty.serve.server import serve
 
-    server.serve(bundles, host=host, port=port, limits=limits or Limits(), ready=ready)
+    serve(bundles, host=host, port=port, limits=limits or Limits(), ready=ready)

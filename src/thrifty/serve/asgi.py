@@ -10,8 +10,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+import thrifty.serve.oip as oip
+import thrifty.serve.tfserving as tfserving
 from thrifty.errors import RequestError, ThriftyError
-from thrifty.serve import oip, tfserving
 from thrifty.serve.batcher import FULL
 from thrifty.serve.http import (
     CLIENT_LEFT,

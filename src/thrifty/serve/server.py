@@ -15,6 +15,7 @@ import uvicorn
 
 from thrifty.errors import JobError
 from thrifty.serve.asgi import App
+from thrifty.serve.connection import Connection
 from thrifty.serve.limits import Limits
 
 if TYPE_CHECKING:
@@ -47,9 +48,15 @@ def serve(
     listener = _bind(host, port)
     if not _is_loopback(host):
         logger.warning("serving on %s: whoever reaches this machine can ask; there is no password", host)
-    config = uvicorn.Config(
+    with listener, _quiet_signals():
+        _Server(config_of(app, limits), lambda: ready(host, listener.getsockname()[1])).run(sockets=[listener])
+
+
+def config_of(app: App, limits: Limits) -> uvicorn.Config:
+    """Settings of uvicorn for an app: nothing on stdout, no log set up, connections and the stop bounded."""
+    return uvicorn.Config(
         app,
-        http="httptools",
+        http=Connection,
         loop="uvloop",
         ws="none",
         lifespan="on",
@@ -61,11 +68,11 @@ def serve(
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=max(1, round(limits.drain_seconds)),
     )
-    with listener, _quiet_signals():
-        _Server(config, lambda: ready(host, listener.getsockname()[1])).run(sockets=[listener])
 
 
 def _bind(host: str, port: int) -> socket.socket:
+    if not 0 <= port <= 65_535:  # the resolver would quietly take it modulo 65,536
+        raise JobError(f"port {port} does not exist", mend="A port is 0 to 65535; 0 takes a free one.")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
@@ -75,7 +82,7 @@ def _bind(host: str, port: int) -> socket.socket:
         except OSError:
             listener.close()
             raise
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise JobError(
             f"cannot serve on {host} port {port}: {error}", mend="Choose another; port 0 takes a free one."
         ) from None

@@ -84,14 +84,15 @@ Money = Annotated[float, *_field(parse_usd, "USD")]
 def format_bytes(count: float) -> str:
     """Print bytes with a binary unit.
 
-    >>> format_bytes(1536 * 2**20)
-    '1.5 GiB'
+    >>> format_bytes(1536 * 2**20), format_bytes(304 * 2**10)
+    ('1.5 GiB', '304 KiB')
     """
     if not math.isfinite(count):
         return "no limit"
     for unit in ("TiB", "GiB", "MiB", "KiB"):
         if abs(count) >= BYTES[unit]:
-            return f"{count / BYTES[unit]:.1f} {unit}"
+            amount = count / BYTES[unit]
+            return f"{amount:.0f} {unit}" if abs(amount) >= 99.95 else f"{amount:.1f} {unit}"
     return f"{count:.0f} B"
 
 
@@ -133,14 +134,14 @@ def format_joules(joules: float) -> str:
 def format_usd(usd: float) -> str:
     """Print money with as many digits as a small bill needs.
 
-    >>> format_usd(0.00612), format_usd(12.5), format_usd(0.000004)
-    ('$0.0061', '$12.50', '$0.000004')
+    >>> format_usd(0.00612), format_usd(12.5), format_usd(0.0000271)
+    ('$0.0061', '$12.50', '$0.00003')
     """
     if not math.isfinite(usd):
         return "no limit"
     if usd == 0 or abs(usd) >= 1:
         return f"${usd:,.2f}"
-    digits = 1 - math.floor(math.log10(abs(usd)))
+    digits = (1 if abs(usd) >= 1e-3 else 0) - math.floor(math.log10(abs(usd)))
     return f"${usd:.{min(digits, 6)}f}"
 
 

@@ -1,20 +1,20 @@
-"""The search: Optuna proposes settings, a function tries them, a budget ends it; what a trial means it does not know."""
+"""The search: Optuna proposes, a function tries, a budget ends it; what a trial means is not known here."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import optuna
 
 from thrifty.errors import BudgetError, DivergedError
 from thrifty.files import writing
 from thrifty.spec.plain import Plain
+from thrifty.spec.tuning import Settings, Trial
 from thrifty.spec.units import format_seconds
 
 STARTUP_TRIALS = 4
-Settings = dict[str, float | int | str]
 
 
 class TrialPruned(Exception):  # noqa: N818 - a signal, not an error
@@ -35,20 +35,10 @@ class Choice(Plain):
     values: tuple[float | int | str, ...] = ()
 
 
-class TrialDone(Plain):
-    """One trial: its settings, what it reached, what it took."""
-
-    number: int
-    settings: Settings
-    status: Literal["done", "pruned", "failed"]
-    value: float
-    seconds: float
-
-
 class Search(Plain):
     """How a search went; ``best`` is the number of the best trial."""
 
-    trials: tuple[TrialDone, ...]
+    trials: tuple[Trial, ...]
     best: int
     reason: str
 
@@ -134,14 +124,14 @@ def _reason_to_stop(study: optuna.Study, trials: int, left_s: float) -> str:
     return ""
 
 
-def _done(trial: optuna.trial.FrozenTrial) -> TrialDone:
+def _done(trial: optuna.trial.FrozenTrial) -> Trial:
     status = {optuna.trial.TrialState.COMPLETE: "done", optuna.trial.TrialState.PRUNED: "pruned"}.get(
         trial.state, "failed"
     )
     reached = (
         trial.value if trial.value is not None else trial.intermediate_values.get(trial.last_step or 0, float("nan"))
     )
-    return TrialDone.model_validate(
+    return Trial.model_validate(
         {
             "number": trial.number,
             "settings": trial.params,

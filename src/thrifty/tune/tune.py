@@ -19,8 +19,9 @@ from thrifty.spec import Budget, Device, Job, Plan, Spent
 from thrifty.spec.events import Emit, Evaluated, Event, Progress, StageDone, StageStarted, StepDone
 from thrifty.spec.folders import cache_folder
 from thrifty.spec.plain import Plain
+from thrifty.spec.tuning import Settings
 from thrifty.train import probe_steps, train
-from thrifty.tune.search import Choice, Report, Search, Settings, search
+from thrifty.tune.search import Choice, Report, Search, search
 
 SCHEDULES_TRIED = ("cosine", "linear", "step", "exponential", "fixed")
 RATE_SPAN = 10.0

@@ -1,0 +1,84 @@
+"""The first look: what is recognised, the job that follows, and what is said of the rest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from data_folders import encoded, image, novel, write_images, write_texts
+
+from thrifty.data import look
+from thrifty.errors import DataError
+from thrifty.models.table import MODELS
+from thrifty.spec import parse_job
+
+
+def check_job(path: Path, job: dict[str, object], why: dict[str, str]) -> None:
+    assert parse_job(yaml.safe_load(yaml.safe_dump(job))).data.path == path
+    assert job["model"] in MODELS
+    assert "model" in why
+
+
+def test_class_folders_of_images(tmp_path: Path) -> None:
+    found = look(write_images(tmp_path / "my digits", {str(n): 3 + n % 2 for n in range(12)}, height=8, width=8))
+    assert found.kind == "image"
+    assert found.says == "my digits/: 42 images, 12 labels (0, 1, 2, … 11; 3 to 4 each), 8x8 gray"
+    assert found.job == {
+        "name": "my-digits",
+        "data": {"kind": "image", "path": str(tmp_path / "my digits")},
+        "model": "resnet8",
+    }
+    check_job(tmp_path / "my digits", found.job, found.why)
+
+
+def test_large_images_start_small(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "pets", {"cat": 1, "dog": 3}, height=100, width=120, channels=3)
+    (folder / "cat" / "0000.png").write_bytes(encoded(image(1, 200, 90, 3)))
+    found = look(folder)
+    assert found.says == "pets/: 4 images, 2 labels (cat 25 %, dog 75 %), 120x100 to 90x200 colour"
+    assert found.job["data"]["size"] == 64
+    assert "four times as much" in found.why["data.size"]
+    check_job(folder, found.job, found.why)
+
+
+def test_tiny_images_take_a_plain_network(tmp_path: Path) -> None:
+    found = look(write_images(tmp_path / "tiny", {"a": 3, "b": 3}, height=5, width=5))
+    assert found.job["model"] == "mlp-small"
+    assert "at 5 pixels" in found.why["model"]
+
+
+def test_text_files_by_the_commonest_kind(tmp_path: Path) -> None:
+    folder = write_texts(tmp_path / "src", {f"lib/{i}.py": novel(i) for i in range(5)} | {"README.md": "read"})
+    found = look(folder)
+    assert found.kind == "language"
+    size = sum(path.stat().st_size for path in folder.rglob("*.py")) / 1024
+    assert found.says == f"src/: 5 files *.py, {size:.1f} KiB of text; beside them 1 other text files"
+    assert found.job["data"] == {"kind": "language", "path": str(folder), "files": "**/*.py"}
+    assert found.job["model"] == "gpt-nano"
+    check_job(folder, found.job, found.why)
+
+
+def test_what_is_not_recognised_is_named(tmp_path: Path) -> None:
+    folder = write_texts(tmp_path / "odd", {"a.bin": b"\0", "b.bin": b"\0", "c.txt": "one", "d": "x"})
+    with pytest.raises(DataError) as caught:
+        look(folder)
+    says = str(caught.value)
+    assert (
+        "holds no data that is recognised: 2 .bin, 1 .txt, 1 without extension, and 3 text files are the least" in says
+    )
+    assert "cat/1.png" in says
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="recognised: nothing"):
+        look(tmp_path / "empty")
+    with pytest.raises(DataError, match=r"there is no data folder '.*od'\. Did you mean '.*odd'\?"):
+        look(tmp_path / "od")
+
+
+def test_images_without_class_folders_and_unreadable_ones(tmp_path: Path) -> None:
+    flat = write_texts(tmp_path / "flat", {f"{i}.png": encoded(image(i)) for i in range(3)})
+    with pytest.raises(DataError, match="3 images lie directly in it"):
+        look(flat)
+    broken = write_texts(tmp_path / "broken", {f"{label}/1.png": b"none" for label in "ab"})
+    with pytest.raises(DataError, match=r"none of 2 images looked at in '.*broken' can be read"):
+        look(broken)

@@ -1,0 +1,64 @@
+"""Losses are sums over what counts, in float32; batches become the tensors that models take."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from thrifty.models.inputs import to_tensors
+from thrifty.models.losses import LOSSES
+
+
+class Says(nn.Module):
+    """Answers with the logits it was made with."""
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.logits
+
+
+def test_classify_sums_over_samples() -> None:
+    logits = torch.tensor([[0.0, 0.0], [0.0, math.log(3)]])
+    loss_sum, weight = LOSSES["classify"](Says(logits), {"x": logits, "y": torch.tensor([0, 1])})
+    assert loss_sum.item() == pytest.approx(math.log(2) + math.log(4 / 3))
+    assert int(weight) == 2
+
+
+def test_language_leaves_out_what_is_ignored() -> None:
+    logits = torch.zeros(2, 3, 5)
+    y_BT = torch.tensor([[0, 1, -100], [-100, -100, 4]])
+    loss_sum, weight = LOSSES["language"](Says(logits), {"x": logits, "y": y_BT})
+    assert int(weight) == 3
+    assert loss_sum.item() == pytest.approx(3 * math.log(5))
+
+
+@pytest.mark.parametrize("task", LOSSES)
+def test_bf16_logits_are_summed_in_float32(task: str) -> None:
+    logits = torch.zeros(3000, 2, dtype=torch.bfloat16)
+    loss_sum, _ = LOSSES[task](Says(logits), {"x": logits, "y": torch.zeros(3000, dtype=torch.int64)})
+    assert loss_sum.dtype == torch.float32
+    # bfloat16 would stop adding 0.69 at 256
+    assert loss_sum.item() == pytest.approx(3000 * math.log(2), rel=1e-5)
+
+
+def test_batches_become_tensors(tmp_path: pytest.TempPathFactory) -> None:
+    batch = {"x": np.ones((2, 3, 4, 4), np.float64), "y": np.array([1, 65_000], np.uint16)}
+    tensors = to_tensors(batch, "cpu", "channels_last")
+    assert tensors["x"].dtype == torch.float32 and tensors["x"].is_contiguous(memory_format=torch.channels_last)
+    assert tensors["y"].dtype == torch.int64 and tensors["y"].tolist() == [1, 65_000]
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int64, np.uint8])
+def test_a_memory_map_is_not_written_to(kind: type, tmp_path: object) -> None:
+    path = f"{tmp_path}/x.npy"
+    np.save(path, np.ones((2, 4), kind))
+    tensor = to_tensors({"x": np.load(path, mmap_mode="r")})["x"]
+    tensor.zero_()
+    assert np.load(path).all()

@@ -1,0 +1,122 @@
+"""Names become plans and plans become modules of the published sizes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from thrifty.errors import JobError
+from thrifty.models import MODELS, build, resolve
+from thrifty.spec import Cleaning, Dataset, ModelPlan
+
+CLEANING = Cleaning(seen=0, kept=0, rejected={}, duplicates=0, across_splits=0)
+
+
+def images(channels: int = 3, side: int = 32, classes: int = 10) -> Dataset:
+    return Dataset(
+        kind="image",
+        key="k",
+        counts={"train": 8},
+        labels=tuple(f"label {n}" for n in range(classes)),
+        label_counts={},
+        shape=(channels, side, side),
+        mean=(0.5,) * channels,
+        std=(0.25,) * channels,
+        crop="none",
+        vocabulary=0,
+        tokens={},
+        text_bytes={},
+        source_bytes=0,
+        stored_bytes=0,
+        cleaning=CLEANING,
+    )
+
+
+def text(vocabulary: int = 64, length: int = 16) -> Dataset:
+    changes = {"kind": "language", "labels": (), "shape": (length,), "mean": (), "std": (), "vocabulary": vocabulary}
+    return images().model_copy(update=changes)
+
+
+def data_for(name: str) -> Dataset:
+    return text() if MODELS[name].family == "gpt" else images()
+
+
+# He et al. 2015, table 6, gives the CIFAR sizes as 0.27, 0.46, 0.66, 0.85 and 1.7 M; ImageNet's are torchvision's at
+# 1000 classes; GPT-2's are those of its released weights.
+PUBLISHED = {
+    "resnet20": (images(), 269_722),
+    "resnet32": (images(), 464_154),
+    "resnet44": (images(), 658_586),
+    "resnet56": (images(), 853_018),
+    "resnet110": (images(), 1_727_962),
+    "resnet18": (images(classes=1000), 11_689_512),
+    "resnet34": (images(classes=1000), 21_797_672),
+    "resnet50": (images(classes=1000), 25_557_032),
+    "resnet101": (images(classes=1000), 44_549_160),
+    "resnet152": (images(classes=1000), 60_192_808),
+    "gpt2": (text(50_257, 1024), 124_439_808),
+    "gpt2-medium": (text(50_257, 1024), 354_823_168),
+    "gpt2-large": (text(50_257, 1024), 774_030_080),
+    "gpt2-xl": (text(50_257, 1024), 1_557_611_200),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_sizes(name: str) -> None:
+    dataset, parameters = PUBLISHED[name]
+    model = build(resolve(name, dataset), device="meta")
+    assert sum(p.numel() for p in model.parameters()) == parameters
+    assert all(p.is_meta for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_plan_survives_its_file(name: str) -> None:
+    plan = resolve(name, data_for(name))
+    assert ModelPlan.model_validate_json(plan.model_dump_json()) == plan
+    assert None not in plan.arguments.values()
+    build(plan, device="meta")
+
+
+def test_the_data_gives_what_the_name_leaves_open() -> None:
+    assert resolve("resnet8", images(1, 16, 7)).arguments["channels"] == 1
+    assert resolve("resnet8", images(1, 16, 7)).arguments["classes"] == 7
+    assert resolve("mlp-small", images(3, 8, 7)).arguments["inputs"] == 192
+    arguments = resolve("gpt-nano", text(300, 24)).arguments
+    assert (arguments["vocabulary"], arguments["length"]) == (300, 24)
+
+
+def test_a_misspelt_name_gets_the_nearest() -> None:
+    with pytest.raises(JobError, match=r"unknown model 'resnt18'\. Did you mean 'resnet18'\? See: thrifty models\."):
+        resolve("resnt18", images())
+
+
+@pytest.mark.parametrize(("name", "dataset"), [("gpt-nano", images()), ("resnet8", text()), ("mlp-small", text())])
+def test_a_family_that_does_not_fit_the_data(name: str, dataset: Dataset) -> None:
+    with pytest.raises(JobError, match=f"model '{name}' learns from data of kind") as caught:
+        resolve(name, dataset)
+    offered = caught.value.mend.removeprefix("For it there are: ").rstrip(".").split(", ")
+    assert offered and all(resolve(other, dataset).name == other for other in offered)
+
+
+def test_a_plan_of_no_family_or_wrong_arguments() -> None:
+    with pytest.raises(JobError, match=r"unknown model family 'resnets'\. Did you mean 'resnet'"):
+        build(ModelPlan(name="x", family="resnets", arguments={}))
+    with pytest.raises(JobError, match=r"model 'x' cannot be built from .*depth"):
+        build(ModelPlan(name="x", family="mlp", arguments={"depth": 3}))
+
+
+def test_building_leaves_the_random_state_and_repeats() -> None:
+    plan = resolve("resnet8", images())
+    state = torch.get_rng_state()
+    first, second = build(plan), build(plan)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(first.get_parameter("conv1.weight"), second.get_parameter("conv1.weight"))
+
+
+@pytest.mark.slow
+def test_the_table_loads_no_torch() -> None:
+    code = "import sys, thrifty.models, thrifty.optim; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
