@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+# a conftest is found by its name, not collected for doctests: several of one name cannot be
+collect_ignore_glob = ["conftest.py", "*/conftest.py"]
+
 IMAGES = 360
 SOURCES = ("json", "email", "html", "http", "urllib", "xml")
 

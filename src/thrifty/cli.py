@@ -104,6 +104,7 @@ def plan(job: Annotated[Path, typer.Argument(help="a job file")], as_json: Json 
 def run(job: Annotated[Path, typer.Argument(help="a job file")], runs: Runs = RUNS, as_json: Json = False) -> None:
     """Prepare, build, initialise, train, validate, bundle; with the bill."""
     from thrifty import api
+    from thrifty.pipeline import held_out_line
     from thrifty.report.tables import bill
 
     with _live(as_json) as show:
@@ -122,10 +123,9 @@ def run(job: Annotated[Path, typer.Argument(help="a job file")], runs: Runs = RU
     if not outcome.fresh:
         print(f"{outcome.folder} is done already: same job, same data, same code; prepared nothing, trained nothing")
     _console().print(bill(outcome.entry))
-    shown = ", ".join(f"{name} {value:.4g}" for name, value in result.test.items())
-    print(f"held-out test split: {shown}")
+    print(f"\nresult  {held_out_line(result.test)}")
     if result.completion:
-        print(f"completion of {result.prompt!r}:\n{result.completion}")
+        print(f"prompt, and after ▸ what the model wrote:\n{result.prompt}▸{result.completion}")
     print(f"page    {outcome.folder / 'report.html'}")
     print(f"bundle  {outcome.folder / 'bundle'}   serve it: thrifty serve {outcome.folder}")
 

@@ -161,7 +161,7 @@ class _Run:
             from thrifty.train import evaluate_split
 
             tested = evaluate_split(plan, model, store, "test")
-            stage.says = ", ".join(f"{name} {value:.4g}" for name, value in tested.metrics.items())
+            stage.says = held_out_line(tested.metrics)
         with self._stage("bundle") as stage:
             prompt, completion = self._bundle(plan, model, store, tested.metrics)
             size = sum(path.stat().st_size for path in self.folder.bundle.iterdir())
@@ -301,6 +301,20 @@ def write_report(folder: RunFolder, entry: Entry) -> Path:
         rejects=folder.rejected(),
         job_text=(folder.folder / "job.yaml").read_text(encoding="utf-8"),
     )
+
+
+def held_out_line(metrics: dict[str, float]) -> str:
+    """Say in one line how a model did on the held-out test split, with its 95 % interval where there is one.
+
+    >>> held_out_line({"accuracy": 0.98, "accuracy_low": 0.95, "accuracy_high": 0.99, "loss": 0.1, "samples": 180})
+    'accuracy 0.9800 (0.9500 to 0.9900), loss 0.1000 on 180 held-out samples'
+    """
+    if "accuracy" in metrics:
+        low, high = metrics["accuracy_low"], metrics["accuracy_high"]
+        figures = f"accuracy {metrics['accuracy']:.4f} ({low:.4f} to {high:.4f}), loss {metrics['loss']:.4f}"
+        return f"{figures} on {metrics['samples']:,.0f} held-out samples"
+    figures = f"{metrics['bits_per_byte']:.4f} bits per byte, perplexity {metrics['perplexity']:.1f}"
+    return f"{figures} on {metrics['tokens']:,.0f} held-out tokens"
 
 
 @dataclass

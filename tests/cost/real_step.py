@@ -1,17 +1,20 @@
 """Real training steps to hold predictions against; as a script, in a fresh process, it prints what they took.
 
-python real_step.py CASE PRECISION LAYOUT STEPS SECONDS
+python real_step.py CASE PRECISION LAYOUT STEPS THREADS
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from thrifty.cost import Trace
     from thrifty.spec import ModelPlan
 
 Shapes = dict[str, tuple[tuple[int, ...], str]]
@@ -24,7 +27,6 @@ CASES: dict[str, tuple[str, int, tuple[int, ...]]] = {
     "gpt-nano": ("gpt-nano", 4, (64,)),
     "mlp": ("mlp-large", 256, (1, 28, 28)),
 }
-STATES_PER_PARAMETER = 1
 
 
 def status_bytes(field: str) -> int:
@@ -52,6 +54,22 @@ def batch_shapes(case: str) -> Shapes:
     return {"x": ((samples, *shape), "float32"), "y": ((samples,), "int64")}
 
 
+def trace_case(case: str, precision: Any = "fp32", layout: Any = "contiguous") -> Trace:
+    """Trace a step of a case."""
+    from thrifty.cost import trace_step
+    from thrifty.models import build
+    from thrifty.models.losses import cross_entropy
+
+    return trace_step(
+        lambda: build(model_plan(case)),
+        cross_entropy,
+        batch_shapes(case),
+        precision=precision,
+        states_per_parameter=1,
+        memory_format=layout,
+    )
+
+
 def real_batch(shapes: Shapes, layout: str) -> dict[str, Any]:
     """Make real tensors of those shapes: noise, and whole numbers below ten."""
     import torch
@@ -66,11 +84,8 @@ def real_batch(shapes: Shapes, layout: str) -> dict[str, Any]:
     return batch
 
 
-def take_steps(case: str, precision: str, layout: str, steps: int, seconds: float) -> list[tuple[float, float]]:
-    """Take optimizer steps as the training loop does, three at least.
-
-    Of each its seconds, and the share of the cores that it got; threads that wait for each other do so spinning.
-    """
+def take_steps(case: str, precision: str, layout: str, steps: int) -> list[float]:
+    """Take optimizer steps as the training loop does; processor seconds of each, all threads together."""
     import torch
 
     from thrifty.models import build
@@ -80,22 +95,53 @@ def take_steps(case: str, precision: str, layout: str, steps: int, seconds: floa
     model = build(model_plan(case)).to(memory_format=MEMORY_FORMATS[layout]).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, fused=True)
     batch = real_batch(batch_shapes(case), layout)
-    times = []
-    started = time.perf_counter()
-    while len(times) < 3 or (len(times) < steps and time.perf_counter() - started < seconds):
-        began, cpu = time.perf_counter(), time.process_time()
+
+    def step() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
             loss_sum, weight = cross_entropy(model, batch)
         (loss_sum / weight).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        wall = time.perf_counter() - began
-        times.append((wall, (time.process_time() - cpu) / wall / torch.get_num_threads()))
-    return times
+
+    return [processor_seconds(step) for _ in range(steps)]
+
+
+def processor_seconds(work: Callable[[], object]) -> float:
+    """Processor time of one call: what others take of the machine meanwhile does not count."""
+    began = time.process_time()
+    work()
+    return time.process_time() - began
+
+
+def rates() -> dict[str, float]:
+    """Measure this thread as `thrifty.hardware` measures the machine: products in FLOP/s, a copy in bytes/s.
+
+    The best of a few, since others may disturb the caches meanwhile.
+    """
+    import torch
+
+    found = {}
+    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        x, weight = torch.rand(1024, 1024).to(dtype), torch.rand(1024, 1024).to(dtype)
+        multiply = functools.partial(torch.nn.functional.linear, x, weight)
+        found[name] = 2 * 1024**3 / min(processor_seconds(multiply) for _ in range(9))
+    source, target = torch.ones(1 << 28, dtype=torch.uint8), torch.ones(1 << 28, dtype=torch.uint8)
+    copy = functools.partial(target.copy_, source)
+    found["memory"] = 2 * (1 << 28) / min(processor_seconds(copy) for _ in range(5))
+    return found
+
+
+def main(case: str, precision: str, layout: str, steps: str, threads: str) -> None:
+    """Print what some steps took; with one thread also the rates of that thread."""
+    bare = status_bytes("VmRSS")
+    import torch
+
+    torch.set_num_threads(int(threads))
+    seconds = take_steps(case, precision, layout, int(steps))
+    taken = {"peak_bytes": status_bytes("VmHWM") - bare, "seconds": seconds}
+    print(json.dumps(taken | ({"rates": rates()} if threads == "1" else {})))
 
 
 if __name__ == "__main__":
-    bare = status_bytes("VmRSS")
-    taken = take_steps(*sys.argv[1:4], int(sys.argv[4]), float(sys.argv[5]))
-    print(json.dumps({"peak_bytes": status_bytes("VmHWM") - bare, "steps": taken}))
+    main(*sys.argv[1:])

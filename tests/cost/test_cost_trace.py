@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from thrifty.cost import Trace, trace_step
 from thrifty.cost.ops import tensors_in, touched_bytes, traffic
 from thrifty.errors import JobError
-from thrifty.models import build
+from thrifty.models import MODELS, build
+from thrifty.models.inputs import MEMORY_FORMATS
 from thrifty.models.losses import cross_entropy
 from thrifty.spec import ModelPlan
 
@@ -37,17 +38,6 @@ def trace(
 ) -> Trace:
     batch = {"x": (shape, dtype)}
     return trace_step(make, summed, batch, precision=precision, states_per_parameter=1, **more)
-
-
-def trace_case(case: str, precision: Any = "fp32", layout: Any = "contiguous") -> Trace:
-    return trace_step(
-        lambda: build(real_step.model_plan(case)),
-        cross_entropy,
-        real_step.batch_shapes(case),
-        precision=precision,
-        states_per_parameter=1,
-        memory_format=layout,
-    )
 
 
 @settings(max_examples=8, deadline=None)
@@ -92,7 +82,7 @@ def test_fused_attention_is_two_products_forward_and_five_backward() -> None:
 
 
 def test_gpt_is_six_flops_a_parameter_and_token() -> None:
-    found = trace_case("gpt")
+    found = real_step.trace_case("gpt")
     plan = real_step.model_plan("gpt")
     tokens, length, width, layers = 8 * 256, 256, plan.arguments["width"], plan.arguments["layers"]
     # parameters in matrix products: the tied head counts, positions do not
@@ -102,9 +92,6 @@ def test_gpt_is_six_flops_a_parameter_and_token() -> None:
 
 
 def test_resnet18_at_224_is_1_82_gmac() -> None:
-    plan = real_step.model_plan("resnet20").model_copy(update={"name": "resnet18"})
-    from thrifty.models import MODELS
-
     arguments = {**MODELS["resnet18"].arguments, "channels": 3, "classes": 1000}
     plan = ModelPlan(name="resnet18", family="resnet", arguments=arguments)
     found = trace(lambda: build(plan), 2, 3, 224, 224)
@@ -126,13 +113,11 @@ def test_recurrent_layer_is_not_a_silent_zero() -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
-@pytest.mark.parametrize("case", ["resnet8", "gpt-nano", "mlp"])
+@pytest.mark.parametrize(
+    ("case", "layout"),
+    [("resnet8", "contiguous"), ("resnet8", "channels_last"), ("gpt-nano", "contiguous"), ("mlp", "contiguous")],
+)
 def test_activations_equal_those_of_a_real_step(case: str, precision: str, layout: str) -> None:
-    if layout == "channels_last" and case != "resnet8":
-        pytest.skip("only images have channels")
-    from thrifty.models.inputs import MEMORY_FORMATS
-
     model = build(real_step.model_plan(case)).to(memory_format=MEMORY_FORMATS[layout]).train()
     batch = real_step.real_batch(real_step.batch_shapes(case), layout)
     outside = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers(), *batch.values())}
@@ -150,7 +135,7 @@ def test_activations_equal_those_of_a_real_step(case: str, precision: str, layou
     ):
         loss, _ = cross_entropy(model, batch)
     assert loss.isfinite()
-    traced = trace_case(case, precision, layout).activation_bytes
+    traced = real_step.trace_case(case, precision, layout).activation_bytes
     if case == "resnet8" and precision == "bf16":
         # torch's fake batch norm keeps its statistics in bf16, the real one in fp32
         statistics = sum(module.num_features for module in model.modules() if isinstance(module, nn.BatchNorm2d))
@@ -225,7 +210,7 @@ def test_the_peak_is_that_of_a_chain_known_by_hand() -> None:
 
 
 def test_bf16_halves_what_products_keep_and_keeps_weights_in_fp32() -> None:
-    full, half = trace_case("gpt-nano"), trace_case("gpt-nano", "bf16")
+    full, half = real_step.trace_case("gpt-nano"), real_step.trace_case("gpt-nano", "bf16")
     assert full.parameter_bytes == half.parameter_bytes
     assert full.forward_flops + full.backward_flops == pytest.approx(half.forward_flops + half.backward_flops, rel=0.1)
     assert {op.dtype for op in half.ops if op.kind == "matmul"} == {"bfloat16"}
@@ -321,13 +306,11 @@ def test_an_error_leaves_no_hooks_behind() -> None:
 
 
 def test_gpt2_is_traced_in_seconds_and_takes_little_memory() -> None:
-    from thrifty.models import MODELS
-
     plan = ModelPlan(
         name="gpt2", family="gpt", arguments={**MODELS["gpt2"].arguments, "vocabulary": 50257, "length": 1024}
     )
     shapes = {"x": ((8, 1024), "int64"), "y": ((8, 1024), "int64")}
-    trace_case("gpt-nano")
+    real_step.trace_case("gpt-nano")
     before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     found = trace_step(lambda: build(plan), cross_entropy, shapes, precision="bf16", states_per_parameter=2)
     assert time.process_time() - began < 5

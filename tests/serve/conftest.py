@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import socket
 import sys
-import threading
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
-import uvicorn
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "export"))
 sys.path.insert(0, str(Path(__file__).parent))
 from made_bundles import write_image_bundle, write_language_bundle
+from real_server import running
 
-from thrifty import serve
 from thrifty.export.bundle import Bundle, load_bundle
-from thrifty.serve.server import config_of
 
 
 @pytest.fixture(scope="session")
@@ -42,27 +36,6 @@ def poet(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     folder = tmp_path_factory.mktemp("poet") / "bundle"
     write_language_bundle(folder, name="poet", version=1)
     return load_bundle(folder)
-
-
-@contextmanager
-def running(bundles: Sequence[Bundle], *, limits: serve.Limits | None = None, warm: bool = True) -> Iterator[str]:
-    """Serve in a thread and give the base URL; returns once the server has drained."""
-    app = serve.app(bundles, limits=limits)
-    server = uvicorn.Server(config_of(app, app.limits))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        thread = threading.Thread(target=server.run, args=([listener],))
-        thread.start()
-        try:
-            until = time.monotonic() + 30
-            while not server.started or (warm and httpx.get(f"{url}/v2/health/ready").status_code != 200):
-                assert time.monotonic() < until, "the server did not become ready"
-                time.sleep(0.01)
-            yield url
-        finally:
-            server.should_exit = True
-            thread.join(30)
-    assert not thread.is_alive()
 
 
 @pytest.fixture(scope="session")

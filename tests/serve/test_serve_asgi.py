@@ -19,8 +19,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from made_bundles import LABELS, pixels, png
+from real_server import running
 
-from conftest import running
 from thrifty import serve
 from thrifty.errors import JobError
 from thrifty.export.bundle import Bundle

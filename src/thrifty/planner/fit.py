@@ -41,6 +41,7 @@ class _Course:
             device=self.device,
             precision=self.draft.precision,
             probe_step_seconds=self.probed_s,
+            evaluation_batch_ratio=self.draft.batch.evaluation / self.draft.batch.micro,
         )
 
     @property

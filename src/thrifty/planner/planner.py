@@ -20,6 +20,8 @@ from thrifty.spec import BatchPlan, Cost, Dataset, Device, Interval, Job, ModelP
 from thrifty.spec.units import format_bytes
 
 MEMORY_SHARE = 0.9
+# samples validated at once where memory allows: more gain nothing on the machines measured
+EVALUATION_SAMPLES = {"image": 256, "language": 16}
 CHECKPOINT_SECONDS = 10.0
 PLATEAU_PATIENCE = 3
 STATES_PER_PARAMETER = {"gd": 0, "sgd": 0, "momentum": 1, "nesterov": 1, "adam": 2, "adamw": 2}
@@ -29,6 +31,8 @@ RISING_METRICS = {"accuracy"}
 _NOTHING = Interval(low=0, value=0, high=0, method="not priced yet")
 UNPRICED = Cost(seconds=_NOTHING, peak_bytes=_NOTHING, joules=_NOTHING, usd=_NOTHING, flops=_NOTHING)
 
+Precision = Literal["fp32", "bf16"]
+Layout = Literal["contiguous", "channels_last"]
 Probe = Callable[[Plan], tuple[float, ...]]
 TraceAt = Callable[[int], Trace]
 
@@ -62,8 +66,10 @@ def plan(job: Job, dataset: Dataset, device: Device, *, key: str, spent: Spent, 
     threads = why.take("threads", job.plan.threads, (device.cores, "each core this process may use"), source="measured")
 
     size = _batch_size(job, dataset, why)
-    trace_at = _tracer(model, dataset, task, precision, STATES_PER_PARAMETER[optimizer])
-    micro = _micro_batch(job, device, trace_at, size, why)
+    trace_at = _tracer(model, dataset, task, precision, layout, STATES_PER_PARAMETER[optimizer])
+    limit = _memory_limit(job, device)
+    micro = _micro_batch(job, device, limit, trace_at, size, why)
+    evaluation = _evaluation_batch(dataset, device, limit, trace_at(micro), micro)
     optim = _learning(job, model, dataset, trace_at(micro).parameters, optimizer, size, why)
 
     draft = Plan(
@@ -77,7 +83,7 @@ def plan(job: Job, dataset: Dataset, device: Device, *, key: str, spent: Spent, 
             size=size,
             micro=micro,
             accumulation=math.ceil(size / micro),
-            evaluation=min(max(micro, 256 if task == "classify" else 32), dataset.counts["validation"]),
+            evaluation=evaluation,
         ),
         stop=_stop(job, task, optim.total_steps),
         device=device.kind,
@@ -100,7 +106,9 @@ def _check_name(kind: str, name: str, table: Collection[str]) -> None:
         raise unknown_name(kind, name, table)
 
 
-def _tracer(model: ModelPlan, dataset: Dataset, task: str, precision: Literal["fp32", "bf16"], states: int) -> TraceAt:
+def _tracer(
+    model: ModelPlan, dataset: Dataset, task: str, precision: Precision, layout: Layout, states: int
+) -> TraceAt:
     """Return a function that traces one step at a micro-batch size, each size once."""
 
     @functools.cache
@@ -110,7 +118,12 @@ def _tracer(model: ModelPlan, dataset: Dataset, task: str, precision: Literal["f
         else:
             shapes = {"x": ((micro, *dataset.shape), "int64"), "y": ((micro, *dataset.shape), "int64")}
         return trace_step(
-            lambda: models.build(model), LOSSES[task], shapes, precision=precision, states_per_parameter=states
+            lambda: models.build(model),
+            LOSSES[task],
+            shapes,
+            precision=precision,
+            memory_format=layout,
+            states_per_parameter=states,
         )
 
     return trace_at
@@ -127,25 +140,42 @@ def _batch_size(job: Job, dataset: Dataset, why: Reasons) -> int:
     return min(size, samples)
 
 
-def _micro_batch(job: Job, device: Device, trace_at: TraceAt, size: int, why: Reasons) -> int:
-    limit = MEMORY_SHARE * device.memory_bytes
-    said = f"nine tenths of this machine's {format_bytes(device.memory_bytes)}"
-    if job.budget.memory is not None and job.budget.memory < limit:
-        limit, said = job.budget.memory, f"the budget of {format_bytes(job.budget.memory)}"
+def _memory_limit(job: Job, device: Device) -> tuple[float, str]:
+    """Bytes that the run may hold, and where the limit comes from."""
+    own = MEMORY_SHARE * device.memory_bytes
+    if job.budget.memory is not None and job.budget.memory < own:
+        return job.budget.memory, f"the budget of {format_bytes(job.budget.memory)}"
+    return own, f"nine tenths of this machine's {format_bytes(device.memory_bytes)}"
+
+
+def _micro_batch(job: Job, device: Device, limit: tuple[float, str], trace_at: TraceAt, size: int, why: Reasons) -> int:
+    most_bytes, said = limit
     if job.plan.micro_batch is not None:
         micro = min(job.plan.micro_batch, size)
         why.say("micro_batch", micro, "asked for in the job", "job")
         return micro
-    micro = largest_micro_batch(trace_at, limit, size, device_kind=device.kind)
+    micro = largest_micro_batch(trace_at, most_bytes, size, device_kind=device.kind)
     if micro == 0:
         least = peak_bytes(trace_at(1), device_kind=device.kind)
         raise BudgetError(
-            f"memory {format_bytes(limit)} is too small: one sample at a time needs about {format_bytes(least.high)}",
+            f"memory {format_bytes(most_bytes)} is too small: one sample at a time needs about "
+            f"{format_bytes(least.high)}",
             mend="Raise budget.memory, or choose a smaller model.",
         )
     reason = f"the whole batch fits {said}" if micro == size else f"the most that fits {said}; the batch stays {size:,}"
     why.say("micro_batch", micro, reason)
     return micro
+
+
+def _evaluation_batch(dataset: Dataset, device: Device, limit: tuple[float, str], trace: Trace, micro: int) -> int:
+    """Samples validated at once: what is worth while, halved until it fits, but never under a micro-batch."""
+    wanted = min(max(micro, EVALUATION_SAMPLES[dataset.kind]), dataset.counts["validation"])
+    while wanted > micro:
+        peak = peak_bytes(trace, evaluation_batch_ratio=wanted / micro, device_kind=device.kind)
+        if peak.high <= limit[0]:
+            break
+        wanted = max(wanted // 2, micro)
+    return wanted
 
 
 def _learning(

@@ -43,7 +43,7 @@ def run(
         host: address to listen on. Any but a loopback one lets others in, without a password: that is logged.
         port: 0 takes a free one.
         limits: of sizes, waiting and time.
-        ready: told the address and the real port once the server listens.
+        ready: told the address and the real port once the server listens and every model has answered a first row.
 
     Raises:
         JobError: the address cannot be had, or the bundles cannot be served together.

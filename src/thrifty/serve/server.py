@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import logging
 import signal
@@ -25,19 +26,27 @@ logger = logging.getLogger("thrifty.serve")
 
 _BACKLOG = 2048
 _KEEP_ALIVE_SECONDS = 75
+_WARM_POLL_SECONDS = 0.01
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, telling when it listens."""
+    """uvicorn's server, telling when it listens and its models have answered a first row."""
 
-    def __init__(self, config: uvicorn.Config, listening: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, app: App, ready: Callable[[], None]) -> None:
         super().__init__(config)
-        self._listening = listening
+        self._app, self._ready = app, ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
-            self._listening()
+            self._warming = asyncio.create_task(self._tell_when_warm())
+
+    async def _tell_when_warm(self) -> None:
+        while not all(model.ready for model in self._app.models):
+            if self.should_exit:
+                return
+            await asyncio.sleep(_WARM_POLL_SECONDS)
+        self._ready()
 
 
 def serve(
@@ -49,7 +58,7 @@ def serve(
     if not _is_loopback(host):
         logger.warning("serving on %s: whoever reaches this machine can ask; there is no password", host)
     with listener, _quiet_signals():
-        _Server(config_of(app, limits), lambda: ready(host, listener.getsockname()[1])).run(sockets=[listener])
+        _Server(config_of(app, limits), app, lambda: ready(host, listener.getsockname()[1])).run(sockets=[listener])
 
 
 def config_of(app: App, limits: Limits) -> uvicorn.Config:
