@@ -141,6 +141,14 @@ def test_a_batch_larger_than_the_data_is_cut_and_told(images: Store) -> None:
     assert "no more training samples" in reason(decided, "batch")
 
 
+def test_no_sample_is_left_alone_with_batch_norm(images: Store) -> None:
+    samples = images.dataset.counts["train"]
+    lonely = next(size for size in range(2, samples) if samples % size == 1)
+    with pytest.raises(JobError, match=rf"train.batch {lonely} leaves a lone sample.*Make it {lonely - 1} or"):
+        decide(images, job(train={"batch": lonely}))
+    assert decide(images, job(model="mlp-small", train={"batch": lonely})).batch.size == lonely
+
+
 def test_a_target_is_watched_in_its_direction(images: Store) -> None:
     stop = decide(images, job(target={"loss": 0.2})).stop
     assert (stop.metric, stop.target, stop.higher_is_better) == ("loss", 0.2, False)

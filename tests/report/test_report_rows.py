@@ -27,7 +27,7 @@ def test_the_accelerator_memory_is_shown_where_there_is_one() -> None:
 def test_attempts_are_named_where_there_was_more_than_one() -> None:
     stages = tuple(StageEntry(stage="train", attempt=attempt, spent=Spent(wall_s=attempt)) for attempt in (1, 2))
     names = [row.stage for row in rows.bill_rows(make_entry(stages=stages))[0]]
-    assert names == ["train (1)", "train (2)"]
+    assert names == ["train 1", "train 2"]
     assert [row.stage for row in rows.bill_rows(make_entry())[0]][:2] == ["prepare", "plan"]
 
 

@@ -29,6 +29,8 @@ from thrifty.serve.batcher import FULL
 PREDICT = "/v1/models/pets/versions/1:predict"
 SOON = 30.0
 
+pytestmark = pytest.mark.slow
+
 
 def b64(seed: int) -> dict[str, str]:
     return {"b64": base64.b64encode(png(pixels(seed))).decode()}

@@ -38,6 +38,7 @@ FAMILIES: dict[str, tuple[Callable[[], nn.Module], dict[str, np.ndarray], str]] 
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("init", ["default", "he_uniform", "xavier_normal"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_keeps_the_contract(family: str, init: str) -> None:

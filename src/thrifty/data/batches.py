@@ -27,7 +27,8 @@ class Batches:
         store: prepared data.
         split: which part of it.
         batch: samples of a step.
-        micro: samples computed at once; a step is cut into micro-batches of this size, the last may be smaller.
+        micro: samples computed at once, at most; a step is cut into as few micro-batches as that allows, as equal as
+            can be, so that none is left with a lone sample, of which batch norm can take no statistics.
         seed: of the order.
     """
 
@@ -60,10 +61,8 @@ class Batches:
         if epoch != self._epoch:
             self._shuffle(epoch)
         chosen = self._order[place * self.batch : (place + 1) * self.batch]
-        return [
-            _take(self._store, self._split, chosen[start : start + self.micro], self._shift)
-            for start in range(0, len(chosen), self.micro)
-        ]
+        parts = np.array_split(chosen, -(-len(chosen) // self.micro))
+        return [_take(self._store, self._split, part, self._shift) for part in parts]
 
     def _shuffle(self, epoch: int) -> None:
         generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, epoch])))

@@ -10,7 +10,7 @@ from typing import Literal
 import thrifty.planner.rules as rules
 from thrifty import models
 from thrifty.cost import Trace, largest_micro_batch, peak_bytes, trace_step
-from thrifty.errors import BudgetError, unknown_name
+from thrifty.errors import BudgetError, JobError, unknown_name
 from thrifty.models.init import INITS
 from thrifty.models.losses import LOSSES
 from thrifty.optim import OPTIMIZERS, SCHEDULES
@@ -65,7 +65,7 @@ def plan(job: Job, dataset: Dataset, device: Device, *, key: str, spent: Spent, 
     layout = why.take("memory_format", job.plan.memory_format, rules.memory_format(model.family))
     threads = why.take("threads", job.plan.threads, (device.cores, "each core this process may use"), source="measured")
 
-    size = _batch_size(job, dataset, why)
+    size = _batch_size(job, dataset, model.family, why)
     trace_at = _tracer(model, dataset, task, precision, layout, STATES_PER_PARAMETER[optimizer])
     limit = _memory_limit(job, device)
     micro = _micro_batch(job, device, limit, trace_at, size, why)
@@ -129,7 +129,7 @@ def _tracer(
     return trace_at
 
 
-def _batch_size(job: Job, dataset: Dataset, why: Reasons) -> int:
+def _batch_size(job: Job, dataset: Dataset, family: str, why: Reasons) -> int:
     samples = dataset.counts["train"]
     if job.train.batch == "full" or (job.train.batch is None and job.train.optimizer == "gd"):
         why.say("batch", samples, "gradient descent: each step sees the whole training split", "job")
@@ -137,6 +137,15 @@ def _batch_size(job: Job, dataset: Dataset, why: Reasons) -> int:
     size: int = why.take("batch", job.train.batch, rules.batch(dataset))
     if size > samples:
         why.say("batch", samples, f"{size:,} asked for, but there are no more training samples", "data")
+    if family == "resnet" and size > 1 and samples % size == 1:
+        if job.train.batch is not None:
+            raise JobError(
+                f"train.batch {size} leaves a lone sample in the last step of an epoch of {samples:,}, "
+                "and batch norm takes no statistics of one",
+                mend=f"Make it {size - 1} or {size + 1}.",
+            )
+        size += 1
+        why.say("batch", size, f"one more than the rule, lest one of {samples:,} samples be left alone in a step")
     return min(size, samples)
 
 

@@ -12,7 +12,7 @@ from thrifty.spec.units import format_count
 
 BF16_MUST_GAIN = 1.3
 CHINCHILLA_TOKENS_PER_PARAMETER = 20
-LANGUAGE_TOKENS_PER_STEP = 4096
+LANGUAGE_TOKENS_PER_STEP = 2048
 
 
 @dataclass

@@ -61,6 +61,7 @@ class LiveView:
                 self.console.print(
                     f"  [green]✓[/] {stage:<11} {format_seconds(spent.wall_s):>8} {memory:>10}  {says}",
                     highlight=False,
+                    soft_wrap=True,
                 )
             case Planned(plan, device):
                 rate = device.flops_per_second.get(plan.precision)
@@ -78,11 +79,13 @@ class LiveView:
                 ]
                 self.metrics = f"validation {shown[0]}{' (best)' if best else ''}"
                 if not self.console.is_terminal:
-                    self.console.print(f"    step {step:,}, epoch {epoch:.2f}: {', '.join(shown)}", highlight=False)
+                    self.console.print(
+                        f"    step {step:,}, epoch {epoch:.2f}: {', '.join(shown)}", highlight=False, soft_wrap=True
+                    )
             case Resumed(step):
-                self.console.print(f"    going on from step {step:,}", highlight=False)
+                self.console.print(f"    going on from step {step:,}", highlight=False, soft_wrap=True)
             case Warned(message):
-                self.console.print(f"  [yellow]![/] {message}", highlight=False)
+                self.console.print(f"  [yellow]![/] {message}", highlight=False, soft_wrap=True)
             case _:
                 pass
 

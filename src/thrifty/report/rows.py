@@ -79,12 +79,12 @@ def flop_text(flops: float) -> str:
 
 
 def usd_text(usd: float) -> str:
-    """Print money; what a millionth of a dollar does not show is said to be less.
+    """Print money; what a thousandth of a cent does not show is said to be less.
 
-    >>> usd_text(0.0026), usd_text(1e-7)
-    ('$0.0026', '< $1e-6')
+    >>> usd_text(0.0026), usd_text(1e-6)
+    ('$0.0026', '< $1e-5')
     """
-    return "< $1e-6" if 0 < usd < 5e-7 else format_usd(usd)
+    return "< $1e-5" if 0 < usd < 5e-6 else format_usd(usd)
 
 
 def share_text(share: float) -> str:
@@ -149,7 +149,7 @@ def spent_row(stage: str, spent: Spent) -> SpentRow:
 def bill_rows(entry: Entry) -> tuple[list[SpentRow], SpentRow]:
     """Return a row for each stage, with its attempt where there was more than one, and the total."""
     several = len({each.attempt for each in entry.stages}) > 1
-    rows = [spent_row(f"{each.stage} ({each.attempt})" if several else each.stage, each.spent) for each in entry.stages]
+    rows = [spent_row(f"{each.stage} {each.attempt}" if several else each.stage, each.spent) for each in entry.stages]
     return rows, spent_row("total", entry.total)
 
 
@@ -172,7 +172,7 @@ def range_text(interval: Interval, quantity: str) -> str:
     """Print the bounds of an interval; a unit that both have is said once.
 
     >>> range_text(Interval.around(2**30, 0.25, ""), "peak_bytes")
-    '768.0 MiB – 1.2 GiB'
+    '768 MiB – 1.2 GiB'
     >>> range_text(Interval.around(40.0, 0.25, ""), "seconds")
     '30.0 – 50.0 s'
     """

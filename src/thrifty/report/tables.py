@@ -50,7 +50,7 @@ class Columns:
 def bill(entry: Entry) -> RenderableType:
     """Show what each stage took and the total, then training's prediction beside what was measured."""
     stages, total = rows.bill_rows(entry)
-    headers = ["stage", ">time", ">CPU", ">memory", ">written", ">work", ">of peak", ">energy", ">money"]
+    headers = ["stage", ">time", ">CPU", ">memory", ">written", ">work", ">% peak", ">energy", ">money"]
     parts: list[RenderableType] = [Text("the bill", style="bold"), Columns(headers, [*stages, total], total=True)]
     if entry.predicted is not None:
         parts += ["", Text("training, predicted beside measured", style="bold"), _compared(entry)]

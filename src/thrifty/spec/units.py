@@ -107,7 +107,7 @@ def format_seconds(seconds: float) -> str:
     if abs(seconds) < 1e-3:
         return f"{seconds * 1e6:.0f} µs" if seconds else "0 s"
     if abs(seconds) < 1:
-        return f"{seconds * 1e3:.1f} ms" if seconds < 0.1 else f"{seconds * 1e3:.0f} ms"
+        return f"{seconds * 1e3:.1f} ms" if abs(seconds) < 9.95e-3 else f"{seconds * 1e3:.0f} ms"
     if abs(seconds) < 59.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)
