@@ -142,7 +142,7 @@ BAD_INPUT: dict[str, tuple[Callable[[Path], dict[str, Any]], int, list[str]]] = 
     "misspelt optimizer": (
         lambda _: changed(train={"optimizer": "adamv"}),
         2,
-        ["unknown optimizer 'adamv'", "Did you mean 'adamw'?"],
+        ["unknown optimizer 'adamv'", "Did you mean 'adam'?"],
     ),
     "misspelt schedule": (lambda _: changed(train={"schedule": "cosin"}), 2, ["unknown schedule 'cosin'", "'cosine'"]),
     "misspelt init": (lambda _: changed(train={"init": "he_norml"}), 2, ["'he_norml'", "'he_normal'"]),
@@ -150,7 +150,7 @@ BAD_INPUT: dict[str, tuple[Callable[[Path], dict[str, Any]], int, list[str]]] = 
     "missing folder": (
         lambda _: changed(data={"kind": "image", "path": "digit"}),
         2,
-        ["digit'", "Did you mean 'digits'?"],
+        ["there is no data folder", "/digit'. Did you mean", "/digits'?"],
     ),
     "model of another kind": (lambda _: changed(model="gpt-nano"), 2, ["gpt-nano", "image"]),
     "empty class": (spoil(no_class), 2, ["'4'"]),

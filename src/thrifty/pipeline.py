@@ -194,7 +194,7 @@ class _Run:
             self.device,
             key=key,
             spent=self._spent(),
-            probe=lambda draft: probe_steps(draft, store),
+            probe=lambda draft: probe_steps(draft, store, self.folder.folder),
         )
 
     def _bundle(self, plan: Plan, model: nn.Module, store: Store, metrics: dict[str, float]) -> tuple[str, str]:

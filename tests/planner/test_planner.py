@@ -11,7 +11,9 @@ import pytest
 from thrifty.data import Store, prepare
 from thrifty.errors import BudgetError, JobError
 from thrifty.planner import plan
-from thrifty.spec import Device, Job, Plan, Quantity, Spent, parse_job
+from thrifty.spec import Device, Job, Plan, Probed, Quantity, Spent, parse_job
+
+STEADY = Probed(step_s=(0.1, 0.1, 0.11), save_s=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -91,9 +93,8 @@ def test_a_small_memory_cuts_the_micro_batch_and_never_the_batch(images: Store) 
 
 
 def test_a_time_budget_cuts_the_steps_and_the_schedule_with_them(images: Store) -> None:
-    probe = lambda draft: (0.1, 0.1, 0.11)  # noqa: E731
-    free = decide(images, job(train={"epochs": 100}), probe=probe)
-    cut = decide(images, job(train={"epochs": 100}, budget={"time": "40s"}), probe=probe)
+    free = decide(images, job(train={"epochs": 100}), probe=lambda draft: STEADY)
+    cut = decide(images, job(train={"epochs": 100}, budget={"time": "40s"}), probe=lambda draft: STEADY)
     assert cut.stop.steps < free.stop.steps
     assert cut.optim.total_steps == cut.stop.steps
     assert cut.optim.warmup_steps == pytest.approx(free.optim.warmup_steps * cut.stop.steps / free.stop.steps, abs=1)
@@ -109,9 +110,9 @@ def test_a_budget_that_holds_nothing_is_refused_with_what_would_do(budget: dict[
 
 def test_the_least_that_is_named_is_enough(images: Store) -> None:
     with pytest.raises(BudgetError) as caught:
-        decide(images, job(budget={"time": "3s"}), probe=lambda draft: (0.1,))
+        decide(images, job(budget={"time": "3s"}), probe=lambda draft: STEADY)
     least = float(caught.value.mend.split("at least ")[1].split(" s")[0])
-    assert decide(images, job(budget={"time": f"{least + 0.1}s"}), probe=lambda draft: (0.1,)).stop.steps >= 1
+    assert decide(images, job(budget={"time": f"{least + 0.1}s"}), probe=lambda draft: STEADY).stop.steps >= 1
 
 
 NAMES = [

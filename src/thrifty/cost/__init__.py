@@ -44,6 +44,7 @@ def predict(
     device: Device,
     precision: Literal["fp32", "bf16"],
     probe_step_seconds: tuple[float, ...] = (),
+    save_seconds: float = 0.0,
     evaluation_batch_ratio: float = 1.0,
     loader_bytes: int = 0,
 ) -> Cost:
@@ -60,6 +61,7 @@ def predict(
         precision: that the model computes in.
         probe_step_seconds: seconds of real optimizer steps after warming up, when some were timed on the device: their
             median is then taken as the step.
+        save_seconds: to write the weights once, at each validation; 0 where it was not timed.
         evaluation_batch_ratio, loader_bytes: as for `peak_bytes`.
     """
     step = _probed(probe_step_seconds) if probe_step_seconds else step_seconds(micro, accumulation, device, precision)
@@ -67,11 +69,13 @@ def predict(
     forward_share = forward_s / (forward_s + backward_s)
     samples_per_step = samples_per_micro * accumulation
     evaluation_steps = evaluations * evaluation_samples / samples_per_step * forward_share
-    seconds = _times(step, steps + evaluation_steps)
+    seconds = _plus(_times(step, steps + evaluation_steps), evaluations * save_seconds)
     method = f"{steps:,} steps of {format_seconds(step.value)}: {step.method}"
     if evaluations:
         share = f"the forward pass's {forward_share:.0%} of a step"
         method += f"; {evaluations:,} validations of {evaluation_samples:,} samples at {share}"
+    if evaluations and save_seconds:
+        method += f", each with {format_seconds(save_seconds)} to keep the weights, timed once"
     seconds = seconds.model_copy(update={"method": method})
     flops = float(steps * accumulation * (micro.forward_flops + micro.backward_flops))
     return Cost(
@@ -103,6 +107,16 @@ def _probed(times: tuple[float, ...]) -> Interval:
         value=median,
         high=max(*times, median * (1 + doubt)),
         method=f"median of {len(times)} real steps timed here, {spread}",
+    )
+
+
+def _plus(interval: Interval, seconds: float) -> Interval:
+    """Add seconds that were timed once, on a disk that others use: from half to twice as long."""
+    return Interval(
+        low=interval.low + seconds / 2,
+        value=interval.value + seconds,
+        high=interval.high + seconds * 2,
+        method=interval.method,
     )
 
 

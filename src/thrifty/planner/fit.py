@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from thrifty.cost import Trace, predict
 from thrifty.errors import BudgetError
 from thrifty.planner.rules import Reasons
-from thrifty.spec import Cost, Dataset, Device, Job, Plan, Spent
+from thrifty.spec import Cost, Dataset, Device, Job, Plan, Probed, Spent
 from thrifty.spec.units import format_joules, format_seconds, format_usd
 
 # kept for the bundle, the report and the ledger, after training and the test split
@@ -28,7 +28,7 @@ class _Course:
     dataset: Dataset
     device: Device
     trace: Trace
-    probed_s: tuple[float, ...]
+    probed: Probed
 
     def price(self, steps: int, validations: int) -> Cost:
         return predict(
@@ -40,7 +40,8 @@ class _Course:
             evaluation_samples=self.dataset.counts["validation"],
             device=self.device,
             precision=self.draft.precision,
-            probe_step_seconds=self.probed_s,
+            probe_step_seconds=self.probed.step_s,
+            save_seconds=self.probed.save_s,
             evaluation_batch_ratio=self.draft.batch.evaluation / self.draft.batch.micro,
         )
 
@@ -63,7 +64,7 @@ def fit(
     dataset: Dataset,
     device: Device,
     trace: Trace,
-    probed_s: tuple[float, ...],
+    probed: Probed,
     spent: Spent,
     why: Reasons,
 ) -> Plan:
@@ -73,14 +74,14 @@ def fit(
         draft: the plan as the rules would have it, without limits.
         job: for its budget.
         dataset, device, trace: to price with.
-        probed_s: seconds of real steps, empty when none were timed.
+        probed: real steps that were timed, none when there was no probe.
         spent: what the run has spent already.
         why: gets a line for each field decided here.
 
     Raises:
         BudgetError: not even one step and one validation fit.
     """
-    course = _Course(draft, dataset, device, trace, probed_s)
+    course = _Course(draft, dataset, device, trace, probed)
     step_s, validation_s = course.step_s, course.validation_s
     limit_s, budget = _time_limit(job, device)
     room_s = (limit_s - spent.wall_s - course.finish_s) * FILL
@@ -103,7 +104,7 @@ def fit(
         why.say("evaluate_every", every, f"{validations} validations of {format_seconds(validation_s)} each")
     if steps < wanted:
         reason = f"what {budget} holds at {format_seconds(step_s)} a step; {wanted:,} were wanted"
-        why.say("steps", steps, reason, "probe" if probed_s else "rule")
+        why.say("steps", steps, reason, "probe" if probed.step_s else "rule")
 
     seconds = (job.budget.time or math.inf) - course.finish_s
     return draft.model_copy(

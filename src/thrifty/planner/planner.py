@@ -16,7 +16,20 @@ from thrifty.models.losses import LOSSES
 from thrifty.optim import OPTIMIZERS, SCHEDULES
 from thrifty.planner.fit import fit
 from thrifty.planner.rules import Reasons
-from thrifty.spec import BatchPlan, Cost, Dataset, Device, Interval, Job, ModelPlan, OptimPlan, Plan, Spent, StopPlan
+from thrifty.spec import (
+    BatchPlan,
+    Cost,
+    Dataset,
+    Device,
+    Interval,
+    Job,
+    ModelPlan,
+    OptimPlan,
+    Plan,
+    Probed,
+    Spent,
+    StopPlan,
+)
 from thrifty.spec.units import format_bytes
 
 MEMORY_SHARE = 0.9
@@ -33,7 +46,7 @@ UNPRICED = Cost(seconds=_NOTHING, peak_bytes=_NOTHING, joules=_NOTHING, usd=_NOT
 
 Precision = Literal["fp32", "bf16"]
 Layout = Literal["contiguous", "channels_last"]
-Probe = Callable[[Plan], tuple[float, ...]]
+Probe = Callable[[Plan], Probed]
 TraceAt = Callable[[int], Trace]
 
 
@@ -96,8 +109,8 @@ def plan(job: Job, dataset: Dataset, device: Device, *, key: str, spent: Spent, 
         cost=UNPRICED,
         why=(),
     )
-    step_seconds = probe(draft) if probe else ()
-    fitted = fit(draft, job, dataset, device, trace_at(micro), step_seconds, spent, why)
+    probed = probe(draft) if probe else Probed(step_s=(), save_s=0.0)
+    fitted = fit(draft, job, dataset, device, trace_at(micro), probed, spent, why)
     return fitted.model_copy(update={"why": tuple(why.lines)})
 
 

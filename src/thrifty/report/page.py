@@ -148,7 +148,15 @@ def _head(
 ) -> dict[str, str]:
     name = plan.stop.metric if plan.stop.metric in entry.metrics else next(iter(entry.metrics), "")
     unit = "images" if dataset.kind == "image" else "windows of text"
-    others = [f"{rows.metric_name(n)} {rows.metric_text(n, v)}" for n, v in entry.metrics.items() if n != name]
+    bounds = {f"{name}_low", f"{name}_high"}
+    others = [
+        f"{rows.metric_name(n)} {rows.metric_text(n, v)}"
+        for n, v in entry.metrics.items()
+        if n not in {name, "samples", "tokens"} | bounds
+    ]
+    if bounds <= entry.metrics.keys():
+        low, high = (rows.metric_text(name, entry.metrics[f"{name}_{end}"]) for end in ("low", "high"))
+        others.insert(0, f"95 % interval {low} to {high}")
     return {
         "value": rows.metric_text(name, entry.metrics[name]) if name else "no result",
         "metric": rows.metric_name(name),

@@ -144,11 +144,14 @@ def hardware_table(device: Device, compared: Iterable[hardware.Comparison] | Non
     cores = f"{device.cores} {'cores' if device.kind == 'cpu' else 'multiprocessors'}"
     facts = [cores, *device.isa]
     caches = [f"{level} {rows.format_bytes(size)}" for level, size in device.cache_bytes.items()]
+    lines = rows.hardware_rows(device, compared)
     return Group(
         Text(device.name, style="bold"),
         Text(" · ".join(facts)),
         Text(" · ".join([*caches, f"measured {device.measured_on}"]), style="dim"),
-        Columns(["", ">measured", ">datasheet", ">share", "~source"], rows.hardware_rows(device, compared)),
+        Columns(["", ">measured", ">datasheet", ">share"], [line[:-1] for line in lines]),
+        "",
+        _notes((line[0], line[-1]) for line in lines),
     )
 
 
@@ -198,7 +201,7 @@ def cleaning_table(dataset: Dataset) -> RenderableType:
 
 def _notes(said: Iterable[tuple[str, str]]) -> RenderableType:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), style="dim")
-    table.add_column(style="dim", max_width=18)
+    table.add_column(style="dim", max_width=22)
     table.add_column(style="dim")
     for what, method in said:
         table.add_row(Text(what), Text(method))

@@ -17,7 +17,7 @@ from thrifty.spec.job import (
     parse_budget,
     parse_job,
 )
-from thrifty.spec.plan import BatchPlan, Decision, ModelPlan, OptimPlan, Plan, StopPlan
+from thrifty.spec.plan import BatchPlan, Decision, ModelPlan, OptimPlan, Plan, Probed, StopPlan
 
 __all__ = [
     "BUNDLE_FORMAT",
@@ -38,6 +38,7 @@ __all__ = [
     "OptimPlan",
     "Pins",
     "Plan",
+    "Probed",
     "Quantity",
     "Spent",
     "Split",

@@ -19,6 +19,13 @@ class Decision(Plain):
     source: Source
 
 
+class Probed(Plain):
+    """What a few real steps of a plan took on the device: seconds of each, and of keeping the weights once."""
+
+    step_s: tuple[float, ...]
+    save_s: float
+
+
 class ModelPlan(Plain):
     """A model to build: a name of the models table with every argument of its family resolved.
 

@@ -1,8 +1,10 @@
-"""A few real steps, timed and thrown away: what a plan's step takes on this machine."""
+"""A few real steps, timed and thrown away: what a plan's step takes on this machine, and keeping its weights."""
 
 from __future__ import annotations
 
+import tempfile
 import time
+from pathlib import Path
 
 import torch
 
@@ -11,16 +13,26 @@ from thrifty.data import Batches, Store
 from thrifty.models import build
 from thrifty.models.init import initialise
 from thrifty.models.inputs import to_device
-from thrifty.spec import Plan
+from thrifty.spec import Plan, Probed
+from thrifty.train.checkpoint import Checkpoints, State
 from thrifty.train.loop import take_step
 
 WARM_UP_STEPS = 2
+LEAST_STEPS = 5
+# quick steps are timed for this long, or their first ones, before caches and clocks have settled, would decide
+LEAST_SECONDS = 0.5
 
 
-def probe_steps(plan: Plan, store: Store, *, steps: int = 5, seconds: float = 10.0) -> tuple[float, ...]:
-    """Time up to ``steps`` optimizer steps of a model built for it, after two that warm up; seconds of each.
+def probe_steps(plan: Plan, store: Store, folder: Path, *, seconds: float = 10.0) -> Probed:
+    """Time a few optimizer steps of a model built for it, after two that warm up, and one checkpoint.
 
-    Torch's random state is left as it was. Takes about ``seconds`` at most, but times one step at least.
+    Torch's random state is left as it was.
+
+    Args:
+        plan: what to try.
+        store: prepared data.
+        folder: a scratch checkpoint is written in it, and removed: the disk that the run will use.
+        seconds: about the most that this takes; one step is timed at least.
     """
     torch.set_num_threads(plan.threads)
     generator_state = torch.get_rng_state()
@@ -31,12 +43,22 @@ def probe_steps(plan: Plan, store: Store, *, steps: int = 5, seconds: float = 10
     batches = Batches(store, split="train", batch=plan.batch.size, micro=plan.batch.micro, seed=plan.seed)
     times: list[float] = []
     started = time.perf_counter()
-    for index in range(WARM_UP_STEPS + steps):
-        if len(times) >= 1 and time.perf_counter() - started > seconds:
-            break
+    index = 0
+    while not times or not _enough(times, time.perf_counter() - started, seconds):
         began = time.perf_counter()
         take_step(plan, model, optimizer, batches.step(index % batches.steps_per_epoch), 0.0)
-        if index >= WARM_UP_STEPS or time.perf_counter() - started > seconds:
+        if index >= WARM_UP_STEPS or began - started > seconds / 2:
             times.append(time.perf_counter() - began)
+        index += 1
+    with tempfile.TemporaryDirectory(prefix=".probe-", dir=folder) as scratch:
+        checkpoints = Checkpoints(Path(scratch))
+        began = time.perf_counter()
+        checkpoints.save(State(), model, optimizer, plan.key)
+        checkpoints.save_best(State(), model)
+        save_s = time.perf_counter() - began
     torch.set_rng_state(generator_state)
-    return tuple(times)
+    return Probed(step_s=tuple(times), save_s=save_s)
+
+
+def _enough(times: list[float], spent_s: float, most_s: float) -> bool:
+    return spent_s > most_s or (len(times) >= LEAST_STEPS and sum(times) >= LEAST_SECONDS)

@@ -121,7 +121,7 @@ class _Trial:
             self.device,
             key=f"trial-{self.number}",
             spent=Spent(),
-            probe=(lambda draft: probe_steps(draft, self.store)) if limited else None,
+            probe=(lambda draft: probe_steps(draft, self.store, self.folder.parent)) if limited else None,
         )
         budget = self.budget
         stop = {
