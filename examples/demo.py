@@ -71,11 +71,11 @@ def main() -> None:
     print(f"thrifty predict {said['label']}  {said['probability']:.4f}")
     if served["label"] != said["label"] or abs(max(served["probabilities"]) - said["probability"]) > 1e-5:
         sys.exit("the served answer differs from thrifty predict's")
-    test = {job: result["result"]["test"] for job, result in results.items()}
-    print(f"\ndigits       accuracy {test['digits']['accuracy']:.4f} on the held-out test split")
-    print(f"source_code  {test['source_code']['bits_per_byte']:.3f} bits per byte on held-out files")
+    thrifty("run", HERE / "digits.yaml", "--runs", RUNS)
+    thrifty("ledger", "--runs", RUNS)
     for job, result in results.items():
-        print(f"{job:<12} page {Path(result['folder']).resolve() / 'report.html'}")
+        print(f"page of {job:<12} {Path(result['folder']).resolve() / 'report.html'}")
+    print(f"served answer of {image.name}: {served['label']}, as thrifty predict says")
 
 
 if __name__ == "__main__":

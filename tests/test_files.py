@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -45,6 +46,23 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
         write_atomic(path, half, purpose="the bill")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_full_disk_is_told_also_when_torch_hides_it(tmp_path: Path) -> None:
+    import torch
+
+    def half(file: BinaryIO) -> None:
+        class Full:
+            def write(self, data: bytes) -> int:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+            def flush(self) -> None:
+                file.flush()
+
+        torch.save({"weights": torch.zeros(100_000)}, Full())  # type: ignore[arg-type]
+
+    with pytest.raises(StorageError, match="the disk is full: cannot write a checkpoint"):
+        write_atomic(tmp_path / "file", half, purpose="a checkpoint")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the Linux device that is always full")

@@ -43,7 +43,8 @@ def wilson(right: int, samples: int) -> tuple[float, float]:
     middle = share + z2 / (2 * samples)
     half = Z_95 * math.sqrt(share * (1 - share) / samples + z2 / (4 * samples**2))
     scale = 1 + z2 / samples
-    return max((middle - half) / scale, 0.0), min((middle + half) / scale, 1.0)
+    # rounding must not push a bound past the share itself, nor past 0 and 1
+    return max(min((middle - half) / scale, share), 0.0), min(max((middle + half) / scale, share), 1.0)
 
 
 def evaluate(

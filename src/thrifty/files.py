@@ -47,6 +47,11 @@ def writing(path: Path, purpose: str, *, mend: str = "") -> Iterator[None]:
         yield
     except OSError as error:
         raise storage_error(error, path, purpose, mend=mend) from error
+    except RuntimeError as error:
+        # torch.save and safetensors end a refused write with an error of their own, which hides the system's
+        if isinstance(error.__context__, OSError):
+            raise storage_error(error.__context__, path, purpose, mend=mend) from error
+        raise
 
 
 def write_atomic(path: Path, content: str | bytes | Callable[[BinaryIO], object], *, purpose: str = "a file") -> None:

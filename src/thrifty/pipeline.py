@@ -54,13 +54,15 @@ def run(job: Job, job_text: str, *, runs: Path, ledger: Ledger, emit: Emit) -> O
     Raises:
         ThriftyError: of the kind that fits; the run can be gone on with once it is mended.
     """
-    folder = folder_for(runs, job.name, run_key(job))
+    key = run_key(job)
+    folder = folder_for(runs, job.name, key)
+    attempt = _Run(job, job_text, key, folder, ledger, emit)
     if folder.find("result", Result) is None:
         with hold(folder.folder, "run"):
-            # another process may have finished it while this one waited for the key of the data
+            # another process may have finished it while this one looked at the data
             if folder.find("result", Result) is None:
-                return _Run(job, job_text, folder, ledger, emit).go()
-    return _Run(job, job_text, folder, ledger, emit).done_before()
+                return attempt.go()
+    return attempt.done_before()
 
 
 def run_key(job: Job) -> str:
@@ -86,6 +88,7 @@ class _Run:
 
     job: Job
     job_text: str
+    key: str
     folder: RunFolder
     ledger: Ledger
     emit: Emit
@@ -97,12 +100,11 @@ class _Run:
     whole: Stage = field(init=False)
 
     def go(self) -> Outcome:
-        key = run_key(self.job)
-        if self.folder.key != key:
-            self.folder.claim(key, self.job, self.job_text)
-        self.device = self.folder.find("device", Device) or hardware.here(kind=self.job.plan.device)
+        # again in every attempt: a kill may have come between the key and the job
+        self.folder.claim(self.key, self.job, self.job_text)
+        self.device = hardware.here(kind=self.job.plan.device)
         self.folder.keep("device", self.device)
-        self._open_bill(key)
+        self._open_bill()
         kept, shown = self.folder.writer(), self.emit
 
         def emit(event: Event) -> None:
@@ -112,7 +114,7 @@ class _Run:
         self.emit = emit
         try:
             with self.meter.stage() as self.whole:
-                result = self._stages(key)
+                result = self._stages()
         except ThriftyError as error:
             self.ledger.finish(self.run_id, status="failed", metrics={}, reason=str(error))
             raise
@@ -126,17 +128,17 @@ class _Run:
         entry = self.ledger.entry(self.folder.folder)
         if entry is None or entry.status != "done":
             self.device = self.folder.device()
-            self._open_bill(result.key)
+            self._open_bill()
             return self._close_bill(result, fresh=False)
         return Outcome(self.folder.folder, result, entry, fresh=False)
 
-    def _stages(self, key: str) -> Result:
+    def _stages(self) -> Result:
         with self._stage("prepare") as stage:
             store = prepare(self.job.data, seed=self.job.train.seed, cache=cache_folder(), emit=self.emit)
             self._keep_dataset(store)
             stage.says = _prepared(store)
         with self._stage("plan") as stage:
-            plan = self.folder.find("plan", Plan) or self._plan(store, key)
+            plan = self.folder.find("plan", Plan) or self._plan(store)
             self.folder.keep("plan", plan)
             self.ledger.planned(self.run_id, plan)
             self.emit(Planned(plan, self.device))
@@ -167,7 +169,7 @@ class _Run:
             size = sum(path.stat().st_size for path in self.folder.bundle.iterdir())
             stage.says = f"{self.folder.bundle} ({format_bytes(size)})"
         return Result(
-            key=key,
+            key=self.key,
             reason=trained.reason,
             steps=trained.steps,
             best_step=trained.best_step,
@@ -184,7 +186,7 @@ class _Run:
         if rejects.is_file():
             write_atomic(self.folder.rejects, rejects.read_bytes(), purpose="the rejected files")
 
-    def _plan(self, store: Store, key: str) -> Plan:
+    def _plan(self, store: Store) -> Plan:
         from thrifty import planner
         from thrifty.train import probe_steps
 
@@ -192,7 +194,7 @@ class _Run:
             self.job,
             store.dataset,
             self.device,
-            key=key,
+            key=self.key,
             spent=self._spent(),
             probe=lambda draft: probe_steps(draft, store, self.folder.folder),
         )
@@ -256,13 +258,13 @@ class _Run:
         """What the whole run has spent, earlier attempts included."""
         return add_spent(self.earlier, self.whole.spent())
 
-    def _open_bill(self, key: str) -> None:
+    def _open_bill(self) -> None:
         before = self.ledger.entry(self.folder.folder)
-        self.earlier = before.total if before is not None and before.key == key else Spent()
+        self.earlier = before.total if before is not None and before.key == self.key else Spent()
         self.meter = Meter(self.device)
         self.run_id = self.ledger.begin(
             name=self.job.name,
-            key=key,
+            key=self.key,
             folder=self.folder.folder,
             job=self.job.model_dump_json(),
             device=self.device,

@@ -181,5 +181,6 @@ class Meter:
         else:
             share = cpu_s / (wall_s * device.cores) if wall_s > 0 else 0.0
             used = f"by the processor time used of {device.cores} cores"
-        said = f"declared {watts}, {used}: no energy counter can be read here; {device.busy_watts.source}"
+        source = device.busy_watts.source.split(";")[0]
+        said = f"declared {watts}, {used}: no energy counter can be read here; {source} (thrifty hardware says more)"
         return device.watts(share) * wall_s, said
