@@ -70,9 +70,10 @@ def test_the_ledger() -> None:
         make_entry(folder="/r/b", status="interrupted", predicted=None, stages=(), metrics={}),
     ]
     lines = shown(ledger_table(entries), 80).splitlines()
-    assert lines[1].split()[:5] == ["digits", "done", "2026-11-23", "1m", "52s"]
+    assert lines[1].split()[:5] == ["✓", "digits", "2026-11-23", "1m", "52s"]
     assert "+4 %" in lines[1] and "98.6 %" in lines[1]
-    assert lines[2].split()[:4] == ["b", "interrupted", "2026-11-23", "–"]
+    assert lines[2].split()[:4] == ["‖", "b", "2026-11-23", "–"]
+    assert "‖ interrupted: its job goes on when run again" in lines[3]
     assert "thrifty run" in shown(ledger_table([]), 80)
 
 

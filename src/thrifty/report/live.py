@@ -7,6 +7,7 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Column
 
 from thrifty.spec.events import Evaluated, Event, Planned, Resumed, StageDone, StageStarted, StepDone, Warned
 from thrifty.spec.events import Progress as Progressed
@@ -26,8 +27,8 @@ class LiveView:
     def __init__(self, console: Console) -> None:
         self.console = console
         self.bar = Progress(
-            TextColumn("  ▸ {task.description:<11}"),
-            BarColumn(bar_width=24),
+            TextColumn("  ▸ {task.description:<11}", table_column=Column(no_wrap=True, min_width=15)),
+            BarColumn(bar_width=12),
             TextColumn("{task.fields[says]}"),
             console=console,
             transient=True,
@@ -77,7 +78,7 @@ class LiveView:
                 shown = [
                     f"{name} {metrics[name]:.4g}" for name in ("accuracy", "bits_per_byte", "loss") if name in metrics
                 ]
-                self.metrics = f"validation {shown[0]}{' (best)' if best else ''}"
+                self.metrics = f"val {shown[0].split()[1]}{' best' if best else ''}"
                 if not self.console.is_terminal:
                     self.console.print(
                         f"    step {step:,}, epoch {epoch:.2f}: {', '.join(shown)}", highlight=False, soft_wrap=True
@@ -103,8 +104,8 @@ class LiveView:
         taken = event.step - self.first_step + 1
         left_s = (time.perf_counter() - self.started_at) / taken * (event.steps - event.step)
         says = (
-            f"epoch {event.epoch:.1f}  loss {event.loss:.3f}  {event.samples_per_second:,.0f} samples/s  "
+            f"epoch {event.epoch:.1f}  loss {event.loss:.3f}  {event.samples_per_second:,.0f}/s  "
             f"{self.step_share / event.seconds:.0%} of peak  {format_seconds(left_s)} "
-            f"({format_usd(left_s * self.usd_per_second)}) left  {self.metrics}"
+            f"{format_usd(left_s * self.usd_per_second)} left  {self.metrics}"
         )
         self.bar.update(self.task, completed=event.step, total=event.steps, says=says)

@@ -20,7 +20,13 @@ from thrifty.spec.units import format_seconds, format_usd
 WIDE = 96
 VERDICTS = {"fits": ("✓", "green"), "tight": ("✓ tight", "yellow"), "breaks": ("✗ over", "red")}
 FELL = {True: Text("✓", style="green"), False: Text("✗", style="yellow"), None: Text("")}
-STATUS_STYLE = {"done": "green", "running": "cyan", "interrupted": "yellow", "stopped": "yellow", "failed": "red"}
+STATUS = {
+    "done": Text("✓", style="green"),
+    "running": Text("▸", style="cyan"),
+    "interrupted": Text("‖", style="yellow"),
+    "stopped": Text("■", style="yellow"),
+    "failed": Text("✗", style="red"),
+}
 
 
 class Columns:
@@ -120,8 +126,8 @@ def ledger_table(entries: Sequence[Entry]) -> RenderableType:
         result = next((rows.metric_text(*pair) for pair in sorted(entry.metrics.items())), rows.UNKNOWN)
         lines.append(
             [
+                STATUS[entry.status],
                 Path(entry.folder).name or entry.name,
-                Text(entry.status, style=STATUS_STYLE[entry.status]),
                 entry.started[:10],
                 predicted,
                 format_seconds(training.wall_s) if training.wall_s else rows.UNKNOWN,
@@ -130,8 +136,10 @@ def ledger_table(entries: Sequence[Entry]) -> RenderableType:
                 result,
             ]
         )
-    headers = ["~run", "status", "started", ">predicted", ">training", ">worst miss", ">money", ">result"]
-    return Columns(headers, lines)
+    headers = ["", "~run", "started", ">predicted", ">training", ">worst miss", ">money", ">result"]
+    others = dict.fromkeys(entry.status for entry in entries if entry.status != "done")
+    legend = "   ".join(f"{STATUS[status]} {status}: its job goes on when run again" for status in others)
+    return Group(Columns(headers, lines), *([Text(f"  {legend}", style="dim")] if legend else []))
 
 
 def hardware_table(device: Device, compared: Iterable[hardware.Comparison] | None = None) -> RenderableType:
