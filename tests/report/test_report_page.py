@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_runs import make_dataset, make_entry, make_steps
 
-from conftest import make_dataset, make_entry, make_steps
 from thrifty.errors import StorageError
 from thrifty.ledger import StageEntry
 from thrifty.report import write_page

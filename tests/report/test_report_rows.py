@@ -7,8 +7,8 @@ import re
 
 from hypothesis import given
 from hypothesis import strategies as st
+from made_runs import make_cost, make_dataset, make_device, make_entry, make_plan
 
-from conftest import make_cost, make_dataset, make_device, make_entry, make_plan
 from thrifty.ledger import StageEntry
 from thrifty.report import rows
 from thrifty.spec import Budget, Interval, Spent

@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 
 import pytest
+from made_runs import make_dataset, make_device, make_entry, make_plan
 from rich.console import Console, RenderableType
 
-from conftest import make_dataset, make_device, make_entry, make_plan
 from thrifty import hardware
 from thrifty.report import bill, cleaning_table, hardware_table, ledger_table, plan_table
 from thrifty.spec import Budget, Cleaning

@@ -6,6 +6,7 @@ import time
 from types import TracebackType
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 
@@ -60,7 +61,7 @@ class LiveView:
                 self.bar.update(self.task, visible=False)
                 memory = format_bytes(spent.peak_rss_bytes)
                 self.console.print(
-                    f"  [green]✓[/] {stage:<11} {format_seconds(spent.wall_s):>8} {memory:>10}  {says}",
+                    f"  [green]✓[/] {stage:<11} {format_seconds(spent.wall_s):>8} {memory:>10}  {escape(says)}",
                     highlight=False,
                     soft_wrap=True,
                 )
@@ -86,7 +87,7 @@ class LiveView:
             case Resumed(step):
                 self.console.print(f"    going on from step {step:,}", highlight=False, soft_wrap=True)
             case Warned(message):
-                self.console.print(f"  [yellow]![/] {message}", highlight=False, soft_wrap=True)
+                self.console.print(f"  [yellow]![/] {escape(message)}", highlight=False, soft_wrap=True)
             case _:
                 pass
 
