@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "src" / "thrifty"
 FLOORS = {
     "errors": 1.0, "spec": 1.1, "files": 1.2,
     "hardware": 2, "data": 2, "models": 2, "optim": 2, "ledger": 2, "runs": 2,
-    "cost": 3, "evaluate": 3, "export": 3, "report": 3,
+    "cost": 3, "evaluate": 3, "export": 3, "report": 3, "names": 3,
     "planner": 4, "train": 4, "serve": 4,
     "pipeline": 5, "tune": 5,
     "api": 6,

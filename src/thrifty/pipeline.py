@@ -16,6 +16,7 @@ from thrifty.data import Store, content_key, prepare
 from thrifty.errors import ThriftyError
 from thrifty.files import hold, write_atomic
 from thrifty.ledger import Entry, Ledger, Meter, Stage, add_spent
+from thrifty.names import check_names
 from thrifty.runs import Result, RunFolder, folder_for
 from thrifty.spec import Device, Job, Plan, Spent
 from thrifty.spec.events import Checkpointed, Emit, Evaluated, Event, Planned, StageDone, StageStarted, StepDone
@@ -54,6 +55,7 @@ def run(job: Job, job_text: str, *, runs: Path, ledger: Ledger, emit: Emit) -> O
     Raises:
         ThriftyError: of the kind that fits; the run can be gone on with once it is mended.
     """
+    check_names(job)
     key = run_key(job)
     folder = folder_for(runs, job.name, key)
     attempt = _Run(job, job_text, key, folder, ledger, emit)

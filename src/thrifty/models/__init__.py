@@ -5,6 +5,6 @@
 [B, classes], tokens [B, T] to [B, T, vocabulary]. `thrifty.testing.check_model` holds one to that.
 """
 
-from thrifty.models.table import MODELS, Recipe, build, resolve
+from thrifty.models.table import INIT_NAMES, MODELS, Recipe, build, resolve
 
-__all__ = ["MODELS", "Recipe", "build", "resolve"]
+__all__ = ["INIT_NAMES", "MODELS", "Recipe", "build", "resolve"]

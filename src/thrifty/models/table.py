@@ -91,6 +91,9 @@ MODELS: dict[str, Recipe] = {
     "mlp-large": _mlp(1024, 1024),
 }
 
+# the names of `models.init.INITS`, which cannot be asked for them without loading torch
+INIT_NAMES = ("default", "he_normal", "he_uniform", "xavier_normal", "xavier_uniform")
+
 FAMILY_KINDS = {"resnet": "image", "mlp": "image", "gpt": "language"}
 
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Literal
 
 import thrifty.planner.rules as rules
 from thrifty import models
 from thrifty.cost import Trace, largest_micro_batch, peak_bytes, trace_step
-from thrifty.errors import BudgetError, JobError, unknown_name
-from thrifty.models.init import INITS
+from thrifty.errors import BudgetError, JobError
 from thrifty.models.losses import LOSSES
-from thrifty.optim import OPTIMIZERS, SCHEDULES
+from thrifty.names import check_names
 from thrifty.planner.fit import fit
 from thrifty.planner.rules import Reasons
 from thrifty.spec import (
@@ -65,14 +64,13 @@ def plan(job: Job, dataset: Dataset, device: Device, *, key: str, spent: Spent, 
         JobError: a name is in no table, or model and data do not fit.
         BudgetError: the budget is too small for one step and one validation; it says what would be enough.
     """
+    check_names(job)
     why = Reasons([])
     task = "classify" if dataset.kind == "image" else "language"
     model = models.resolve(job.model, dataset)
     why.say("model", model.name, "asked for in the job", "job")
     init = why.take("init", job.train.init, ("default", f"what the authors of the {model.family} family used"))
-    _check_name("initialiser", init, INITS)
     optimizer = why.take("optimizer", job.train.optimizer, rules.optimizer(model.family))
-    _check_name("optimizer", optimizer, OPTIMIZERS)
 
     precision = why.take("precision", job.plan.precision, rules.precision(device), source="measured")
     layout = why.take("memory_format", job.plan.memory_format, rules.memory_format(model.family))
@@ -112,11 +110,6 @@ def plan(job: Job, dataset: Dataset, device: Device, *, key: str, spent: Spent, 
     probed = probe(draft) if probe else Probed(step_s=(), save_s=0.0)
     fitted = fit(draft, job, dataset, device, trace_at(micro), probed, spent, why)
     return fitted.model_copy(update={"why": tuple(why.lines)})
-
-
-def _check_name(kind: str, name: str, table: Collection[str]) -> None:
-    if name not in table:
-        raise unknown_name(kind, name, table)
 
 
 def _tracer(
@@ -205,7 +198,6 @@ def _learning(
 ) -> OptimPlan:
     asked = job.train
     schedule = why.take("schedule", asked.schedule, rules.schedule(optimizer))
-    _check_name("schedule", schedule, SCHEDULES)
     rate = why.take(
         "learning_rate", asked.learning_rate, rules.learning_rate(optimizer, model.family, parameters, size)
     )

@@ -1,0 +1,27 @@
+"""Look up every name a job gives, before anything is prepared; loads no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from thrifty.errors import unknown_name
+from thrifty.models import INIT_NAMES, MODELS
+from thrifty.optim import OPTIMIZERS, SCHEDULES
+from thrifty.spec import Job
+
+
+def check_names(job: Job) -> None:
+    """Check the names of model, initialiser, optimizer and schedule.
+
+    Raises:
+        JobError: a name is in no table; the nearest one that is is given.
+    """
+    given: list[tuple[str, str | None, Collection[str], str]] = [
+        ("model", job.model, MODELS, "See: thrifty models."),
+        ("initialiser", job.train.init, INIT_NAMES, ""),
+        ("optimizer", job.train.optimizer, OPTIMIZERS, ""),
+        ("schedule", job.train.schedule, SCHEDULES, ""),
+    ]
+    for kind, name, table, see in given:
+        if name is not None and name not in table:
+            raise unknown_name(kind, name, table, see=see)
