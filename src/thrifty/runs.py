@@ -81,7 +81,10 @@ class RunFolder:
         return path.read_text().strip() if path.is_file() else ""
 
     def claim(self, key: str, job: Job, job_text: str) -> None:
-        """Make the folder this run's own and write what was asked."""
+        """Make the folder this run's own and write what was asked; what another key left in it goes."""
+        if self.key not in {"", key}:
+            for name in ("events.jsonl", "rejects.jsonl", "dataset.json"):
+                (self.folder / name).unlink(missing_ok=True)
         write_atomic(self.folder / "key", key + "\n", purpose="the run's key")
         write_atomic(self.folder / "job.yaml", job_text, purpose="the job")
         self.keep("job", job)
@@ -169,7 +172,8 @@ class RunFolder:
 def folder_for(runs: Path, name: str, key: str) -> RunFolder:
     """Return the folder made for this key, else the next free one of ``<name>``, ``<name>-2``, ``<name>-3``.
 
-    A folder that holds something else, a user's own files too, is never taken.
+    A folder that holds something else, a user's own files too, is never taken; one of a run that failed before there
+    was a plan, say for its data, is.
     """
     numbers = itertools.count(2)
     path = runs / name
@@ -181,7 +185,10 @@ def folder_for(runs: Path, name: str, key: str) -> RunFolder:
 
 
 def _is_free(path: Path) -> bool:
-    return not path.exists() or (path.is_dir() and {p.name for p in path.iterdir()} <= {"lock"})
+    if not path.exists():
+        return True
+    names = {p.name for p in path.iterdir()} if path.is_dir() else {"a file"}
+    return names <= {"lock"} or ("key" in names and not names & {"plan.json", "checkpoints", "result.json"})
 
 
 def open_run(path: Path) -> RunFolder:
