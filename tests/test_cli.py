@@ -79,6 +79,7 @@ def test_the_whole_way(workplace: Path) -> None:
         assert stage["spent"]["wall_s"] > 0
         assert stage["spent"]["joules_method"]
         assert stage["spent"]["usd_method"]
+    assert outcome["bill"]["total"]["peak_rss_bytes"] > 150 * 2**20, "torch is part of what the run takes"
 
     began = time.perf_counter()
     second = thrifty("run", "job.yaml", cwd=workplace)

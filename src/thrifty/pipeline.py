@@ -15,7 +15,7 @@ from thrifty import hardware
 from thrifty.data import Store, content_key, prepare
 from thrifty.errors import ThriftyError
 from thrifty.files import hold, write_atomic
-from thrifty.ledger import Entry, Ledger, Meter, Stage, add_spent
+from thrifty.ledger import Entry, Ledger, Meter, Stage, add_spent, resident_bytes
 from thrifty.names import check_names
 from thrifty.runs import Result, RunFolder, folder_for
 from thrifty.spec import Device, Job, Plan, Spent
@@ -100,10 +100,13 @@ class _Run:
     attempt: int = field(init=False)
     earlier: Spent = field(init=False)
     whole: Stage = field(init=False)
+    bare_bytes: int = field(init=False)
 
     def go(self) -> Outcome:
         # again in every attempt: a kill may have come between the key and the job
         self.folder.claim(self.key, self.job, self.job_text)
+        # before the hardware is measured, which loads torch: its memory is part of what the run takes
+        self.bare_bytes = resident_bytes()
         self.device = hardware.here(kind=self.job.plan.device)
         self.folder.keep("device", self.device)
         self._open_bill()
@@ -115,7 +118,7 @@ class _Run:
 
         self.emit = emit
         try:
-            with self.meter.stage() as self.whole:
+            with self.meter.stage(peak_above=self.bare_bytes) as self.whole:
                 result = self._stages()
         except ThriftyError as error:
             self.ledger.finish(self.run_id, status="failed", metrics={}, reason=str(error))
@@ -234,7 +237,7 @@ class _Run:
         predicted = plan.cost if plan else None
         steps = 0
 
-        with self.meter.stage(peak_above=self.whole) as stage:
+        with self.meter.stage(peak_above=self.bare_bytes) as stage:
 
             def spent() -> Spent:
                 if plan is None:

@@ -57,11 +57,11 @@ class _Final:
 class Stage:
     """One stretch of work being metered; made by `Meter.stage`."""
 
-    def __init__(self, meter: Meter, peak_above: Stage | None) -> None:
+    def __init__(self, meter: Meter, peak_above: int | None) -> None:
         self._meter = meter
         self._final: _Final | None = None
         self._rss_key, now = _RESIDENT.begin()
-        self._rss_start: int = peak_above._rss_start if peak_above else now
+        self._rss_start = now if peak_above is None else peak_above
         self._device_key, _ = _ON_DEVICE.begin()
         self._start = meter.read()
 
@@ -101,11 +101,11 @@ class Meter:
         self._wake = threading.Condition()
 
     @contextlib.contextmanager
-    def stage(self, *, peak_above: Stage | None = None) -> Iterator[Stage]:
+    def stage(self, *, peak_above: int | None = None) -> Iterator[Stage]:
         """Meter the work of a ``with`` block; the stage can be asked in it and after it, also when the work failed.
 
         Args:
-            peak_above: the stage from whose beginning peak memory is counted; from this one's own when left out.
+            peak_above: resident bytes above which peak memory is counted; those at the beginning when left out.
         """
         stage = Stage(self, peak_above)
         with self._counting():

@@ -101,6 +101,11 @@ class _Sampled(HighWater):
                 self._look()
 
 
+def resident_bytes(proc: Path = PROC) -> int:
+    """Resident memory of this process now; its peak so far where the system does not tell."""
+    return _status_bytes(proc, "VmRSS") if (proc / "status").exists() else _maxrss_bytes()
+
+
 def _clear(proc: Path) -> None:
     # "5" resets the peak resident set size to the present one; see proc_pid_clear_refs(5).
     (proc / "clear_refs").write_text("5")
