@@ -107,7 +107,7 @@ def test_the_whole_way(workplace: Path) -> None:
 
 @pytest.mark.slow
 def test_tune_finds_at_least_the_start(workplace: Path) -> None:
-    done = thrifty("tune", "job.yaml", "--budget", "60s", "--trials", "3", "--json", cwd=workplace)
+    done = thrifty("tune", "job.yaml", "--budget", "20min", "--trials", "3", "--json", cwd=workplace)
     assert done.returncode == 0, done.stderr
     tuned = json.loads(done.stdout)
     trials = tuned["search"]["trials"]
@@ -117,6 +117,13 @@ def test_tune_finds_at_least_the_start(workplace: Path) -> None:
     assert best >= trials[0]["value"]
     again = thrifty("run", tuned["best_job"], "--json", cwd=workplace)
     assert again.returncode == 0, again.stderr
+
+    write(workplace, changed(train={"epochs": 1, "batch": 16}))
+    other = thrifty("tune", "job.yaml", "--budget", "20min", "--trials", "1", "--json", cwd=workplace)
+    assert other.returncode == 0, other.stderr
+    assert [trial["settings"]["batch"] for trial in json.loads(other.stdout)["search"]["trials"]] == [16], (
+        "a search of another job starts anew"
+    )
 
 
 def spoil(change: Callable[[Path], object]) -> Callable[[Path], dict[str, Any]]:

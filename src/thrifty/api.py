@@ -100,11 +100,12 @@ def tune(job: Path, *, budget: str, trials: int = 50, runs: Path = RUNS, emit: E
         BudgetError: not one trial ended within it.
     """
     from thrifty import tune as tuning
+    from thrifty.pipeline import run_key
 
     wanted = load_job(job)
     limit = parse_budget(budget)
     with closing(open_ledger(runs)) as ledger:
-        return tuning.tune(wanted, limit, trials=trials, runs=runs, ledger=ledger, emit=emit)
+        return tuning.tune(wanted, limit, key=run_key(wanted), trials=trials, runs=runs, ledger=ledger, emit=emit)
 
 
 def report(run: Path, *, runs: Path = RUNS) -> Path:

@@ -34,6 +34,7 @@ def run(
         SPACE,
         attempt,
         database=folder / "study.sqlite",
+        name="study",
         higher_is_better=False,
         trials=trials,
         seconds_left=lambda: next(remaining),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
@@ -297,6 +297,3 @@ def _keys_at(place: list[str], error: dict[str, Any]) -> list[str]:
     if place[0] == "data":
         return list((ImageData if "image" in error["loc"] else LanguageData).model_fields)
     return list(sections[place[0]].model_fields)
-
-
-TASKS: tuple[str, ...] = get_args(Task)

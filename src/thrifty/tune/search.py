@@ -48,6 +48,7 @@ def search(
     attempt: Try,
     *,
     database: Path,
+    name: str,
     higher_is_better: bool,
     trials: int,
     seconds_left: Callable[[], float],
@@ -58,7 +59,8 @@ def search(
     Args:
         space: what each setting may be.
         attempt: runs one trial for real and returns the validation figure it reached.
-        database: SQLite file of the study; a search that was cut off goes on from it.
+        database: SQLite file of the studies.
+        name: of this study in it; a search that was cut off goes on from it.
         higher_is_better: direction of the figure.
         trials: trials at most, earlier ones included.
         seconds_left: of the budget; a trial that would not fit (by the median so far) is not begun.
@@ -71,7 +73,7 @@ def search(
     with writing(database, "the study"):
         database.parent.mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(
-        study_name="tune",
+        study_name=name,
         storage=f"sqlite:///{database}",
         load_if_exists=True,
         direction="maximize" if higher_is_better else "minimize",

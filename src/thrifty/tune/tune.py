@@ -12,9 +12,11 @@ import yaml
 
 from thrifty import hardware, models, planner
 from thrifty.data import Store, prepare
+from thrifty.errors import ThriftyError
 from thrifty.files import hold, write_atomic
 from thrifty.ledger import Ledger, Meter, Stage
 from thrifty.models.init import initialise
+from thrifty.names import check_names
 from thrifty.spec import Budget, Device, Job, Plan, Spent
 from thrifty.spec.events import Emit, Evaluated, Event, Progress, StageDone, StageStarted, StepDone
 from thrifty.spec.folders import cache_folder
@@ -39,29 +41,29 @@ class Tuned(Plain):
     best_job: str
 
 
-def tune(
-    job: Job, budget: Budget, *, trials: int, runs: Path, ledger: Ledger, emit: Emit, device: Device | None = None
-) -> Tuned:
+def tune(job: Job, budget: Budget, *, key: str, trials: int, runs: Path, ledger: Ledger, emit: Emit) -> Tuned:
     """Search for better hyper-parameters by the validation split; the test split is never looked at.
 
     Args:
         job: its plan is the first trial.
         budget: of the whole search.
+        key: content key of job, data and code: a search that was cut off goes on with its own trials alone.
         trials: at most.
-        runs: the search lives in ``<runs>/<name>-tune``; one that was cut off goes on.
+        runs: the search lives in ``<runs>/<name>-tune``.
         ledger: gets the search as a run of its own.
         emit: is told what happens.
 
     Raises:
         BudgetError: not one trial ended within the budget.
     """
+    check_names(job)
     folder = runs / f"{job.name}-tune"
     with hold(folder, "search"):
-        device = device or hardware.here(kind=job.plan.device)
+        device = hardware.here(kind=job.plan.device)
         meter = Meter(device)
         run_id = ledger.begin(
             name=f"{job.name}-tune",
-            key=f"tune-{job.name}",
+            key=key,
             folder=folder,
             job=job.model_dump_json(),
             device=device,
@@ -69,23 +71,31 @@ def tune(
             pid=os.getpid(),
         )
         emit(StageStarted("tune"))
-        with meter.stage() as stage:
-            store = prepare(job.data, seed=job.train.seed, cache=cache_folder(), emit=emit)
-            trial = _Trial(_untargeted(job), store, device, folder / "trial", emit, budget, stage)
-            draft = trial.plan({})
-            found = search(
-                _space(draft, store.dataset.counts["train"]),
-                trial.attempt,
-                database=folder / "study.sqlite",
-                higher_is_better=draft.stop.higher_is_better,
-                trials=trials,
-                seconds_left=trial.seconds_left,
-                seed=job.train.seed,
-            )
-        spent = stage.spent()
-        ledger.stage(run_id, 1, "tune", spent)
+        try:
+            with meter.stage() as stage:
+                store = prepare(job.data, seed=job.train.seed, cache=cache_folder(), emit=emit)
+                trial = _Trial(_untargeted(job), store, device, folder / "trial", emit, budget, stage)
+                draft = trial.plan({})
+                found = search(
+                    _space(draft, store.dataset.counts["train"]),
+                    trial.attempt,
+                    database=folder / "study.sqlite",
+                    name=key,
+                    higher_is_better=draft.stop.higher_is_better,
+                    trials=trials,
+                    seconds_left=trial.seconds_left,
+                    seed=job.train.seed,
+                )
+        except ThriftyError as error:
+            ledger.finish(run_id, status="failed", metrics={}, reason=str(error))
+            raise
+        finally:
+            entry = ledger.entry(folder)
+            assert entry is not None
+            ledger.stage(run_id, entry.attempts, "tune", stage.spent())
         best = found.trials[found.best]
         ledger.finish(run_id, status="done", metrics={draft.stop.metric: best.value}, reason=found.reason)
+        spent = stage.spent()
         emit(StageDone("tune", found.reason, spent))
         path = folder / "best.yaml"
         write_atomic(path, _job_text(_with(job, best.settings)), purpose="the best job")
