@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 from thrifty.cost.trace import Trace
-from thrifty.spec import Interval
+from thrifty.spec import DeviceKind, Interval
 from thrifty.spec.units import format_bytes
 
 MIB = 1 << 20
@@ -31,7 +30,7 @@ def peak_bytes(
     evaluation_batch_ratio: float = 1.0,
     loader_bytes: int = 0,
     accumulation: int = 1,
-    device_kind: Literal["cpu", "cuda"] = "cpu",
+    device_kind: DeviceKind = "cpu",
 ) -> Interval:
     """Predict the peak of a whole run: on a CPU resident memory above the bare interpreter, else memory of the GPU.
 
@@ -80,7 +79,7 @@ def largest_micro_batch(
     limit_bytes: float,
     wanted: int,
     *,
-    device_kind: Literal["cpu", "cuda"] = "cpu",
+    device_kind: DeviceKind = "cpu",
     loader_bytes: int = 0,
 ) -> int:
     """Return the most samples at once, at most ``wanted``, whose peak stays within a limit nine times in ten.

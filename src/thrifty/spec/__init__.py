@@ -3,7 +3,7 @@
 from thrifty.spec.bundle import BUNDLE_FORMAT, BundleInfo
 from thrifty.spec.cost import Cost, Interval, Spent
 from thrifty.spec.dataset import SPLITS, Cleaning, Dataset
-from thrifty.spec.device import Device, Quantity
+from thrifty.spec.device import Cluster, Device, DeviceKind, Link, Quantity
 from thrifty.spec.job import (
     Budget,
     ImageData,
@@ -17,7 +17,9 @@ from thrifty.spec.job import (
     parse_budget,
     parse_job,
 )
+from thrifty.spec.layout import Checkpointing, Layout, Precision
 from thrifty.spec.plan import BatchPlan, Decision, ModelPlan, OptimPlan, Plan, Probed, StopPlan
+from thrifty.spec.transformer import TransformerShape
 
 __all__ = [
     "BUNDLE_FORMAT",
@@ -25,19 +27,25 @@ __all__ = [
     "BatchPlan",
     "Budget",
     "BundleInfo",
+    "Checkpointing",
     "Cleaning",
+    "Cluster",
     "Cost",
     "Dataset",
     "Decision",
     "Device",
+    "DeviceKind",
     "ImageData",
     "Interval",
     "Job",
     "LanguageData",
+    "Layout",
+    "Link",
     "ModelPlan",
     "OptimPlan",
     "Pins",
     "Plan",
+    "Precision",
     "Probed",
     "Quantity",
     "Spent",
@@ -45,6 +53,7 @@ __all__ = [
     "StopPlan",
     "Target",
     "Train",
+    "TransformerShape",
     "load_job",
     "parse_budget",
     "parse_job",
