@@ -17,7 +17,7 @@ from thrifty.errors import DataError, JobError, unknown_name
 from thrifty.files import write_atomic
 from thrifty.ledger import Entry, Ledger
 from thrifty.runs import RunFolder, open_run
-from thrifty.spec import Device, Plan, Spent, load_job, parse_budget
+from thrifty.spec import Device, Plan, Spent, load_job, parse_budget, raw_data
 from thrifty.spec.events import Emit, Event
 from thrifty.spec.folders import cache_folder
 
@@ -74,7 +74,7 @@ def plan(job: Path, *, emit: Emit = silent) -> tuple[Plan, Device]:
     from thrifty.pipeline import run_key
 
     wanted = load_job(job)
-    store = prepare(wanted.data, seed=wanted.train.seed, cache=cache_folder(), emit=emit)
+    store = prepare(raw_data(wanted), seed=wanted.train.seed, cache=cache_folder(), emit=emit)
     device = hardware.here(kind=wanted.plan.device)
     return planner.plan(wanted, store.dataset, device, key=run_key(wanted), spent=Spent()), device
 

@@ -18,7 +18,7 @@ from thrifty.files import hold, write_atomic
 from thrifty.ledger import Entry, Ledger, Meter, Stage, add_spent, resident_bytes
 from thrifty.names import check_names
 from thrifty.runs import Result, RunFolder, folder_for
-from thrifty.spec import Device, Job, Plan, Spent
+from thrifty.spec import Device, Job, Plan, Spent, raw_data
 from thrifty.spec.events import Checkpointed, Emit, Evaluated, Event, Planned, StageDone, StageStarted, StepDone
 from thrifty.spec.folders import cache_folder
 from thrifty.spec.units import format_bytes, format_count
@@ -70,7 +70,7 @@ def run(job: Job, job_text: str, *, runs: Path, ledger: Ledger, emit: Emit) -> O
 def run_key(job: Job) -> str:
     """Content key of a job: of what it asks for, the bytes of its data, and the code that decides what is learned."""
     asked = job.model_dump_json(exclude={"data": {"path"}})
-    data = content_key(job.data, seed=job.train.seed, cache=cache_folder())
+    data = content_key(raw_data(job), seed=job.train.seed, cache=cache_folder())
     return hashlib.sha256(f"{asked}\n{data}\n{code_key()}".encode()).hexdigest()[:20]
 
 
@@ -139,7 +139,7 @@ class _Run:
 
     def _stages(self) -> Result:
         with self._stage("prepare") as stage:
-            store = prepare(self.job.data, seed=self.job.train.seed, cache=cache_folder(), emit=self.emit)
+            store = prepare(raw_data(self.job), seed=self.job.train.seed, cache=cache_folder(), emit=self.emit)
             self._keep_dataset(store)
             stage.says = _prepared(store)
         with self._stage("plan") as stage:

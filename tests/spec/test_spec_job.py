@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thrifty.errors import JobError
-from thrifty.spec import Job, load_job, parse_job
+from thrifty.spec import DeclaredData, Job, LanguageData, load_job, parse_job, raw_data
 from thrifty.spec.job import parse_budget
 
 GOOD: dict[str, Any] = {
@@ -63,7 +63,7 @@ MISTAKES = [
     ("train.batch", 0, ["train.batch", "0"]),
     ("train.batch", "ful", ["train.batch", "'ful'"]),
     ("train.learning_rate", "fast", ["train.learning_rate", "'fast'"]),
-    ("plan.precision", "fp8", ["plan.precision", "'fp8'"]),
+    ("plan.precision", "fp12", ["plan.precision", "'fp8'"]),
     ("name", "../escape", ["letters, digits", "'../escape'"]),
     ("data.split", {"validation": 0.6, "test": 0.4}, ["under a tenth to train on"]),
     ("data.size", 2, ["data.size", "2"]),
@@ -150,3 +150,50 @@ def test_a_budget_is_told_by_its_unit(text: str, field: str, value: float) -> No
 def test_a_budget_that_is_none_is_told() -> None:
     with pytest.raises(JobError, match=r"'10 bananas' is no amount of time, energy or money.*min"):
         parse_budget("10 bananas")
+
+
+DECLARED = {"kind": "language", "tokens": "300e9", "vocabulary": 51200, "length": 2048}
+
+
+def test_data_can_be_declared_by_its_size(tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text("name: a\nmodel: gpt2\ndata: {kind: language, tokens: 300e9, vocabulary: 51200, length: 2048}\n")
+    job = load_job(path)
+    assert isinstance(job.data, DeclaredData)
+    assert (job.data.tokens, job.task) == (300_000_000_000, "language")
+    assert Job.model_validate_json(job.model_dump_json()) == job
+    with pytest.raises(JobError, match=r"has no data to train on: it declares 300\.0 G tokens.*data\.path"):
+        raw_data(job)
+
+
+def test_data_with_a_folder_is_no_declaration() -> None:
+    job = parse_job({"name": "a", "data": {"kind": "language", "path": "x"}, "model": "gpt2"})
+    assert isinstance(raw_data(job), LanguageData)
+
+
+DECLARED_MISTAKES = [
+    ({**DECLARED, "path": "x"}, ["tokens of a folder are counted"]),
+    ({**DECLARED, "tokens": "many"}, ["data.tokens", "300e9", "'many'"]),
+    ({**DECLARED, "tokens": 0.5}, ["data.tokens", "whole number"]),
+    ({**DECLARED, "tokens": 0}, ["data.tokens", "greater than 0"]),
+    ({**DECLARED, "lenght": 3}, ["unknown key 'data.lenght'", "did you mean 'length'"]),
+    ({k: v for k, v in DECLARED.items() if k != "length"}, ["lacks the key 'data.length'"]),
+    ({"kind": "language"}, ["lacks the key 'data.path'"]),
+]
+
+
+@pytest.mark.parametrize(("data", "said"), DECLARED_MISTAKES, ids=[row[1][0] for row in DECLARED_MISTAKES])
+def test_mistakes_of_declared_data_are_told(data: dict[str, Any], said: list[str]) -> None:
+    with pytest.raises(JobError) as caught:
+        parse_job({"name": "a", "data": data, "model": "gpt2"})
+    for part in said:
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("pins", "said"),
+    [({"tenzor": 8}, "did you mean 'tensor'"), ({"tensor": 0}, "plan.tensor"), ({"zero": 4}, "plan.zero")],
+)
+def test_pinned_degrees_are_checked(pins: dict[str, Any], said: str) -> None:
+    with pytest.raises(JobError, match=said):
+        parse_job({"name": "a", "data": DECLARED, "model": "gpt2", "plan": pins})

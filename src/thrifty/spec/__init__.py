@@ -6,16 +6,19 @@ from thrifty.spec.dataset import SPLITS, Cleaning, Dataset
 from thrifty.spec.device import Cluster, Device, DeviceKind, Link, Quantity
 from thrifty.spec.job import (
     Budget,
+    DeclaredData,
     ImageData,
     Job,
     LanguageData,
     Pins,
+    RawData,
     Split,
     Target,
     Train,
     load_job,
     parse_budget,
     parse_job,
+    raw_data,
 )
 from thrifty.spec.layout import Checkpointing, Layout, Precision
 from thrifty.spec.plan import BatchPlan, Decision, ModelPlan, OptimPlan, Plan, Probed, StopPlan
@@ -33,6 +36,7 @@ __all__ = [
     "Cost",
     "Dataset",
     "Decision",
+    "DeclaredData",
     "Device",
     "DeviceKind",
     "ImageData",
@@ -48,6 +52,7 @@ __all__ = [
     "Precision",
     "Probed",
     "Quantity",
+    "RawData",
     "Spent",
     "Split",
     "StopPlan",
@@ -57,4 +62,5 @@ __all__ = [
     "load_job",
     "parse_budget",
     "parse_job",
+    "raw_data",
 ]

@@ -10,17 +10,21 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
+    Discriminator,
     Field,
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
+    Tag,
     ValidationError,
     model_validator,
 )
 
 from thrifty.errors import JobError, nearest
+from thrifty.spec.layout import Checkpointing, Precision
 from thrifty.spec.plain import Plain
-from thrifty.spec.units import JOULES, SECONDS, USD, ByteCount, Duration, Energy, Money
+from thrifty.spec.units import JOULES, SECONDS, USD, ByteCount, Duration, Energy, Money, format_count
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Task = Literal["classify", "language"]
@@ -33,6 +37,20 @@ def _safe_name(name: str) -> str:
     return name
 
 
+def _whole_count(value: Any) -> Any:
+    """Take ``300e9``, which YAML reads as text, for the whole number it is."""
+    if not isinstance(value, str | float):
+        return value
+    try:
+        number = float(value)
+    except ValueError:
+        raise ValueError(f"a count is a whole number such as 300e9, got {value!r}") from None
+    if not number.is_integer():
+        raise ValueError(f"a count is a whole number such as 300e9, got {value!r}")
+    return int(number)
+
+
+Count = Annotated[int, Field(gt=0), BeforeValidator(_whole_count)]
 Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_safe_name)]
 
 
@@ -93,8 +111,46 @@ class LanguageData(Plain):
     length: Annotated[int, Field(ge=8, le=65_536)] | None = None
     max_file_bytes: ByteCount = 64 * 2**20
 
+    @model_validator(mode="before")
+    @classmethod
+    def _counted_not_declared(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "tokens" in values:
+            raise ValueError("tokens of a folder are counted; leave out 'tokens', or leave out 'path' to plan without")
+        return values
 
-Data = Annotated[ImageData | LanguageData, Field(discriminator="kind")]
+
+class DeclaredData(Plain):
+    """Text that is not here yet, by its size: enough to plan a language model, and nothing to train on.
+
+    Attributes:
+        tokens: of the training split.
+        vocabulary: tokens that the tokenizer knows.
+        length: tokens of context.
+    """
+
+    kind: Literal["language"]
+    tokens: Count
+    vocabulary: Annotated[int, Field(ge=2, le=2**24), BeforeValidator(_whole_count)]
+    length: Annotated[int, Field(ge=8, le=2**24), BeforeValidator(_whole_count)]
+
+
+RawData = ImageData | LanguageData
+
+
+def _which_data(values: Any) -> Any:
+    """Tell which kind of data section this is; what is no mapping was checked before."""
+    if isinstance(values, Plain):
+        return "declared" if isinstance(values, DeclaredData) else getattr(values, "kind", None)
+    kind = values.get("kind") if isinstance(values, dict) else None
+    return "declared" if kind == "language" and "path" not in values and "tokens" in values else kind
+
+
+Data = Annotated[
+    Annotated[ImageData, Tag("image")]
+    | Annotated[LanguageData, Tag("language")]
+    | Annotated[DeclaredData, Tag("declared")],
+    Discriminator(_which_data),
+]
 
 
 class Target(Plain):
@@ -166,13 +222,23 @@ class Train(Plain):
 
 
 class Pins(Plain):
-    """What you decide in the plan's place: how to compute, never what is learned."""
+    """What you decide in the plan's place: how to compute; ``data`` and what follows it speak of a cluster.
+
+    The last six are fields of `Layout` by the same names.
+    """
 
     device: Literal["cpu", "cuda"] | None = None
-    precision: Literal["fp32", "bf16"] | None = None
+    precision: Precision | None = None
     micro_batch: PositiveInt | None = None
+    checkpointing: Checkpointing | None = None
     memory_format: Literal["contiguous", "channels_last"] | None = None
     threads: PositiveInt | None = None
+    data: PositiveInt | None = None
+    tensor: PositiveInt | None = None
+    pipeline: PositiveInt | None = None
+    context: PositiveInt | None = None
+    virtual_stages: PositiveInt | None = None
+    zero: Literal[0, 1, 2, 3] | None = None
 
 
 class Job(Plain):
@@ -231,8 +297,25 @@ def load_job(path: str | Path) -> Job:
     if not isinstance(values, dict):
         raise JobError(f"job file '{path}' holds {type(values).__name__}, not keys and values")
     job = parse_job(values, source=path.name)
+    if isinstance(job.data, DeclaredData):
+        return job
     located = (path.parent / job.data.path.expanduser()).resolve()
     return job.model_copy(update={"data": job.data.model_copy(update={"path": located})})
+
+
+def raw_data(job: Job) -> RawData:
+    """Return the data section of a job that has data to train on.
+
+    Raises:
+        JobError: the job declares the size of its data and names no folder.
+    """
+    if isinstance(job.data, DeclaredData):
+        raise JobError(
+            f"job '{job.name}' has no data to train on: it declares {format_count(job.data.tokens)} tokens and names "
+            "no folder",
+            mend="It can be planned (thrifty plan); to run it, give data.path.",
+        )
+    return job.data
 
 
 def parse_job(values: dict[str, Any], *, source: str = "the job") -> Job:
@@ -263,10 +346,13 @@ def parse_budget(text: str) -> Budget:
     raise JobError(f"{text!r} is no amount of time, energy or money", mend=f"Write it like '10min'. Units: {units}.")
 
 
+_TAGS = {"image", "language", "declared", "constrained-int"}
+
+
 def _explain(error: dict[str, Any], source: str) -> str:
     """One mistake as a clause: the key, the value, the nearest key."""
     # pydantic adds the tag of a union ("image") to the place of an error; users never wrote it
-    place = [str(part) for part in error["loc"] if part not in {"image", "language", "constrained-int"}]
+    place = [str(part) for part in error["loc"] if part not in _TAGS]
     key = ".".join(part for part in place if not part.startswith(("literal[", "function-")))
     if error["type"] == "extra_forbidden":
         return f"unknown key '{key}' in {source}{_guess(place[-1], _keys_at(place[:-1], error))}"
@@ -295,5 +381,7 @@ def _keys_at(place: list[str], error: dict[str, Any]) -> list[str]:
     if place[0] == "data" and place[-1] == "split":
         return list(Split.model_fields)
     if place[0] == "data":
-        return list((ImageData if "image" in error["loc"] else LanguageData).model_fields)
+        kinds: dict[str, type[Plain]] = {"image": ImageData, "declared": DeclaredData}
+        tag = next((part for part in error["loc"] if part in kinds), "language")
+        return list(kinds.get(tag, LanguageData).model_fields)
     return list(sections[place[0]].model_fields)

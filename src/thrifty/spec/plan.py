@@ -7,16 +7,24 @@ from typing import Any, Literal
 from thrifty.spec.cost import Cost
 from thrifty.spec.plain import Plain
 
-Source = Literal["job", "rule", "measured", "data", "probe"]
+Source = Literal["job", "rule", "measured", "data", "probe", "search"]
 
 
 class Decision(Plain):
-    """One line of ``plan.why``: what was decided, and the reason with its formula, source or measurement."""
+    """One line of ``plan.why``: what was decided, and the reason with its formula, source or measurement.
+
+    Attributes:
+        field, value: what was decided, and how.
+        reason: why, with formula or measurement.
+        source: what the reason rests on; ``search`` is a comparison of predicted costs.
+        doubt: how far the reason carries, or what would overturn it; empty where there is nothing to doubt.
+    """
 
     field: str
     value: str
     reason: str
     source: Source
+    doubt: str = ""
 
 
 class Probed(Plain):

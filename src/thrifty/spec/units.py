@@ -101,6 +101,8 @@ def format_seconds(seconds: float) -> str:
 
     >>> format_seconds(112), format_seconds(3.14159), format_seconds(7261), format_seconds(0.0042)
     ('1m 52s', '3.1 s', '2h 01m', '4.2 ms')
+    >>> format_seconds(2_900_000)
+    '33d 13h'
     """
     if not math.isfinite(seconds):
         return "no limit"
@@ -113,7 +115,9 @@ def format_seconds(seconds: float) -> str:
     whole = round(seconds)
     if whole < 3600:
         return f"{whole // 60}m {whole % 60:02d}s"
-    return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
+    if whole < 172_800:
+        return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
+    return f"{whole // 86_400}d {whole % 86_400 // 3600:02d}h"
 
 
 def format_joules(joules: float) -> str:
@@ -121,6 +125,8 @@ def format_joules(joules: float) -> str:
 
     >>> format_joules(42), format_joules(11160), format_joules(7.2e6)
     ('42 J', '3.1 Wh', '2.00 kWh')
+    >>> format_joules(4.6e12)
+    '1.28 GWh'
     """
     if not math.isfinite(joules):
         return "no limit"
@@ -128,6 +134,9 @@ def format_joules(joules: float) -> str:
         return f"{joules:.0f} J" if abs(joules) >= 10 else f"{joules:.1f} J"
     if abs(joules) < 3.6e6:
         return f"{joules / 3600:.1f} Wh"
+    for size, unit in ((3.6e12, "GWh"), (3.6e9, "MWh")):
+        if abs(joules) >= size:
+            return f"{joules / size:.2f} {unit}"
     return f"{joules / 3.6e6:.2f} kWh"
 
 
@@ -136,9 +145,15 @@ def format_usd(usd: float) -> str:
 
     >>> format_usd(0.00612), format_usd(12.5), format_usd(0.0000271)
     ('$0.0061', '$12.50', '$0.00003')
+    >>> format_usd(4_321), format_usd(3_210_000)
+    ('$4,321', '$3.21 M')
     """
     if not math.isfinite(usd):
         return "no limit"
+    if abs(usd) >= 1e6:
+        return f"${usd / 1e6:,.2f} M"
+    if abs(usd) >= 1000:
+        return f"${usd:,.0f}"
     if usd == 0 or abs(usd) >= 1:
         return f"${usd:,.2f}"
     digits = (1 if abs(usd) >= 1e-3 else 0) - math.floor(math.log10(abs(usd)))

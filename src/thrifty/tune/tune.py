@@ -17,7 +17,7 @@ from thrifty.files import hold, write_atomic
 from thrifty.ledger import Ledger, Meter, Stage
 from thrifty.models.init import initialise
 from thrifty.names import check_names
-from thrifty.spec import Budget, Device, Job, Plan, Spent
+from thrifty.spec import Budget, Device, Job, Plan, Spent, raw_data
 from thrifty.spec.events import Emit, Evaluated, Event, Progress, StageDone, StageStarted, StepDone
 from thrifty.spec.folders import cache_folder
 from thrifty.spec.plain import Plain
@@ -73,7 +73,7 @@ def tune(job: Job, budget: Budget, *, key: str, trials: int, runs: Path, ledger:
         emit(StageStarted("tune"))
         try:
             with meter.stage() as stage:
-                store = prepare(job.data, seed=job.train.seed, cache=cache_folder(), emit=emit)
+                store = prepare(raw_data(job), seed=job.train.seed, cache=cache_folder(), emit=emit)
                 trial = _Trial(_untargeted(job), store, device, folder / "trial", emit, budget, stage)
                 draft = trial.plan({})
                 found = search(
