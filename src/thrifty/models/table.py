@@ -61,6 +61,10 @@ def _gpt(layers: int, width: int, heads: int, says: str) -> Recipe:
     return Recipe("gpt", {"layers": layers, "width": width, "heads": heads}, says)
 
 
+def _gpt3(layers: int, width: int, heads: int, size: str, note: str = "") -> Recipe:
+    return _gpt(layers, width, heads, f"the shape of GPT-3 {size} (Brown et al. 2020, table 2.1{note})")
+
+
 def _mlp(*widths: int) -> Recipe:
     return Recipe(
         "mlp", {"widths": widths}, f"plain network over pixels, hidden layers of {', '.join(map(str, widths))}"
@@ -87,6 +91,16 @@ MODELS: dict[str, Recipe] = {
     "gpt2-medium": _gpt(24, 1024, 16, "the shape of GPT-2 medium, 355 M parameters (Radford et al. 2019)"),
     "gpt2-large": _gpt(36, 1280, 20, "the shape of GPT-2 large, 774 M parameters (Radford et al. 2019)"),
     "gpt2-xl": _gpt(48, 1600, 25, "the shape of GPT-2 XL, 1.56 G parameters (Radford et al. 2019)"),
+    "gpt3-125m": _gpt3(12, 768, 12, "125 M"),
+    "gpt3-350m": _gpt3(24, 1024, 16, "350 M"),
+    "gpt3-760m": _gpt3(24, 1536, 16, "760 M"),
+    # the table's 24 heads of 128 do not add up to its width of 2,048
+    "gpt3-1.3b": _gpt3(24, 2048, 16, "1.3 G", "; 16 heads where it says 24"),
+    "gpt3-2.7b": _gpt3(32, 2560, 32, "2.7 G"),
+    "gpt3-6.7b": _gpt3(32, 4096, 32, "6.7 G"),
+    # likewise its 40 heads of 128 and a width of 5,140
+    "gpt3-13b": _gpt3(40, 5120, 40, "13 G", "; width 5,120 where it says 5,140"),
+    "gpt3-175b": _gpt3(96, 12288, 96, "175 G"),
     "mlp-small": _mlp(128),
     "mlp-large": _mlp(1024, 1024),
 }
