@@ -15,6 +15,27 @@ CHINCHILLA_TOKENS_PER_PARAMETER = 20
 LANGUAGE_TOKENS_PER_STEP = 2048
 
 
+# How far each rule carries: what it was not tried on, or what would overturn it.
+DOUBTS = {
+    "init": "shapes that its authors did not try",
+    "optimizer": "another one, tuned, may reach the same for less: thrifty tune",
+    "precision": "the rate is of large products; small ones gain less",
+    "memory_format": "few channels gain little",
+    "threads": "other programs on the machine",
+    "batch": "the best batch grows as the loss falls (McCandlish et al. 2018)",
+    "micro_batch": "the memory's interval",
+    "schedule": "others differ by little when tuned",
+    "learning_rate": "a starting point: within a factor of three; thrifty tune finds a better one",
+    "weight_decay": "seldom decisive in short runs",
+    "clip": "a sudden loss would say otherwise",
+    "warmup": "a larger batch or rate may need more",
+    "momentum": "seldom worth tuning",
+    "epochs": "stop earlier with a target",
+    "steps": "the fit behind it is itself uncertain",
+    "evaluate_every": "none that bears on the result",
+}
+
+
 @dataclass
 class Reasons:
     """Collects a `Decision` for every value that is taken."""
@@ -27,11 +48,13 @@ class Reasons:
         self.say(field, shown or value, reason, "job" if asked is not None else source)
         return value
 
-    def say(self, field: str, value: Any, reason: str, source: Source = "rule") -> None:
-        """Add a line, in the place of an earlier one about the same field."""
+    def say(self, field: str, value: Any, reason: str, source: Source = "rule", doubt: str = "") -> None:
+        """Add a line, in the place of an earlier one about the same field; a rule brings its own doubt."""
+        if not doubt and source in {"rule", "measured"}:
+            doubt = DOUBTS.get(field, "")
         shown = f"{value:g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
         self.lines = [line for line in self.lines if line.field != field]
-        self.lines.append(Decision(field=field, value=shown, reason=reason, source=source))
+        self.lines.append(Decision(field=field, value=shown, reason=reason, source=source, doubt=doubt))
 
 
 def optimizer(family: str) -> tuple[str, str]:

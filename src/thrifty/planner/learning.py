@@ -1,0 +1,147 @@
+"""Decide what is learned: model, optimizer, batch, schedule, steps and when to stop; the same on every machine."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import thrifty.planner.rules as rules
+from thrifty import models
+from thrifty.errors import JobError
+from thrifty.names import check_names
+from thrifty.planner.rules import Reasons
+from thrifty.spec import Dataset, DeclaredData, Job, ModelPlan, OptimPlan, StopPlan
+from thrifty.spec.units import format_count
+
+PLATEAU_PATIENCE = 3
+OWN_METRIC = {"classify": "accuracy", "language": "bits_per_byte"}
+RISING_METRICS = {"accuracy"}
+
+
+@dataclass(frozen=True)
+class Learning:
+    """What no move may change.
+
+    Attributes:
+        task, model, init, optim, stop: as in a `Plan`.
+        size: samples of one optimizer step.
+        parameters: of the model.
+    """
+
+    task: Literal["classify", "language"]
+    model: ModelPlan
+    init: str
+    optim: OptimPlan
+    stop: StopPlan
+    size: int
+    parameters: int
+
+
+def decide(job: Job, dataset: Dataset, why: Reasons) -> Learning:
+    """Decide everything of a job that bears on what is learned, each with a line in ``why``.
+
+    Raises:
+        JobError: a name is in no table, or model, data and batch do not fit each other.
+    """
+    check_names(job)
+    task: Literal["classify", "language"] = "classify" if dataset.kind == "image" else "language"
+    model = models.resolve(job.model, dataset)
+    why.say("model", model.name, "asked for in the job", "job")
+    init = why.take("init", job.train.init, ("default", f"what the authors of the {model.family} family used"))
+    optimizer = why.take("optimizer", job.train.optimizer, rules.optimizer(model.family))
+    size = _batch_size(job, dataset, model.family, why)
+    parameters = count_parameters(model)
+    optim = _learning(job, model, dataset, parameters, optimizer, size, why)
+    stop = _stop(job, task, optim.total_steps)
+    return Learning(task, model, init, optim, stop, size, parameters)
+
+
+def count_parameters(model: ModelPlan) -> int:
+    """Count a model's parameters, each shared one once, without memory for them."""
+    return sum(parameter.numel() for parameter in models.build(model, "meta").parameters())
+
+
+def _batch_size(job: Job, dataset: Dataset, family: str, why: Reasons) -> int:
+    samples = dataset.counts["train"]
+    if job.train.batch == "full" or (job.train.batch is None and job.train.optimizer == "gd"):
+        why.say("batch", samples, "gradient descent: each step sees the whole training split", "job")
+        return samples
+    size: int = why.take("batch", job.train.batch, rules.batch(dataset))
+    if size > samples:
+        why.say("batch", samples, f"{size:,} asked for, but there are no more training samples", "data")
+    if family == "resnet" and size > 1 and samples % size == 1:
+        if job.train.batch is not None:
+            raise JobError(
+                f"train.batch {size} leaves a lone sample in the last step of an epoch of {samples:,}, "
+                "and batch norm takes no statistics of one",
+                mend=f"Make it {size - 1} or {size + 1}.",
+            )
+        size += 1
+        why.say("batch", size, f"one more than the rule, lest one of {samples:,} samples be left alone in a step")
+    return min(size, samples)
+
+
+def _learning(
+    job: Job, model: ModelPlan, dataset: Dataset, parameters: int, optimizer: str, size: int, why: Reasons
+) -> OptimPlan:
+    asked = job.train
+    schedule = why.take("schedule", asked.schedule, rules.schedule(optimizer))
+    rate = why.take(
+        "learning_rate", asked.learning_rate, rules.learning_rate(optimizer, model.family, parameters, size)
+    )
+    decay = why.take("weight_decay", asked.weight_decay, rules.weight_decay(optimizer, model.family))
+    clip = why.take("clip", asked.clip, rules.clip(model.family))
+    warmup = why.take("warmup", asked.warmup, rules.warmup(optimizer))
+    momentum = 0.0
+    if optimizer in {"momentum", "nesterov"}:
+        momentum = why.take("momentum", asked.momentum, (0.9, "He et al. 2015, section 3.4"))
+    per_epoch = math.ceil(dataset.counts["train"] / size)
+    steps = _steps(job, dataset, parameters, size, per_epoch, why)
+    return OptimPlan(
+        optimizer=optimizer,
+        schedule=schedule,
+        learning_rate=rate,
+        momentum=momentum,
+        betas=(0.9, 0.95) if model.family == "gpt" else (0.9, 0.999),
+        eps=1e-8,
+        weight_decay=decay,
+        warmup_steps=round(warmup * steps),
+        total_steps=steps,
+        steps_per_epoch=per_epoch,
+        decay=asked.decay if asked.decay is not None else rules.decay(schedule),
+        plateau_patience=PLATEAU_PATIENCE,
+        clip=clip or math.inf,
+    )
+
+
+def _steps(job: Job, dataset: Dataset, parameters: int, size: int, per_epoch: int, why: Reasons) -> int:
+    if job.train.steps is not None:
+        why.say("steps", job.train.steps, "asked for in the job", "job")
+        return job.train.steps
+    if job.train.epochs is None and isinstance(job.data, DeclaredData):
+        why.say("steps", per_epoch, f"one pass over {format_count(job.data.tokens)} declared tokens", "data")
+        return per_epoch
+    if job.train.epochs is None and dataset.kind == "language":
+        steps: int = why.take("steps", None, rules.language_steps(dataset, parameters, size))
+        return steps
+    epochs = why.take("epochs", job.train.epochs, rules.epochs(dataset))
+    why.say("steps", epochs * per_epoch, f"{epochs} epochs of {per_epoch:,} steps")
+    return int(epochs * per_epoch)
+
+
+def _stop(job: Job, task: str, steps: int) -> StopPlan:
+    wanted = job.target.model_dump(exclude_none=True) if job.target else {}
+    metric, target = next(iter(wanted.items()), (OWN_METRIC[task], None))
+    rising = metric in RISING_METRICS
+    never = math.inf if rising else -math.inf
+    return StopPlan(
+        steps=steps,
+        metric=metric,
+        higher_is_better=rising,
+        target=never if target is None else target,
+        patience=job.train.patience or 0,
+        seconds=math.inf,
+        joules=job.budget.energy or math.inf,
+        usd=job.budget.money or math.inf,
+    )
