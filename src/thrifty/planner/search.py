@@ -234,6 +234,6 @@ class _Front:
         """Take in a point, unless it is beaten; those that it beats leave."""
         if self.beats(values):
             return
-        beaten = (self.points >= values).all(axis=1) & (self.points > values).any(axis=1)
-        self.points = np.vstack((self.points[~beaten], values))
-        self.members = [old for old, gone in zip(self.members, beaten, strict=True) if not gone] + [member]
+        stays = ~((self.points >= values).all(axis=1) & (self.points > values).any(axis=1))
+        self.points = np.vstack((self.points[stays], values))
+        self.members = [self.members[at] for at in np.flatnonzero(stays)] + [member]

@@ -1,0 +1,124 @@
+"""Say why a way was chosen: for each field, what the best way with any other value would take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from thrifty.planner.moves import name_of
+from thrifty.planner.search import Bound, Price, Settings, Space, Way, search
+from thrifty.spec import Cost, Decision
+from thrifty.spec.units import format_bytes
+
+# Differences under this are not worth a word: no prediction here is that sharp.
+NEGLIGIBLE = 0.005
+
+
+@dataclass(frozen=True)
+class Quote:
+    """What is known of a way beyond its price.
+
+    Attributes:
+        cost: of the whole training, with intervals; ``peak_bytes`` of one device.
+        step_seconds: of one optimizer step.
+        time_goes: shares of a step.
+        memory_holds: bytes at the peak.
+        note: a prediction outside what was calibrated says so here; else empty.
+    """
+
+    cost: Cost
+    step_seconds: float
+    time_goes: Mapping[str, float]
+    memory_holds: Mapping[str, float]
+    note: str = ""
+
+
+def quote_of(way: Way) -> Quote:
+    """Return the quote that a way was priced with."""
+    assert isinstance(way.price.detail, Quote)
+    return way.price.detail
+
+
+def words(settings: Settings, than: Settings | None = None) -> str:
+    """Say a way in the words of its moves; beside another way, only what differs, while that is little.
+
+    >>> chosen = {"precision": "bf16", "tensor": 8, "checkpointing": "full", "offload": False}
+    >>> words(chosen)
+    'bf16 · tensor 8 · checkpointed'
+    >>> words({**chosen, "tensor": 4}, than=chosen)
+    'the same, tensor 4'
+    """
+    if than is not None:
+        differs = [field for field in settings if settings[field] != than[field]]
+        if 0 < len(differs) <= 2:
+            return "the same, " + ", ".join(name_of(field, settings[field]) for field in differs)
+    return " · ".join(name_of(field, value) for field, value in settings.items() if not _plain(field, value))
+
+
+def decisions(
+    chosen: Way,
+    space: Space,
+    price: Price,
+    *,
+    limits: Mapping[str, float],
+    bound: Bound | None,
+    fixed: Sequence[str] = (),
+) -> list[Decision]:
+    """Give a reason for each field of the chosen way by the best way that has another value there.
+
+    Args:
+        chosen: the way.
+        space, price, limits, bound: as they were searched.
+        fixed: fields that the job decided.
+    """
+    lines = []
+    for field, value in chosen.settings.items():
+        if field in fixed:
+            lines.append(Decision(field=field, value=str(value), reason="asked for in the job", source="job"))
+            continue
+        others = [each for each in space.dimensions[field] if each != value]
+        if not others:
+            continue
+        without = Space({**space.dimensions, field: others}, space.constraints)
+        found = search(without, price, limits=limits, bound=bound, objectives=("seconds",))
+        best = found.front[0] if found.front else None
+        reason, doubt = _compare(chosen, best, field) if best else _nothing_else(without, price, limits, bound, field)
+        lines.append(Decision(field=field, value=str(value), reason=reason, source="search", doubt=doubt))
+    return lines
+
+
+def _plain(field: str, value: object) -> bool:
+    """Whether a value goes without saying: it is what a step on one device would have."""
+    usual = {"checkpointing": "none", "offload": False, "state_bytes": 4, "zero": 0, "memory_format": "contiguous"}
+    return value == usual[field] if field in usual else value == 1 and field != "micro_batch"
+
+
+def _compare(chosen: Way, best: Way, field: str) -> tuple[str, str]:
+    slower = best.price.seconds / chosen.price.seconds - 1
+    saved = 1 - best.price.peak_bytes / chosen.price.peak_bytes
+    name = name_of(field, best.settings[field])
+    seconds = quote_of(chosen).cost.seconds
+    spread = seconds.high / seconds.value - 1
+    doubt = f"less than the prediction's own +{spread:.0%}" if abs(slower) < spread else ""
+    if slower < -NEGLIGIBLE:
+        return f"{name} would be {-slower:.1%} faster, but not cheaper or as safe in memory", doubt
+    if slower <= NEGLIGIBLE:
+        return f"{name} would take as long" + (f" and {-saved:.0%} more memory" if saved < 0 else ""), doubt
+    return f"the best way with {name} takes {slower:.1%} longer" + (
+        f" ({saved:.0%} less memory)" if saved > 0.02 else ""
+    ), doubt
+
+
+def _nothing_else(
+    space: Space, price: Price, limits: Mapping[str, float], bound: Bound | None, field: str
+) -> tuple[str, str]:
+    """Every other value oversteps a limit: by how much at least, if it is memory."""
+    most = limits.get("peak_bytes", float("inf"))
+    nearest = search(space, price, limits={}, bound=bound, objectives=("peak_bytes",)).front
+    if not nearest:
+        return "nothing else divides", ""
+    least = nearest[0]
+    name = name_of(field, least.settings[field])
+    if least.price.peak_bytes > most:
+        return f"with any other it does not fit: {name} needs at least {format_bytes(least.price.peak_bytes)}", ""
+    return "with any other it does not keep the budget", ""

@@ -1,0 +1,47 @@
+"""The `TransformerShape` of a model, where it has one: then a step is priced in closed form instead of traced."""
+
+from __future__ import annotations
+
+from thrifty.spec import ModelPlan, TransformerShape
+
+
+def shape_of(model: ModelPlan) -> TransformerShape | None:
+    """Return the shape of a GPT; None for a model of another family.
+
+    >>> arguments = {"layers": 12, "width": 768, "heads": 12, "vocabulary": 50_257, "length": 1024}
+    >>> shape_of(ModelPlan(name="gpt2", family="gpt", arguments=arguments)).ffn
+    3072
+    """
+    if model.family != "gpt":
+        return None
+    sizes = model.arguments
+    width, heads = int(sizes["width"]), int(sizes["heads"])
+    return TransformerShape(
+        layers=int(sizes["layers"]),
+        hidden=width,
+        heads=heads,
+        kv_heads=heads,
+        head_dim=width // heads,
+        ffn=4 * width,
+        vocabulary=int(sizes["vocabulary"]),
+        length=int(sizes["length"]),
+    )
+
+
+def least_flops(shape: TransformerShape, samples: int, *, again: bool) -> float:
+    """Count the FLOPs that no way of computing a step can do without: the matrix products alone.
+
+    Formula: 6 for each token and weight of the blocks and the head (forward, and twice that backward), and for causal
+    attention 6 x layers x width x length per token; 8 in the blocks when they are computed again.
+
+    Args:
+        samples: in the step.
+        again: blocks are computed again in the backward pass.
+    """
+    tokens = samples * shape.length
+    width = shape.heads * shape.head_dim
+    matrices = 3 if shape.gated else 2
+    block = 2 * shape.hidden * (width + shape.kv_heads * shape.head_dim) + matrices * shape.hidden * shape.ffn
+    attention = width * shape.length * (1 if shape.causal else 2)
+    passes = 8 if again else 6
+    return tokens * (passes * shape.layers * (block + attention) + 6 * shape.hidden * shape.vocabulary)
