@@ -50,7 +50,7 @@ RULES: dict[str, Rule] = {
     "bigscience_v100": Rule("megatron-deepspeed 2021", 51_200, "full", False, 0, "fp16", why="GPT-2's vocabulary, padded"),
     "vtrain_a100_multinode": Rule("megatron 2023", 51_200, "full", False, 0, "fp16", why="GPT-2's vocabulary, padded"),
     "vtrain_a100_singlenode_sample": Rule(
-        "megatron 2023", 51_200, "none", False, 0, "fp16", why="GPT-2's vocabulary, padded; no recomputation"
+        "megatron 2023, one node", 51_200, "none", False, 0, "fp16", why="GPT-2's vocabulary, padded; no recomputation"
     ),
     "megatron_seqpar_2205_05198": Rule("megatron 2021", 51_200, "full", False, 0, "fp16", why="vocabulary of the paper"),
     "megatron_lm": Rule(

@@ -1,0 +1,171 @@
+"""Seconds of a kernel on a device: arithmetic against traffic, at efficiencies that a calibration gives.
+
+Units: ``_s`` seconds, ``flops`` operations (a multiply-add counts two), ``bytes`` moved to or from device memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thrifty.cost.calibrations import Calibration
+from thrifty.errors import JobError
+from thrifty.spec import Device
+
+Kind = Literal["matmul", "attention", "other"]
+KINDS: tuple[Kind, ...] = ("matmul", "attention", "other")
+
+# A matrix product is cut into tiles of 128 x 128 that the multiprocessors compute in waves; the share of the last,
+# unfilled wave that is really lost, and the length of the inner loop that its start and end are worth, are fitted to the
+# 697 products of simumax_op_efficiency.csv by benchmarks/fit_devices.py --kernels (median error 3 % and 6 %).
+TILE = 128
+WAVE_LOSS = 0.55
+# Roofline corners are round: the two times are joined by the norm of this order instead of their maximum.
+SHARPNESS = 4.0
+# No kernel of a training step ends sooner after it starts; see the launch-bound rows of the vTrain table.
+SHORTEST_S = 3e-6
+
+
+class Kernel(NamedTuple):
+    """One kernel, or ``count`` equal ones.
+
+    Attributes:
+        segment: an index that its times are summed under.
+        kind: of its efficiency.
+        flops, bytes: of one.
+        batch, m, n, k: of a matrix product ``batch x [m, k] @ [k, n]``; 0 for all other kinds.
+        count: equal kernels.
+        precision: of its arithmetic.
+    """
+
+    segment: int
+    kind: Kind
+    flops: float
+    bytes: float
+    batch: float = 0
+    m: float = 0
+    n: float = 0
+    k: float = 0
+    count: float = 1
+    precision: str = ""
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What a device does at full efficiency under one calibration: the few numbers that price a kernel.
+
+    Attributes:
+        flops_per_second: reached by large matrix products of the layout's precision.
+        wide_flops_per_second: by those that fp8 leaves in 16 bits.
+        attention_flops_per_second: by fused attention.
+        bytes_per_second: by kernels that only move data.
+        processors: multiprocessors, over which tiles are spread.
+        inner_half: inner length at which half of a product's rate is reached.
+        unaligned: times longer of products with a side that is no multiple of eight.
+        launch_s: between the starts of two kernels, when the host cannot prepare them faster.
+    """
+
+    flops_per_second: float
+    wide_flops_per_second: float
+    attention_flops_per_second: float
+    bytes_per_second: float
+    processors: int
+    inner_half: float
+    unaligned: float
+    launch_s: float
+
+
+class Kernels:
+    """Kernels as columns, so that all are priced at once. Equal only to itself, hence usable as a cache's key."""
+
+    def __init__(self, kernels: Sequence[Kernel], segments: int) -> None:
+        column = [np.array(values, dtype=float) for values in zip(*(k[2:9] for k in kernels), strict=True)]
+        self.flops, self.bytes, self.batch, self.m, self.n, self.k, self.count = column
+        self.kind = np.array([KINDS.index(k.kind) for k in kernels])
+        self.segment = np.array([k.segment for k in kernels])
+        self.wide = np.array([k.precision == "wide" for k in kernels])
+        self.segments = segments
+        self.launches = np.bincount(self.segment, self.count, segments)
+        self.segment_flops = np.bincount(self.segment, self.flops * self.count, segments)
+
+
+def rates_of(device: Device, calibration: Calibration, precision: str) -> Rates:
+    """Return the rates of a device at a layout's precision.
+
+    Raises:
+        JobError: the device has no arithmetic of that precision.
+    """
+    arithmetic = {"bf16_weights": "bf16"}.get(precision, precision)
+    peaks = device.flops_per_second
+    peak = peaks.get(arithmetic) or (
+        peaks.get("bf16" if arithmetic == "fp16" else "fp16") if arithmetic in _HALF else None
+    )
+    if peak is None or not peak.value:
+        raise JobError(f"{device.name} has no {precision} arithmetic", mend=f"It has: {', '.join(sorted(peaks))}.")
+    half = peaks.get("bf16") or peaks.get("fp16") or peak
+    half_value = max(half.value, peaks["fp16"].value) if "fp16" in peaks else half.value
+    if arithmetic != "fp8":
+        half_value = peak.value
+    large = calibration.matmul_fp8 if arithmetic == "fp8" else calibration.matmul
+    return Rates(
+        flops_per_second=peak.value * large,
+        wide_flops_per_second=half_value * calibration.matmul,
+        attention_flops_per_second=half_value * calibration.attention,
+        bytes_per_second=device.bytes_per_second.value * calibration.memory,
+        processors=max(1, device.cores),
+        inner_half=calibration.inner_half,
+        unaligned=calibration.unaligned,
+        launch_s=calibration.launch_s,
+    )
+
+
+_HALF = ("bf16", "fp16")
+
+
+def kernel_seconds(kernels: Kernels, rates: Rates) -> NDArray[np.float64]:
+    """Return seconds on the device of each kernel (times its count), without the host's part.
+
+    A matrix product takes ``2 x batch x ceil(m, tile) x ceil(n, tile) x (k + inner_half)`` operations in waves of one
+    tile a multiprocessor; any other kernel takes its FLOPs. Joined with its traffic over the bandwidth by
+    ``(a^4 + b^4)^(1/4)``, at least `SHORTEST_S`.
+    """
+    tile_n = np.where(kernels.n < TILE, np.maximum(32, np.ceil(kernels.n / 32) * 32), TILE)
+    tile_m = np.where(kernels.m < TILE, np.maximum(32, np.ceil(kernels.m / 32) * 32), TILE)
+    tiles = kernels.batch * np.ceil(kernels.m / tile_m) * np.ceil(kernels.n / tile_n)
+    waves = tiles / rates.processors
+    waves = WAVE_LOSS * np.ceil(waves) + (1 - WAVE_LOSS) * np.maximum(waves, 1)
+    padded = 2 * waves * rates.processors * tile_m * tile_n * (kernels.k + rates.inner_half)
+    uneven = (kernels.n % 8 > 0) | (kernels.k % 8 > 0)
+    rate = np.where(kernels.wide, rates.wide_flops_per_second, rates.flops_per_second)
+    rate = np.where(uneven, rate / rates.unaligned, rate)
+    arithmetic = np.where(
+        kernels.kind == 0,
+        padded / rate,
+        kernels.flops / np.where(kernels.kind == 1, rates.attention_flops_per_second, rate),
+    )
+    traffic = kernels.bytes / rates.bytes_per_second
+    joined = (arithmetic**SHARPNESS + traffic**SHARPNESS) ** (1 / SHARPNESS)
+    result: NDArray[np.float64] = np.maximum(joined, SHORTEST_S) * kernels.count
+    return result
+
+
+@lru_cache(maxsize=16_384)
+def segment_seconds(kernels: Kernels, rates: Rates) -> NDArray[np.float64]:
+    """Return seconds by segment (rows) and, in columns, of matrix products, attention, other kernels, and waiting.
+
+    The last is what the host adds where it cannot launch kernels as fast as the device ends them: it is ``launch_s`` a
+    kernel, joined with the device's own time by the same norm.
+    """
+    seconds = kernel_seconds(kernels, rates)
+    table = np.zeros((kernels.segments, 4))
+    for kind in range(3):
+        table[:, kind] = np.bincount(kernels.segment, np.where(kernels.kind == kind, seconds, 0.0), kernels.segments)
+    device = table.sum(axis=1)
+    host = kernels.launches * rates.launch_s
+    table[:, 3] = (device**SHARPNESS + host**SHARPNESS) ** (1 / SHARPNESS) - device
+    return table
