@@ -15,14 +15,29 @@ from pydantic import ValidationError
 
 from thrifty.errors import JobError, StorageError
 from thrifty.files import write_atomic
-from thrifty.hardware.catalogue import cpu_datasheet, gpu_datasheet
+from thrifty.hardware.accelerators import gpu_datasheet
+from thrifty.hardware.catalogue import cpu_datasheet
+from thrifty.hardware.cluster import catalogue_clusters, catalogue_devices, catalogue_rows, find_cluster, find_device
 from thrifty.hardware.measure import Measurement, measure_cpu, measure_cuda
 from thrifty.hardware.prices import price
 from thrifty.hardware.probe import Gpu, Probe, probe
 from thrifty.spec.device import Device
 from thrifty.spec.folders import cache_folder
 
-__all__ = ["Comparison", "Gpu", "Probe", "comparison", "devices", "here", "probe"]
+__all__ = [
+    "Comparison",
+    "Gpu",
+    "Probe",
+    "catalogue_clusters",
+    "catalogue_devices",
+    "catalogue_rows",
+    "comparison",
+    "devices",
+    "find_cluster",
+    "find_device",
+    "here",
+    "probe",
+]
 
 _MAX_CACHE_BYTES = 1 << 20
 
@@ -103,6 +118,7 @@ def _cpu_device(found: Probe, remeasure: bool) -> Device:
         busy_watts=sheet.busy_watts,
         usd_per_hour=price("cpu", found.identity, cores=found.cores, memory_bytes=found.memory_bytes),
         measured_on=done.measured_on,
+        calibration=sheet.calibration,
     )
 
 
@@ -133,6 +149,7 @@ def _gpu_device(found: Probe, gpu: Gpu, index: int, remeasure: bool) -> Device |
         busy_watts=sheet.busy_watts,
         usd_per_hour=price("cuda", gpu.name),
         measured_on=done.measured_on,
+        calibration=sheet.calibration,
     )
 
 

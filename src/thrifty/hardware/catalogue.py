@@ -1,7 +1,6 @@
 """Datasheet figures of processors by name: peaks, memory bandwidth and watts, each with its source or derivation.
 
-Units of ``catalogue.csv``: a CPU's precisions in FLOP per cycle and core, ``cores`` and bandwidth and watts per socket;
-a GPU's precisions in TFLOP/s (dense), bandwidth and watts per device.
+Units of ``catalogue.csv``: precisions in FLOP per cycle and core; cores, bandwidth, memory and watts of a socket.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import re
 from functools import cache
 from importlib import resources
 
-from thrifty.hardware.probe import Gpu, Probe
+from thrifty.hardware.probe import Probe
 from thrifty.spec.device import Quantity
 from thrifty.spec.plain import Plain
 
@@ -20,27 +19,66 @@ PRECISIONS = ("fp32", "bf16", "fp16")
 # A socket's idle power as a share of its full power. SPECpower_ssj2008 results of such servers lie at a quarter to a
 # third; no maker publishes it.
 CPU_IDLE_SHARE = 0.3
-# Likewise for GPU boards, from what nvidia-smi shows of boards at rest: a tenth to a fifth.
-GPU_IDLE_SHARE = 0.15
+# FLOP in a cycle of an average core of an Apple M: four 128-bit multiply-add pipes in a large core, two in a small one,
+# as many of each (reverse-engineered by others, recalled). Its matrix units do more; Apple publishes nothing of them.
+APPLE_FLOPS_PER_CYCLE = 24
 # A core of the listed servers has 4 to 7 W of its socket's design power, one of the desktops 11 to 16 W.
 DEFAULT_BUSY_WATTS_A_CORE, DEFAULT_IDLE_WATTS_A_CORE = 10.0, 3.0
-# Between a small board (70 W) and a large one (700 W), nearer the commonest.
-DEFAULT_GPU_BUSY_WATTS = 300.0
 
 
 class Row(Plain):
-    """One line of the catalogue; 0 where the datasheet is silent."""
+    """One processor of the catalogue, by the socket; 0 or empty where the datasheet is silent.
 
+    Attributes:
+        key, aliases: what it is asked for by.
+        pattern: found in the `Probe.identity` of such a processor.
+        identity: what such a processor says of itself, to look its price up.
+        per_precision: FLOP in a cycle of one core.
+        logical: logical processors of its cores, as rented.
+        memory_gib: of the usual machine with it.
+        calibration, node: as for `Sheet`.
+    """
+
+    key: str
+    aliases: tuple[str, ...]
     pattern: str
-    kind: str
+    identity: str
     name: str
     per_precision: dict[str, float]
     clock_ghz: float
     cores: int
+    logical: int
+    isa: tuple[str, ...]
     gigabytes_per_second: float
+    memory_gib: float
     idle_watts: float
     busy_watts: float
+    calibration: str
+    node: str
     source: str
+
+    def peaks(self) -> dict[str, Quantity]:
+        """FLOP/s of the whole socket by precision; of one without published peaks, of its vector units alone."""
+        if self.per_precision:
+            return {
+                name: _peak(self.cores, self.clock_ghz * 1e9, each, self.source)
+                for name, each in self.per_precision.items()
+            }
+        why = (
+            f"declared: the vector units alone, four pipes of 128 bits a large core and two a small one; {self.source}"
+        )
+        return {"fp32": _peak(self.cores, self.clock_ghz * 1e9, APPLE_FLOPS_PER_CYCLE, why)}
+
+    def watts(self, cores: int = 0) -> tuple[Quantity, Quantity]:
+        """Idle and busy watts of some of its cores, or of all."""
+        share = min(1.0, (cores or self.cores) / self.cores)
+        ours = f"derived: {cores} of the {self.cores} cores of {self.name}; " if cores else "datasheet: "
+        said = f"{ours}{self.source}; the processor alone"
+        busy = Quantity(value=self.busy_watts * share, source=said)
+        if self.idle_watts:
+            return Quantity(value=self.idle_watts * share, source=said), busy
+        idle = f"declared: {CPU_IDLE_SHARE:.0%} of the busy watts; {said}"
+        return Quantity(value=busy.value * CPU_IDLE_SHARE, source=idle), busy
 
 
 class Datasheet(Plain):
@@ -51,6 +89,7 @@ class Datasheet(Plain):
         flops_per_second: by precision.
         bytes_per_second: keyed ``memory``.
         idle_watts, busy_watts: declared defaults, and they say so, where the maker gives none.
+        calibration: as for `Device`; empty when it is not listed.
     """
 
     name: str
@@ -58,38 +97,38 @@ class Datasheet(Plain):
     bytes_per_second: dict[str, Quantity]
     idle_watts: Quantity
     busy_watts: Quantity
+    calibration: str = ""
 
 
 @cache
 def rows() -> tuple[Row, ...]:
-    """Read the catalogue that the package ships."""
+    """Read the catalogue of processors that the package ships."""
     text = resources.files("thrifty.hardware").joinpath("catalogue.csv").read_text(encoding="utf-8")
     return tuple(
         Row(
-            pattern=line["pattern"],
-            kind=line["kind"],
-            name=line["name"],
             per_precision={name: float(line[name]) for name in PRECISIONS if line[name]},
-            clock_ghz=float(line["clock_ghz"] or 0),
-            cores=int(line["cores"] or 0),
-            gigabytes_per_second=float(line["gigabytes_per_second"] or 0),
+            aliases=tuple(line["aliases"].split()),
+            isa=tuple(line["isa"].split()),
+            cores=int(line["cores"]),
+            logical=int(line["logical"]),
+            clock_ghz=float(line["clock_ghz"]),
+            gigabytes_per_second=float(line["gigabytes_per_second"]),
+            memory_gib=float(line["memory_gib"]),
             idle_watts=float(line["idle_watts"] or 0),
             busy_watts=float(line["busy_watts"] or 0),
-            source=line["source"],
+            **{name: line[name] for name in ("key", "pattern", "identity", "name", "calibration", "node", "source")},
         )
         for line in csv.DictReader(text.splitlines())
     )
 
 
-def find(kind: str, name: str) -> Row | None:
-    """Return the first row whose pattern is found in a name (of a CPU: name, vendor, family and model).
+def find(identity: str) -> Row | None:
+    """Return the first row whose pattern is found in a processor's name, vendor, family and model.
 
-    >>> find("cuda", "NVIDIA H100 80GB HBM3").name
-    'H100 SXM'
-    >>> find("cpu", "AMD EPYC; AuthenticAMD family 25 model 17").name
+    >>> find("AMD EPYC; AuthenticAMD family 25 model 17").name
     'EPYC Genoa (as 9654)'
     """
-    return next((row for row in rows() if row.kind == kind and re.search(row.pattern, name)), None)
+    return next((row for row in rows() if re.search(row.pattern, identity)), None)
 
 
 def cpu_datasheet(here: Probe) -> Datasheet:
@@ -99,12 +138,11 @@ def cpu_datasheet(here: Probe) -> Datasheet:
     its cores. For a CPU that is not listed, FLOP per cycle come from its instruction sets (`flops_per_cycle`), the
     clock from the kernel, and watts are a declared default.
     """
-    row = find("cpu", here.identity)
+    row = find(here.identity)
     if row is None:
         return _unlisted(here)
     share = min(1.0, here.physical_cores / row.cores)
-    ours = f"{here.physical_cores} of the {row.cores} cores of {row.name}"
-    derived = f"derived: {ours}; {row.source}"
+    derived = f"derived: {here.physical_cores} of the {row.cores} cores of {row.name}; {row.source}"
     peaks = {
         name: _peak(here.physical_cores, row.clock_ghz * 1e9, per_cycle, row.source)
         for name, per_cycle in row.per_precision.items()
@@ -113,44 +151,14 @@ def cpu_datasheet(here: Probe) -> Datasheet:
         value=row.gigabytes_per_second * 1e9 * share,
         source=f"{derived}; a fair share of the socket, more is there while the other cores rest",
     )
-    if not row.busy_watts:
-        idle, busy = _default_watts(here)
-    else:
-        said = f"{derived}; the processor alone"
-        busy = Quantity(value=row.busy_watts * share, source=said)
-        if row.idle_watts:
-            idle = Quantity(value=row.idle_watts * share, source=said)
-        else:
-            value = busy.value * CPU_IDLE_SHARE
-            idle = Quantity(value=value, source=f"declared: {CPU_IDLE_SHARE:.0%} of the busy watts; {said}")
+    idle, busy = row.watts(here.physical_cores) if row.busy_watts else _default_watts(here.physical_cores)
     return Datasheet(
         name=row.name,
         flops_per_second=peaks,
         bytes_per_second={"memory": bandwidth},
         idle_watts=idle,
         busy_watts=busy,
-    )
-
-
-def gpu_datasheet(gpu: Gpu) -> Datasheet:
-    """Declared figures of a GPU; its busy watts are the power limit that its driver reports, when it does."""
-    row = find("cuda", gpu.name)
-    peaks, memory = {}, {}
-    watts, said = DEFAULT_GPU_BUSY_WATTS, f"declared default: {DEFAULT_GPU_BUSY_WATTS:.0f} W a GPU that is not listed"
-    if row is not None:
-        peaks = {name: Quantity(value=rate * 1e12, source=row.source) for name, rate in row.per_precision.items()}
-        memory = {"memory": Quantity(value=row.gigabytes_per_second * 1e9, source=row.source)}
-        watts, said = row.busy_watts, row.source
-    if gpu.power_limit_watts:
-        watts, said = gpu.power_limit_watts, "power limit by nvidia-smi"
-    return Datasheet(
-        name=row.name if row else "",
-        flops_per_second=peaks,
-        bytes_per_second=memory,
-        idle_watts=Quantity(
-            value=watts * GPU_IDLE_SHARE, source=f"declared: {GPU_IDLE_SHARE:.0%} of the busy watts; {said}"
-        ),
-        busy_watts=Quantity(value=watts, source=said),
+        calibration=row.calibration,
     )
 
 
@@ -184,7 +192,7 @@ def flops_per_cycle(isa: tuple[str, ...]) -> dict[str, int]:
 
 
 def _unlisted(here: Probe) -> Datasheet:
-    idle, busy = _default_watts(here)
+    idle, busy = _default_watts(here.physical_cores)
     peaks = {}
     if here.clock_hz:
         why = "not listed; FLOP per cycle by its instruction sets, clock by the kernel"
@@ -200,8 +208,7 @@ def _peak(cores: int, clock_hz: float, per_cycle: float, source: str) -> Quantit
     return Quantity(value=cores * clock_hz * per_cycle, source=said)
 
 
-def _default_watts(here: Probe) -> tuple[Quantity, Quantity]:
+def _default_watts(cores: int) -> tuple[Quantity, Quantity]:
     busy, idle = DEFAULT_BUSY_WATTS_A_CORE, DEFAULT_IDLE_WATTS_A_CORE
     said = f"declared default: {busy:.0f} W a core busy, {idle:.0f} W idle"
-    cores = here.physical_cores
     return Quantity(value=idle * cores, source=said), Quantity(value=busy * cores, source=said)
