@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import conv_flop_count, flop_registry, sdpa_backward_flop_count, sdpa_flop_count
+
+from thrifty.hardware.signature import ALLOCATIONS, tensors_in, touched_bytes, traffic, written_in_place
+
+__all__ = [
+    "ALLOCATIONS",
+    "KIND_OF",
+    "flops_of",
+    "has_formula",
+    "kind_of",
+    "tensors_in",
+    "touched_bytes",
+    "traffic",
+    "unpriceable",
+    "written_in_place",
+]
 
 aten = torch.ops.aten
 
@@ -36,11 +51,6 @@ _NAMES = {
     "slice_backward select_backward masked_fill masked_fill_",
 }  # fmt: skip
 KIND_OF = {name: kind for kind, names in _NAMES.items() for name in names.split()}
-ALLOCATIONS = frozenset(["empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "empty_permuted"])
-# only the rows asked for are read, however large the table
-_READS_ROWS = frozenset(["embedding", "index", "index_select", "gather", "take"])
-# the target is overwritten unseen
-_WRITES_ONLY = frozenset(["copy_", "fill_", "zero_", "bernoulli_", "uniform_", "normal_"])
 # aten operators whose arithmetic is neither matrix-like with a formula below nor bounded by their traffic
 _HEAVY_PREFIXES = ("linalg_", "_linalg_", "_fft_", "fft_", "_thnn_", "_cudnn_rnn", "miopen_", "cholesky", "_cdist")
 
@@ -125,48 +135,3 @@ def kind_of(func: Any) -> str:
     if torch.Tag.reduction in func.tags:
         return "reduction"
     return "pointwise" if func.overloadpacket.__name__.endswith("_backward") else "other"
-
-
-def touched_bytes(tensor: Tensor) -> int:
-    """Bytes of the elements a tensor really has: what `expand` repeats counts once.
-
-    >>> touched_bytes(torch.zeros(1, 8).expand(100, 8))
-    32
-    """
-    sizes = [size for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if stride != 0]
-    return (math.prod(sizes) if tensor.numel() else 0) * tensor.element_size()
-
-
-def tensors_in(tree: Any) -> list[Tensor]:
-    """All tensors of nested arguments, in order."""
-    return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Tensor)]
-
-
-def written_in_place(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
-    """The arguments that an operator writes into."""
-    if not func._schema.is_mutable:
-        return []
-    written: list[Tensor] = []
-    for index, argument in enumerate(func._schema.arguments):
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            value = kwargs.get(argument.name) if argument.name in kwargs else args[index] if index < len(args) else None
-            written += tensors_in(value)
-    return written
-
-
-def traffic(name: str, inputs: list[Tensor], written: list[Tensor], fresh: Iterable[Tensor]) -> tuple[int, int]:
-    """Bytes an operator must read and must write, each element once.
-
-    Args:
-        name: of the operator, such as ``embedding``.
-        inputs: every tensor among its arguments.
-        written: those of them that it writes into.
-        fresh: results in storage of their own; results that alias an argument cost nothing.
-    """
-    made = sum(touched_bytes(tensor) for tensor in fresh)
-    unread = {id(tensor) for tensor in written} if name in _WRITES_ONLY else set()
-    distinct = {id(tensor): tensor for tensor in inputs if id(tensor) not in unread}
-    sizes = [touched_bytes(tensor) for tensor in distinct.values()]
-    if name in _READS_ROWS and sizes:
-        sizes[0] = min(sizes[0], made)
-    return sum(sizes), made + sum(touched_bytes(tensor) for tensor in written)

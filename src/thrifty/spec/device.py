@@ -16,6 +16,31 @@ class Quantity(Plain):
     source: str
 
 
+class KernelPoint(Plain):
+    """One operator on one set of shapes, timed.
+
+    Attributes:
+        name: of torch's operator, such as ``addmm``.
+        dtype: that it computes in.
+        shapes, layouts: as `thrifty.hardware.signature` writes them.
+        tensors: among its arguments.
+        moved_bytes: that it must read and write, each element once.
+        warm_s: seconds of one call when what it touches was touched just before; median of a few.
+        cold_s: when none of it is in a cache.
+        spread: median deviation of the warm times from their median, as a share of it.
+    """
+
+    name: str
+    dtype: str
+    shapes: str
+    layouts: str
+    tensors: int
+    moved_bytes: int
+    warm_s: float
+    cold_s: float
+    spread: float
+
+
 class Device(Plain):
     """One processor that can train or serve, with the host memory or device memory it may use.
 
@@ -35,6 +60,7 @@ class Device(Plain):
         usd_per_hour: price of the machine by the hour.
         measured_on: ISO date of the measurements; empty for a device of the catalogue, which was never run here.
         calibration: which fit of `thrifty.cost` prices its kernels: the name of one, or of the family it is nearest to.
+        kernels: operators timed here, by `thrifty.hardware.bench`; empty for a device that was never measured so.
     """
 
     name: str
@@ -53,6 +79,7 @@ class Device(Plain):
     usd_per_hour: Quantity
     measured_on: str
     calibration: str = ""
+    kernels: tuple[KernelPoint, ...] = ()
 
     def watts(self, utilisation: float) -> float:
         """Power at a utilisation from 0 to 1, on the straight line from idle to busy."""
