@@ -61,7 +61,10 @@ def test_bounds_change_neither_front_nor_choice(
     def bound(settings: Settings) -> Priced:
         return Priced(*(p * s for p, s in zip(prices[at(settings)], shares[at(settings)], strict=True)))
 
-    plain, pruned = search(SPACE, price, limits=limits), search(SPACE, price, limits=limits, bound=bound)
+    def closer(settings: Settings) -> Priced:
+        return Priced(*((p + b) / 2 for p, b in zip(values(price(settings)), values(bound(settings)), strict=True)))
+
+    plain, pruned = search(SPACE, price, limits=limits), search(SPACE, price, limits=limits, bounds=(bound, closer))
     assert plain.front == pruned.front
     assert plain.choice == pruned.choice
     assert pruned.priced <= plain.priced == plain.candidates
@@ -116,7 +119,7 @@ def test_thousands_of_ways_take_seconds() -> None:
         return Priced(*(0.9 * value for value in values(exact)))
 
     began = time.perf_counter()
-    found = search(space, price, limits={"peak_bytes": 40.0}, bound=bound)
+    found = search(space, price, limits={"peak_bytes": 40.0}, bounds=(bound,))
     assert time.perf_counter() - began < 10
     assert found.candidates == 12**4
     assert found.priced < found.candidates / 2

@@ -1,15 +1,16 @@
-"""Plan a job on a cluster: every layout of the batch over the devices, priced in closed form, the cheapest that fits."""
+"""A job on a cluster, ready to be searched: every layout of its batch over the devices, priced in closed form."""
 
 from __future__ import annotations
 
 import functools
 import math
-import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from thrifty.cost.choose import calibration_for
 from thrifty.cost.cluster import step_cost
-from thrifty.cost.sharded_memory import device_bytes, usable_bytes
+from thrifty.cost.kernels import rates_of
+from thrifty.cost.sharded_memory import MemoryBreakdown, device_bytes, usable_bytes
 from thrifty.planner.bills import cluster_cost
 from thrifty.planner.explain import Quote
 from thrifty.planner.learning import Learning
@@ -17,12 +18,14 @@ from thrifty.planner.offload import offload_seconds
 from thrifty.planner.search import Bound, Found, Price, Priced, Settings, Space, search
 from thrifty.planner.shapes import least_flops, shape_of
 from thrifty.planner.space import layout_of, layout_space
-from thrifty.spec import Budget, Cluster, Interval, Job, Layout, TransformerShape
+from thrifty.spec import Budget, Cluster, Device, Interval, Job, Layout, TransformerShape
 from thrifty.spec.units import format_seconds
+
+Memory = Callable[[Layout], MemoryBreakdown]
 
 # what breakdowns call the terms of a step, in a reader's words
 TERMS = {
-    "matmul": "matrix products", "attention": "attention", "other": "norms, pointwise, embedding", "launch": "launching",
+    "matmul": "matrix products", "attention": "attention", "other": "norms and pointwise", "launch": "launching",
     "tensor": "tensor-parallel messages", "expert": "expert messages", "context": "context messages",
     "data": "data-parallel messages", "pipeline": "pipeline messages", "bubble": "pipeline bubble",
     "optimizer": "optimizer", "offload": "states to and from the host",
@@ -40,22 +43,32 @@ class Ground:
 
     Attributes:
         space: of layouts.
-        price, bound: of one of them.
+        price: of one of them.
+        bounds: of it: its time alone, then its memory too.
         limits: the budget, and the memory of a device.
+        memory: what layouts take, worked out once for grounds whose devices differ in speed alone.
     """
 
     cluster: Cluster
     space: Space
     price: Price
-    bound: Bound
+    bounds: tuple[Bound, ...]
     limits: Mapping[str, float]
+    memory: Memory
 
-    def search(self, objectives: Collection[str]) -> Found:
+    def search(self, *objectives: str) -> Found:
         """Search it."""
-        return search(self.space, self.price, limits=self.limits, bound=self.bound, objectives=tuple(objectives))
+        return search(self.space, self.price, limits=self.limits, bounds=self.bounds, objectives=objectives)
+
+    def restricted(self, settings: Settings) -> Space:
+        """The part of its space with these values."""
+        held = {name: (value,) for name, value in settings.items()}
+        return Space({**self.space.dimensions, **held}, self.space.constraints)
 
 
-def ground(job: Job, learning: Learning, cluster: Cluster, allowed: Collection[str] = ()) -> Ground:
+def ground(
+    job: Job, learning: Learning, cluster: Cluster, allowed: Collection[str] = (), *, memory: Memory | None = None
+) -> Ground:
     """Lay out what can be tried for a job on a cluster.
 
     Args:
@@ -63,16 +76,29 @@ def ground(job: Job, learning: Learning, cluster: Cluster, allowed: Collection[s
         learning: what is learned, the same on every machine.
         cluster: where.
         allowed: marked moves that were asked for.
+        memory: of another ground of the same job, on devices of the same kind.
 
     Raises:
         JobError: degrees that do not divide.
     """
     shape = shape_of(learning.model)
     assert shape is not None, "a model without a shape is priced by its trace"
-    space = layout_space(cluster, learning.size, job.plan, allowed, shape)
-    price = _pricer(shape, cluster, learning.size, learning.stop.steps)
-    bound = _bounder(shape, cluster, learning.size, learning.stop.steps)
-    return Ground(cluster, space, price, bound, limits_of(job.budget, cluster))
+    batch, steps = learning.size, learning.stop.steps
+    space = layout_space(cluster, batch, job.plan, allowed, shape)
+    memory = memory or _memory(shape, cluster.device)
+    time_bound = _time_bound(shape, cluster, batch, steps)
+
+    def memory_bound(settings: Settings) -> Priced:
+        return replace(time_bound(settings), peak_bytes=memory(layout_of(settings, batch)).total.value)
+
+    return Ground(
+        cluster=cluster,
+        space=space,
+        price=_pricer(shape, cluster, batch, steps, memory),
+        bounds=(time_bound, memory_bound),
+        limits=limits_of(job.budget, cluster),
+        memory=memory,
+    )
 
 
 def limits_of(budget: Budget, cluster: Cluster) -> dict[str, float]:
@@ -83,12 +109,15 @@ def limits_of(budget: Budget, cluster: Cluster) -> dict[str, float]:
     return {**limits, "peak_bytes": min(usable, budget.memory or math.inf)}
 
 
-def _pricer(shape: TransformerShape, cluster: Cluster, batch: int, steps: int) -> Price:
+def _memory(shape: TransformerShape, device: Device) -> Memory:
+    return functools.cache(lambda layout: device_bytes(shape, layout, device))
+
+
+def _pricer(shape: TransformerShape, cluster: Cluster, batch: int, steps: int, memory: Memory) -> Price:
     @functools.cache
     def quoted(layout: Layout) -> Priced:
-        step = step_cost(shape, layout, cluster)
-        memory = device_bytes(shape, layout, cluster.device)
-        extra_s = offload_seconds(memory.host, cluster) if layout.offload else 0.0
+        step, held = step_cost(shape, layout, cluster), memory(layout)
+        extra_s = offload_seconds(held.host, cluster) if layout.offload else 0.0
         terms = {name: getattr(step.breakdown, name) for name in TERMS if name != "offload"} | {"offload": extra_s}
         step_s = step.seconds.value + extra_s
         seconds = Interval(
@@ -97,14 +126,14 @@ def _pricer(shape: TransformerShape, cluster: Cluster, batch: int, steps: int) -
             high=(step.seconds.high + extra_s * 2) * steps,
             method=f"{steps:,} steps of {format_seconds(step_s)}: {step.seconds.method}",
         )
-        flops = least_flops(shape, batch, again=layout.checkpointing == "full") * steps
-        cost = cluster_cost(seconds, memory.total, flops, terms, layout, cluster)
-        fits_host = memory.host * cluster.per_node <= cluster.host_memory_bytes.value
+        flops = least_flops(shape, batch, again=False) * steps
+        cost = cluster_cost(seconds, held.total, flops, terms, layout, cluster)
+        fits_host = held.host * cluster.per_node <= cluster.host_memory_bytes.value
         quote = Quote(
             cost=cost,
             step_seconds=step_s,
             time_goes={TERMS[name]: spent / step_s for name, spent in terms.items() if spent > 0},
-            memory_holds={said: held for name, said in HOLDERS.items() if (held := getattr(memory, name)) > 0},
+            memory_holds={said: part for name, said in HOLDERS.items() if (part := getattr(held, name)) > 0},
             note="; ".join(step.doubts),
         )
         return Priced(
@@ -119,32 +148,23 @@ def _pricer(shape: TransformerShape, cluster: Cluster, batch: int, steps: int) -
     return lambda settings: quoted(layout_of(settings, batch))
 
 
-def _bounder(shape: TransformerShape, cluster: Cluster, batch: int, steps: int) -> Bound:
-    """A price never above the real one: exact memory, and products at the datasheet's rate with the pipeline's bubble."""
-    idle_watts = cluster.device.idle_watts.value * cluster.devices
-    usd_per_second = cluster.usd_per_hour.value * cluster.devices / 3600
-    flops = {again: least_flops(shape, batch, again=again) for again in (False, True)}
-    rates = {name: rate.value for name, rate in cluster.device.flops_per_second.items()}
+def _time_bound(shape: TransformerShape, cluster: Cluster, batch: int, steps: int) -> Bound:
+    """A price never above the real one: products at the best rate the device reaches, with the pipeline's bubble."""
+    device, devices = cluster.device, cluster.devices
+    idle_watts = device.idle_watts.value * devices
+    usd_per_second = cluster.usd_per_hour.value * devices / 3600
+    calibration = calibration_for(device)
 
     @functools.cache
-    def memory(layout: Layout) -> float:
-        return device_bytes(shape, layout, cluster.device).total.value
+    def busy_s(precision: str, again: bool) -> float:
+        rates = rates_of(device, calibration, precision)
+        return least_flops(shape, batch, again=again) / (rates.flops_per_second * devices)
 
     def bound(settings: Settings) -> Priced:
-        layout = layout_of(settings, batch)
-        rate = rates.get(layout.precision) or rates.get("bf16") or max(rates.values())
-        busy_s = flops[layout.checkpointing == "full"] / (rate * layout.devices)
-        bubble = (layout.pipeline - 1) / (layout.virtual_stages * layout.accumulation)
-        seconds = busy_s * (1 + bubble) * steps
-        return Priced(
-            usd=seconds * usd_per_second,
-            seconds=seconds,
-            joules=seconds * idle_watts,
-            peak_bytes=memory(layout),
-        )
+        micro_batches = batch // (settings["data"] * settings["micro_batch"])
+        bubble = (settings["pipeline"] - 1) / (settings["virtual_stages"] * micro_batches)
+        again = settings["checkpointing"] == "full"
+        seconds = busy_s(settings["precision"], again) * (1 + bubble) * steps
+        return Priced(usd=seconds * usd_per_second, seconds=seconds, joules=seconds * idle_watts, peak_bytes=0.0)
 
     return bound
-
-
-Clock = Callable[[], float]
-clock: Clock = time.perf_counter

@@ -12,6 +12,7 @@ from thrifty.spec.units import format_bytes
 
 # Differences under this are not worth a word: no prediction here is that sharp.
 NEGLIGIBLE = 0.005
+MEMORY_TOLD = 0.02
 
 
 @dataclass(frozen=True)
@@ -61,14 +62,14 @@ def decisions(
     price: Price,
     *,
     limits: Mapping[str, float],
-    bound: Bound | None,
+    bounds: Sequence[Bound],
     fixed: Sequence[str] = (),
 ) -> list[Decision]:
     """Give a reason for each field of the chosen way by the best way that has another value there.
 
     Args:
         chosen: the way.
-        space, price, limits, bound: as they were searched.
+        space, price, limits, bounds: as they were searched.
         fixed: fields that the job decided.
     """
     lines = []
@@ -80,9 +81,9 @@ def decisions(
         if not others:
             continue
         without = Space({**space.dimensions, field: others}, space.constraints)
-        found = search(without, price, limits=limits, bound=bound, objectives=("seconds",))
-        best = found.front[0] if found.front else None
-        reason, doubt = _compare(chosen, best, field) if best else _nothing_else(without, price, limits, bound, field)
+        found = search(without, price, limits=limits, bounds=bounds, objectives=("seconds",))
+        best = found.choice
+        reason, doubt = _compare(chosen, best, field) if best else _nothing_else(without, price, limits, bounds, field)
         lines.append(Decision(field=field, value=str(value), reason=reason, source="search", doubt=doubt))
     return lines
 
@@ -100,21 +101,18 @@ def _compare(chosen: Way, best: Way, field: str) -> tuple[str, str]:
     seconds = quote_of(chosen).cost.seconds
     spread = seconds.high / seconds.value - 1
     doubt = f"less than the prediction's own +{spread:.0%}" if abs(slower) < spread else ""
-    if slower < -NEGLIGIBLE:
-        return f"{name} would be {-slower:.1%} faster, but not cheaper or as safe in memory", doubt
-    if slower <= NEGLIGIBLE:
-        return f"{name} would take as long" + (f" and {-saved:.0%} more memory" if saved < 0 else ""), doubt
-    return f"the best way with {name} takes {slower:.1%} longer" + (
-        f" ({saved:.0%} less memory)" if saved > 0.02 else ""
-    ), doubt
+    memory = f" and {abs(saved):.0%} {'less' if saved > 0 else 'more'} memory" if abs(saved) > MEMORY_TOLD else ""
+    if abs(slower) <= NEGLIGIBLE:
+        return f"the best way with {name} takes as long{memory}", doubt
+    return f"the best way with {name} takes {abs(slower):.1%} {'longer' if slower > 0 else 'less time'}{memory}", doubt
 
 
 def _nothing_else(
-    space: Space, price: Price, limits: Mapping[str, float], bound: Bound | None, field: str
+    space: Space, price: Price, limits: Mapping[str, float], bounds: Sequence[Bound], field: str
 ) -> tuple[str, str]:
     """Every other value oversteps a limit: by how much at least, if it is memory."""
     most = limits.get("peak_bytes", float("inf"))
-    nearest = search(space, price, limits={}, bound=bound, objectives=("peak_bytes",)).front
+    nearest = search(space, price, limits={}, bounds=bounds, objectives=("peak_bytes",)).front
     if not nearest:
         return "nothing else divides", ""
     least = nearest[0]

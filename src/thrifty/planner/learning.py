@@ -11,6 +11,7 @@ from thrifty import models
 from thrifty.errors import JobError
 from thrifty.names import check_names
 from thrifty.planner.rules import Reasons
+from thrifty.planner.shapes import parameters_of, shape_of
 from thrifty.spec import Dataset, DeclaredData, Job, ModelPlan, OptimPlan, StopPlan
 from thrifty.spec.units import format_count
 
@@ -59,6 +60,9 @@ def decide(job: Job, dataset: Dataset, why: Reasons) -> Learning:
 
 def count_parameters(model: ModelPlan) -> int:
     """Count a model's parameters, each shared one once, without memory for them."""
+    shape = shape_of(model)
+    if shape is not None:
+        return parameters_of(shape)
     return sum(parameter.numel() for parameter in models.build(model, "meta").parameters())
 
 

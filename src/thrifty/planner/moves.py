@@ -25,6 +25,7 @@ class Move:
         changes_learning: results may differ beyond the rounding of fp32: off unless asked for.
         runs_here: this package's own loop executes it today; a plan for another machine may use the rest.
         needs: a precision whose rate the device must list.
+        unless: a precision that makes it pointless where the device lists it.
         priced: the cost model has a figure for it; a move without one is never taken, only told of.
     """
 
@@ -35,6 +36,7 @@ class Move:
     changes_learning: bool = False
     runs_here: bool = False
     needs: str = ""
+    unless: str = ""
     priced: bool = True
 
 
@@ -50,7 +52,8 @@ MOVES: tuple[Move, ...] = (
         changes_learning=True, needs="bf16",
     ),
     Move(
-        "fp16", "precision", "fp16", "products in fp16 with a scaled loss (Micikevicius et al. 2018)", needs="fp16",
+        "fp16", "precision", "fp16", "products in fp16 with a scaled loss (Micikevicius et al. 2018)",
+        needs="fp16", unless="bf16",
     ),
     Move(
         "fp8", "precision", "fp8", "products in fp8, scaled by tensor (Micikevicius et al. 2022)",
@@ -121,7 +124,7 @@ def values(field: str, device: Device, allowed: Collection[str] = (), *, here: b
         and move.priced
         and (not move.changes_learning or move.name in allowed)
         and (move.runs_here or not here)
-        and (not move.needs or move.needs in device.flops_per_second)
+        and _suits(move, device)
     )
 
 
@@ -140,11 +143,13 @@ def off_unless_asked(device: Device, allowed: Collection[str] = ()) -> tuple[Mov
     return tuple(
         move
         for move in MOVES
-        if move.changes_learning
-        and move.priced
-        and move.name not in allowed
-        and (not move.needs or move.needs in device.flops_per_second)
+        if move.changes_learning and move.priced and move.name not in allowed and _suits(move, device)
     )
+
+
+def _suits(move: Move, device: Device) -> bool:
+    rates = device.flops_per_second
+    return (not move.needs or move.needs in rates) and (not move.unless or move.unless not in rates)
 
 
 def check_allowed(names: Collection[str]) -> None:

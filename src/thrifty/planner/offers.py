@@ -12,6 +12,8 @@ from thrifty.spec.units import format_bytes, format_joules, format_seconds, form
 
 # a row of the front must take this much less memory than the one before it to be worth a line
 LESS_MEMORY = 0.1
+# and one that takes longer than so many times the chosen way is no answer to anything
+MOST_LONGER = 2.0
 FORMATS = {"peak_bytes": format_bytes, "seconds": format_seconds, "joules": format_joules, "usd": format_usd}
 NAMES = {"peak_bytes": "memory", "seconds": "time", "joules": "energy", "usd": "money"}
 
@@ -47,7 +49,8 @@ def front_offers(found: Found, most: int) -> list[Offer]:
     steps = []
     last = chosen.price.peak_bytes
     for way in found.front:
-        if way.price.peak_bytes <= last * (1 - LESS_MEMORY):
+        worth = way.price.seconds <= MOST_LONGER * chosen.price.seconds
+        if worth and way.price.peak_bytes <= last * (1 - LESS_MEMORY):
             steps.append(way)
             last = way.price.peak_bytes
     for way in _spread(steps, most - len(rows)):
@@ -71,7 +74,7 @@ def limits_beside(cost: Cost, budget: Budget, memory: tuple[float, str]) -> tupl
     given = [("peak_bytes", most, said), *((name, limit, "your budget") for name, limit in asked.items() if limit)]
     return tuple(
         Limit(
-            quantity=name,  # type: ignore[arg-type]
+            quantity=name,
             limit=limit,
             predicted=getattr(cost, name).value,
             high=getattr(cost, name).high,

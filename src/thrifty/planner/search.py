@@ -15,7 +15,7 @@ import numpy as np
 Settings = Mapping[str, Any]
 # in this order a choice is made: money first, where it is the same time, and so on
 OBJECTIVES = ("usd", "seconds", "joules", "peak_bytes")
-# Ways whose cost differs by less than predictions can tell apart are taken for equal: then the least memory wins.
+# Ways whose cost differs by less than predictions can tell apart are taken for equal: then the plainest wins.
 INDIFFERENCE = 0.01
 
 
@@ -109,8 +109,8 @@ class Found:
     Attributes:
         feasible: every way that was priced and keeps the limits.
         front: of those, the ones that no other beats or equals in everything; the cheapest first.
-        choice: the cheapest of the front; of those that cost within 1 % of it, the one with the least memory.
-            None when nothing keeps the limits.
+        choice: the cheapest of the front; of those that cost within 1 % of it, the plainest: the one with the fewest
+            values that are not the first of their field, then with the least memory; None when nothing fits.
         candidates: how many ways keep the constraints.
         priced: how many of them were priced; the rest could not have been on the front, by their bounds.
     """
@@ -131,7 +131,7 @@ def search(
     price: Price,
     *,
     limits: Mapping[str, float],
-    bound: Bound | None = None,
+    bounds: Sequence[Bound] = (),
     objectives: Sequence[str] = OBJECTIVES,
 ) -> Found:
     """Price the ways of a space and return those that keep the limits, their front, and one choice.
@@ -140,18 +140,23 @@ def search(
         space: the ways there are.
         price: of one way.
         limits: the most of each quantity that may be taken, by its name in `Priced`.
-        bound: a cheap price that is never above the real one in any quantity: ways whose bound is over a limit, or
-            beaten in every objective by a way already priced, are not priced. It changes no front and no choice.
+        bounds: prices that are never above the real one in any quantity, from the cheapest to work out to the sharpest:
+            a way with a bound over a limit, or beaten by a way already priced, is not priced. They change no front and
+            no choice; the first gives the order in which ways are looked at.
         objectives: quantities that the front is over, the one to choose by first.
     """
     ways = list(space.candidates())
-    bounds = [bound(settings) for settings in ways] if bound else [Priced(0.0, 0.0, 0.0, 0.0)] * len(ways)
-    order = sorted(range(len(ways)), key=lambda at: (_values(bounds[at], objectives), at))
+    first = [bounds[0](settings) for settings in ways] if bounds else [Priced(0.0, 0.0, 0.0, 0.0)] * len(ways)
+    order = sorted(range(len(ways)), key=lambda at: (_values(first[at], objectives), at))
     front = _Front(len(objectives))
     feasible: dict[int, Way] = {}
     priced = 0
+
+    def hopeless(price: Priced) -> bool:
+        return over(price, limits) or front.beats(_values(price, objectives))
+
     for at in order:
-        if over(bounds[at], limits) or front.beats(_values(bounds[at], objectives)):
+        if hopeless(first[at]) or any(hopeless(bound(ways[at])) for bound in bounds[1:]):
             continue
         way = Way(ways[at], price(ways[at]))
         priced += 1
@@ -162,21 +167,21 @@ def search(
     return Found(
         feasible=tuple(feasible[at] for at in sorted(feasible)),
         front=tuple(feasible[at] for at in standing),
-        choice=_choose([feasible[at] for at in standing], limits, objectives),
+        choice=_choose([feasible[at] for at in standing], space, limits, objectives),
         candidates=len(ways),
         priced=priced,
     )
 
 
 def relax(
-    space: Space, price: Price, *, limits: Mapping[str, float], bound: Bound | None = None
+    space: Space, price: Price, *, limits: Mapping[str, float], bounds: Sequence[Bound] = ()
 ) -> tuple[Relaxation, ...]:
     """Say what would have to give when nothing keeps the limits: one limit at a time, the smallest step first.
 
     Each answer is a single limit that lets some way in when it alone is raised. When no single one does, the way that
     oversteps the least by its worst quantity is taken, with each limit that it oversteps.
     """
-    everything = search(space, price, limits={}, bound=bound, objectives=_all_of(limits)).front
+    everything = search(space, price, limits={}, bounds=bounds, objectives=_all_of(limits)).front
     single = []
     for quantity, limit in limits.items():
         others = {name: most for name, most in limits.items() if name != quantity}
@@ -199,15 +204,16 @@ def over(price: Priced, limits: Mapping[str, float]) -> bool:
     return any(getattr(price, name) > most for name, most in limits.items())
 
 
-def _choose(front: list[Way], limits: Mapping[str, float], objectives: Sequence[str]) -> Way | None:
-    """The cheapest, or one hardly dearer that takes less memory; one whose memory surely fits, if there is any."""
+def _choose(front: list[Way], space: Space, limits: Mapping[str, float], objectives: Sequence[str]) -> Way | None:
+    """The cheapest, or one hardly dearer that is plainer; one whose memory surely fits, if there is any."""
     most = limits.get("peak_bytes", float("inf"))
     front = [way for way in front if way.price.risk_bytes <= most] or front
     if not front:
         return None
     least = getattr(front[0].price, objectives[0])
     near = [way for way in front if getattr(way.price, objectives[0]) <= least * (1 + INDIFFERENCE)]
-    return min(near, key=lambda way: way.price.peak_bytes)
+    first = {name: values[0] for name, values in space.dimensions.items()}
+    return min(near, key=lambda way: (sum(way.settings[f] != v for f, v in first.items()), way.price.peak_bytes))
 
 
 def _all_of(limits: Mapping[str, float]) -> tuple[str, ...]:

@@ -28,6 +28,20 @@ def shape_of(model: ModelPlan) -> TransformerShape | None:
     )
 
 
+def parameters_of(shape: TransformerShape) -> int:
+    """Count the parameters of a GPT's shape: embeddings, blocks with biases and norms, and the last norm; head tied.
+
+    >>> shape = TransformerShape(
+    ...     layers=12, hidden=768, heads=12, kv_heads=12, head_dim=64, ffn=3072, vocabulary=50_257, length=1024
+    ... )
+    >>> parameters_of(shape)
+    124439808
+    """
+    hidden, ffn = shape.hidden, shape.ffn
+    block = 4 * hidden * hidden + 2 * hidden * ffn + 9 * hidden + ffn
+    return shape.layers * block + (shape.vocabulary + shape.length) * hidden + 2 * hidden
+
+
 def least_flops(shape: TransformerShape, samples: int, *, again: bool) -> float:
     """Count the FLOPs that no way of computing a step can do without: the matrix products alone.
 
