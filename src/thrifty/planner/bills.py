@@ -1,56 +1,54 @@
-"""Turn the seconds of a layout on a cluster into a `Cost`: energy and money with it, each with its interval."""
+"""Turn the seconds of a step on a cluster into a `Cost`: energy and money with it, each with its interval."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from thrifty.spec import Cluster, Cost, Interval, Layout
+from thrifty.cost.price import Use, cluster_joules, cluster_usd
+from thrifty.spec import Cluster, Cost, Interval, Precision
 
-# Energy from declared power x time was 27 to 37 % off metered energy of whole nodes (arXiv 2506.14551)
-_WATTS_DOUBT = 0.3
-# the least and the most a device draws, as a share of its way from idle to busy: waiting, and computing all the time
+# a smaller last batch of an epoch does less
 _FLOPS_DOUBT = 0.05
-# terms of a step in which arithmetic keeps a device at full power; in the others it waits or moves data
-_BUSY_TERMS = ("matmul", "attention", "other", "optimizer")
-# a device that waits for messages spins its kernels: between idle and busy
-_WAITING = 0.5
+# Share of the bandwidth that is used while kernels only move data, and while they multiply large matrices: a tile of
+# 128 x 128 reads its inputs once for 128 operations on each, under half of what the memory could give. Declared.
+_MOVING, _MULTIPLYING = 0.8, 0.4
+_MESSAGES = ("tensor", "expert", "context", "data", "pipeline")
 
 
 def cluster_cost(
-    seconds: Interval, peak: Interval, flops: float, terms: Mapping[str, float], layout: Layout, cluster: Cluster
+    seconds: Interval,
+    peak: Interval,
+    *,
+    terms: Mapping[str, float],
+    flops: float,
+    done_flops: float,
+    precision: Precision,
+    cluster: Cluster,
 ) -> Cost:
-    """Return the cost of a training.
+    """Return the cost of a training on all of a cluster.
 
     Args:
         seconds: of all steps.
         peak: bytes of one device.
-        flops: of all steps, the model's own.
         terms: seconds of a step by what they go to.
-        layout: its devices may be fewer than the cluster's.
+        flops: of all steps, the model's own.
+        done_flops: with what is computed again.
+        precision: whose peak rate the arithmetic is set against.
         cluster: its watts and prices.
     """
     whole = sum(terms.values())
-    busy = sum(terms.get(name, 0.0) for name in _BUSY_TERMS) / whole
-    utilisation = busy + _WAITING * (1 - busy)
-    nodes = -(-layout.devices // cluster.per_node)
-    machine = cluster.device.watts(utilisation) * layout.devices + cluster.host_watts.value * nodes
-    watts = machine * cluster.pue.value
-    hourly = cluster.usd_per_hour.value * layout.devices
+    rates = cluster.device.flops_per_second
+    peak_rate = (rates.get(precision) or rates.get("bf16") or next(iter(rates.values()))).value
+    moving = terms["other"] + terms["optimizer"]
+    use = Use(
+        arithmetic=done_flops / seconds.value / (peak_rate * cluster.devices),
+        memory=(_MOVING * moving + _MULTIPLYING * (terms["matmul"] + terms["attention"])) / whole,
+        network=sum(terms[name] for name in _MESSAGES) / whole,
+    )
     return Cost(
         seconds=seconds,
         peak_bytes=peak,
-        joules=Interval(
-            low=seconds.low * watts * (1 - _WATTS_DOUBT),
-            value=seconds.value * watts,
-            high=seconds.high * watts * (1 + _WATTS_DOUBT),
-            method=f"time x {watts:,.0f} W: devices at {utilisation:.0%} of the way from idle to busy, "
-            f"{nodes:,} hosts of {cluster.host_watts.value:,.0f} W, times a PUE of {cluster.pue.value:g}",
-        ),
-        usd=Interval(
-            low=seconds.low * hourly / 3600,
-            value=seconds.value * hourly / 3600,
-            high=seconds.high * hourly / 3600,
-            method=f"time x ${hourly:,.2f} an hour ({cluster.usd_per_hour.source})",
-        ),
+        joules=cluster_joules(seconds, cluster, use),
+        usd=cluster_usd(seconds, cluster),
         flops=Interval(low=flops * (1 - _FLOPS_DOUBT), value=flops, high=flops, method="matrix products of the model"),
     )

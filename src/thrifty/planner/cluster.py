@@ -126,8 +126,15 @@ def _pricer(shape: TransformerShape, cluster: Cluster, batch: int, steps: int, m
             high=(step.seconds.high + extra_s * 2) * steps,
             method=f"{steps:,} steps of {format_seconds(step_s)}: {step.seconds.method}",
         )
-        flops = least_flops(shape, batch, again=False) * steps
-        cost = cluster_cost(seconds, held.total, flops, terms, layout, cluster)
+        cost = cluster_cost(
+            seconds,
+            held.total,
+            terms=terms,
+            flops=least_flops(shape, batch, again=False) * steps,
+            done_flops=least_flops(shape, batch, again=layout.checkpointing == "full") * steps,
+            precision=layout.precision,
+            cluster=cluster,
+        )
         fits_host = held.host * cluster.per_node <= cluster.host_memory_bytes.value
         quote = Quote(
             cost=cost,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,8 @@ from thrifty.spec.units import format_bytes
 # Differences under this are not worth a word: no prediction here is that sharp.
 NEGLIGIBLE = 0.005
 MEMORY_TOLD = 0.02
+# said as one product, in this order
+DEGREES_TOLD = ("tensor", "pipeline", "context", "data")
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ def words(settings: Settings, than: Settings | None = None) -> str:
     >>> chosen = {"precision": "bf16", "tensor": 8, "checkpointing": "full", "offload": False}
     >>> words(chosen)
     'bf16 · tensor 8 · checkpointed'
+    >>> words({"precision": "bf16", "zero": 1, "tensor": 4, "data": 2, "checkpointing": "none"})
+    'bf16 · tensor 4 x data 2 · ZeRO-1'
     >>> words({**chosen, "tensor": 4}, than=chosen)
     'the same, tensor 4'
     """
@@ -53,7 +58,14 @@ def words(settings: Settings, than: Settings | None = None) -> str:
         differs = [field for field in settings if settings[field] != than[field]]
         if 0 < len(differs) <= 2:
             return "the same, " + ", ".join(name_of(field, settings[field]) for field in differs)
-    return " · ".join(name_of(field, value) for field, value in settings.items() if not _plain(field, value))
+    degrees = [f"{field} {settings[field]}" for field in DEGREES_TOLD if settings.get(field, 1) != 1]
+    said = {
+        field: name_of(field, value)
+        for field, value in settings.items()
+        if field not in DEGREES_TOLD and not _plain(field, value)
+    }
+    first = [said.pop(field) for field in ("precision",) if field in said]
+    return " · ".join([*first, *([" x ".join(degrees)] if degrees else []), *said.values()])
 
 
 def decisions(
@@ -65,17 +77,18 @@ def decisions(
     bounds: Sequence[Bound],
     fixed: Sequence[str] = (),
 ) -> list[Decision]:
-    """Give a reason for each field of the chosen way by the best way that has another value there.
+    """Give a reason for each field of the chosen way by the best way that has another value there; what matters first.
 
     Args:
         chosen: the way.
         space, price, limits, bounds: as they were searched.
         fixed: fields that the job decided.
     """
-    lines = []
+    ranked: list[tuple[float, Decision]] = []
     for field, value in chosen.settings.items():
         if field in fixed:
-            lines.append(Decision(field=field, value=str(value), reason="asked for in the job", source="job"))
+            line = Decision(field=field, value=str(value), reason="asked for in the job", source="job")
+            ranked.append((0.0, line))
             continue
         others = [each for each in space.dimensions[field] if each != value]
         if not others:
@@ -84,8 +97,10 @@ def decisions(
         found = search(without, price, limits=limits, bounds=bounds, objectives=("seconds",))
         best = found.choice
         reason, doubt = _compare(chosen, best, field) if best else _nothing_else(without, price, limits, bounds, field)
-        lines.append(Decision(field=field, value=str(value), reason=reason, source="search", doubt=doubt))
-    return lines
+        loss = best.price.seconds / chosen.price.seconds if best else math.inf
+        line = Decision(field=field, value=str(value), reason=reason, source="search", doubt=doubt)
+        ranked.append((loss, line))
+    return [line for _, line in sorted(ranked, key=lambda pair: -pair[0])]
 
 
 def _plain(field: str, value: object) -> bool:
@@ -100,11 +115,16 @@ def _compare(chosen: Way, best: Way, field: str) -> tuple[str, str]:
     name = name_of(field, best.settings[field])
     seconds = quote_of(chosen).cost.seconds
     spread = seconds.high / seconds.value - 1
-    doubt = f"less than the prediction's own +{spread:.0%}" if abs(slower) < spread else ""
-    memory = f" and {abs(saved):.0%} {'less' if saved > 0 else 'more'} memory" if abs(saved) > MEMORY_TOLD else ""
+    doubt = f"less than the {100 * spread:.0f} % the prediction may be off" if abs(slower) < spread else ""
+    memory = (
+        f" and {100 * abs(saved):.0f} % {'less' if saved > 0 else 'more'} memory" if abs(saved) > MEMORY_TOLD else ""
+    )
     if abs(slower) <= NEGLIGIBLE:
         return f"the best way with {name} takes as long{memory}", doubt
-    return f"the best way with {name} takes {abs(slower):.1%} {'longer' if slower > 0 else 'less time'}{memory}", doubt
+    if slower > 1:
+        return f"the best way with {name} takes {1 + slower:.1f} times as long{memory}", doubt
+    share = f"{abs(slower):.1%}".replace("%", " %")
+    return f"the best way with {name} takes {share} {'longer' if slower > 0 else 'less time'}{memory}", doubt
 
 
 def _nothing_else(

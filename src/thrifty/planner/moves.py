@@ -105,6 +105,8 @@ DEGREES: dict[str, str] = {
     "workers": "processes that load data",
 }
 
+WORDS = {"micro_batch": "micro-batch", "virtual_stages": "chunks"}
+
 _BY_NAME = {move.name: move for move in MOVES}
 
 
@@ -135,7 +137,7 @@ def name_of(field: str, value: Any) -> str:
     ('ZeRO-3', 'tensor 8')
     """
     found = next((move.name for move in MOVES if move.field == field and move.value == value), "")
-    return found or f"{field.replace('_', ' ')} {value}"
+    return found or f"{WORDS.get(field, field)} {value}"
 
 
 def off_unless_asked(device: Device, allowed: Collection[str] = ()) -> tuple[Move, ...]:
