@@ -56,6 +56,7 @@ def batch_shapes(case: str) -> Shapes:
 
 def trace_case(case: str, precision: Any = "fp32", layout: Any = "contiguous") -> Trace:
     """Trace a step of a case."""
+    from thrifty import optim
     from thrifty.cost import trace_step
     from thrifty.models import build
     from thrifty.models.losses import cross_entropy
@@ -65,7 +66,7 @@ def trace_case(case: str, precision: Any = "fp32", layout: Any = "contiguous") -
         cross_entropy,
         batch_shapes(case),
         precision=precision,
-        states_per_parameter=1,
+        optimizer=optim.by_name("momentum"),
         memory_format=layout,
     )
 

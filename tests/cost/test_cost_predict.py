@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from thrifty import optim
 from thrifty.cost import predict, trace_step
 from thrifty.spec import Cost, Device, Quantity
 
@@ -32,7 +33,7 @@ MICRO = trace_step(
     _loss,
     {"x": ((8, 64), "float32")},
     precision="fp32",
-    states_per_parameter=1,
+    optimizer=optim.by_name("momentum"),
 )
 
 

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from thrifty import optim
 from thrifty.cost import Trace, trace_step
 from thrifty.cost.ops import tensors_in, touched_bytes, traffic
 from thrifty.errors import JobError
@@ -37,7 +38,7 @@ def trace(
     make: Callable[[], nn.Module], *shape: int, precision: Any = "fp32", dtype: str = "float32", **more: Any
 ) -> Trace:
     batch = {"x": (shape, dtype)}
-    return trace_step(make, summed, batch, precision=precision, states_per_parameter=1, **more)
+    return trace_step(make, summed, batch, precision=precision, optimizer=optim.by_name("momentum"), **more)
 
 
 @settings(max_examples=8, deadline=None)
@@ -155,9 +156,9 @@ def test_states_and_shared_weights() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.b(self.a(x))
 
-    found = trace_step(Tied, summed, {"x": ((2, 4), "float32")}, precision="fp32", states_per_parameter=2)
+    found = trace_step(Tied, summed, {"x": ((2, 4), "float32")}, precision="fp32", optimizer=optim.by_name("adamw"))
     assert (found.parameters, found.parameter_bytes) == (26, 104)
-    assert (found.gradient_bytes, found.optimizer_bytes, found.buffer_bytes) == (64, 128, 400)
+    assert (found.gradient_bytes, found.optimizer_bytes, found.buffer_bytes) == (64, 132, 400)  # two moments, and the count of steps
     assert found.parameter_tensors == 1
 
 
@@ -312,7 +313,7 @@ def test_gpt2_is_traced_in_seconds_and_takes_little_memory() -> None:
     shapes = {"x": ((8, 1024), "int64"), "y": ((8, 1024), "int64")}
     real_step.trace_case("gpt-nano")
     before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
-    found = trace_step(lambda: build(plan), cross_entropy, shapes, precision="bf16", states_per_parameter=2)
+    found = trace_step(lambda: build(plan), cross_entropy, shapes, precision="bf16", optimizer=optim.by_name("adamw"))
     assert time.process_time() - began < 5
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < 200e6
     assert found.parameters == 124_439_808

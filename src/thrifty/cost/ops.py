@@ -50,6 +50,8 @@ _NAMES = {
     "full full_like new_zeros new_ones new_full arange scalar_tensor tril tril_ triu triu_ roll repeat flip "
     "slice_backward select_backward masked_fill masked_fill_",
 }  # fmt: skip
+# a norm reads its argument once, whatever its prefix says
+_LIGHT = frozenset(["linalg_vector_norm"])
 KIND_OF = {name: kind for kind, names in _NAMES.items() for name in names.split()}
 # aten operators whose arithmetic is neither matrix-like with a formula below nor bounded by their traffic
 _HEAVY_PREFIXES = ("linalg_", "_linalg_", "_fft_", "fft_", "_thnn_", "_cudnn_rnn", "miopen_", "cholesky", "_cdist")
@@ -107,7 +109,7 @@ def unpriceable(func: Any) -> str:
         return ""
     if func.namespace not in {"aten", "prim", "prims"}:
         return "it is not one of torch's own and carries no FLOP formula"
-    if name.startswith(_HEAVY_PREFIXES):
+    if name.startswith(_HEAVY_PREFIXES) and name not in _LIGHT:
         return "its arithmetic has no formula here"
     return ""
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Callable, Iterator, Set
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from thrifty.cost.allocations import Allocations, Block
 from thrifty.cost.ops import (
     ALLOCATIONS,
     flops_of,
@@ -24,7 +27,7 @@ from thrifty.cost.ops import (
 )
 from thrifty.errors import JobError, ThriftyError
 
-Phase = Literal["forward", "backward"]
+Phase = Literal["forward", "backward", "recompute", "clip", "optimizer"]
 Loss = Callable[[nn.Module, dict[str, Tensor]], tuple[Tensor, Any]]
 _WAY_OUT = "Leave the prediction out and let a probe time real steps of it."
 
@@ -36,12 +39,15 @@ class Op:
     Attributes:
         name: of torch's operator, such as ``addmm``.
         kind: how its time is priced: ``matmul``, ``convolution``, ``pointwise``, …
-        phase: ``forward`` (the loss included) or ``backward``.
+        phase: ``forward`` (the loss included), ``backward``, ``recompute`` (what checkpointing computes again in the
+            backward pass), ``clip`` or ``optimizer``.
         flops: of matrix products, convolutions and attention; a multiply-add counts two. 0 for all other operators,
             which their traffic bounds.
         bytes_read, bytes_written: each element once; views and aliases cost nothing.
         dtype: that it computes in.
         shapes: of tensor arguments and results, such as ``8x4,4x2->8x2``.
+        module: path of the module that called it, such as ``h.3.attn``; empty for the loss and what follows it.
+        bytes_kept: of its results, those that the backward pass needs.
     """
 
     name: str
@@ -52,12 +58,15 @@ class Op:
     bytes_written: int
     dtype: str
     shapes: str
+    module: str = ""
+    bytes_kept: int = 0
 
 
 class Recorder(TorchDispatchMode):
-    """Notes every operator that runs and every storage that comes and goes.
+    """Notes every operator that runs and every block of memory that comes and goes.
 
-    Storages are numbered as they appear, since an address is used again once freed.
+    Blocks are numbered as they appear, since an address is used again once freed. Events are pairs of a block's number
+    and the operator's index, the index negated and less one where the block was freed.
     """
 
     def __init__(self, path: ModulePath, known: list[Tensor]) -> None:
@@ -65,27 +74,45 @@ class Recorder(TorchDispatchMode):
         self.path = path
         self.ops: list[Op] = []
         self.phase: Phase = "forward"
+        self.blocks: list[Block] = []
         self.events: list[tuple[int, int]] = []
-        self.sizes: dict[int, int] = {}
-        self.saved: set[int] = set()
-        self.gradients: set[int] = set()
         self._numbers: dict[int, int] = {}
         self._watched: dict[int, weakref.ref[Any]] = {}
         self._outside = {tensor.untyped_storage()._cdata for tensor in known}
+        self._callers: dict[int, str] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func.namespace in {"prim", "profiler"}:
+            return func(*args, **kwargs)
         if not has_formula(func) and _is_composite(func):
             with self:
                 return func.decompose(*args, **kwargs)
         reason = unpriceable(func)
         if reason:
             raise self.path.error(str(func), reason)
+        phase, module = self._where()
         out = func(*args, **kwargs)
-        self._note(func, args, kwargs, out)
+        self._note(func, args, kwargs, out, phase, module)
         return out
 
-    def _note(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
+    def _where(self) -> tuple[Phase, str]:
+        """The phase and the module that runs: in the backward pass that of the forward operator it answers."""
+        if self.phase == "forward":
+            module = self.path.current()
+            # autograd numbers its nodes as the operators come; this one's was made just now
+            self._callers[torch._C._autograd._get_sequence_nr() - 1] = module
+            return "forward", module
+        if self.phase != "backward":
+            return self.phase, ""
+        if self.path.stack:
+            module = self.path.current()
+            self._callers[torch._C._autograd._get_sequence_nr() - 1] = module
+            return "recompute", module
+        node = torch._C._current_autograd_node()
+        return "backward", self._callers.get(node._sequence_nr(), "") if node is not None else ""
+
+    def _note(self, func: Any, args: Any, kwargs: Any, out: Any, phase: Phase, module: str) -> None:
         name = func.overloadpacket.__name__
         results = tensors_in(out)
         fresh = [tensor for tensor in results if self._is_new(tensor)]
@@ -99,12 +126,13 @@ class Recorder(TorchDispatchMode):
             Op(
                 name=name,
                 kind=kind_of(func),
-                phase=self.phase,
+                phase=phase,
                 flops=flops_of(func, args, kwargs, out),
                 bytes_read=read_bytes,
                 bytes_written=written_bytes,
                 dtype=str(computed.dtype).removeprefix("torch."),
                 shapes=f"{_shapes(inputs)}->{_shapes(results)}",
+                module=module,
             )
         )
 
@@ -114,44 +142,62 @@ class Recorder(TorchDispatchMode):
         address = storage._cdata
         if address in self._outside or address in self._numbers:
             return False
-        number = len(self.sizes)
-        self.sizes[number] = storage.nbytes()
+        number = len(self.blocks)
+        self.blocks.append(Block(storage.nbytes(), len(self.ops)))
         self._numbers[address] = number
-        self.events.append((number, 1))
+        self.events.append((number, len(self.ops)))
         self._watched[number] = weakref.ref(storage, lambda _: self._freed(address, number))
         return True
 
     def _freed(self, address: int, number: int) -> None:
-        self.events.append((number, -1))
+        self.events.append((number, -len(self.ops) - 1))
         del self._watched[number]
         if self._numbers.get(address) == number:
             del self._numbers[address]
 
     def keep(self, tensor: Tensor) -> Tensor:
         """Note that a tensor is kept for the backward pass; a hook of `saved_tensors_hooks`."""
-        number = self._numbers.get(tensor.untyped_storage()._cdata)
-        if number is not None:
-            self.saved.add(number)
+        block = self._block(tensor)
+        if block is not None:
+            block.kept = True
         return tensor
 
-    def note_gradients(self, model: nn.Module) -> None:
-        """Note which storages the gradients lie in."""
+    def note_roles(self, model: nn.Module, optimizer: Optimizer | None = None) -> None:
+        """Note which blocks hold gradients, and which the optimizer's states."""
         for parameter in model.parameters():
             if parameter.grad is not None:
-                self.gradients.add(self._numbers[parameter.grad.untyped_storage()._cdata])
+                self._name(parameter.grad, "gradient")
+        for states in optimizer.state.values() if optimizer is not None else ():
+            for state in tensors_in(states):
+                self._name(state, "state")
 
-    def activation_bytes(self) -> int:
-        """Bytes of the storages kept for the backward pass, each once."""
-        return sum(self.sizes[number] for number in self.saved)
+    def _name(self, tensor: Tensor, role: Literal["gradient", "state"]) -> None:
+        block = self._block(tensor)
+        if block is not None:
+            block.role = role
 
-    def peak_bytes(self, without: Set[int] = frozenset()) -> int:
-        """The most that lived at once, replayed in order."""
-        live = peak = 0
-        for number, sign in self.events:
-            if number not in without:
-                live += sign * self.sizes[number]
-                peak = max(peak, live)
-        return peak
+    def _block(self, tensor: Tensor) -> Block | None:
+        number = self._numbers.get(tensor.untyped_storage()._cdata)
+        return None if number is None else self.blocks[number]
+
+    def allocations(self) -> Allocations:
+        """What was asked for and given back, in order."""
+        return Allocations(tuple(self.blocks), tuple(self.events))
+
+    def finished_ops(self) -> tuple[Op, ...]:
+        """The operators, with what each leaves for the backward pass; those that only make states are left out."""
+        kept: Counter[int] = Counter()
+        states = set()
+        for block in self.blocks:
+            if block.kept:
+                kept[block.op] += block.bytes
+            if block.role == "state":
+                states.add(block.op)
+        return tuple(
+            replace(op, bytes_kept=kept[index]) if kept[index] else op
+            for index, op in enumerate(self.ops)
+            if not (op.phase == "optimizer" and index in states)
+        )
 
 
 def record(
@@ -160,8 +206,13 @@ def record(
     loss: Loss,
     batch: dict[str, Tensor],
     precision: str,
+    optimizer: Optimizer | None = None,
+    clip: bool = False,
 ) -> Recorder:
-    """Run forward, loss and backward once under a recorder, on whatever tensors model and batch hold."""
+    """Run one whole step under a recorder, on whatever tensors model and batch hold.
+
+    Forward, loss, backward, and where there is an optimizer clipping, its step, and letting the gradients go.
+    """
     recorder = Recorder(path, [*model.parameters(), *model.buffers(), *batch.values()])
     with _errors_named(path), recorder:
         kept = torch.autograd.graph.saved_tensors_hooks(recorder.keep, lambda tensor: tensor)
@@ -169,7 +220,16 @@ def record(
             total, _ = loss(model, batch)
         recorder.phase = "backward"
         total.backward()
-        recorder.note_gradients(model)
+        del total
+        recorder.note_roles(model)
+        if clip:
+            recorder.phase = "clip"
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        if optimizer is not None:
+            recorder.phase = "optimizer"
+            optimizer.step()
+            recorder.note_roles(model, optimizer)
+            optimizer.zero_grad(set_to_none=True)
     return recorder
 
 
@@ -195,7 +255,7 @@ class ModulePath:
     def followed(self) -> Iterator[None]:
         """Follow every module's forward while this lasts."""
         before = nn.modules.module.register_module_forward_pre_hook(lambda module, _: self.stack.append(module))
-        after = nn.modules.module.register_module_forward_hook(self._leave)
+        after = nn.modules.module.register_module_forward_hook(self._leave, always_call=True)
         try:
             yield
         finally:
@@ -204,6 +264,10 @@ class ModulePath:
 
     def _leave(self, *_: Any) -> None:
         self.stack.pop()
+
+    def current(self) -> str:
+        """Path of the module that runs now; empty outside of the model."""
+        return self.names.get(id(self.stack[-1]), "") if self.stack else ""
 
     def name_modules(self, model: nn.Module) -> None:
         """Learn the names of a model's modules, for errors to come."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.optim import Optimizer
 
+from thrifty.cost.allocations import Allocations
 from thrifty.cost.recorder import Loss, ModulePath, Op, record, record_forward
 from thrifty.errors import JobError, nearest
 
@@ -22,33 +25,29 @@ class Trace:
     """What one micro-batch of training does and holds; all sizes in bytes.
 
     Attributes:
-        ops: forward, loss and backward in order; the optimizer is not among them.
+        ops: forward, loss, backward, clipping and the optimizer's step, in order.
+        step: the memory that a first step asks for; the optimizer's states are made in it.
+        evaluation: the memory that a forward pass without gradients over the same batch asks for.
         memory_format: of images and convolution weights.
         parameters: count, each shared one once.
         parameter_tensors: number of tensors that are trained.
-        parameter_bytes, gradient_bytes: of those, and of the gradients of those that are trained.
+        parameter_sizes: of each parameter and buffer, in the order they are made.
+        parameter_bytes, gradient_bytes: of the parameters, and of the gradients of those that are trained.
         buffer_bytes: other state of the model, such as running statistics.
-        optimizer_bytes: states of the size of the trained parameters.
         input_bytes: the batch itself.
-        activation_bytes: storage kept for the backward pass, parameters, buffers and inputs excluded.
-        temporary_bytes: the most that lives at once beyond parameters, inputs, gradients and activations.
-        live_peak_bytes: the most that lives at once of all that the step makes, gradients included.
-        evaluation_bytes: the most that lives at once in a forward pass without gradients over the same batch.
     """
 
     ops: tuple[Op, ...] = field(repr=False)
+    step: Allocations = field(repr=False)
+    evaluation: Allocations = field(repr=False)
     memory_format: str
     parameters: int
     parameter_tensors: int
+    parameter_sizes: tuple[int, ...] = field(repr=False)
     parameter_bytes: int
     gradient_bytes: int
     buffer_bytes: int
-    optimizer_bytes: int
     input_bytes: int
-    activation_bytes: int
-    temporary_bytes: int
-    live_peak_bytes: int
-    evaluation_bytes: int
 
     @property
     def forward_flops(self) -> int:
@@ -57,8 +56,33 @@ class Trace:
 
     @property
     def backward_flops(self) -> int:
-        """FLOPs of the backward pass."""
-        return sum(op.flops for op in self.ops if op.phase == "backward")
+        """FLOPs of the backward pass, what it computes again included."""
+        return sum(op.flops for op in self.ops if op.phase in {"backward", "recompute"})
+
+    @property
+    def optimizer_bytes(self) -> int:
+        """States of the optimizer."""
+        return self.step.bytes_of("state")
+
+    @cached_property
+    def activation_bytes(self) -> int:
+        """Kept for the backward pass; parameters, buffers and inputs excluded."""
+        return self.step.kept_bytes()
+
+    @cached_property
+    def temporary_bytes(self) -> int:
+        """The most that lives at once beyond parameters, inputs, gradients, states and activations."""
+        return self.step.peak_bytes(lambda block: block.holds == "temporaries")
+
+    @cached_property
+    def live_peak_bytes(self) -> int:
+        """The most that lives at once of all that a step makes, gradients included, states of the optimizer not."""
+        return self.step.peak_bytes(lambda block: block.role != "state")
+
+    @cached_property
+    def evaluation_bytes(self) -> int:
+        """The most that lives at once in a forward pass without gradients over the same batch."""
+        return self.evaluation.peak_bytes()
 
 
 def trace_step(
@@ -67,17 +91,19 @@ def trace_step(
     batch: Batch,
     *,
     precision: Literal["fp32", "bf16"],
-    states_per_parameter: int,
+    optimizer: Callable[[nn.Module], Optimizer],
+    clip: bool = True,
     memory_format: Literal["contiguous", "channels_last"] = "contiguous",
 ) -> Trace:
-    """Trace forward, loss and backward of one micro-batch; nothing is computed and no tensor is allocated.
+    """Trace one optimizer step over one micro-batch; nothing is computed and no tensor is allocated.
 
     Args:
         build: makes the model; it runs on fake tensors, so any size will do.
         loss: sum of losses and their weight, of model and batch.
         batch: shape and dtype name by key, such as ``{"x": ((8, 784), "float32")}``.
         precision: ``bf16`` is autocast over fp32 weights.
-        states_per_parameter: optimizer states of the size of the parameters: 0 for SGD, 1 momentum, 2 Adam.
+        optimizer: makes the optimizer of a model; see `thrifty.optim.by_name`.
+        clip: the norm of the gradients is clipped.
         memory_format: of images and convolution weights.
 
     Raises:
@@ -88,7 +114,7 @@ def trace_step(
     ...     lambda model, batch: (model(batch["x"]).sum(), 8),
     ...     {"x": ((8, 4), "float32")},
     ...     precision="fp32",
-    ...     states_per_parameter=1,
+    ...     optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9),
     ... )
     >>> step.forward_flops, step.parameters, step.optimizer_bytes
     (128, 10, 40)
@@ -100,25 +126,22 @@ def trace_step(
         if memory_format == "channels_last":
             _to_channels_last(model)
         tensors = {key: _fake(key, shape, dtype, memory_format) for key, (shape, dtype) in batch.items()}
-        step = record(path, model, loss, tensors, precision)
-        model.zero_grad(set_to_none=True)
+        step = record(path, model, loss, tensors, precision, optimizer(model), clip)
         evaluation = record_forward(path, model.eval(), loss, tensors, precision)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    gradient_bytes = sum(_bytes(parameter) for parameter in trained)
+    held = [*model.parameters(), *model.buffers()]
     return Trace(
-        ops=tuple(step.ops),
+        ops=step.finished_ops(),
+        step=step.allocations(),
+        evaluation=evaluation.allocations(),
         memory_format=memory_format,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         parameter_tensors=len(trained),
+        parameter_sizes=tuple(_bytes(tensor) for tensor in held),
         parameter_bytes=sum(_bytes(parameter) for parameter in model.parameters()),
-        gradient_bytes=gradient_bytes,
+        gradient_bytes=sum(_bytes(parameter) for parameter in trained),
         buffer_bytes=sum(_bytes(buffer) for buffer in model.buffers()),
-        optimizer_bytes=states_per_parameter * gradient_bytes,
         input_bytes=sum(_bytes(tensor) for tensor in tensors.values()),
-        activation_bytes=step.activation_bytes(),
-        temporary_bytes=step.peak_bytes(without=step.saved | step.gradients),
-        live_peak_bytes=step.peak_bytes(),
-        evaluation_bytes=evaluation.peak_bytes(),
     )
 
 

@@ -5,6 +5,6 @@ loop writes into the optimizer before each step.
 """
 
 from thrifty.optim.schedules import SCHEDULES, Schedule
-from thrifty.optim.table import OPTIMIZERS, build
+from thrifty.optim.table import OPTIMIZERS, build, by_name
 
-__all__ = ["OPTIMIZERS", "SCHEDULES", "Schedule", "build"]
+__all__ = ["OPTIMIZERS", "SCHEDULES", "Schedule", "build", "by_name"]

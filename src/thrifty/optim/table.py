@@ -85,3 +85,17 @@ def build(model: nn.Module, plan: OptimPlan) -> Optimizer:
     ]
     fused = all(parameter.device.type in FUSED_DEVICES for parameter in trained)
     return OPTIMIZERS[plan.optimizer](groups, plan, fused)
+
+
+def by_name(name: str) -> Callable[[nn.Module], Optimizer]:
+    """Return what makes the optimizer of a name at any rates: for what it holds and does, not for what it learns.
+
+    Raises:
+        JobError: there is no optimizer of that name.
+    """
+    plan = OptimPlan.model_construct(
+        optimizer=name, learning_rate=1e-3, momentum=0.9, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2
+    )
+    if name not in OPTIMIZERS:
+        raise unknown_name("optimizer", name, OPTIMIZERS)
+    return lambda model: build(model, plan)

@@ -12,6 +12,7 @@ from thrifty import models
 from thrifty.cost import Trace, largest_micro_batch, peak_bytes, trace_step
 from thrifty.errors import BudgetError
 from thrifty.models.losses import LOSSES
+from thrifty.optim import by_name
 from thrifty.planner.fit import fit
 from thrifty.planner.learning import decide
 from thrifty.planner.rules import Reasons
@@ -33,7 +34,6 @@ MEMORY_SHARE = 0.9
 # samples validated at once where memory allows: more gain nothing on the machines measured
 EVALUATION_SAMPLES = {"image": 256, "language": 16}
 CHECKPOINT_SECONDS = 10.0
-STATES_PER_PARAMETER = {"gd": 0, "sgd": 0, "momentum": 1, "nesterov": 1, "adam": 2, "adamw": 2}
 
 _NOTHING = Interval(low=0, value=0, high=0, method="not priced yet")
 UNPRICED = Cost(seconds=_NOTHING, peak_bytes=_NOTHING, joules=_NOTHING, usd=_NOTHING, flops=_NOTHING)
@@ -66,7 +66,7 @@ def plan(job: Job, dataset: Dataset, device: Device, *, key: str, spent: Spent, 
     layout = why.take("memory_format", job.plan.memory_format, rules.memory_format(model.family))
     threads = why.take("threads", job.plan.threads, (device.cores, "each core this process may use"), source="measured")
 
-    trace_at = _tracer(model, dataset, learning.task, precision, layout, STATES_PER_PARAMETER[optim.optimizer])
+    trace_at = _tracer(model, dataset, learning.task, precision, layout, optim.optimizer)
     limit = _memory_limit(job, device)
     micro = _micro_batch(job, device, limit, trace_at, size, why)
     evaluation = _evaluation_batch(dataset, device, limit, trace_at(micro), micro)
@@ -101,7 +101,7 @@ def plan(job: Job, dataset: Dataset, device: Device, *, key: str, spent: Spent, 
 
 
 def _tracer(
-    model: ModelPlan, dataset: Dataset, task: str, precision: Precision, layout: Layout, states: int
+    model: ModelPlan, dataset: Dataset, task: str, precision: Precision, layout: Layout, optimizer: str
 ) -> TraceAt:
     """Return a function that traces one step at a micro-batch size, each size once."""
 
@@ -117,7 +117,7 @@ def _tracer(
             shapes,
             precision=precision,
             memory_format=layout,
-            states_per_parameter=states,
+            optimizer=by_name(optimizer),
         )
 
     return trace_at
