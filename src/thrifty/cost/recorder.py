@@ -21,11 +21,13 @@ from thrifty.cost.ops import (
     has_formula,
     kind_of,
     tensors_in,
+    touched_bytes,
     traffic,
     unpriceable,
     written_in_place,
 )
 from thrifty.errors import JobError, ThriftyError
+from thrifty.hardware.signature import layouts_of, note_of
 
 Phase = Literal["forward", "backward", "recompute", "clip", "optimizer"]
 Loss = Callable[[nn.Module, dict[str, Tensor]], tuple[Tensor, Any]]
@@ -48,6 +50,10 @@ class Op:
         shapes: of tensor arguments and results, such as ``8x4,4x2->8x2``.
         module: path of the module that called it, such as ``h.3.attn``; empty for the loss and what follows it.
         bytes_kept: of its results, those that the backward pass needs.
+        layouts: how its tensors lie in memory, as `thrifty.hardware.signature` writes it.
+        tensors: among its arguments.
+        touched: number and bytes of each block of memory that it reads or writes, as `Allocations` counts them;
+            parameters, buffers and inputs count down from -1.
     """
 
     name: str
@@ -60,6 +66,14 @@ class Op:
     shapes: str
     module: str = ""
     bytes_kept: int = 0
+    layouts: str = ""
+    tensors: int = 0
+    touched: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def moved_bytes(self) -> int:
+        """Bytes read and written."""
+        return self.bytes_read + self.bytes_written
 
 
 class Recorder(TorchDispatchMode):
@@ -78,7 +92,8 @@ class Recorder(TorchDispatchMode):
         self.events: list[tuple[int, int]] = []
         self._numbers: dict[int, int] = {}
         self._watched: dict[int, weakref.ref[Any]] = {}
-        self._outside = {tensor.untyped_storage()._cdata for tensor in known}
+        outside = dict.fromkeys(tensor.untyped_storage()._cdata for tensor in known)
+        self._outside = {address: -1 - index for index, address in enumerate(outside)}
         self._callers: dict[int, str] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -133,8 +148,19 @@ class Recorder(TorchDispatchMode):
                 dtype=str(computed.dtype).removeprefix("torch."),
                 shapes=f"{_shapes(inputs)}->{_shapes(results)}",
                 module=module,
+                layouts=layouts_of(inputs, results, note_of(func, args, kwargs)),
+                tensors=len(inputs),
+                touched=self._touched(inputs, results),
             )
         )
+
+    def _touched(self, inputs: list[Tensor], results: list[Tensor]) -> tuple[tuple[int, int], ...]:
+        touched: dict[int, int] = {}
+        for tensor in (*inputs, *results):
+            address = tensor.untyped_storage()._cdata
+            number = self._outside.get(address, self._numbers.get(address, 0))
+            touched[number] = max(touched.get(number, 0), touched_bytes(tensor))
+        return tuple(touched.items())
 
     def _is_new(self, tensor: Tensor) -> bool:
         """Number a storage seen for the first time, and learn when it dies."""
