@@ -61,13 +61,30 @@ def test_a_processor_that_is_not_listed() -> None:
 
 def test_gpus_by_name() -> None:
     assert prices.price("cuda", "Tesla T4").source.startswith("g4dn.xlarge")
-    assert prices.price("cuda", "NVIDIA L4").source.startswith("g2-standard-4"), "the cheaper of two"
-    assert "an eighth" in prices.price("cuda", "NVIDIA H200").source
+    assert prices.price("cuda", "NVIDIA A100-SXM4-40GB").source.startswith("gpu_1x_a100"), "the cheapest of three"
+    assert "an eighth" in prices.price("cuda", "NVIDIA H200", devices=16).source
+
+
+def test_an_order_takes_an_offer_that_joins_as_many() -> None:
+    one, cluster = (prices.price("cuda", "NVIDIA H100 80GB HBM3", devices=count) for count in (1, 64))
+    assert one.value < cluster.value
+    assert cluster.source.startswith("p5.48xlarge / 8")
+    beyond = prices.price("cuda", "NVIDIA GeForce RTX 4090", devices=64)
+    assert "listed for 8 that work together, not for 64" in beyond.source
+
+
+def test_spot_is_a_market_of_its_own() -> None:
+    spot = prices.price("cuda", "NVIDIA L4", market="spot")
+    assert 0 < spot.value < prices.price("cuda", "NVIDIA L4").value
+    assert "spot us-central1" in spot.source
+    none = prices.price("cuda", "NVIDIA B200", market="spot")
+    assert (none.value, none.source) == (0, "no spot price known for 'NVIDIA B200'; name one with THRIFTY_PRICES")
+    assert prices.price("cpu", GENOA, cores=2, market="spot").value == 0
 
 
 def test_every_row_has_a_price_a_date_and_a_source() -> None:
     rows = prices._rows()
-    assert {row.kind for row in rows} == {"cpu", "cuda"}
+    assert {row.kind for row in rows} == set(prices.KINDS)
     for row in rows:
         assert row.usd_per_hour > 0
         assert row.cores > 0
@@ -75,6 +92,7 @@ def test_every_row_has_a_price_a_date_and_a_source() -> None:
         assert len(row.date) == 7
         assert row.date[:2] == "20"
         assert "list price" in row.source
+        assert row.market == "on demand" or "derived" in row.source
 
 
 def test_own_prices_go_first(own: Path) -> None:
@@ -92,7 +110,7 @@ def test_own_prices_go_first(own: Path) -> None:
         ("EPYC,cpu,x,2,-4,0.1,a,b,c", r"own.csv, line 2, column 'memory_gib': '-4' is not"),
         ("EPYC,cpu,x,2,4,,a,b,c", r"own.csv, line 2, column 'usd_per_hour': '' is not US dollars"),
         ("EPYC,cpu,x,2,4,nan,a,b,c", r"own.csv, line 2, column 'usd_per_hour': 'nan' is not"),
-        ("EPYC,gpu,x,2,4,0.1,a,b,c", r"own.csv, line 2, column 'kind': 'gpu' is not one of cpu, cuda"),
+        ("EPYC,gpu,x,2,4,0.1,a,b,c", r"own.csv, line 2, column 'kind': 'gpu' is not one of cpu, cuda, rocm, tpu"),
         ("EP(YC,cpu,x,2,4,0.1,a,b,c", r"own.csv, line 2, column 'pattern': 'EP\(YC' is not a regular expression"),
         (",cpu,x,2,4,0.1,a,b,c", r"own.csv, line 2, column 'pattern': '' is not"),
         ("EPYC,cpu,x,2", r"own.csv, line 2: not 9 cells"),
@@ -104,6 +122,18 @@ def test_a_wrong_cell_is_named(own: Path, line: str, said: str) -> None:
     own.write_text(f"{HEADER}\n{line}\n")
     with pytest.raises(JobError, match=said):
         prices.price("cpu", GENOA)
+
+
+def test_optional_columns_may_be_there_or_not(own: Path) -> None:
+    own.write_text(f"{HEADER},devices,market\nT4,cuda,ours,,,0.2,a,b,c,4,Spot\nT4,cuda,ours,,,0.3,a,b,c,,\n")
+    assert prices.price("cuda", "Tesla T4").value == 0.3
+    assert prices.price("cuda", "Tesla T4", market="spot").value == 0.2
+    own.write_text(f"{HEADER},market\nT4,cuda,ours,,,0.2,a,b,c,futures\n")
+    with pytest.raises(JobError, match=r"line 2, column 'market': 'futures' is not one of on demand, spot"):
+        prices.price("cuda", "Tesla T4")
+    own.write_text(f"{HEADER},devices\nT4,cuda,ours,,,0.2,a,b,c,many\n")
+    with pytest.raises(JobError, match=r"line 2, column 'devices': 'many' is not a whole number of devices"):
+        prices.price("cuda", "Tesla T4")
 
 
 def test_a_wrong_header_is_named(own: Path) -> None:

@@ -93,7 +93,7 @@ def catalogue_rows() -> tuple[dict[str, str | float], ...]:
                 "network": sheet.text("node.network.name"),
                 "network_bytes_per_second": sheet.value("node.network.bandwidth"),
                 "usd_per_hour": _price(sheet, 1, "on demand").value,
-                "spot_usd_per_hour": _price(sheet, 1, "spot").value,
+                "spot_usd_per_hour": _spot(sheet, 1).value,
                 "calibration": sheet.text("calibration"),
                 "source": next(iter(peaks.values())).source,
             }
@@ -162,7 +162,14 @@ def _host(sheet: Sheet) -> int:
 
 def _cluster(name: str, sheet: Sheet, per_node: int, nodes: int) -> Cluster:
     host, share = _host(sheet), per_node / _host(sheet)
-    memory, watts = sheet.numbers["node.host.memory"], _host_watts(sheet)
+    memory, watts = sheet.numbers["node.host.memory"], _shared(_host_watts(sheet), share, per_node, host)
+    if nodes > 1 and "node.network.power" in sheet.numbers:
+        switches = sheet.numbers["node.network.power"]
+        watts = Quantity(
+            value=watts.value + per_node * switches.value,
+            source=f"{watts.source}; and {per_node} x {switches.value:g} W of the network between nodes: "
+            f"{switches.source}",
+        )
     where = place()
     return Cluster(
         name=name,
@@ -172,18 +179,19 @@ def _cluster(name: str, sheet: Sheet, per_node: int, nodes: int) -> Cluster:
         intra=_link(sheet, "link"),
         inter=_link(sheet, "network"),
         host_memory_bytes=_shared(memory, share, per_node, host),
-        host_watts=_shared(watts, share, per_node, host),
+        host_watts=watts,
         pue=where.pue,
         grid_kg_per_kwh=where.grid_kg_per_kwh,
         usd_per_hour=_price(sheet, per_node * nodes, "on demand"),
-        spot_usd_per_hour=_price(sheet, per_node * nodes, "spot"),
+        spot_usd_per_hour=_spot(sheet, per_node * nodes),
     )
 
 
 def _shared(whole: Quantity, share: float, per_node: int, host: int) -> Quantity:
     if share == 1:
         return whole
-    return Quantity(value=whole.value * share, source=f"derived: {per_node} of a host's {host} devices; {whole.source}")
+    said = f"{per_node // host} hosts of {host} devices" if share > 1 else f"{per_node} of a host's {host} devices"
+    return Quantity(value=whole.value * share, source=f"derived: {said}; {whole.source}")
 
 
 def _host_watts(sheet: Sheet) -> Quantity:
@@ -225,6 +233,16 @@ def _device(sheet: Sheet, devices: int) -> Device:
         measured_on="",
         calibration=sheet.text("calibration"),
     )
+
+
+def _spot(sheet: Sheet, devices: int) -> Quantity:
+    found, sure = _price(sheet, devices, "spot"), _price(sheet, devices, "on demand")
+    if not 0 < sure.value <= found.value:
+        return found
+    said = (
+        f"no spot price below the {sure.value:g} USD on demand; the lowest known is {found.value:g} USD: {found.source}"
+    )
+    return Quantity(value=0.0, source=said)
 
 
 def _price(sheet: Sheet, devices: int, market: str) -> Quantity:

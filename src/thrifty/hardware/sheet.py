@@ -53,6 +53,7 @@ NUMBERS: dict[str, Number] = {
         parse_bytes_per_second, "50 GB/s", "a device's share of what its node sends to others, one direction"
     ),
     "node.network.latency": Number(parse_delay, "10 us", "of one message between nodes"),
+    "node.network.power": Number(parse_watts, "120 W", "a device's share of switches and optics between nodes"),
     "node.host.devices": Number(parse_count, "8", "devices that share one host; as node.devices when left out"),
     "node.host.memory": Number(parse_bytes, "2 TB", "memory of the host, for loading and offload"),
     "node.host.power": Number(parse_watts, "2.8 kW", "what the host draws: processors, memory, fans, network"),
@@ -153,7 +154,6 @@ def read_sheet(
     if own_texts.get("kind", "cuda") not in KINDS:
         raise JobError(
             f"{origin}: unknown kind '{own_texts['kind']}'",
-            nearest=nearest(own_texts["kind"], KINDS),
             mend=f"Known: {', '.join(KINDS)}.",
         )
     # a host's power that is written replaces the rated power it would be derived from, and the other way round
