@@ -103,10 +103,10 @@ class Recorder(TorchDispatchMode):
         if not has_formula(func) and _is_composite(func):
             with self:
                 return func.decompose(*args, **kwargs)
+        phase, module = self._where()
         reason = unpriceable(func)
         if reason:
             raise self.path.error(str(func), reason)
-        phase, module = self._where()
         out = func(*args, **kwargs)
         self._note(func, args, kwargs, out, phase, module)
         return out
@@ -181,12 +181,10 @@ class Recorder(TorchDispatchMode):
         if self._numbers.get(address) == number:
             del self._numbers[address]
 
-    def keep(self, tensor: Tensor) -> Tensor:
-        """Note that a tensor is kept for the backward pass; a hook of `saved_tensors_hooks`."""
-        block = self._block(tensor)
-        if block is not None:
-            block.kept = True
-        return tensor
+    def note_kept(self) -> None:
+        """Note that what lives now, between the passes, is kept for the backward pass."""
+        for number in self._watched:
+            self.blocks[number].kept = True
 
     def note_roles(self, model: nn.Module, optimizer: Optimizer | None = None) -> None:
         """Note which blocks hold gradients, and which the optimizer's states."""
@@ -241,9 +239,9 @@ def record(
     """
     recorder = Recorder(path, [*model.parameters(), *model.buffers(), *batch.values()])
     with _errors_named(path), recorder:
-        kept = torch.autograd.graph.saved_tensors_hooks(recorder.keep, lambda tensor: tensor)
-        with kept, torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
             total, _ = loss(model, batch)
+        recorder.note_kept()
         recorder.phase = "backward"
         total.backward()
         del total
@@ -276,6 +274,7 @@ class ModulePath:
     def __init__(self) -> None:
         self.names: dict[int, str] = {}
         self.stack: list[nn.Module] = []
+        self.last: nn.Module | None = None
 
     @contextlib.contextmanager
     def followed(self) -> Iterator[None]:
@@ -292,7 +291,8 @@ class ModulePath:
         self.stack.pop()
 
     def current(self) -> str:
-        """Path of the module that runs now; empty outside of the model."""
+        """Path of the module that runs now, which is remembered for errors; empty outside of the model."""
+        self.last = self.stack[-1] if self.stack else None
         return self.names.get(id(self.stack[-1]), "") if self.stack else ""
 
     def name_modules(self, model: nn.Module) -> None:
@@ -300,8 +300,8 @@ class ModulePath:
         self.names = {id(module): name for name, module in model.named_modules()}
 
     def error(self, operator: str, reason: str) -> JobError:
-        """Build the error for an operator that cannot be traced in the module that runs now."""
-        module = self.stack[-1] if self.stack else None
+        """Build the error for an operator that cannot be traced in the module that ran last."""
+        module = self.last
         where = f"module '{self.names.get(id(module)) or type(module).__name__}'" if module else "the loss"
         return JobError(f"operator '{operator}' in {where} cannot be traced: {reason}", mend=_WAY_OUT)
 

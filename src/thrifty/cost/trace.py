@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode, unset_fake_temporarily
 from torch.optim import Optimizer
 
 from thrifty.cost.allocations import Allocations
@@ -120,8 +120,8 @@ def trace_step(
     (128, 10, 40)
     """
     path = ModulePath()
-    with FakeTensorMode(), path.followed():
-        model = build().train()
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode, path.followed():
+        model = _build(build, mode).train()
         path.name_modules(model)
         if memory_format == "channels_last":
             _to_channels_last(model)
@@ -143,6 +143,24 @@ def trace_step(
         buffer_bytes=sum(_bytes(buffer) for buffer in model.buffers()),
         input_bytes=sum(_bytes(tensor) for tensor in tensors.values()),
     )
+
+
+def _build(build: Callable[[], nn.Module], mode: FakeTensorMode) -> nn.Module:
+    """Build on fake tensors; a model that looks at values while it is built, for real, and its tensors made fake."""
+    try:
+        return build()
+    except DataDependentOutputException:
+        pass
+    with unset_fake_temporarily():
+        model = build()
+    made: dict[int, nn.Parameter] = {}
+    for module in model.modules():
+        for name, old in list(module.named_parameters(recurse=False)):
+            fake = made.setdefault(id(old), nn.Parameter(mode.from_tensor(old.detach()), old.requires_grad))
+            setattr(module, name, fake)
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            module._buffers[name] = mode.from_tensor(buffer)
+    return model
 
 
 def _fake(key: str, shape: tuple[int, ...], dtype: str, memory_format: str) -> Tensor:
