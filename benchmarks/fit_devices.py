@@ -7,7 +7,7 @@ import datetime
 import json
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from scipy.optimize import least_squares
 
 from benchmarks.tables import PUBLISHED, Row, read_tables, scored_rows
 from thrifty.cost.calibrations import Calibration
+from thrifty.cost.choose import calibration_for
 from thrifty.cost.cluster import step_breakdown
 
 SHIPPED = Path(__file__).parent.parent / "src" / "thrifty" / "cost" / "calibration"
@@ -23,22 +24,28 @@ SHIPPED = Path(__file__).parent.parent / "src" / "thrifty" / "cost" / "calibrati
 # What is fitted, where it starts, and how far from there it is taken to be (standard deviation of its logarithm, or of
 # its logit for shares that lie between 0 and 1). A table says little of some of them: there the start decides.
 PRIORS: dict[str, tuple[float, float]] = {
-    "matmul": (0.72, 0.25),
-    "matmul_fp8": (0.6, 0.3),
-    "attention": (0.5, 0.35),
-    "memory": (0.75, 0.3),
-    "unaligned": (3.0, 0.5),
+    "matmul": (0.72, 0.5),
+    "matmul_fp8": (0.6, 0.5),
+    "matmul_fp32": (0.9, 0.5),
+    "grouped": (0.8, 0.5),
+    "attention": (0.5, 0.7),
+    "memory": (0.75, 0.5),
+    "unaligned": (4.0, 0.8),
+    "uneven": (1.1, 0.2),
     "launch_s": (8e-6, 0.8),
-    "intra": (0.7, 0.4),
-    "inter": (0.7, 0.4),
-    "pipeline": (0.7, 0.5),
+    "routing_s": (3e-4, 1.2),
+    "intra": (0.7, 0.8),
+    "inter": (0.7, 0.8),
+    "pipeline": (0.7, 0.8),
+    "exchange": (0.6, 0.6),
     "latency_s": (1e-5, 0.7),
     "data_overlap": (0.8, 1.0),
     "tensor_overlap": (0.2, 1.0),
     "step_s": (0.01, 1.0),
     "optimizer_passes": (40.0, 0.3),
 }
-SHARES = ("data_overlap", "tensor_overlap", "matmul", "matmul_fp8", "attention", "memory")
+SHARES = ("data_overlap", "tensor_overlap", "intra", "inter", "pipeline", "matmul", "matmul_fp8", "attention", "memory",
+          "matmul_fp32", "grouped")  # fmt: skip
 NOISE = 0.05
 
 
@@ -46,6 +53,12 @@ def name_of(row: Row) -> str:
     """The calibration that prices a row: of its device's family, software and date."""
     assert row.cluster is not None
     return f"{row.cluster.device.calibration} / {row.software}"
+
+
+def priced_by(row: Row) -> Calibration:
+    """The shipped calibration of a row's device, software and date; where there is none, of its device."""
+    assert row.cluster is not None
+    return calibration_for(row.cluster.device, row.software)
 
 
 def predict(row: Row, calibration: Calibration) -> float:
@@ -58,13 +71,21 @@ def _free(rows: Sequence[Row]) -> list[str]:
     """The parameters that these rows can tell anything of."""
     layouts = [layout for row in rows for layout in row.layouts]
     across = any(row.cluster is not None and row.cluster.nodes > 1 for row in rows)
-    free = ["matmul", "memory", "launch_s", "step_s"]
+    free = ["memory", "launch_s", "step_s"]
+    if any(layout.precision != "fp32" for layout in layouts):
+        free.append("matmul")
+    if any(layout.precision == "fp32" for layout in layouts):
+        free.append("matmul_fp32")
+    if any(row.shape is not None and row.shape.experts for row in rows):
+        free += ["grouped", "exchange", "routing_s"]
     if any(layout.precision == "fp8" for layout in layouts):
         free.append("matmul_fp8")
     if any(layout.flash for layout in layouts):
         free.append("attention")
     elif any(row.shape is not None and row.shape.head_dim % 8 for row in rows):
         free.append("unaligned")
+    if any(row.shape is not None and row.shape.hidden % 128 for row in rows):
+        free.append("uneven")
     if any(layout.devices > 1 for layout in layouts):
         free += ["latency_s", "intra"]
     if any(layout.data > 1 for layout in layouts):
@@ -86,15 +107,25 @@ def _back(name: str, value: float) -> float:
     return 1 / (1 + math.exp(-value)) if name in SHARES else math.exp(value)
 
 
-def fit(name: str, rows: Sequence[Row], start: Calibration | None = None) -> Calibration:
-    """Fit one calibration to rows, by least squares of logarithms with priors, outliers counting less."""
+def fit(
+    name: str, rows: Sequence[Row], start: Calibration | None = None, only: Collection[str] = PRIORS.keys()
+) -> Calibration:
+    """Fit one calibration to rows, by least squares of logarithms with priors, outliers counting less.
+
+    Args:
+        name: of the result.
+        rows: with measured times.
+        start: what the priors are centred on, with half their width; by default `PRIORS`.
+        only: the parameters that may move.
+    """
     family, software = name.split(" / ")
     base = start or Calibration(name=name, family=family, software=software, **{k: v for k, (v, _) in PRIORS.items()})
-    free = _free(rows)
+    base = base.model_copy(update={"name": name, "family": family, "software": software})
+    free = [key for key in _free(rows) if key in only]
     means = np.array([_there(key, getattr(base, key)) for key in free])
-    widths = np.array([PRIORS[key][1] for key in free])
+    widths = np.array([PRIORS[key][1] * (0.5 if start else 1.0) for key in free])
     # Configurations measured again count once.
-    repeats = defaultdict(int)
+    repeats: dict[str, int] = defaultdict(int)
     for row in rows:
         repeats[row.key] += 1
     weights = np.array([1 / repeats[row.key] ** 0.5 for row in rows])
@@ -109,8 +140,22 @@ def fit(name: str, rows: Sequence[Row], start: Calibration | None = None) -> Cal
         soft = np.sign(errors) * np.sqrt(2 * (np.sqrt(1 + errors**2) - 1)) * weights
         return np.concatenate([soft, (x - means) / widths])
 
-    found = least_squares(residuals, means, method="trf", diff_step=1e-3, max_nfev=40)
+    found = least_squares(residuals, means, method="trf", diff_step=1e-3, max_nfev=30)
     return calibration(found.x)
+
+
+def spread_of(rows: Sequence[Row], calibration: Calibration, start: Calibration | None) -> float:
+    """Return the spread of measured over predicted, each half of the rows predicted by a fit to the other half.
+
+    It is a ninth decile over 1.645, so that the intervals hold nine in ten of what was left out, tails and all.
+    """
+    errors = []
+    halves = [rows[0::2], rows[1::2]]
+    for told, left in (halves, halves[::-1]) if len(rows) >= 8 else ((rows, rows),):
+        fitted = fit(calibration.name, told, start) if len(rows) >= 8 else calibration
+        errors += [abs(math.log((row.step_seconds or 1) / predict(row, fitted))) for row in left]
+    few = 1 + 2 / len(rows) if len(rows) >= 8 else 1.5
+    return max(0.03, float(np.quantile(errors, 0.9)) / 1.645 * few)
 
 
 def _covers(rows: Sequence[Row]) -> dict[str, tuple[float, float]]:
@@ -127,31 +172,88 @@ def _covers(rows: Sequence[Row]) -> dict[str, tuple[float, float]]:
     return {key: (min(values), max(values)) for key, values in seen.items()}
 
 
+# Devices of one generation teach each other: fits of one of them start from the fit of all.
+GENERATIONS = {"b200": "blackwell", "b300": "blackwell", "gb200": "blackwell", "gb300": "blackwell", "tpu-v4": "tpu",
+               "tpu-v5e": "tpu", "tpu-v5p": "tpu", "tpu-v6e": "tpu"}  # fmt: skip
+# What is nearest to devices that no table covers, and how wide its intervals become (standard deviation of a logarithm):
+# a guess, made wider the less the two have in common.
+NEAREST = {"h200": ("h100", 0.12), "tpu-v6e": ("tpu", 0.2), "ada": ("a100", 0.25), "ampere-small": ("a100", 0.25),
+           "turing": ("v100", 0.3), "cdna": ("a100", 0.3)}  # fmt: skip
+
+
+# What the software of expert parallelism changes from release to release.
+EXPERTS = ("routing_s", "exchange", "grouped")
+
+
+def _generation(row: Row) -> str:
+    family = name_of(row).split(" / ")[0]
+    return GENERATIONS.get(family, family)
+
+
+def _stack(row: Row) -> tuple[str, str]:
+    """The generation of a row's device, and its software without the date of a release."""
+    return _generation(row), "megatron-bridge" if "megatron-bridge" in row.software else row.software
+
+
+def _finished(rows: Sequence[Row], calibration: Calibration, start: Calibration | None) -> Calibration:
+    spread = spread_of(rows, calibration, start)
+    tables = ", ".join(sorted({row.table for row in rows}))
+    print(f"{calibration.name}: {len(rows)} rows, spread {spread:.3f}", flush=True)
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    update = {"fitted": today, "source": f"{tables}: {len(rows)} rows", "spread": spread, "covers": _covers(rows)}
+    return calibration.model_copy(update=update)
+
+
 def fit_all(rows: Sequence[Row]) -> list[Calibration]:
-    """Fit every calibration that the rows speak of, on the half of them marked for it."""
-    groups: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        if row.fitted:
-            groups[name_of(row)].append(row)
-    fitted = []
-    for name, members in sorted(groups.items()):
-        calibration = fit(name, members)
-        errors = [math.log((row.step_seconds or 1) / predict(row, calibration)) for row in members]
-        # Robust, and honest about few rows: the fit has used up some of their freedom.
-        spread = 1.4826 * float(np.median(np.abs(errors))) + 0.05 / len(errors) ** 0.5
-        tables = sorted({row.table for row in members})
-        fitted.append(
-            calibration.model_copy(
-                update={
-                    "fitted": datetime.datetime.now(datetime.UTC).date().isoformat(),
-                    "source": f"{', '.join(tables)}: {len(members)} rows",
-                    "spread": round(max(spread, 0.03), 4),
-                    "covers": _covers(members),
-                }
+    """Fit every calibration that the rows speak of, on the half of them marked for it, and the defaults of families."""
+    told = [row for row in rows if row.fitted]
+    stacks: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    families: dict[str, list[Row]] = defaultdict(list)
+    generations: dict[str, list[Row]] = defaultdict(list)
+    for row in told:
+        family = name_of(row).split(" / ")[0]
+        stacks[_stack(row)].append(row)
+        families[family].append(row)
+        generations[_generation(row)].append(row)
+    made = []
+    for (generation, software), members in sorted(stacks.items()):
+        together = fit(f"{generation} / {software}", members)
+        parts: dict[str, list[Row]] = defaultdict(list)
+        for row in members:
+            parts[name_of(row)].append(row)
+        if len(parts) == 1:
+            made.append(
+                _finished(
+                    members,
+                    together.model_copy(
+                        update={"name": name_of(members[0]), "family": name_of(members[0]).split(" / ")[0]}
+                    ),
+                    None,
+                )
             )
-        )
-        print(name, len(members), "rows; spread", round(spread, 4), flush=True)
-    return fitted
+            continue
+        for release in sorted({row.software for row in members}):
+            mixtures = [row for row in members if row.software == release and row.shape and row.shape.experts]
+            dated = fit(f"{generation} / {release}", mixtures, together, EXPERTS) if mixtures else together
+            for family in sorted({name_of(row).split(" / ")[0] for row in members}):
+                name = f"{family} / {release}"
+                if name in parts:
+                    made.append(_finished(parts[name], fit(name, parts[name], dated), dated))
+                else:
+                    whole = _finished(members, dated.model_copy(update={"name": name, "family": family}), together)
+                    made.append(whole)
+    pooled: dict[str, Calibration] = {}
+    for generation, members in sorted(generations.items()):
+        pooled[generation] = _finished(members, fit(f"{generation} / default", members), None)
+    for family in sorted({*families, *(f for f in GENERATIONS if f not in NEAREST)}):
+        whole = pooled[GENERATIONS.get(family, family)]
+        made.append(whole.model_copy(update={"name": f"{family} / default", "family": family}))
+    for family, (near, spread) in NEAREST.items():
+        update = {"name": f"{family} / default", "family": family, "fitted": "", "covers": {},
+                  "source": f"assumed, as {pooled[near].name.split(' / ')[0]}: {pooled[near].source}",
+                  "spread": max(spread, pooled[near].spread)}  # fmt: skip
+        made.append(pooled[near].model_copy(update=update))
+    return made
 
 
 def write(calibrations: Sequence[Calibration], folder: Path = SHIPPED) -> None:

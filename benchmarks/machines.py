@@ -1,70 +1,15 @@
-"""The clusters on which the published tables were measured: datasheet peaks, links as the sources describe them."""
+"""The clusters on which the published tables were measured: catalogue devices, links as the sources describe them."""
 
 from __future__ import annotations
 
-from thrifty.spec.device import Cluster, Device, DeviceKind, Link, Quantity
+from thrifty.hardware.cluster import find_device
+from thrifty.spec.device import Cluster, Link, Quantity
 
 GIB = 2**30
 
 
 def _said(value: float, source: str) -> Quantity:
     return Quantity(value=value, source=source)
-
-
-def _device(
-    name: str, kind: DeviceKind, cores: int, gib: float, terabytes: float, source: str, calibration: str, **tera: float
-) -> Device:
-    rates = {precision: _said(value * 1e12, source) for precision, value in tera.items()}
-    bandwidth = _said(terabytes * 1e12, source)
-    unused = _said(0.0, "not used for time")
-    return Device(
-        name=name,
-        kind=kind,
-        cores=cores,
-        isa=(),
-        cache_bytes={},
-        memory_bytes=int(gib * GIB),
-        memory_source=source,
-        flops_per_second=rates,
-        bytes_per_second=bandwidth,
-        datasheet_flops_per_second=rates,
-        datasheet_bytes_per_second={"memory": bandwidth},
-        idle_watts=unused,
-        busy_watts=unused,
-        usd_per_hour=unused,
-        measured_on="",
-        calibration=calibration,
-    )
-
-
-_A100 = "NVIDIA A100 datasheet"
-_H100 = "NVIDIA H100 datasheet, dense"
-_BLACKWELL = "NVIDIA Blackwell datasheets, dense"
-_TPU = "cloud.google.com/tpu/docs system architecture"
-DEVICES = {
-    "v100-16g": _device(
-        "V100 SXM2 16 GB", "cuda", 80, 16, 0.9, "NVIDIA V100 datasheet", "v100", fp16=125, bf16=15.7, fp32=15.7
-    ),
-    "v100-32g": _device(
-        "V100 SXM2 32 GB", "cuda", 80, 32, 0.9, "NVIDIA V100 datasheet", "v100", fp16=125, bf16=15.7, fp32=15.7
-    ),
-    "a100-40g": _device("A100 SXM 40 GB", "cuda", 108, 40, 1.555, _A100, "a100", bf16=312, fp16=312, fp32=19.5),
-    "a100-80g": _device("A100 SXM 80 GB", "cuda", 108, 80, 2.039, _A100, "a100", bf16=312, fp16=312, fp32=19.5),
-    "h100": _device("H100 SXM 80 GB", "cuda", 132, 80, 3.35, _H100, "h100", bf16=989.4, fp16=989.4, fp8=1978.9, fp32=67),
-    "h100-96g": _device(
-        "H100 96 GB at 500 W", "cuda", 132, 95, 2.4, "reference/planners.md 5.3", "h100", bf16=989.4, fp8=1978.9, fp32=67
-    ),
-    "b200": _device("B200", "cuda", 148, 180, 8.0, _BLACKWELL, "blackwell", bf16=2250, fp16=2250, fp8=4500, fp32=80),
-    "b300": _device("B300", "cuda", 148, 270, 8.0, _BLACKWELL, "blackwell", bf16=2250, fp16=2250, fp8=4500, fp32=80),
-    "gb200": _device("GB200", "cuda", 148, 186, 8.0, _BLACKWELL, "blackwell", bf16=2500, fp16=2500, fp8=5000, fp32=80),
-    "gb300": _device("GB300", "cuda", 148, 279, 8.0, _BLACKWELL, "blackwell", bf16=2500, fp16=2500, fp8=5000, fp32=80),
-    "rtx-4090": _device("RTX 4090", "cuda", 128, 24, 1.008, "NVIDIA Ada whitepaper", "ada", bf16=165.2, fp16=165.2, fp32=82.6),
-    "rtx-a6000": _device("RTX A6000", "cuda", 84, 48, 0.768, "NVIDIA GA102 whitepaper", "a100", bf16=154.8, fp16=154.8, fp32=38.7),
-    "tpu-v4": _device("TPU v4", "tpu", 2, 32, 1.228, _TPU, "tpu", bf16=275, fp32=68),
-    "tpu-v5e": _device("TPU v5e", "tpu", 1, 16, 0.819, _TPU, "tpu", bf16=197, fp32=49),
-    "tpu-v5p": _device("TPU v5p", "tpu", 2, 95, 2.765, _TPU, "tpu", bf16=459, fp32=114),
-    "tpu-v6e": _device("TPU v6e", "tpu", 1, 32, 1.64, _TPU, "tpu", bf16=918, fp32=229),
-}  # fmt: skip
 
 
 def cluster(
@@ -81,7 +26,7 @@ def cluster(
     said = name or "as the table's source describes"
     return Cluster(
         name=f"{device}:{per_node}x{nodes}",
-        device=DEVICES[device],
+        device=find_device(device),
         per_node=per_node,
         nodes=nodes,
         intra=Link(name="in the node", bytes_per_second=_said(intra, said), latency_s=_said(latency_s, "assumed")),
@@ -144,7 +89,7 @@ def machine(table: str, hardware: str, devices: int) -> Cluster | None:
         # vTrain's nodes share 800 Gb/s; the rest are DGX or the like, with 200 Gb/s a device.
         return cluster(device, devices, per_node=8, intra=300e9, inter=12.5e9 if table.startswith("vtrain") else 25e9)
     if "4090" in said:
-        return cluster("rtx-4090", devices, per_node=8, intra=25e9, inter=3e9)
+        return cluster("rtx4090", devices, per_node=8, intra=25e9, inter=3e9)
     if "a6000" in said:
-        return cluster("rtx-a6000", devices, per_node=8, intra=25e9, inter=3e9)
+        return cluster("a6000", devices, per_node=8, intra=25e9, inter=3e9)
     return None

@@ -60,10 +60,10 @@ RULES: dict[str, Rule] = {
     "llm_foundry_2023_06_a100": Rule("llm-foundry 2023-06", zero=3),
     "nvidia_dgxc_h100": Rule("nemo 2024", sequence_parallel=True, why="no recomputation, sequence parallel"),
     "megatron_bridge": Rule(
-        "megatron-bridge 2026", sequence_parallel=True, precision="fp8", why="no recomputation, sequence parallel"
+        "megatron-bridge", sequence_parallel=True, precision="fp8", why="no recomputation, sequence parallel"
     ),
     "maxtext": Rule("maxtext 2023-12", 32_768, zero=3),
-    "torchtitan_commits_h100": Rule("torchtitan 2025", zero=3),
+    "torchtitan_commits_h100": Rule("torchtitan", zero=3),
     "torchtune_finetune": Rule("torchtune 2024", checkpointing="full", zero=0, precision="bf16_weights"),
     "hf_deepspeed_docs": Rule("transformers 2022", flash=False, zero=0),
     "small_runs": Rule("hand-written 2024", zero=1),
@@ -184,6 +184,10 @@ def _row(table: str, line: int, said: dict[str, str]) -> Row:
     from_h100 = "h100" in said.get("hardware", "").lower()
     if table == "megatron_lm" and from_h100:
         rule = Rule("megatron-core 2024", 131_072, zero=1, sequence_parallel=True, micro_batches=(1, 2, 4, 8))
+    release = re.search(r"(\d\d\.\d\d)[.\d]* NeMo Container|PR #(\d+)", said.get("source", ""))
+    software = f"{rule.software} {release[1] or '#' + release[2]}" if release else rule.software
+    if "tokendrop" in said["model"]:  # fixed numbers of tokens an expert: the host need not wait to learn them
+        software += ", tokens dropped"
     if "inconsistent in source" in said.get("notes", "").lower():
         notes.missing.append("the source contradicts itself: data x tensor x pipeline is not the number of GPUs")
     if "look swapped" in said.get("notes", ""):
@@ -215,7 +219,7 @@ def _row(table: str, line: int, said: dict[str, str]) -> Row:
         layouts=layouts,
         cluster=cluster,
         shard=shard,
-        software=rule.software,
+        software=software,
         batch=batch,
         step_seconds=seconds,
         status=status,
@@ -298,6 +302,8 @@ def _layouts(
     batch = int(_number(said.get("global_batch")))
     micro = int(_number(said.get("micro_batch")))
     accumulation = int(_number(said.get("grad_accum")))
+    if table == "maxtext" and batch and batch % data == 0:
+        micro = batch // data  # the table says samples a device, and MaxText does not accumulate
     if not batch and micro:
         batch = micro * data * (accumulation or 1)
     if not batch:

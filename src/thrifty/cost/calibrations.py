@@ -19,14 +19,18 @@ class Calibration(Plain):
         software: the stack and the date of the measurements.
         fitted: date of the fit; empty where every number is assumed.
         source: the tables, and how many of their rows it was fitted on.
-        matmul, matmul_fp8: share of the peak that large matrix products reach.
+        matmul, matmul_fp8, matmul_fp32: share of the peak of their precision that large matrix products reach.
+        grouped: share of that which the products of many experts reach, launched as one.
         attention: share of the 16-bit peak that fused attention reaches.
         memory: share of the bandwidth that kernels reach which only move data.
         inner_half: inner length of a product at which half its rate is reached.
         unaligned: times longer of products with a side that is no multiple of eight.
+        uneven: times longer of products with weights, a side of which is no multiple of 64.
         launch_s: of one kernel on the host, where it cannot prepare them ahead.
+        routing_s: of a block of experts in each direction: the host waits to learn how many tokens each expert gets.
         intra, inter: share of the links' bandwidth that collectives reach, in the node and between nodes.
         pipeline: share that messages between pipeline stages reach.
+        exchange: share that all-to-alls between experts reach; more than 1 where tokens for one node travel once.
         latency_s: of one step of a collective.
         data_overlap, tensor_overlap: share of that communication that can hide behind arithmetic.
         gradient_bytes: of one element when gradients are summed over data-parallel ranks.
@@ -44,14 +48,19 @@ class Calibration(Plain):
     source: str = "assumed"
     matmul: float = 0.7
     matmul_fp8: float = 0.6
+    matmul_fp32: float = 0.9
+    grouped: float = 0.8
     attention: float = 0.5
     memory: float = 0.75
     inner_half: float = 128.0
-    unaligned: float = 3.0
+    unaligned: float = 4.0
+    uneven: float = 1.1
     launch_s: float = 8e-6
+    routing_s: float = 3e-4
     intra: float = 0.7
     inter: float = 0.7
     pipeline: float = 0.7
+    exchange: float = 0.6
     latency_s: float = 1e-5
     data_overlap: float = 0.8
     tensor_overlap: float = 0.0

@@ -280,6 +280,7 @@ class _Work(NamedTuple):
         expert = 0.0
         if experts and layout.expert > 1:
             sent = self.tokens / layout.tensor * shape.active_experts * shape.hidden * self.width
+            launch += (3 if repeats else 2) * self.calibration.routing_s
             expert = (6 if repeats else 4) * exchange_seconds(links, sent, layout.expert, layout.tensor)
         data = self._sharded(sum(table[forward]) + tensor / 3, sum(table[backward]) + sum(table[again]), shared)
         return _Block(matmul, attention, other, launch, tensor, expert, context, data)

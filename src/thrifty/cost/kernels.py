@@ -66,7 +66,7 @@ class Rates:
         bytes_per_second: by kernels that only move data.
         processors: multiprocessors, over which tiles are spread.
         inner_half: inner length at which half of a product's rate is reached.
-        unaligned: times longer of products with a side that is no multiple of eight.
+        unaligned, uneven, grouped: as of a `Calibration`.
         launch_s: between the starts of two kernels, when the host cannot prepare them faster.
     """
 
@@ -77,6 +77,8 @@ class Rates:
     processors: int
     inner_half: float
     unaligned: float
+    uneven: float
+    grouped: float
     launch_s: float
 
 
@@ -89,6 +91,9 @@ class Kernels:
         self.kind = np.array([KINDS.index(k.kind) for k in kernels])
         self.segment = np.array([k.segment for k in kernels])
         self.wide = np.array([k.precision == "wide" for k in kernels])
+        self.unaligned = (self.n % 8 > 0) | (self.k % 8 > 0)
+        self.uneven = (self.batch == 1) & ((self.n % 64 > 0) | (self.k % 64 > 0))
+        self.grouped = (self.batch > 1) & ~self.wide
         self.segments = segments
         self.launches = np.bincount(self.segment, self.count, segments)
         self.segment_flops = np.bincount(self.segment, self.flops * self.count, segments)
@@ -111,15 +116,17 @@ def rates_of(device: Device, calibration: Calibration, precision: str) -> Rates:
     half_value = max(half.value, peaks["fp16"].value) if "fp16" in peaks else half.value
     if arithmetic != "fp8":
         half_value = peak.value
-    large = calibration.matmul_fp8 if arithmetic == "fp8" else calibration.matmul
+    large = {"fp8": calibration.matmul_fp8, "fp32": calibration.matmul_fp32}.get(arithmetic, calibration.matmul)
     return Rates(
         flops_per_second=peak.value * large,
-        wide_flops_per_second=half_value * calibration.matmul,
+        wide_flops_per_second=half_value * (large if arithmetic == "fp32" else calibration.matmul),
         attention_flops_per_second=half_value * calibration.attention,
         bytes_per_second=device.bytes_per_second.value * calibration.memory,
         processors=max(1, device.cores),
         inner_half=calibration.inner_half,
         unaligned=calibration.unaligned,
+        uneven=calibration.uneven,
+        grouped=calibration.grouped,
         launch_s=calibration.launch_s,
     )
 
@@ -140,9 +147,9 @@ def kernel_seconds(kernels: Kernels, rates: Rates) -> NDArray[np.float64]:
     waves = tiles / rates.processors
     waves = WAVE_LOSS * np.ceil(waves) + (1 - WAVE_LOSS) * np.maximum(waves, 1)
     padded = 2 * waves * rates.processors * tile_m * tile_n * (kernels.k + rates.inner_half)
-    uneven = (kernels.n % 8 > 0) | (kernels.k % 8 > 0)
     rate = np.where(kernels.wide, rates.wide_flops_per_second, rates.flops_per_second)
-    rate = np.where(uneven, rate / rates.unaligned, rate)
+    rate = rate / np.where(kernels.unaligned, rates.unaligned, np.where(kernels.uneven, rates.uneven, 1.0))
+    rate = np.where(kernels.grouped, rate * rates.grouped, rate)
     arithmetic = np.where(
         kernels.kind == 0,
         padded / rate,

@@ -20,6 +20,7 @@ class Links:
     Attributes:
         per_node: devices a node.
         intra, inter: bytes a second that one device sends, within its node and to another.
+        exchange: share of both that all-to-alls reach.
         messages: bytes a second of one device's messages to the next pipeline stage on another node.
         intra_latency_s, inter_latency_s: of one step of a collective.
     """
@@ -28,6 +29,7 @@ class Links:
     intra: float
     inter: float
     messages: float
+    exchange: float
     intra_latency_s: float
     inter_latency_s: float
 
@@ -40,6 +42,7 @@ def links_of(cluster: Cluster, calibration: Calibration) -> Links:
         intra=cluster.intra.bytes_per_second.value * calibration.intra,
         inter=inter * calibration.inter,
         messages=inter * calibration.pipeline,
+        exchange=calibration.exchange,
         intra_latency_s=calibration.latency_s,
         inter_latency_s=calibration.latency_s + cluster.inter.latency_s.value,
     )
@@ -52,7 +55,7 @@ def group_bandwidth(links: Links, members: int, stride: int) -> float:
     Within a node it is the inner link's. Across nodes the ring leaves each node once, and the devices of a node that
     belong to it (``per_node / stride`` of them) share their network for it: ``min(intra, inter x those)``.
 
-    >>> links = Links(per_node=8, intra=300e9, inter=25e9, messages=25e9, intra_latency_s=0, inter_latency_s=0)
+    >>> links = Links(per_node=8, intra=300e9, inter=25e9, messages=25e9, exchange=1, intra_latency_s=0, inter_latency_s=0)
     >>> group_bandwidth(links, 64, 1) / 1e9, group_bandwidth(links, 16, 8) / 1e9
     (200.0, 25.0)
     """
@@ -98,7 +101,7 @@ def exchange_seconds(links: Links, moved: float, members: int, stride: int = 1) 
     inside = max(1, min(members, links.per_node // stride))
     near = moved * (inside - 1) / members / links.intra
     far = moved * (members - inside) / members / links.inter
-    return max(near, far) + _latency(links, members, stride)
+    return max(near, far) / links.exchange + _latency(links, members, stride)
 
 
 def message_seconds(links: Links, moved: float, stride: int) -> float:
