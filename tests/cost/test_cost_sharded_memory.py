@@ -268,9 +268,10 @@ def test_more_work_never_takes_less(
         )
     )
     more = device_bytes(shape, layout.model_copy(update=change), A100, stack=stack)
-    # sharing less takes a library's other road, which may spare its buffers
-    allowed = 1.0 if "zero" not in change else 1.6
-    assert found.allocated.value <= more.allocated.value * allowed * (1 + 1e-9)
+    # sharing less takes a library's other road, which may spare its buffers; scores that are computed again leave no
+    # sums of theirs behind, as flash attention does
+    allowed = 1.6 if "zero" in change else 1.01 if "flash" in change else 1 + 1e-9
+    assert found.allocated.value <= more.allocated.value * allowed
 
 
 def test_it_is_fast_enough_to_search_with() -> None:
