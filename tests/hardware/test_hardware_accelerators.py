@@ -54,7 +54,7 @@ def test_every_accelerator_is_found_by_its_own_drivers_name() -> None:
 
 def test_a_gpu_that_is_here() -> None:
     sheet = gpu_datasheet(a_gpu("NVIDIA H200"))
-    assert sheet.flops_per_second["bf16"].value == pytest.approx(989e12)
+    assert sheet.flops_per_second["bf16"].value == pytest.approx(989.4e12)
     assert sheet.bytes_per_second["memory"].value == pytest.approx(4.8e12)
     assert (sheet.busy_watts.value, sheet.calibration) == (700, sheets()["h200"].text("calibration"))
     limited = gpu_datasheet(a_gpu("NVIDIA H200", watts=500.0))

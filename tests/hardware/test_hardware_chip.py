@@ -205,3 +205,13 @@ def test_any_values_are_a_device_or_told_what_is_wrong(
         assert hardware.find_cluster(str(path)).devices == 1
     except JobError as error:
         assert "my-chip.yaml" in str(error)
+
+
+def test_the_files_of_the_page_are_read(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "hardware.md").read_text(encoding="utf-8")
+    blocks = [block.partition("\n```")[0] for block in page.split("```yaml\n")[1:]]
+    files = {block.splitlines()[0].removeprefix("# "): block for block in blocks}
+    assert set(files) == {"my-chip.yaml", "our-chip.yaml", "energy.yaml"}
+    for name in ("my-chip.yaml", "our-chip.yaml"):
+        assert hardware.find_cluster(written(tmp_path, files[name], name) + ":4").usd_per_hour.value == 4
+    assert "slides of 2026-11" in hardware.find_device(str(tmp_path / "our-chip.yaml")).busy_watts.source

@@ -83,3 +83,12 @@ def test_a_file_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv(places.OVERRIDE, str(tmp_path / "none.yml"))
     with pytest.raises(JobError, match=r"cannot read '.*none.yml' of THRIFTY_ENERGY: No such file"):
         places.place()
+
+
+def test_the_file_of_the_page_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "hardware.md").read_text(encoding="utf-8")
+    own = tmp_path / "energy.yaml"
+    own.write_text("# energy.yaml" + page.split("```yaml\n# energy.yaml")[1].partition("\n```")[0])
+    monkeypatch.setenv(places.OVERRIDE, str(own))
+    assert places.place().pue.value == 1.08
+    assert places.place().grid_kg_per_kwh.value == pytest.approx(0.02)

@@ -41,5 +41,5 @@ def test_a_cluster_names_each_source_once(monkeypatch: pytest.MonkeyPatch) -> No
     said = shown(cluster_table(hardware.find_cluster("h100:8x2")), 100)
     assert said.startswith("h100:8x2 · 16 x H100 SXM in 2 nodes of 8")
     assert "450 GB/s" in said
-    assert said.count("tensor figures halved") == 1
+    assert said.count("garden, H100") == 1
     assert "THRIFTY_ENERGY" in said
