@@ -6,11 +6,10 @@ import functools
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
-from thrifty.cost.choose import calibration_for
 from thrifty.cost.cluster import step_cost
-from thrifty.cost.kernels import rates_of
-from thrifty.cost.sharded_memory import MemoryBreakdown, device_bytes, usable_bytes
+from thrifty.cost.sharded_memory import MemoryBreakdown, device_bytes
 from thrifty.planner.bills import cluster_cost
 from thrifty.planner.explain import Quote
 from thrifty.planner.learning import Learning
@@ -103,10 +102,9 @@ def ground(
 
 def limits_of(budget: Budget, cluster: Cluster) -> dict[str, float]:
     """Return the limits of a search by quantity: the budget's, and the memory of a device."""
-    usable = usable_bytes(cluster.device)
     asked = {"seconds": budget.time, "joules": budget.energy, "usd": budget.money}
     limits = {name: most for name, most in asked.items() if most is not None}
-    return {**limits, "peak_bytes": min(usable, budget.memory or math.inf)}
+    return {**limits, "peak_bytes": min(float(cluster.device.memory_bytes), budget.memory or math.inf)}
 
 
 def _memory(shape: TransformerShape, device: Device) -> Memory:
@@ -156,22 +154,34 @@ def _pricer(shape: TransformerShape, cluster: Cluster, batch: int, steps: int, m
 
 
 def _time_bound(shape: TransformerShape, cluster: Cluster, batch: int, steps: int) -> Bound:
-    """A price never above the real one: products at the best rate the device reaches, with the pipeline's bubble."""
-    device, devices = cluster.device, cluster.devices
-    idle_watts = device.idle_watts.value * devices
+    """A price never above the real one: kernels and tensor-parallel messages of a micro-batch, and the bubble.
+
+    Formula: ``(m + (p - 1) / v) c / p`` for m micro-batches, p stages of v chunks, and c seconds of one micro-batch on
+    one copy of the whole model, which few layouts differ in: `step_cost` adds data-parallel and pipeline messages, the
+    model's ends that one stage has alone, the optimizer, and what every step costs. Memory holds at least the blocks'
+    weights in 16 bits.
+    """
+    devices = cluster.devices
+    idle_watts = cluster.device.idle_watts.value * devices
     usd_per_second = cluster.usd_per_hour.value * devices / 3600
-    calibration = calibration_for(device)
+    matrices = shape.layers * (4 * shape.hidden * shape.heads * shape.head_dim + 2 * shape.hidden * shape.ffn)
+    shared = ("precision", "checkpointing", "tensor", "context", "micro_batch")
 
     @functools.cache
-    def busy_s(precision: str, again: bool) -> float:
-        rates = rates_of(device, calibration, precision)
-        return least_flops(shape, batch, again=again) / (rates.flops_per_second * devices)
+    def once_s(*values: Any) -> float:
+        settings = dict(zip(shared, values, strict=True))
+        layout = Layout(**settings, sequence_parallel=settings["tensor"] > 1)
+        terms = step_cost(shape, layout, cluster).breakdown
+        return terms.matmul + terms.attention + terms.other + terms.tensor + terms.context
 
     def bound(settings: Settings) -> Priced:
+        stages = settings["pipeline"]
         micro_batches = batch // (settings["data"] * settings["micro_batch"])
-        bubble = (settings["pipeline"] - 1) / (settings["virtual_stages"] * micro_batches)
-        again = settings["checkpointing"] == "full"
-        seconds = busy_s(settings["precision"], again) * (1 + bubble) * steps
-        return Priced(usd=seconds * usd_per_second, seconds=seconds, joules=seconds * idle_watts, peak_bytes=0.0)
+        held = matrices / (settings["tensor"] * stages)
+        if settings["zero"] == 3:
+            held /= settings["data"]
+        turns = micro_batches + (stages - 1) / settings["virtual_stages"]
+        seconds = turns * once_s(*(settings[name] for name in shared)) / stages * steps
+        return Priced(usd=seconds * usd_per_second, seconds=seconds, joules=seconds * idle_watts, peak_bytes=2 * held)
 
     return bound

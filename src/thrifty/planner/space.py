@@ -54,7 +54,8 @@ def layout_space(
     devices = cluster.devices
     own: dict[str, tuple[object, ...]] = {
         "precision": values("precision", cluster.device, allowed),
-        "checkpointing": values("checkpointing", cluster.device, allowed),
+        # attention in one kernel writes no scores, so that there is nothing to be selective about
+        "checkpointing": tuple(v for v in values("checkpointing", cluster.device, allowed) if v != "selective"),
         "tensor": divisors(cluster.per_node) if shape else (1,),
         "pipeline": divisors(shape.layers, devices) if shape else (1,),
         "context": _contexts(shape, devices),
@@ -164,8 +165,9 @@ def _nothing_divides(cluster: Cluster, batch: int) -> JobError:
 def _clash(asked: dict[str, object], space: Space, devices: int, batch: int) -> JobError:
     """The pins do not go together: say which rule stands against them, and what each could be were it free."""
     said = ", ".join(f"{name} {value}" for name, value in asked.items())
+    known = {name: each[0] for name, each in space.dimensions.items() if len(each) == 1}
     broken = next(
-        (r for r in space.constraints if set(r.fields) <= asked.keys() and not r.holds(*(asked[f] for f in r.fields))),
+        (r for r in space.constraints if set(r.fields) <= known.keys() and not r.holds(*(known[f] for f in r.fields))),
         None,
     )
     why = broken.says if broken else f"no layout of {devices:,} devices and a batch of {batch:,} has them all"

@@ -109,6 +109,11 @@ def interval_text(offer: Offer) -> str:
     return f"-{low:.0%} +{high:.0%}".replace("%", " %")
 
 
+def price_text(usd: float) -> str:
+    """Say an amount of money; a machine that nobody lists a price of costs what it costs."""
+    return format_usd(usd) if usd else "no price"
+
+
 def head_text(proposal: Proposal) -> tuple[str, str]:
     """Return what is planned and where, a line each."""
     tokens = f" x {proposal.length:,} tokens" if proposal.length else ""
@@ -157,7 +162,7 @@ class _Machines:
                 Text("▸" if machine.on_front else "", style="green"),
                 Text(machine.name),
                 format_seconds(cost.seconds.value),
-                format_usd(cost.usd.value),
+                price_text(cost.usd.value),
                 format_joules(cost.joules.value),
                 Text(gave, style="" if machine.pays else "yellow"),
                 Text(interval_text(machine.offer), style="dim"),
@@ -199,6 +204,6 @@ def _figures(offer: Offer) -> list[Text]:
         format_seconds(cost.seconds.value),
         format_bytes(cost.peak_bytes.value),
         format_joules(cost.joules.value),
-        format_usd(cost.usd.value),
+        price_text(cost.usd.value),
     )
     return [*(Text(value, style=style) for value in values), Text(interval_text(offer), style="dim")]
