@@ -21,7 +21,7 @@ HOST_SHARE_OF_RATED = 0.61
 
 _KINDS: dict[str, DeviceKind] = {"cuda": "cuda", "rocm": "rocm", "tpu": "tpu", "cpu": "cpu"}
 _FILE = re.compile(r"(?P<path>.+\.ya?ml)(?::(?P<count>[^:/\\]*))?", re.IGNORECASE)
-_COUNTS = re.compile(r"(\d{1,9})(?:\s*[x×*]\s*(\d{1,9}))?", re.IGNORECASE)
+_COUNTS = re.compile(r"([0-9]+)(?:\s*[x×*]\s*([0-9]+))?", re.IGNORECASE)
 
 
 def find_cluster(text: str) -> Cluster:
@@ -121,13 +121,12 @@ def _counts(text: str, count: str | None, sheet: Sheet) -> tuple[int, int]:
             f"'{count.strip()[:80]}' in '{text.strip()[:80]}' is not a number of devices",
             mend="Write devices, as in h100:16, or devices of a node x nodes, as in h100:8x2.",
         )
-    first, nodes = int(found[1]), int(found[2] or 1)
+    # more digits than this are too many devices, and more than int() will read
+    first, nodes = int(found[1][:12]), int((found[2] or "1")[:12])
     if not first or not nodes:
         raise JobError(f"'{text.strip()}' asks for no devices", mend="Ask for one or more, as in h100:1.")
     if first * nodes > MAX_DEVICES:
-        raise JobError(
-            f"'{text.strip()}' asks for {first * nodes:,} devices, more than {MAX_DEVICES:,}", mend="Ask for fewer."
-        )
+        raise JobError(f"'{text.strip()[:80]}' asks for more than {MAX_DEVICES:,} devices", mend="Ask for fewer.")
     usual = round(sheet.value("node.devices"))
     if found[2] is not None:
         if first > usual:
