@@ -1,6 +1,6 @@
 """Score the closed-form memory model against every published row that tells its memory, or that it did not fit.
 
-    python -m benchmarks.published_memory [--tables DIR] [--rows]
+    python -m benchmarks.published_memory [--tables DIR] [--no-report]
 
 Prints ``name=value`` lines. Neither this nor the model knows more of a row or a table than which software it was run
 with, and which counter its source read.
@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import argparse
 import csv
+import datetime
 import re
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from benchmarks.record import REPORTS
 from benchmarks.tables import PUBLISHED, Row, read_tables
 from thrifty.cost import sharded_memory
 from thrifty.cost.sharded_memory import MemoryBreakdown, device_bytes
@@ -37,18 +39,21 @@ _STACK_OF = {
     "transformers": "torch",
     "hand-written": "torch",
 }
+# Software whose runs were compiled: torchtitan's rows are of its graph trainer.
+_COMPILED = ("torchtitan", "maxtext")
 # Sources whose counter is told elsewhere: BigScience's pages read nvidia-smi throughout, torchtitan's log prints the
 # highest reserved, torchtune's the highest allocated (``../shared/reference/planners.md``, section 5).
 _COUNTERS = {"bigscience": "nvidia-smi", "torchtitan": "reserved", "torchtune": "allocated"}
 # Words by which a source says that it did what no `Layout` describes.
 _BEYOND = (
     "adafactor",
-    "offload",
+    "cpu offload",
+    "activation offloading",
     "fuse optimizer",
     "low-memory recipe",
+    "full finetune *",
     "technique: baseline",
     "chunked",
-    "auto_perf",
     "muon",
     "lora",
 )
@@ -97,6 +102,7 @@ def predict(row: Row, at: int = 0) -> MemoryBreakdown:
         dropout=False if stack == "llm_foundry" else None,
         logits="classification" not in row.model,
         shards=row.shard or None,
+        compiled=row.software.startswith(_COMPILED),
     )
 
 
@@ -113,15 +119,25 @@ def fits(row: Row) -> bool:
 def oom_counts(rows: Iterable[Row]) -> tuple[int, int]:
     """Return how many rows that ran out of memory are called fitting, and how many that ran are called out of memory.
 
-    Rows on TPUs are left out: XLA recomputes and shares buffers at its own choice to fit.
+    A row that ran, and whose source does not say what was computed again, is called fitting if it fits under any
+    checkpointing. Rows on TPUs are left out: XLA recomputes and shares buffers at its own choice to fit.
     """
     missed = false = 0
     for row in rows:
         if _judged(row):
             fit = fits(row)
             missed += row.status == "oom" and fit
-            false += row.status == "ok" and not fit
+            false += row.status == "ok" and not (fit or any(fits(other) for other in _unsaid(row)))
     return missed, false
+
+
+def _unsaid(row: Row) -> list[Row]:
+    """The row under full checkpointing, where its source is silent about it."""
+    # the key lists what the source says; recomputation is its last column but two
+    if row.key.split("|")[-3]:
+        return []
+    layouts = tuple(layout.model_copy(update={"checkpointing": "full"}) for layout in row.layouts)
+    return [replace(row, layouts=layouts)]
 
 
 def _described(row: Row) -> bool:
@@ -172,15 +188,16 @@ def score(rows: Sequence[Row], folder: Path = PUBLISHED) -> list[Scored]:
     return scored
 
 
-def figures(folder: Path = PUBLISHED, *, show_rows: bool = False) -> dict[str, float]:
-    """Return every figure by name; with ``show_rows``, print each row scored or judged wrongly."""
+def figures(folder: Path = PUBLISHED) -> tuple[dict[str, float], list[str]]:
+    """Return every figure by name, and a line of a Markdown table for each row scored or judged wrongly."""
     found: dict[str, float] = {}
+    lines = []
     for table, rows in read_tables(folder).items():
         name = re.sub(r"\W", "_", table)
         judged = [row for row in rows if _judged(row)]
         if judged:
-            found[f"{name}_oom_missed"], found[f"{name}_oom_false"] = oom_counts(judged)
             found[f"{name}_oom_rows"] = sum(row.status == "oom" for row in judged)
+            found[f"{name}_oom_missed"], found[f"{name}_oom_false"] = oom_counts(judged)
         scored = score(rows, folder)
         if scored:
             errors = [each.error for each in scored]
@@ -190,31 +207,54 @@ def figures(folder: Path = PUBLISHED, *, show_rows: bool = False) -> dict[str, f
             found[f"{name}_memory_worst_error"] = max(map(abs, errors))
             found[f"{name}_memory_worst_under"] = max(0.0, -min(errors))
             found[f"{name}_memory_coverage"] = statistics.mean(each.inside for each in scored)
-        if show_rows:
-            for row in judged:
-                if fits(row) != (row.status == "ok") or row.status == "oom":
-                    print(
-                        f"  {table}:{row.line} {row.model} {row.status}: total {predict(row).total.value / GIB:.1f} GiB"
-                    )
-            for each in scored:
-                measured, value, peak = each.row.memory_bytes / GIB, each.predicted.value / GIB, each.memory
-                print(
-                    f"  {table}:{each.row.line} {each.row.model} {measured:.1f} GiB by {each.counter}, predicted "
-                    f"{value:.1f} ({each.error:+.1%}), stage {peak.stage}, {peak.moment}"
-                )
+        for row in judged:
+            if row.status == "oom" or any(oom_counts([row])):
+                said = "ran out of memory" if row.status == "oom" else "ran"
+                needed = predict(row).total.value / GIB
+                lines.append(f"| {table}:{row.line} | {row.model} | {said} | needed | {needed:.1f} | | |")
+        for each in scored:
+            measured, value, peak = each.row.memory_bytes / GIB, each.predicted.value / GIB, each.memory
+            lines.append(
+                f"| {table}:{each.row.line} | {each.row.model} | {measured:.1f} | {each.counter} | {value:.1f} | "
+                f"{each.error:+.1%} | stage {peak.stage}, {peak.moment} |"
+            )
     for kind in ("missed", "false"):
         found[f"oom_{kind}"] = sum(value for key, value in found.items() if key.endswith(f"_oom_{kind}"))
-    return found
+    return found, lines
+
+
+def write_report(found: dict[str, float], lines: list[str], folder: Path = REPORTS) -> Path:
+    """Write a dated page with the figures and every row; return its path."""
+    date = datetime.datetime.now(datetime.UTC).date().isoformat()
+    path = folder / f"published_memory-{date}.md"
+    head = "| row | model | measured GiB | counter | predicted GiB | error | moment |\n|---|---|---:|---|---:|---:|---|"
+    numbers = "\n".join(f"| {name} | {value:.4g} |" for name, value in found.items())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    says = (
+        "Memory of published runs, predicted in closed form (`docs/memory-formulas.md`). Errors are fractions of what "
+        "was measured. `table:line` is a line of the table's file; `ran` marks one wrongly called out of memory."
+    )
+    page = [
+        f"# published_memory, {date}",
+        says,
+        f"| figure | value |\n|---|---:|\n{numbers}",
+        "\n".join([head, *lines]),
+    ]
+    path.write_text("\n\n".join(page) + "\n", encoding="utf-8")
+    return path
 
 
 def main() -> None:
-    """Print the figures, and with ``--rows`` every row."""
+    """Print the figures, and write the report unless told not to."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tables", type=Path, default=PUBLISHED)
-    parser.add_argument("--rows", action="store_true", help="print every row")
+    parser.add_argument("--no-report", action="store_true", help="print alone")
     asked = parser.parse_args()
-    for name, value in figures(asked.tables, show_rows=asked.rows).items():
+    found, lines = figures(asked.tables)
+    for name, value in found.items():
         print(f"{name}={value:.4g}")
+    if not asked.no_report:
+        print(write_report(found, lines))
 
 
 if __name__ == "__main__":

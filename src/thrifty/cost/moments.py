@@ -139,7 +139,7 @@ def stage_moments(
     if not stack.fused_accumulation:
         working += adds * held.matrix
         score = max(score, tokens * rows * wide + adds * head) if score else 0.0
-    gathered, gathered_head = _gathered(layout, stack, held, head)
+    gathered, gathered_head = _gathered(layout, stack, held, head) if shards > 1 else (0.0, 0.0)
     step = plain * dense.step + routed * expert.step + buckets
     norm = stack.norm_bytes * min(max(held.embedding, held.head, held.matrix), held.total / shards)
     return StageMoments(

@@ -10,7 +10,7 @@ from math import hypot
 
 from thrifty.cost.device_overhead import context_bytes, hole_bytes
 from thrifty.cost.moments import StageMoments, stage_moments
-from thrifty.cost.stacks import stack_of
+from thrifty.cost.stacks import compiled_stack, stack_of
 from thrifty.errors import JobError
 from thrifty.spec.cost import Interval
 from thrifty.spec.device import Device
@@ -91,6 +91,7 @@ def device_bytes(
     dropout: bool | None = None,
     logits: bool = True,
     shards: int | None = None,
+    compiled: bool = False,
 ) -> MemoryBreakdown:
     """Predict the peak over a whole run on one device: of steps, the first included, validations and checkpoints.
 
@@ -107,12 +108,13 @@ def device_bytes(
             and BERT do and Llama, PaLM and Mixtral do not.
         logits: whether the loss is over the vocabulary; False for a classifier's few labels.
         shards: devices that share states under ``zero``; None for all data- and context-parallel ones.
+        compiled: whether ``torch.compile`` fuses the loss and gates, see `thrifty.cost.stacks.compiled_stack`.
 
     Raises:
         JobError: when the degrees do not divide the model, or ``stage`` or ``stack`` is not one there is.
     """
     _check(shape, layout, stage)
-    found = stack_of(layout, stack)
+    found = compiled_stack(stack_of(layout, stack)) if compiled else stack_of(layout, stack)
     drops = not shape.gated if dropout is None else dropout
     # heaviest: the first (embedding, most in flight), the last (head, logits), or the second where the first is shorter
     stages = {0, min(1, layout.pipeline - 1), layout.pipeline - 1} if stage is None else {stage}

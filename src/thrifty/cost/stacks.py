@@ -6,7 +6,8 @@ its numbers come from; nothing here is fitted to a measured run.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 
 from thrifty.errors import unknown_name
 from thrifty.spec.layout import Layout
@@ -191,6 +192,20 @@ def stack_of(layout: Layout, name: str | None = None) -> Stack:
     if name not in STACKS:
         raise unknown_name("training stack", name, STACKS)
     return STACKS[name]
+
+
+@cache
+def compiled_stack(stack: Stack) -> Stack:
+    """Return what ``torch.compile`` makes of a stack: one pass from logits to loss, and gates computed again.
+
+    Inductor fuses the cast, log-softmax and loss, so that beside the logits only their gradient is written; and its
+    partitioner saves three of the four tensors of a gated feed-forward layer, for the rest are pointwise of these.
+    torchtune's documentation measured both on a Llama 3.2 3B: 60.0 GiB without, 51.0 with; predicted 62.3 and 49.0.
+
+    >>> compiled_stack(STACKS["fsdp"]).logit_bytes
+    2
+    """
+    return replace(stack, logit_bytes=min(stack.logit_bytes, 2), gated_tensors=min(stack.gated_tensors, 3))
 
 
 def parameter_bytes(stack: Stack, layout: Layout, shards: float) -> ParameterBytes:
