@@ -82,6 +82,7 @@ class Entry(Plain):
         reason: why training ended.
         code: version or hash of the code that ran.
         device: name of the device.
+        model: that the job names.
     """
 
     id: int
@@ -100,6 +101,7 @@ class Entry(Plain):
     reason: str
     code: str
     device: str
+    model: str = ""
 
     def training(self) -> Spent:
         """What the training stage took, over all attempts."""

@@ -248,8 +248,18 @@ def _entry(run: Mapping[Any, Any], stages: tuple[StageEntry, ...]) -> Entry:
     return Entry(
         **{field: run[field] for field in same},
         status="interrupted" if gone else run["status"],
+        model=_model(run["job"]),
         stages=stages,
         predicted=Cost.model_validate_json(run["predicted"]) if run["predicted"] else None,
         total=add_spent(*(each.spent for each in stages)),
         metrics=json.loads(run["metrics"]) if run["metrics"] else {},
     )
+
+
+def _model(job: str) -> str:
+    """The model that a job names; empty for a job that is not written as one."""
+    try:
+        said = json.loads(job)
+    except json.JSONDecodeError:
+        return ""
+    return str(said.get("model", "")) if isinstance(said, dict) else ""

@@ -10,6 +10,8 @@ from thrifty.spec.plain import Plain
 class Interval(Plain):
     """A value and the bounds it should fall between nine times in ten, with how it was derived.
 
+    ``first`` is what the cost model said before a probe or the ledger corrected it; 0 where nothing did.
+
     >>> Interval.around(10.0, 0.2, "measured over 5 steps").high
     12.0
     """
@@ -18,6 +20,12 @@ class Interval(Plain):
     value: float
     high: float
     method: str
+    first: float = 0.0
+
+    @property
+    def uncorrected(self) -> float:
+        """What the cost model said by itself."""
+        return self.first or self.value
 
     @model_validator(mode="after")
     def _ordered(self) -> Interval:

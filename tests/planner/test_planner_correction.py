@@ -1,0 +1,61 @@
+"""Corrections: nothing without history, towards what was seen with it, and intervals that hold nine times in ten."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+
+from thrifty.planner.correction import Seen, correct
+from thrifty.spec import Interval
+
+PREDICTED = Interval(low=70.0, value=100.0, high=143.0, method="traced")
+SPREAD = math.log(143 / 70) / (2 * 1.645)
+
+
+def runs(*residuals: float, family: str = "gpt") -> list[Seen]:
+    return [Seen(family, {"seconds": residual}) for residual in residuals]
+
+
+def test_without_history_nothing_changes() -> None:
+    assert correct(PREDICTED, "seconds", "gpt", []) == PREDICTED
+    assert correct(PREDICTED, "peak_bytes", "gpt", runs(0.3)) == PREDICTED
+
+
+def test_one_run_moves_it_part_of_the_way_and_many_nearly_all() -> None:
+    one = correct(PREDICTED, "seconds", "gpt", runs(0.3))
+    many = correct(PREDICTED, "seconds", "gpt", runs(*[0.3] * 20))
+    assert 100 < one.value < many.value < 100 * math.exp(0.3)
+    assert many.value == pytest.approx(100 * math.exp(0.3), rel=0.02)
+    assert many.high / many.low < one.high / one.low < PREDICTED.high / PREDICTED.low * 2
+    assert one.first == many.first == 100
+    assert "20 runs" in many.method
+
+
+def test_runs_that_differ_keep_the_interval_wide() -> None:
+    steady = correct(PREDICTED, "seconds", "gpt", runs(*[0.1] * 10))
+    unsteady = correct(PREDICTED, "seconds", "gpt", runs(*[0.4, -0.2] * 5))
+    assert steady.high / steady.low < unsteady.high / unsteady.low
+
+
+def test_a_family_with_runs_enough_is_taken_by_itself() -> None:
+    history = [*runs(*[-0.3] * 10, family="resnet"), *runs(*[0.3] * 5)]
+    assert correct(PREDICTED, "seconds", "gpt", history).value > 125
+    assert correct(PREDICTED, "seconds", "mlp", history).value < 100
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 5, 10, 30])
+@pytest.mark.parametrize("bias_share", [0.2, 0.5, 0.85])
+def test_nominal_ninety_per_cent_intervals_are_honest(count: int, bias_share: float) -> None:
+    """Machines whose predictions are off by a bias of their own, and runs that scatter around it."""
+    random_ = random.Random(count)
+    bias_spread, noise = SPREAD * math.sqrt(bias_share), SPREAD * math.sqrt(1 - bias_share)
+    inside = 0
+    trials = 400
+    for _ in range(trials):
+        bias = random_.gauss(0, bias_spread)
+        history = runs(*(random_.gauss(bias, noise) for _ in range(count)))
+        interval = correct(PREDICTED, "seconds", "gpt", history)
+        inside += interval.low <= 100 * math.exp(random_.gauss(bias, noise)) <= interval.high
+    assert 0.80 <= inside / trials <= 0.97, inside / trials
