@@ -7,25 +7,32 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thrifty.errors import DataError, JobError, unknown_name
+from thrifty.errors import BudgetError, DataError, JobError, unknown_name
 from thrifty.files import write_atomic
 from thrifty.ledger import Entry, Ledger
 from thrifty.runs import RunFolder, open_run
-from thrifty.spec import Device, Plan, Spent, load_job, parse_budget, raw_data
+from thrifty.spec import Dataset, DeclaredData, Device, Job, Plan, Probed, load_job, parse_budget, raw_data
 from thrifty.spec.events import Emit, Event
 from thrifty.spec.folders import cache_folder
 
 if TYPE_CHECKING:
+    from thrifty.data import Store
     from thrifty.pipeline import Outcome
+    from thrifty.planner import Seen
+    from thrifty.spec.proposal import Proposal
     from thrifty.tune import Tuned
 
 RUNS = Path("runs")
+# finished runs that corrections look back over
+HISTORY = 200
 
 
 def silent(event: Event) -> None:
@@ -63,20 +70,118 @@ def hardware(*, remeasure: bool = False) -> tuple[Device, ...]:
     return hardware.devices(remeasure=remeasure)
 
 
-def plan(job: Path, *, emit: Emit = silent) -> tuple[Plan, Device]:
-    """Price a job on this machine without training: prepares the data, traces one step, runs nothing.
+def plan(
+    job: Path,
+    *,
+    on: str = "",
+    allow: Sequence[str] = (),
+    top: int = 4,
+    probe: bool = False,
+    runs: Path = RUNS,
+    emit: Emit = silent,
+) -> Proposal:
+    """Price the ways of doing a job without training, here or on any machine; prepares the data where there is some.
+
+    Args:
+        job: the job file.
+        on: a device or cluster such as ``h100:8`` or ``a100-80g:8x128``, a file such as ``my-chip.yaml``, or ``any``
+            for the whole catalogue; this machine when left out.
+        allow: marked moves that may be taken, such as ``fp8``.
+        top: rows of the table, beside the usual way.
+        probe: run a few real steps of the best ways here, and report what the prediction missed.
+        runs: folder of the ledger, whose residuals correct predictions on this machine.
+        emit: is told of the preparation.
 
     Raises:
         ThriftyError: of the kind that fits.
     """
-    from thrifty import hardware, planner
-    from thrifty.data import prepare
-    from thrifty.pipeline import run_key
+    from thrifty import planner
+    from thrifty.hardware import catalogue_clusters, find_cluster
 
     wanted = load_job(job)
-    store = prepare(raw_data(wanted), seed=wanted.train.seed, cache=cache_folder(), emit=emit)
-    device = hardware.here(kind=wanted.plan.device)
-    return planner.plan(wanted, store.dataset, device, key=run_key(wanted), spent=Spent()), device
+    if on and probe:
+        raise JobError(f"--probe runs steps on this machine, not on '{on}'", mend="Leave out one of --probe and --on.")
+    dataset, store = _data(wanted, emit)
+    if on == "any":
+        return planner.survey(wanted, dataset, catalogue_clusters(), allowed=allow)
+    if on:
+        return planner.cluster_plan(wanted, dataset, find_cluster(on), allowed=allow, top=top)
+    return _plan_here(wanted, dataset, store, allow=allow, top=top, probe=probe, runs=runs)
+
+
+def _data(job: Job, emit: Emit) -> tuple[Dataset, Store | None]:
+    """Prepare a job's data; of declared data there is no store."""
+    from thrifty.data import prepare
+    from thrifty.planner import declared_dataset
+
+    if isinstance(job.data, DeclaredData):
+        return declared_dataset(job.data), None
+    store = prepare(raw_data(job), seed=job.train.seed, cache=cache_folder(), emit=emit)
+    return store.dataset, store
+
+
+def _plan_here(
+    job: Job,
+    dataset: Dataset,
+    store: Store | None,
+    *,
+    allow: Sequence[str],
+    top: int,
+    probe: bool,
+    runs: Path,
+) -> Proposal:
+    from thrifty import hardware, planner
+    from thrifty.pipeline import run_key
+
+    if probe and store is None:
+        raw_data(job)
+    device = hardware.here(kind=job.plan.device)
+    with closing(open_ledger(runs)) as ledger, tempfile.TemporaryDirectory(prefix="thrifty-probe-") as scratch:
+        return planner.propose_here(
+            job,
+            dataset,
+            device,
+            key=run_key(job) if store else "declared",
+            history=seen(ledger.entries(limit=HISTORY, worst_first=False), device),
+            probe=_prober(store, Path(scratch)) if probe and store else None,
+            allowed=allow,
+            top=top,
+        )
+
+
+def _prober(store: Store, scratch: Path) -> Callable[[Plan], Probed]:
+    """Time a few steps of a plan; a probe that fails says of which way, and what to do."""
+    from thrifty.train import probe_steps
+
+    def probe(draft: Plan) -> Probed:
+        try:
+            return probe_steps(draft, store, scratch)
+        except (RuntimeError, MemoryError) as error:
+            raise BudgetError(
+                f"the probe of {draft.precision} with micro-batch {draft.batch.micro} failed: {error}",
+                mend="Plan without --probe, or pin another way under plan: in the job.",
+            ) from error
+
+    return probe
+
+
+def seen(entries: Iterable[Entry], device: Device) -> list[Seen]:
+    """Return what finished runs on a device say of their predictions."""
+    from thrifty.models import MODELS
+    from thrifty.planner import Seen
+
+    found = []
+    for entry in entries:
+        if entry.status != "done" or entry.device != device.name or entry.predicted is None:
+            continue
+        residuals: dict[str, float] = {
+            each.quantity: math.log(each.measured * each.predicted.value / each.due.value / each.predicted.uncorrected)
+            for each in entry.comparisons()
+            if each.quantity in {"seconds", "peak_bytes"} and each.measured > 0 and each.due.value > 0
+        }
+        recipe = MODELS.get(entry.model)
+        found.append(Seen(recipe.family if recipe else entry.model, residuals))
+    return found
 
 
 def run(job: Path, *, runs: Path = RUNS, emit: Emit = silent) -> Outcome:

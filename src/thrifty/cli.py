@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from thrifty.errors import ThriftyError
+from thrifty.errors import BudgetError, ThriftyError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -60,10 +60,16 @@ def init(
 
 @app.command()
 def hardware(
-    measure: Annotated[bool, typer.Option("--measure", help="measure again")] = False, as_json: Json = False
+    measure: Annotated[bool, typer.Option("--measure", help="measure again")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="the catalogue of devices that need not be here")] = False,
+    as_json: Json = False,
 ) -> None:
     """Show what this machine can do, measured beside its datasheet."""
     from thrifty import api
+
+    if everything:
+        _show_catalogue(as_json)
+        return
     from thrifty.hardware import comparison
     from thrifty.report import hardware_table
 
@@ -72,6 +78,16 @@ def hardware(
         _print_json([device.model_dump(mode="json") for device in devices])
     for device in [] if as_json else devices:
         _console().print(hardware_table(device, comparison(device)))
+
+
+def _show_catalogue(as_json: bool) -> None:
+    from thrifty.hardware import catalogue_rows
+    from thrifty.report import catalogue_table
+
+    if as_json:
+        _print_json(list(catalogue_rows()))
+    else:
+        _console().print(catalogue_table())
 
 
 @app.command()
@@ -86,18 +102,32 @@ def models(as_json: Json = False) -> None:
 
 
 @app.command()
-def plan(job: Annotated[Path, typer.Argument(help="a job file")], as_json: Json = False) -> None:
-    """Say what a job will cost and why; trains nothing."""
+def plan(
+    job: Annotated[Path, typer.Argument(help="a job file")],
+    on: Annotated[str, typer.Option(help="h100:8, a100-80g:8x128, my-chip.yaml, or any; else this machine")] = "",
+    allow: Annotated[list[str] | None, typer.Option(help="a move that may change what is learned")] = None,
+    top: Annotated[int, typer.Option(help="rows at most", min=1)] = 4,
+    probe: Annotated[bool, typer.Option("--probe", help="run a few real steps of the best ways")] = False,
+    html: Annotated[Path | None, typer.Option(help="write a page too")] = None,
+    runs: Runs = RUNS,
+    as_json: Json = False,
+) -> None:
+    """Say what each way of doing a job will cost, the cheapest first, and why; trains nothing."""
     from thrifty import api
-    from thrifty.report import plan_table
-    from thrifty.spec import load_job
+    from thrifty.report import proposal_view, write_proposal
 
     with _live(as_json) as show:
-        planned, _ = api.plan(job, emit=show)
+        proposal = api.plan(job, on=on, allow=allow or (), top=top, probe=probe, runs=runs, emit=show)
+    if html is not None:
+        write_proposal(html, proposal)
     if as_json:
-        print(planned.model_dump_json(indent=1))
+        print(proposal.model_dump_json(indent=1))
     else:
-        _console().print(plan_table(planned, load_job(job).budget))
+        _console().print(proposal_view(proposal))
+        if html is not None:
+            print(f"page  {html}")
+    if not proposal.fits:
+        raise BudgetError(f"nothing fits {proposal.where}", mend=f"Smallest change: {proposal.would_fit[0]}.")
 
 
 @app.command()

@@ -43,8 +43,10 @@ def quote_of(way: Way) -> Quote:
     return way.price.detail
 
 
-def words(settings: Settings, than: Settings | None = None) -> str:
+def words(settings: Settings, than: Settings | None = None, *, batch: int = 0) -> str:
     """Say a way in the words of its moves; beside another way, only what differs, while that is little.
+
+    A micro-batch that is the whole ``batch`` goes without saying.
 
     >>> chosen = {"precision": "bf16", "tensor": 8, "checkpointing": "full", "offload": False}
     >>> words(chosen)
@@ -62,7 +64,7 @@ def words(settings: Settings, than: Settings | None = None) -> str:
     said = {
         field: name_of(field, value)
         for field, value in settings.items()
-        if field not in DEGREES_TOLD and not _plain(field, value)
+        if field not in DEGREES_TOLD and not _plain(field, value) and not (field == "micro_batch" and value == batch)
     }
     first = [said.pop(field) for field in ("precision",) if field in said]
     return " · ".join([*first, *([" x ".join(degrees)] if degrees else []), *said.values()])

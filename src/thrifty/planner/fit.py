@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from thrifty.cost import Trace, predict
 from thrifty.errors import BudgetError
+from thrifty.planner.local import corrected
 from thrifty.planner.rules import Reasons
-from thrifty.spec import Cost, Dataset, Device, Job, Plan, Probed, Spent
+from thrifty.spec import Cost, Dataset, Device, Interval, Job, Plan, Probed, Spent
 from thrifty.spec.units import format_joules, format_seconds, format_usd
 
 # kept for the bundle, the report and the ledger, after training and the test split
@@ -18,6 +20,8 @@ FILL = 0.9
 # validations where there are no epochs: at most ten, taking at most a tenth of the time
 EVALUATIONS = 10
 EVALUATION_SHARE = 0.1
+
+Correct = Callable[[str, Interval], Interval]
 
 
 @dataclass(frozen=True)
@@ -29,8 +33,19 @@ class _Course:
     device: Device
     trace: Trace
     probed: Probed
+    correct: Correct
 
     def price(self, steps: int, validations: int) -> Cost:
+        foreseen = self._predicted(steps, validations, Probed(step_s=(), save_s=0.0))
+        if not self.probed.step_s:
+            return corrected(foreseen, self.correct)
+        # a probe is better than what earlier runs say of the step; of the memory it says nothing
+        cost = self._predicted(steps, validations, self.probed)
+        seconds = cost.seconds.model_copy(update={"first": foreseen.seconds.value})
+        peak = self.correct("peak_bytes", cost.peak_bytes)
+        return cost.model_copy(update={"seconds": seconds, "peak_bytes": peak})
+
+    def _predicted(self, steps: int, validations: int, probed: Probed) -> Cost:
         return predict(
             micro=self.trace,
             samples_per_micro=self.draft.batch.micro,
@@ -40,8 +55,8 @@ class _Course:
             evaluation_samples=self.dataset.counts["validation"],
             device=self.device,
             precision=self.draft.precision,
-            probe_step_seconds=self.probed.step_s,
-            save_seconds=self.probed.save_s,
+            probe_step_seconds=probed.step_s,
+            save_seconds=probed.save_s,
             evaluation_batch_ratio=self.draft.batch.evaluation / self.draft.batch.micro,
         )
 
@@ -67,6 +82,7 @@ def fit(
     probed: Probed,
     spent: Spent,
     why: Reasons,
+    correct: Correct,
 ) -> Plan:
     """Return the plan with its steps, validations and cost, such that the predicted time is within the budget.
 
@@ -77,11 +93,12 @@ def fit(
         probed: real steps that were timed, none when there was no probe.
         spent: what the run has spent already.
         why: gets a line for each field decided here.
+        correct: a prediction, by earlier runs.
 
     Raises:
         BudgetError: not even one step and one validation fit.
     """
-    course = _Course(draft, dataset, device, trace, probed)
+    course = _Course(draft, dataset, device, trace, probed, correct)
     step_s, validation_s = course.step_s, course.validation_s
     limit_s, budget = _time_limit(job, device)
     room_s = (limit_s - spent.wall_s - course.finish_s) * FILL

@@ -195,7 +195,7 @@ def _advice(rows: Sequence[Machine]) -> Iterator[str]:
     past = [row.name for row in rows if not row.pays]
     if past:
         yield (
-            f"more devices stop paying at {', '.join(past[:4])}: twice as many gave less than {PAYS}x, so that each one "
+            f"more devices stop paying at {', '.join(past[:4])}: twice as many gave less than {PAYS}x, so each one "
             "added gives back less than half of its price"
         )
     if fast is not cheap and fast.offer.cost.usd.value:

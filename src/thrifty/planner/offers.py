@@ -18,11 +18,13 @@ FORMATS = {"peak_bytes": format_bytes, "seconds": format_seconds, "joules": form
 NAMES = {"peak_bytes": "memory", "seconds": "time", "joules": "energy", "usd": "money"}
 
 
-def offer(way: Way, mark: Mark, *, than: Settings | None = None, remark: str = "", fits: bool = True) -> Offer:
-    """Make a row of a way; beside another way it may say only what differs."""
+def offer(
+    way: Way, mark: Mark, *, than: Settings | None = None, remark: str = "", fits: bool = True, batch: int = 0
+) -> Offer:
+    """Make a row of a way; beside another way it may say only what differs, of a ``batch`` only how it is cut."""
     quote = quote_of(way)
     return Offer(
-        says=words(way.settings, than=than),
+        says=words(way.settings, than, batch=batch),
         settings=dict(way.settings),
         cost=quote.cost,
         step_seconds=quote.step_seconds,
@@ -32,17 +34,18 @@ def offer(way: Way, mark: Mark, *, than: Settings | None = None, remark: str = "
     )
 
 
-def front_offers(found: Found, most: int) -> list[Offer]:
+def front_offers(found: Found, most: int, *, batch: int = 0) -> list[Offer]:
     """Return the chosen way, then those of the front that trade time for memory in steps worth a line.
 
     Args:
         found: by a search.
         most: rows at most, the chosen one included.
+        batch: samples of a step on one device; a micro-batch of as many goes without saying.
     """
     chosen = found.choice
     if chosen is None:
         return []
-    rows = [offer(chosen, "chosen")]
+    rows = [offer(chosen, "chosen", batch=batch)]
     fastest = min(found.front, key=lambda way: way.price.seconds)
     if fastest.price.seconds < 0.99 * chosen.price.seconds:
         rows.append(offer(fastest, "front", than=chosen.settings, remark="the fastest"))

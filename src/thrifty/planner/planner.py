@@ -1,50 +1,48 @@
-"""Plan a job: every decision with its reason, priced before anything runs, and cut to fit the budget."""
+"""Plan a job here: every decision with its reason, priced before anything runs, and cut to fit the budget."""
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Sequence
 
 import thrifty.planner.rules as rules
-from thrifty import models
-from thrifty.cost import Trace, largest_micro_batch, peak_bytes, trace_step
-from thrifty.errors import BudgetError
-from thrifty.models.losses import LOSSES
-from thrifty.optim import by_name
+from thrifty.cost import Trace, peak_bytes
+from thrifty.planner.correction import Seen
+from thrifty.planner.explain import quote_of
 from thrifty.planner.fit import fit
 from thrifty.planner.learning import decide
+from thrifty.planner.local import Local, explore
+from thrifty.planner.moves import name_of
 from thrifty.planner.rules import Reasons
-from thrifty.spec import (
-    BatchPlan,
-    Cost,
-    Dataset,
-    Device,
-    Interval,
-    Job,
-    ModelPlan,
-    Plan,
-    Probed,
-    Spent,
-)
-from thrifty.spec.units import format_bytes
+from thrifty.planner.search import Found, Way
+from thrifty.spec import BatchPlan, Cost, Dataset, Device, Interval, Job, Plan, Probed, Spent
+from thrifty.spec.units import format_seconds
 
-MEMORY_SHARE = 0.9
 # samples validated at once where memory allows: more gain nothing on the machines measured
 EVALUATION_SAMPLES = {"image": 256, "language": 16}
 CHECKPOINT_SECONDS = 10.0
+# Ways that the prediction cannot tell apart are probed, this many at most, while that costs less than this share of
+# the training; a probe takes about seven steps, ten seconds at most.
+CONTENDERS, PROBE_SHARE = 3, 0.02
+PROBE_STEPS, PROBE_SECONDS = 7, 10.0
+CHOSEN_FIELDS = ("precision", "memory_format", "micro_batch")
 
 _NOTHING = Interval(low=0, value=0, high=0, method="not priced yet")
 UNPRICED = Cost(seconds=_NOTHING, peak_bytes=_NOTHING, joules=_NOTHING, usd=_NOTHING, flops=_NOTHING)
 
-Precision = Literal["fp32", "bf16"]
-Layout = Literal["contiguous", "channels_last"]
 Probe = Callable[[Plan], Probed]
-TraceAt = Callable[[int], Trace]
 
 
-def plan(job: Job, dataset: Dataset, device: Device, *, key: str, spent: Spent, probe: Probe | None = None) -> Plan:
+def plan(
+    job: Job,
+    dataset: Dataset,
+    device: Device,
+    *,
+    key: str,
+    spent: Spent,
+    probe: Probe | None = None,
+    history: Sequence[Seen] = (),
+) -> Plan:
     """Decide everything a job leaves open.
 
     Args:
@@ -54,100 +52,114 @@ def plan(job: Job, dataset: Dataset, device: Device, *, key: str, spent: Spent, 
         key: content key of the run.
         spent: what the run has spent already.
         probe: times a few real steps of a plan; without it the step time is predicted from the trace alone.
+        history: earlier runs on this machine, by which predictions are corrected.
 
     Raises:
         JobError: a name is in no table, or model and data do not fit.
         BudgetError: the budget is too small for one step and one validation; it says what would be enough.
     """
     why = Reasons([])
-    learning = decide(job, dataset, why)
-    model, optim, size = learning.model, learning.optim, learning.size
-    precision = why.take("precision", job.plan.precision, rules.precision(device), source="measured")
-    layout = why.take("memory_format", job.plan.memory_format, rules.memory_format(model.family))
-    threads = why.take("threads", job.plan.threads, (device.cores, "each core this process may use"), source="measured")
+    local = Local(job, decide(job, dataset, why), dataset, device, history)
+    return plan_of(local, explore(local), why, key=key, spent=spent, probe=probe)
 
-    trace_at = _tracer(model, dataset, learning.task, precision, layout, optim.optimizer)
-    limit = _memory_limit(job, device)
-    micro = _micro_batch(job, device, limit, trace_at, size, why)
-    evaluation = _evaluation_batch(dataset, device, limit, trace_at(micro), micro)
 
-    draft = Plan(
-        job=job.name,
-        key=key,
-        task=learning.task,
-        model=model,
-        init=learning.init,
-        optim=optim,
-        batch=BatchPlan(
-            size=size,
-            micro=micro,
-            accumulation=math.ceil(size / micro),
-            evaluation=evaluation,
-        ),
-        stop=learning.stop,
-        device=device.kind,
-        threads=threads,
-        precision=precision,
-        memory_format=layout,
-        evaluate_every=optim.steps_per_epoch,
-        checkpoint_seconds=CHECKPOINT_SECONDS,
-        seed=job.train.seed,
-        cost=UNPRICED,
-        why=(),
-    )
-    probed = probe(draft) if probe else Probed(step_s=(), save_s=0.0)
-    fitted = fit(draft, job, dataset, device, trace_at(micro), probed, spent, why)
+def plan_of(local: Local, found: Found, why: Reasons, *, key: str, spent: Spent, probe: Probe | None = None) -> Plan:
+    """Make the plan of what was found, probing the ways that the prediction cannot tell apart."""
+    ways = contenders(found) if probe else contenders(found)[:1]
+    drafts = [draft_of(local, way, key) for way in ways]
+    chosen, draft, probed = ways[0], drafts[0], Probed(step_s=(), save_s=0.0)
+    source: rules.Source = "search"
+    if probe:
+        probes = [probe(each) for each in drafts]
+        fastest = min(range(len(ways)), key=lambda at: sorted(probes[at].step_s)[len(probes[at].step_s) // 2])
+        chosen, draft, probed = ways[fastest], drafts[fastest], probes[fastest]
+        source = "probe" if len(ways) > 1 else "search"
+    _say_why(local, found, chosen, why, source)
+    trace = local.trace(chosen.settings["precision"], chosen.settings["memory_format"], chosen.settings["micro_batch"])
+    fitted = fit(draft, local.job, local.dataset, local.device, trace, probed, spent, why, local.correct)
     return fitted.model_copy(update={"why": tuple(why.lines)})
 
 
-def _tracer(
-    model: ModelPlan, dataset: Dataset, task: str, precision: Precision, layout: Layout, optimizer: str
-) -> TraceAt:
-    """Return a function that traces one step at a micro-batch size, each size once."""
-
-    @functools.cache
-    def trace_at(micro: int) -> Trace:
-        if dataset.kind == "image":
-            shapes = {"x": ((micro, *dataset.shape), "float32"), "y": ((micro,), "int64")}
-        else:
-            shapes = {"x": ((micro, *dataset.shape), "int64"), "y": ((micro, *dataset.shape), "int64")}
-        return trace_step(
-            lambda: models.build(model),
-            LOSSES[task],
-            shapes,
-            precision=precision,
-            memory_format=layout,
-            optimizer=by_name(optimizer),
-        )
-
-    return trace_at
+def contenders(found: Found) -> list[Way]:
+    """Return the chosen way, and those that its prediction may be wrong about, while probing them is cheap."""
+    chosen = found.choice
+    assert chosen is not None
+    seconds, step_s = quote_of(chosen).cost.seconds, quote_of(chosen).step_seconds
+    rivals = sorted(found.feasible, key=lambda way: way.price.seconds)
+    rivals = [way for way in rivals if way is not chosen and way.price.seconds <= seconds.high]
+    affordable = int(PROBE_SHARE * seconds.value / min(PROBE_SECONDS, PROBE_STEPS * step_s))
+    return [chosen, *rivals[: max(0, min(CONTENDERS, affordable) - 1)]]
 
 
-def _memory_limit(job: Job, device: Device) -> tuple[float, str]:
-    """Bytes that the run may hold, and where the limit comes from."""
-    own = MEMORY_SHARE * device.memory_bytes
-    if job.budget.memory is not None and job.budget.memory < own:
-        return job.budget.memory, f"the budget of {format_bytes(job.budget.memory)}"
-    return own, f"nine tenths of this machine's {format_bytes(device.memory_bytes)}"
+def draft_of(local: Local, way: Way, key: str) -> Plan:
+    """The plan of a way as the rules would have it, without limits."""
+    learning, settings = local.learning, way.settings
+    micro = settings["micro_batch"]
+    trace = local.trace(settings["precision"], settings["memory_format"], micro)
+    return Plan(
+        job=local.job.name,
+        key=key,
+        task=learning.task,
+        model=learning.model,
+        init=learning.init,
+        optim=learning.optim,
+        batch=BatchPlan(
+            size=learning.size,
+            micro=micro,
+            accumulation=math.ceil(learning.size / micro),
+            evaluation=_evaluation_batch(local.dataset, local.device, local.memory, trace, micro),
+        ),
+        stop=learning.stop,
+        device="cuda" if local.device.kind == "cuda" else "cpu",
+        threads=local.job.plan.threads or local.device.cores,
+        precision=settings["precision"],
+        memory_format=settings["memory_format"],
+        evaluate_every=learning.optim.steps_per_epoch,
+        checkpoint_seconds=CHECKPOINT_SECONDS,
+        seed=local.job.train.seed,
+        cost=UNPRICED,
+        why=(),
+    )
 
 
-def _micro_batch(job: Job, device: Device, limit: tuple[float, str], trace_at: TraceAt, size: int, why: Reasons) -> int:
-    most_bytes, said = limit
-    if job.plan.micro_batch is not None:
-        micro = min(job.plan.micro_batch, size)
-        why.say("micro_batch", micro, "asked for in the job", "job")
-        return micro
-    micro = largest_micro_batch(trace_at, most_bytes, size, device_kind=device.kind)
-    if micro == 0:
-        least = peak_bytes(trace_at(1), device_kind=device.kind)
-        raise BudgetError(
-            f"memory {format_bytes(most_bytes)} is too small: one sample at a time needs about "
-            f"{format_bytes(least.high)}",
-            mend="Raise budget.memory, or choose a smaller model.",
-        )
-    reason = f"the whole batch fits {said}" if micro == size else f"the most that fits {said}; the batch stays {size:,}"
-    why.say("micro_batch", micro, reason)
-    return micro
+def _say_why(local: Local, found: Found, chosen: Way, why: Reasons, source: rules.Source) -> None:
+    """Give a reason for each field that was chosen: the pin, what the others would take, or why there is no other."""
+    pins, size = local.job.plan, local.learning.size
+    limit = local.memory[1]
+    for field in CHOSEN_FIELDS:
+        value = chosen.settings[field]
+        if getattr(pins, field) is not None:
+            why.say(field, value, "asked for in the job", "job")
+            continue
+        others = [way for way in found.feasible if way.settings[field] != value]
+        facts = {
+            "precision": rules.precision(local.device)[1],
+            "memory_format": rules.memory_format(local.learning.model.family)[1],
+            "micro_batch": f"the whole batch fits {limit}" if value == size else f"the batch stays {size:,}; {limit}",
+        }
+        compared = _compared(chosen, min(others, key=lambda way: way.price.seconds), field) if others else ""
+        doubt = _doubt(chosen) if others else rules.DOUBTS.get(field, "")
+        why.say(field, value, "; ".join(part for part in (compared, facts[field]) if part), source, doubt)
+    threads = (local.device.cores, "each core this process may use")
+    why.take("threads", pins.threads, threads, source="measured")
+
+
+def _compared(chosen: Way, other: Way, field: str) -> str:
+    ratio = other.price.seconds / chosen.price.seconds
+    name = name_of(field, other.settings[field])
+    if ratio >= 2:
+        return f"{name} would take {ratio:.1f} times as long"
+    share = f"{abs(ratio - 1):.0%}".replace("%", " %")
+    return (
+        f"{name} would take {share} {'longer' if ratio >= 1 else 'less by the prediction, but was slower in a probe'}"
+    )
+
+
+def _doubt(chosen: Way) -> str:
+    seconds = quote_of(chosen).cost.seconds
+    return (
+        f"the prediction's range is {format_seconds(seconds.low)} to {format_seconds(seconds.high)}: a probe settles it"
+    )
 
 
 def _evaluation_batch(dataset: Dataset, device: Device, limit: tuple[float, str], trace: Trace, micro: int) -> int:

@@ -43,7 +43,8 @@ def doublings(
     return tuple(sorted(rows, key=lambda row: -row.speedup))
 
 
-def _twice(quantity: Quantity) -> Quantity:
+def twice(quantity: Quantity) -> Quantity:
+    """Return twice a number, and say so in its source."""
     return Quantity(value=2 * quantity.value, source=f"twice: {quantity.source}")
 
 
@@ -56,14 +57,14 @@ def _on_device(change: Callable[[Device], dict[str, object]]) -> Callable[[Clust
 
 
 def _link(link: Link) -> Link:
-    return link.model_copy(update={"bytes_per_second": _twice(link.bytes_per_second)})
+    return link.model_copy(update={"bytes_per_second": twice(link.bytes_per_second)})
 
 
 CHANGES: dict[str, Callable[[Cluster], Cluster]] = {
     "arithmetic": _on_device(
-        lambda device: {"flops_per_second": {name: _twice(rate) for name, rate in device.flops_per_second.items()}}
+        lambda device: {"flops_per_second": {name: twice(rate) for name, rate in device.flops_per_second.items()}}
     ),
-    "memory bandwidth": _on_device(lambda device: {"bytes_per_second": _twice(device.bytes_per_second)}),
+    "memory bandwidth": _on_device(lambda device: {"bytes_per_second": twice(device.bytes_per_second)}),
     "memory": _on_device(lambda device: {"memory_bytes": 2 * device.memory_bytes}),
     "network": lambda cluster: cluster.model_copy(
         update={"intra": _link(cluster.intra), "inter": _link(cluster.inter)}

@@ -1,6 +1,21 @@
-"""Report: a run for a reader: `tables` for the terminal, `write_page` for one self-contained HTML file."""
+"""Report: a run or a plan for a reader: tables for the terminal, and pages that are one self-contained HTML file."""
 
+from thrifty.report.hardware_tables import catalogue_table, cluster_table
 from thrifty.report.page import write_page
+from thrifty.report.plan_page import write_proposal
+from thrifty.report.plan_tables import proposal_view
 from thrifty.report.tables import bill, cleaning_table, hardware_table, ledger_table, plan_table, tuning_table
 
-__all__ = ["bill", "cleaning_table", "hardware_table", "ledger_table", "plan_table", "tuning_table", "write_page"]
+__all__ = [
+    "bill",
+    "catalogue_table",
+    "cleaning_table",
+    "cluster_table",
+    "hardware_table",
+    "ledger_table",
+    "plan_table",
+    "proposal_view",
+    "tuning_table",
+    "write_page",
+    "write_proposal",
+]

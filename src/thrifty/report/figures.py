@@ -92,8 +92,8 @@ def stages(entry: Entry) -> list[Figure]:
     if not seconds:
         return []
     return [
-        _bars("stage-time", "Time by stage", seconds, format_seconds, BLUE),
-        _bars("stage-memory", "Peak memory by stage", peaks, format_bytes, TEAL),
+        bars("stage-time", "Time by stage", seconds, format_seconds, BLUE),
+        bars("stage-memory", "Peak memory by stage", peaks, format_bytes, TEAL),
     ]
 
 
@@ -107,7 +107,7 @@ def _loss(steps: Sequence[StepDone]) -> Figure:
         _line(xs, raw, "each step", BLUE, opacity=0.4, width=1),
         _line(xs, even, "smoothed", BLUE, width=2),
     ]
-    layout = _layout(last=xs[-1], yaxis=_log_axis(min(finite), max(finite)) if falls_far else {})
+    layout = plot_layout(last=xs[-1], yaxis=log_axis(min(finite), max(finite)) if falls_far else {})
     return Figure("loss", "Training loss", says, data, layout, _two_keys(BLUE))
 
 
@@ -128,7 +128,7 @@ def _validation(plan: Plan, evaluations: Sequence[Evaluated]) -> Figure:
     data.append({**_line([float(best.step)], [value], "best", ORANGE, mode="markers"), "marker": mark})
     key.append((shown, ORANGE, "mark"))
     says = f"Validation {metric_name(name)} after {len(evaluations):,} evaluations; {shown}."
-    layout = _layout(last=xs[-1], yaxis={"tickformat": ".0%"} if name == "accuracy" else {})
+    layout = plot_layout(last=xs[-1], yaxis={"tickformat": ".0%"} if name == "accuracy" else {})
     return Figure("validation", f"Validation {metric_name(name)}", says, data, layout, tuple(key))
 
 
@@ -136,7 +136,7 @@ def _learning_rate(steps: Sequence[StepDone]) -> Figure:
     rates = [each.learning_rate for each in steps]
     says = f"Learning rate by step: highest {max(rates):.3g}, at the end {rates[-1]:.3g}."
     xs = [float(each.step) for each in steps]
-    data, layout = [_line(xs, rates, "learning rate", ORANGE)], _layout(last=xs[-1], yaxis={"rangemode": "tozero"})
+    data, layout = [_line(xs, rates, "learning rate", ORANGE)], plot_layout(last=xs[-1], yaxis={"rangemode": "tozero"})
     return Figure("learning-rate", "Learning rate", says, data, layout, (("of each step", ORANGE, "line"),))
 
 
@@ -148,16 +148,17 @@ def _throughput(steps: Sequence[StepDone]) -> Figure:
         _line(xs, raw, "each step", TEAL, opacity=0.4, width=1),
         _line(xs, even, "smoothed", TEAL, width=2),
     ]
-    layout = _layout(last=xs[-1], yaxis={"rangemode": "tozero"})
+    layout = plot_layout(last=xs[-1], yaxis={"rangemode": "tozero"})
     return Figure("throughput", "Throughput, samples a second", says, data, layout, _two_keys(TEAL))
 
 
-def _bars(place: str, title: str, values: dict[str, float], text: Callable[[float], str], color: str) -> Figure:
+def bars(place: str, title: str, values: dict[str, float], text: Callable[[float], str], color: str) -> Figure:
+    """Plot one bar for each value, the text beside it."""
     names, numbers = list(values), list(values.values())
     labels = [text(value) for value in numbers]
     says = f"{title}: " + ", ".join(f"{name} {label}" for name, label in zip(names, labels, strict=True)) + "."
     bar = {
-        "type": "bar", "orientation": "h", "x": [_number(value) for value in numbers],
+        "type": "bar", "orientation": "h", "x": [number(value) for value in numbers],
         "y": [literal(name[:24]) for name in names],
         "text": labels, "textposition": "outside", "cliponaxis": False, "marker": {"color": color},
         "hovertemplate": "%{y}: %{text}<extra></extra>", "name": title,
@@ -165,7 +166,7 @@ def _bars(place: str, title: str, values: dict[str, float], text: Callable[[floa
     # room for the label beside the longest bar
     xaxis = {"range": [0, max(*numbers, 1e-9) * 1.28], "visible": False}
     yaxis = {"autorange": "reversed", "showgrid": False, "nticks": 0, "dtick": 1}
-    layout = _layout(last=1, xaxis=xaxis, yaxis=yaxis)
+    layout = plot_layout(last=1, xaxis=xaxis, yaxis=yaxis)
     return Figure(place, title, says, [bar], {**layout, "height": 34 * len(names) + 24, "hovermode": "closest"})
 
 
@@ -179,13 +180,16 @@ def _line(
 ) -> dict[str, Any]:  # fmt: skip
     xs, ys = thin(xs, ys)
     return {
-        "type": "scatter", "mode": mode, "name": literal(name), "x": [_number(x) for x in xs],
-        "y": [_number(y) for y in ys], "opacity": opacity, "line": {"color": color, "width": width, "dash": dash},
+        "type": "scatter", "mode": mode, "name": literal(name), "x": [number(x) for x in xs],
+        "y": [number(y) for y in ys], "opacity": opacity, "line": {"color": color, "width": width, "dash": dash},
         "marker": {"color": color, "size": 5}, "hovertemplate": "%{y:.4g}",
     }  # fmt: skip
 
 
-def _layout(*, last: float, xaxis: dict[str, Any] | None = None, yaxis: dict[str, Any] | None = None) -> dict[str, Any]:
+def plot_layout(
+    *, last: float, xaxis: dict[str, Any] | None = None, yaxis: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return plotly's layout of a figure on the page; ``last`` is the end of an axis of steps."""
     axis = {"zeroline": False, "automargin": True, "gridcolor": GREY, "ticks": "", "ticklabelstandoff": 6}
     steps = {
         "range": [0, last * 1.02],
@@ -201,7 +205,8 @@ def _layout(*, last: float, xaxis: dict[str, Any] | None = None, yaxis: dict[str
     }  # fmt: skip
 
 
-def _log_axis(low: float, high: float) -> dict[str, Any]:
+def log_axis(low: float, high: float) -> dict[str, Any]:
+    """Return an axis of decades whose labels are whole numbers; bounds above zero."""
     # plotly's own labels of a logarithmic axis leave out the zeros: "5, 0.1, 2"
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     digits = (1, 2, 5) if len(powers) <= 4 else (1,)
@@ -209,7 +214,8 @@ def _log_axis(low: float, high: float) -> dict[str, Any]:
     return {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:.3g}" for tick in ticks]}
 
 
-def _number(value: float) -> float | None:
+def number(value: float) -> float | None:
+    """Return a value as a page needs it; None for what is no number."""
     # five digits are more than a screen shows; JSON has no word for what is not a number
     return float(f"{value:.5g}") if math.isfinite(value) else None
 

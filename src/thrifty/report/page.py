@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
 import thrifty.report.rows as rows
-from thrifty import __version__
 from thrifty.files import write_atomic
 from thrifty.ledger import Comparison, Entry
+from thrifty.report.document import render
 from thrifty.report.figures import MOST_POINTS, curves, stages
 from thrifty.spec import Dataset, Device, Plan
 from thrifty.spec.events import Evaluated, StepDone
@@ -63,15 +55,10 @@ def write_page(
         StorageError: the disk is full or the folder read-only.
     """
     figures = {"curves": curves(plan, steps, evaluations), "stages": stages(entry)}
-    plotly, drawing = _plotly(), _asset("page.js")
-    html = _template().render(
-        version=__version__,
-        policy=_policy(plotly, drawing),
-        css=Markup(_asset("page.css")),
-        plotly=Markup(plotly),
-        drawing=Markup(drawing),
+    html = render(
+        "page.html",
+        [each._asdict() for group in figures.values() for each in group],
         figures=figures,
-        figures_json=_json([each._asdict() for group in figures.values() for each in group]),
         thinned=_thinned(len(steps)),
         entry=entry,
         plan=plan,
@@ -98,40 +85,6 @@ def write_page(
     # a file name that is not UTF-8 comes in with lone surrogates, which no encoding takes
     write_atomic(path, html.encode("utf-8", errors="replace"), purpose="the report")
     return path
-
-
-@cache
-def _template() -> Any:
-    loader = PackageLoader("thrifty.report", "")
-    return Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    ).get_template("page.html")
-
-
-def _asset(name: str) -> str:
-    return files("thrifty.report").joinpath(name).read_text(encoding="utf-8")
-
-
-@cache
-def _plotly() -> str:
-    script = files("plotly").joinpath("package_data", "plotly.min.js").read_text(encoding="utf-8")
-    # an HTML parser would end the script at the first, and misread it from the second on
-    assert "</script" not in script.lower() and "<!--" not in script
-    return script
-
-
-def _policy(*scripts: str) -> str:
-    hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
-    allowed = " ".join(f"'sha256-{each}'" for each in hashes)
-    # plotly writes its own style sheet, so styles cannot be held to hashes
-    rest = "style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
-    return f"default-src 'none'; script-src {allowed}; {rest}"
-
-
-def _json(value: Any) -> Markup:
-    """JSON that no text in it can break out of the element it stands in."""
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
-    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
 def _thinned(count: int) -> str:

@@ -44,7 +44,8 @@ def paragraphs(proposal: Proposal) -> list[tuple[str, str]]:
     said += [("what would fit" if n == 0 else "", line) for n, line in enumerate(proposal.would_fit)]
     searched = [line for line in proposal.why if line.source in {"search", "measured", "probe"}]
     reasons = [f"{line.field.replace('_', ' ')} {line.value}: {line.reason}" for line in searched[:SHOWN_REASONS]]
-    doubts = dict.fromkeys(line.doubt for line in searched[:SHOWN_REASONS] if line.doubt)
+    compared = [line for line in searched[:SHOWN_REASONS] if line.source in {"search", "probe"}]
+    doubts = dict.fromkeys(line.doubt for line in compared if line.doubt)
     said += [("why this one" if n == 0 else "", reason) for n, reason in enumerate(reasons)]
     said += [("doubt" if n == 0 else "", doubt) for n, doubt in enumerate(doubts)]
     if proposal.time_goes:

@@ -172,3 +172,8 @@ class Proposal(Plain):
     def chosen(self) -> Offer | None:
         """The way to take; None when nothing fits."""
         return next((offer for offer in self.offers if offer.mark == "chosen"), None)
+
+    @property
+    def fits(self) -> bool:
+        """Whether there is a way at all that keeps the budget and the memory there is."""
+        return bool(self.machines) or self.chosen is not None

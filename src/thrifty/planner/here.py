@@ -1,0 +1,197 @@
+"""Answer `thrifty plan` for the machine at hand: the ways tried, the one to take, why, and what would be better."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+import thrifty.planner.rules as rules
+from thrifty.cost import step_seconds
+from thrifty.planner.correction import Seen
+from thrifty.planner.explain import quote_of, words
+from thrifty.planner.learning import decide
+from thrifty.planner.local import Local, base_bytes, explore, scaled, timeline
+from thrifty.planner.moves import check_allowed, off_unless_asked
+from thrifty.planner.offers import front_offers, limits_beside, offer
+from thrifty.planner.planner import Probe, draft_of, plan_of
+from thrifty.planner.rules import Reasons
+from thrifty.planner.search import Found, Way
+from thrifty.planner.whatif import twice
+from thrifty.spec import Dataset, Decision, Device, Job, Plan, Probed, Spent
+from thrifty.spec.proposal import Doubling, Offer, Probing, Proposal
+from thrifty.spec.units import format_bytes
+
+USUAL = {"precision": "fp32", "memory_format": "contiguous"}
+# operators that compiling would join into fewer passes over memory
+FUSED = {"pointwise", "copy", "layer norm", "batch norm", "reduction", "softmax"}
+# ways probed beside the chosen one
+PROBED = 3
+
+
+def propose_here(
+    job: Job,
+    dataset: Dataset,
+    device: Device,
+    *,
+    key: str,
+    history: Sequence[Seen] = (),
+    probe: Probe | None = None,
+    allowed: Collection[str] = (),
+    top: int = 4,
+) -> Proposal:
+    """Plan a job on this machine and say why.
+
+    Args:
+        job: what is wanted.
+        dataset: prepared, or declared.
+        device: this machine, measured.
+        key: content key of the run.
+        history: earlier runs here, by which predictions are corrected.
+        probe: times a few real steps of a plan: the best ways are tried, and what the prediction missed is told.
+        allowed: marked moves that were asked for; the loop here runs none of them yet.
+        top: rows of the table, beside the usual way.
+
+    Raises:
+        JobError, BudgetError: as `thrifty.planner.plan`.
+    """
+    began = time.perf_counter()
+    check_allowed(allowed)
+    why = Reasons([])
+    local = Local(job, decide(job, dataset, why), dataset, device, history)
+    found = explore(local)
+    probes: list[tuple[Way, Probed]] = []
+    remember = _remembering(local, found, key, probe, probes) if probe else None
+    plan = plan_of(local, found, why, key=key, spent=Spent(), probe=remember)
+    chosen = _way_of(found, plan)
+    offers = _offers(local, found, chosen, plan, top)
+    quote = quote_of(chosen)
+    whole_s = sum(quote.time_goes.values())
+    compile_says, pays = _compiling(quote.time_goes, plan)
+    trace = local.trace(plan.precision, plan.memory_format, plan.batch.micro)
+    memory = (local.memory[0], f"nine tenths of the {format_bytes(device.memory_bytes)} here")
+    return Proposal(
+        job=job.name,
+        model=plan.model.name,
+        where=f"this machine: {device.name}, {device.cores} cores, {format_bytes(device.memory_bytes)}",
+        parameters=local.learning.parameters,
+        steps=plan.stop.steps,
+        batch=plan.batch.size,
+        length=dataset.shape[0] if dataset.kind == "language" else 0,
+        offers=tuple(offers),
+        front=tuple(offer(way, "front") for way in found.front),
+        why=(*_first(plan.why), compile_says),
+        time_goes={name: spent / whole_s for name, spent in quote.time_goes.items()},
+        memory_holds=dict(quote.memory_holds),
+        limits=limits_beside(plan.cost, job.budget, memory),
+        cheaper_still=_cheaper(local, pays, allowed),
+        limited_by=_doublings(local, chosen),
+        timeline=timeline(trace, base_bytes(chosen)),
+        probed=tuple(_probing(way, probed) for way, probed in probes),
+        candidates=found.candidates,
+        priced=found.priced,
+        planning_seconds=time.perf_counter() - began,
+        plan=plan,
+    )
+
+
+def _remembering(
+    local: Local, found: Found, key: str, probe: Probe, probes: list[tuple[Way, Probed]]
+) -> Callable[[Plan], Probed]:
+    """Probe the best ways now, and answer from that what is asked again."""
+    known: dict[tuple[str, str, int], Probed] = {}
+    ranked = sorted(found.feasible, key=lambda way: way.price.seconds)[:PROBED]
+    for way in ranked if found.choice in ranked else [found.choice, *ranked]:
+        assert way is not None
+        draft = draft_of(local, way, key)
+        known[draft.precision, draft.memory_format, draft.batch.micro] = probed = probe(draft)
+        probes.append((way, probed))
+
+    def answer(draft: Plan) -> Probed:
+        at = (draft.precision, draft.memory_format, draft.batch.micro)
+        return known[at] if at in known else probe(draft)
+
+    return answer
+
+
+def _way_of(found: Found, plan: Plan) -> Way:
+    wanted = (plan.precision, plan.memory_format, plan.batch.micro)
+    fields = ("precision", "memory_format", "micro_batch")
+    return next(way for way in found.feasible if tuple(way.settings[name] for name in fields) == wanted)
+
+
+def _offers(local: Local, found: Found, chosen: Way, plan: Plan, top: int) -> list[Offer]:
+    """The chosen way at the cost of its plan; the front; what else was tried; the usual way. All for as many steps."""
+    size, share = plan.batch.size, plan.stop.steps / local.learning.stop.steps
+    first = offer(chosen, "chosen", batch=size).model_copy(update={"cost": plan.cost})
+    rows = [row for row in front_offers(found, top, batch=size) if row.settings != dict(chosen.settings)]
+    shown = [first.settings, *(row.settings for row in rows)]
+    for way in sorted(found.feasible, key=lambda each: each.price.seconds):
+        if len(rows) + 1 < top and dict(way.settings) not in shown:
+            rows.append(offer(way, "front", than=chosen.settings, batch=size))
+    usual = {**USUAL, "micro_batch": min(local.job.plan.micro_batch or local.largest(USUAL), local.learning.size)}
+    if usual["micro_batch"] and usual != dict(chosen.settings):
+        rows = [row for row in rows if row.settings != usual]
+        rows.append(offer(local.way(usual), "usual", remark="as most people run it", batch=size))
+    return [first, *(_for_steps(row, share) for row in rows)]
+
+
+def _for_steps(row: Offer, share: float) -> Offer:
+    """The same way for a share of the steps, where a budget cuts the training short."""
+    taken = {name: scaled(getattr(row.cost, name), share) for name in ("seconds", "joules", "usd", "flops")}
+    mark = "front" if row.mark == "chosen" else row.mark
+    return row.model_copy(update={"cost": row.cost.model_copy(update=taken), "mark": mark})
+
+
+def _first(lines: Sequence[Decision]) -> list[Decision]:
+    """What was chosen by comparison comes before what rules decided."""
+    return sorted(lines, key=lambda line: line.source not in {"search", "probe", "measured"})
+
+
+def _compiling(time_goes: Mapping[str, float], plan: Plan) -> tuple[Decision, bool]:
+    fused_s = sum(time_goes.get(name, 0.0) for name in FUSED) * plan.batch.accumulation
+    pays, said = rules.compile_pays(fused_s, plan.stop.steps)
+    reason = said if not pays else f"{said}; the loop here does not compile yet"
+    doubt = "an upper bound: what it gained where it was tried was 0 to 17 %"
+    return Decision(field="compile", value="no", reason=reason, source="search", doubt=doubt), pays
+
+
+def _cheaper(local: Local, compiling_pays: bool, allowed: Collection[str]) -> tuple[str, ...]:
+    lines = ["torch.compile might pay back here; this loop does not run it yet"] if compiling_pays else []
+    waiting = [move.name for move in off_unless_asked(local.device, allowed)]
+    if waiting and local.device.kind != "cpu":
+        lines.append(f"{', '.join(waiting)}: priced on a cluster alone so far (--on), and not run here")
+    return tuple(lines)
+
+
+def _doublings(local: Local, chosen: Way) -> tuple[Doubling, ...]:
+    """Price the step by the rates of this device, and by twice each of them."""
+    settings = chosen.settings
+    trace = local.trace(settings["precision"], settings["memory_format"], settings["micro_batch"])
+    parts = math.ceil(local.learning.size / settings["micro_batch"])
+    plain = local.device.model_copy(update={"kernels": ()})
+    faster = {name: twice(rate) for name, rate in plain.flops_per_second.items()}
+    changed = {
+        "arithmetic": plain.model_copy(update={"flops_per_second": faster}),
+        "memory bandwidth": plain.model_copy(update={"bytes_per_second": twice(plain.bytes_per_second)}),
+    }
+    before = step_seconds(trace, parts, plain, settings["precision"]).value
+    gains = {
+        name: before / step_seconds(trace, parts, device, settings["precision"]).value
+        for name, device in changed.items()
+    }
+    rows = [
+        Doubling(number=name, seconds=chosen.price.seconds / gain, speedup=gain)
+        for name, gain in sorted(gains.items(), key=lambda pair: -pair[1])
+    ]
+    return tuple(rows)
+
+
+def _probing(way: Way, probed: Probed) -> Probing:
+    return Probing(
+        says=words(way.settings),
+        predicted_step_s=quote_of(way).step_seconds,
+        measured_step_s=statistics.median(probed.step_s),
+        steps=len(probed.step_s),
+    )

@@ -1,0 +1,72 @@
+"""`render`: a template and its figures as one HTML document that needs no network, no server and no other file."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from thrifty import __version__
+
+
+def render(template: str, figures_json: Sequence[Mapping[str, Any]], **values: Any) -> str:
+    """Fill a template of this folder; what comes from users is escaped.
+
+    Args:
+        template: its file name.
+        figures_json: every figure of the page, as plotly's JSON.
+        values: what the template shows.
+    """
+    plotly, drawing = _plotly(), _asset("page.js")
+    return str(
+        _template(template).render(
+            version=__version__,
+            policy=_policy(plotly, drawing),
+            css=Markup(_asset("page.css")),
+            plotly=Markup(plotly),
+            drawing=Markup(drawing),
+            figures_json=_json(figures_json),
+            **values,
+        )
+    )
+
+
+@cache
+def _template(name: str) -> Any:
+    loader = PackageLoader("thrifty.report", "")
+    return Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    ).get_template(name)
+
+
+def _asset(name: str) -> str:
+    return files("thrifty.report").joinpath(name).read_text(encoding="utf-8")
+
+
+@cache
+def _plotly() -> str:
+    script = files("plotly").joinpath("package_data", "plotly.min.js").read_text(encoding="utf-8")
+    # an HTML parser would end the script at the first, and misread it from the second on
+    assert "</script" not in script.lower() and "<!--" not in script
+    return script
+
+
+def _policy(*scripts: str) -> str:
+    hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
+    allowed = " ".join(f"'sha256-{each}'" for each in hashes)
+    # plotly writes its own style sheet, so styles cannot be held to hashes
+    rest = "style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+    return f"default-src 'none'; script-src {allowed}; {rest}"
+
+
+def _json(value: Any) -> Markup:
+    """JSON that no text in it can break out of the element it stands in."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))

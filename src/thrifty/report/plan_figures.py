@@ -1,0 +1,160 @@
+"""The plots of a `Proposal`: time against memory and money, memory over a step, where time goes, what would help."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from thrifty.report.figures import BLUE, GREY, ORANGE, TEAL, Figure, bars, literal, log_axis, number, plot_layout
+from thrifty.spec.proposal import Machine, Offer, Proposal, Timeline
+from thrifty.spec.units import format_bytes, format_seconds, format_usd
+
+# from the bottom up, distinct for colour-blind eyes
+PALETTE = (BLUE, TEAL, ORANGE, "#8a63c9", "#c2527a", "#6b8e23", "#a08040", GREY)
+HOUR, GIB = 3600.0, float(1 << 30)
+
+
+def proposal_figures(proposal: Proposal) -> list[Figure]:
+    """Return the figures that a proposal has something for."""
+    found = []
+    if proposal.machines:
+        found.append(_machines(proposal.machines))
+    if len(proposal.front) > 1 and not proposal.machines:
+        found.append(_front(proposal))
+    if proposal.timeline is not None:
+        found.append(_timeline(proposal.timeline))
+    if proposal.memory_holds:
+        found.append(
+            bars(
+                "memory-holds", "What holds the memory at its peak", _largest(proposal.memory_holds), format_bytes, TEAL
+            )
+        )
+    if proposal.time_goes:
+        found.append(bars("time-goes", "Where a step's time goes", _largest(proposal.time_goes), _percent, BLUE))
+    if proposal.limited_by:
+        gains = {f"twice the {row.number}": row.speedup - 1 for row in proposal.limited_by}
+        found.append(bars("doublings", "How much faster with twice one number", gains, _percent, ORANGE))
+    return found
+
+
+def _front(proposal: Proposal) -> Figure:
+    shown = [*proposal.front, *(offer for offer in proposal.offers if offer.mark == "usual")]
+    scale, unit = _time_scale([offer.cost.seconds.value for offer in shown])
+    memory = [offer.cost.peak_bytes.value / GIB for offer in shown]
+    groups = [
+        ("on the front", BLUE, "circle", 8, list(proposal.front)),
+        ("chosen", ORANGE, "diamond", 13, [o for o in proposal.offers if o.mark == "chosen"]),
+        ("as most people run it", GREY, "square", 11, [o for o in proposal.offers if o.mark == "usual"]),
+    ]
+    data = [
+        _points(name, color, symbol, size, offers, lambda o: o.cost.peak_bytes.value / GIB, scale)
+        for name, color, symbol, size, offers in groups
+        if offers
+    ]
+    layout = plot_layout(
+        last=1,
+        xaxis=_titled("memory of a device, GiB", memory),
+        yaxis=_titled(f"time, {unit}", [o.cost.seconds.value / scale for o in shown]),
+    )
+    says = f"Time against memory of {len(proposal.front)} ways that no other beats; the chosen one marked."
+    keys = tuple((name, color, "mark") for name, color, _, _, offers in groups if offers)
+    return Figure("front", "Time against memory", says, data, {**layout, "height": 340, "hovermode": "closest"}, keys)
+
+
+def _machines(machines: Sequence[Machine]) -> Figure:
+    priced = [row for row in machines if row.offer.cost.usd.value > 0]
+    scale, unit = _time_scale([row.offer.cost.seconds.value for row in priced])
+    groups = [
+        ("no other is faster and cheaper", ORANGE, "diamond", 12, [row for row in priced if row.on_front]),
+        ("the cheapest number of a device", BLUE, "circle", 8, [row for row in priced if not row.on_front]),
+    ]
+    data = []
+    for name, color, symbol, size, rows in groups:
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "markers+text" if color == ORANGE else "markers",
+                "name": name,
+                "x": [number(row.offer.cost.usd.value) for row in rows],
+                "y": [number(row.offer.cost.seconds.value / scale) for row in rows],
+                "text": [literal(row.name) for row in rows],
+                "textposition": "top right",
+                "customdata": [
+                    literal(f"{format_seconds(row.offer.cost.seconds.value)}, {format_usd(row.offer.cost.usd.value)}")
+                    for row in rows
+                ],
+                "hovertemplate": "%{text}<br>%{customdata}<extra></extra>",
+                "marker": {"color": color, "size": size, "symbol": symbol},
+            }
+        )
+    money = [row.offer.cost.usd.value for row in priced]
+    layout = plot_layout(
+        last=1,
+        xaxis=_titled("money, USD", money),
+        yaxis=_titled(f"time, {unit}", [row.offer.cost.seconds.value / scale for row in priced]),
+    )
+    says = f"Time against money on {len(priced)} machines of the catalogue."
+    keys = tuple((name, color, "mark") for name, color, _, _, rows in groups if rows)
+    return Figure("machines", "Time against money", says, data, {**layout, "height": 420, "hovermode": "closest"}, keys)
+
+
+def _timeline(line: Timeline) -> Figure:
+    data = []
+    for (holder, held), color in zip(line.held.items(), PALETTE * 2, strict=False):
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "stackgroup": "memory",
+                "name": literal(holder),
+                "x": [number(at) for at in line.at],
+                "y": [number(size / GIB) for size in held],
+                "line": {"color": color, "width": 0},
+                "fillcolor": color,
+                "hovertemplate": "%{y:.3g} GiB",
+            }
+        )
+    layout = plot_layout(
+        last=max(line.at, default=1.0),
+        xaxis={"title": {"text": line.axis, "standoff": 6, "font": {"size": 12}}},
+        yaxis={"rangemode": "tozero", "title": {"text": "GiB", "standoff": 6, "font": {"size": 12}}},
+    )
+    keys = tuple((holder, color, "line") for holder, color in zip(line.held, PALETTE * 2, strict=False))
+    return Figure("timeline", "Memory over a step", line.says, data, {**layout, "height": 300}, keys)
+
+
+def _points(
+    name: str, color: str, symbol: str, size: int, offers: Sequence[Offer], x: Callable[[Offer], float], scale: float
+) -> dict[str, Any]:
+    return {
+        "type": "scatter", "mode": "markers", "name": name, "x": [number(x(offer)) for offer in offers],
+        "y": [number(offer.cost.seconds.value / scale) for offer in offers],
+        "text": [literal(offer.says) for offer in offers], "hovertemplate": "%{text}<extra></extra>",
+        "marker": {"color": color, "size": size, "symbol": symbol},
+    }  # fmt: skip
+
+
+def _titled(title: str, values: Sequence[float]) -> dict[str, Any]:
+    """An axis with a title; of decades when the values span more than one, else with room on both ends."""
+    low, high = min(values), max(values)
+    named = {"title": {"text": title, "standoff": 6, "font": {"size": 12}}, "showgrid": True}
+    if low > 0 and high > 10 * low:
+        return {**log_axis(low, high), **named, "range": None}
+    room = 0.08 * (high - low or high or 1.0)
+    return {**named, "range": [max(0.0, low - room), high + room]}
+
+
+def _time_scale(seconds: Sequence[float]) -> tuple[float, str]:
+    longest = max(seconds, default=1.0)
+    for size, unit in ((24 * HOUR, "days"), (HOUR, "hours"), (60.0, "minutes")):
+        if longest >= 2 * size:
+            return size, unit
+    return 1.0, "seconds"
+
+
+def _largest(parts: dict[str, float], most: int = 8) -> dict[str, float]:
+    return dict(sorted(parts.items(), key=lambda pair: -pair[1])[:most])
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %" if share >= 0.01 else f"{100 * share:.1f} %"
