@@ -26,19 +26,18 @@ SHIPPED = Path(__file__).parent.parent / "src" / "thrifty" / "cost" / "calibrati
 PRIORS: dict[str, tuple[float, float]] = {
     "matmul": (0.72, 0.5),
     "matmul_fp8": (0.6, 0.5),
-    "matmul_fp32": (0.9, 0.5),
+    "matmul_fp32": (0.7, 1.0),
     "grouped": (0.8, 0.5),
     "attention": (0.5, 0.7),
     "memory": (0.75, 0.5),
-    "unaligned": (4.0, 0.8),
-    "uneven": (1.1, 0.2),
-    "launch_s": (8e-6, 0.8),
+    "unaligned": (8.0, 0.5),  # vector units instead of tensor cores: a quarter of the peak, and less of it reached
+    "launch_s": (4e-5, 0.8),
     "routing_s": (3e-4, 1.2),
     "intra": (0.7, 0.8),
     "inter": (0.7, 0.8),
     "pipeline": (0.7, 0.8),
     "exchange": (0.6, 0.6),
-    "latency_s": (1e-5, 0.7),
+    "latency_s": (1.5e-5, 0.7),
     "data_overlap": (0.8, 1.0),
     "tensor_overlap": (0.2, 1.0),
     "step_s": (0.01, 1.0),
@@ -47,6 +46,18 @@ PRIORS: dict[str, tuple[float, float]] = {
 SHARES = ("data_overlap", "tensor_overlap", "intra", "inter", "pipeline", "matmul", "matmul_fp8", "attention", "memory",
           "matmul_fp32", "grouped")  # fmt: skip
 NOISE = 0.05
+# What is known of a stack beyond its tables, by how its name begins: Megatron's own data parallelism of those years sums
+# fp16 gradients as they are, after the last backward (megatron/model/distributed.py), DeepSpeed's ZeRO-1 likewise;
+# Megatron-Bridge replays CUDA graphs (its performance guide). BLOOM was trained, and these plans measured, with CUDA_LAUNCH_BLOCKING=1 against hangs (chronicles-prequel.md, "async").
+FACTS: dict[str, dict[str, float]] = {
+    "megatron 20": {"gradient_bytes": 2.0, "data_overlap": 0.05},
+    "megatron-deepspeed": {"gradient_bytes": 2.0, "data_overlap": 0.05},
+    "megatron-deepspeed 2022": {"blocking": 1.0},
+    "megatron-bridge": {"launch_s": 1e-5},
+}
+# How products end: from the micro-benchmarks of simumax_op_efficiency.csv on an A100 and a B200 (`products`); between the
+# two where there are none.
+PRODUCTS = {"a100": {"wave_loss": 0.55, "inner_half": 145.0}, "blackwell": {"wave_loss": 0.09, "inner_half": 149.0}}
 
 
 def name_of(row: Row) -> str:
@@ -64,7 +75,10 @@ def priced_by(row: Row) -> Calibration:
 def predict(row: Row, calibration: Calibration) -> float:
     """Seconds of a row's step; where the source tuned what it does not state, of the fastest choice."""
     assert row.shape is not None and row.cluster is not None
-    return min(step_breakdown(row.shape, layout, row.cluster, calibration, row.shard).seconds for layout in row.layouts)
+    return min(
+        step_breakdown(row.shape, layout, row.cluster, calibration, row.shard, logits=row.logits).seconds
+        for layout in row.layouts
+    )
 
 
 def _free(rows: Sequence[Row]) -> list[str]:
@@ -84,8 +98,6 @@ def _free(rows: Sequence[Row]) -> list[str]:
         free.append("attention")
     elif any(row.shape is not None and row.shape.head_dim % 8 for row in rows):
         free.append("unaligned")
-    if any(row.shape is not None and row.shape.hidden % 128 for row in rows):
-        free.append("uneven")
     if any(layout.devices > 1 for layout in layouts):
         free += ["latency_s", "intra"]
     if any(layout.data > 1 for layout in layouts):
@@ -108,22 +120,33 @@ def _back(name: str, value: float) -> float:
 
 
 def fit(
-    name: str, rows: Sequence[Row], start: Calibration | None = None, only: Collection[str] = PRIORS.keys()
+    name: str,
+    rows: Sequence[Row],
+    start: Calibration | None = None,
+    *,
+    hold: float = 1.0,
+    only: Collection[str] = PRIORS.keys(),
 ) -> Calibration:
     """Fit one calibration to rows, by least squares of logarithms with priors, outliers counting less.
 
     Args:
         name: of the result.
         rows: with measured times.
-        start: what the priors are centred on, with half their width; by default `PRIORS`.
+        start: what the priors are centred on; by default `PRIORS`.
+        hold: times the width of the priors. 1 for a stack of its own, on which `FACTS` may be known; less for one
+            device or release of a stack that ``start`` was fitted to.
         only: the parameters that may move.
     """
     family, software = name.split(" / ")
     base = start or Calibration(name=name, family=family, software=software, **{k: v for k, (v, _) in PRIORS.items()})
+    if hold == 1.0:
+        facts = [known for prefix, known in FACTS.items() if software.startswith(prefix)]
+        facts.append(PRODUCTS.get(GENERATIONS.get(family, family), {}))
+        base = base.model_copy(update={key: value for known in facts for key, value in known.items()})
     base = base.model_copy(update={"name": name, "family": family, "software": software})
     free = [key for key in _free(rows) if key in only]
     means = np.array([_there(key, getattr(base, key)) for key in free])
-    widths = np.array([PRIORS[key][1] * (0.5 if start else 1.0) for key in free])
+    widths = np.array([PRIORS[key][1] * hold for key in free])
     # Configurations measured again count once.
     repeats: dict[str, int] = defaultdict(int)
     for row in rows:
@@ -144,7 +167,7 @@ def fit(
     return calibration(found.x)
 
 
-def spread_of(rows: Sequence[Row], calibration: Calibration, start: Calibration | None) -> float:
+def spread_of(rows: Sequence[Row], calibration: Calibration, start: Calibration | None, hold: float) -> float:
     """Return the spread of measured over predicted, each half of the rows predicted by a fit to the other half.
 
     It is a ninth decile over 1.645, so that the intervals hold nine in ten of what was left out, tails and all.
@@ -152,7 +175,7 @@ def spread_of(rows: Sequence[Row], calibration: Calibration, start: Calibration 
     errors = []
     halves = [rows[0::2], rows[1::2]]
     for told, left in (halves, halves[::-1]) if len(rows) >= 8 else ((rows, rows),):
-        fitted = fit(calibration.name, told, start) if len(rows) >= 8 else calibration
+        fitted = fit(calibration.name, told, start, hold=hold) if len(rows) >= 8 else calibration
         errors += [abs(math.log((row.step_seconds or 1) / predict(row, fitted))) for row in left]
     few = 1 + 2 / len(rows) if len(rows) >= 8 else 1.5
     return max(0.03, float(np.quantile(errors, 0.9)) / 1.645 * few)
@@ -182,8 +205,10 @@ NEAREST = {"h200": ("h100", 0.15), "tpu-v6e": ("tpu", 0.2), "ada": ("a100", 0.25
 # Processors: shares of datasheet peaks as measured on one machine with AMX (../shared/facts.md: 1.68 of 3.4 TFLOP/s in
 # bf16 products, 0.16 of 0.22 in fp32, 27 GB/s of a copy), taken for all; no table of training runs covers them.
 PROCESSORS = ("cpu-amx", "cpu-avx512", "cpu-avx2", "cpu-arm")
-LEAST = 4
+LEAST = 3
 
+
+PART = 0.4
 
 # What the software of expert parallelism changes from release to release.
 EXPERTS = ("routing_s", "exchange", "grouped")
@@ -196,11 +221,16 @@ def _generation(row: Row) -> str:
 
 def _stack(row: Row) -> tuple[str, str]:
     """The generation of a row's device, and its software without the date of a release."""
-    return _generation(row), "megatron-bridge" if "megatron-bridge" in row.software else row.software
+    for several in ("megatron-bridge", "megatron-deepspeed 2022-02", "megatron 2021"):
+        if row.software.startswith(several):
+            return _generation(row), several
+    return _generation(row), row.software
 
 
-def _finished(rows: Sequence[Row], calibration: Calibration, start: Calibration | None) -> Calibration:
-    spread = spread_of(rows, calibration, start)
+def _finished(
+    rows: Sequence[Row], calibration: Calibration, start: Calibration | None, hold: float = 1.0
+) -> Calibration:
+    spread = spread_of(rows, calibration, start, hold)
     tables = ", ".join(sorted({row.table for row in rows}))
     print(f"{calibration.name}: {len(rows)} rows, spread {spread:.3f}", flush=True)
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
@@ -212,50 +242,51 @@ def fit_all(rows: Sequence[Row]) -> list[Calibration]:
     """Fit every calibration that the rows speak of, on the half of them marked for it, and the defaults of families."""
     told = [row for row in rows if row.fitted]
     stacks: dict[tuple[str, str], list[Row]] = defaultdict(list)
-    families: dict[str, list[Row]] = defaultdict(list)
     generations: dict[str, list[Row]] = defaultdict(list)
     for row in told:
-        family = name_of(row).split(" / ")[0]
         stacks[_stack(row)].append(row)
-        families[family].append(row)
         generations[_generation(row)].append(row)
-    made = []
-    for (generation, software), members in sorted(stacks.items()):
-        if len(members) < LEAST:
-            continue  # left to the default of its family
-        together = fit(f"{generation} / {software}", members)
-        parts: dict[str, list[Row]] = defaultdict(list)
-        for row in members:
-            parts[name_of(row)].append(row)
-        if len(parts) == 1:
-            made.append(
-                _finished(
-                    members,
-                    together.model_copy(
-                        update={"name": name_of(members[0]), "family": name_of(members[0]).split(" / ")[0]}
-                    ),
-                    None,
-                )
-            )
-            continue
-        for release in sorted({row.software for row in members}):
-            mixtures = [row for row in members if row.software == release and row.shape and row.shape.experts]
-            dated = fit(f"{generation} / {release}", mixtures, together, EXPERTS) if mixtures else together
-            for family in sorted({name_of(row).split(" / ")[0] for row in members}):
-                name = f"{family} / {release}"
-                if name in parts:
-                    made.append(_finished(parts[name], fit(name, parts[name], dated), dated))
-                else:
-                    whole = _finished(members, dated.model_copy(update={"name": name, "family": family}), together)
-                    made.append(whole)
     pooled: dict[str, Calibration] = {}
     for generation, members in sorted(generations.items()):
         if len(members) >= LEAST:
             pooled[generation] = _finished(members, fit(f"{generation} / default", members), None)
+    made = []
+    for (generation, software), members in sorted(stacks.items()):
+        if len(members) < LEAST:
+            continue  # left to the default of its family
+        together = fit(f"{generation} / {software}", members, pooled.get(generation))
+        parts: dict[str, list[Row]] = defaultdict(list)
+        for row in members:
+            parts[name_of(row)].append(row)
+        if len(parts) == 1:
+            name = name_of(members[0])
+            only = together.model_copy(update={"name": name, "family": name.split(" / ")[0]})
+            made.append(_finished(members, only, pooled.get(generation)))
+            continue
+        for release in sorted({row.software for row in members}):
+            mixtures = [row for row in members if row.software == release and row.shape and row.shape.experts]
+            begun = together
+            if "tokens dropped" in release:  # experts take fixed numbers of tokens: there is nothing to wait for
+                begun = together.model_copy(update={"routing_s": 1e-4})
+            name = f"{generation} / {release}"
+            dated = fit(name, mixtures, begun, hold=PART, only=EXPERTS) if mixtures else begun
+            for family in sorted({name_of(row).split(" / ")[0] for row in members}):
+                name = f"{family} / {release}"
+                if name in parts:
+                    made.append(_finished(parts[name], fit(name, parts[name], dated, hold=PART), dated, PART))
+                else:
+                    whole = _finished(
+                        members, dated.model_copy(update={"name": name, "family": family}), together, PART
+                    )
+                    made.append(whole)
     for family in sorted({*pooled, *GENERATIONS} - set(GENERATIONS.values()) - set(NEAREST)):
-        whole = pooled[GENERATIONS.get(family, family)]
+        whole = pooled.get(GENERATIONS.get(family, family))
+        if whole is None:
+            continue
         made.append(whole.model_copy(update={"name": f"{family} / default", "family": family, "software": "default"}))
     for family, (near, spread) in NEAREST.items():
+        if near not in pooled:
+            continue
         update = {"source": f"assumed, as {near}: {pooled[near].source}", "spread": max(spread, pooled[near].spread)}
         made.append(_assumed(pooled[near], family, update))
     processor = Calibration(

@@ -49,7 +49,8 @@ def score(row: Row, calibration: Calibration) -> Scored:
     """Predict one row; where the source tuned what it does not state, with the fastest choice."""
     assert row.shape is not None and row.cluster is not None and row.step_seconds is not None
     costs = [
-        step_cost(row.shape, layout, row.cluster, calibration=calibration, shard=row.shard) for layout in row.layouts
+        step_cost(row.shape, layout, row.cluster, calibration=calibration, shard=row.shard, logits=row.logits)
+        for layout in row.layouts
     ]
     best = min(costs, key=lambda cost: cost.seconds.value)
     inside = best.seconds.low <= row.step_seconds <= best.seconds.high
@@ -85,6 +86,8 @@ def choice_losses(rows: Sequence[Row], calibrations: Mapping[int, Calibration]) 
     """
     groups: dict[tuple[object, ...], dict[tuple[object, ...], list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
+        if len(row.layouts) > 1:
+            continue  # its source does not state the whole plan
         work = (row.shape, row.layout.devices, row.batch, row.layout.precision)
         groups[work][row.layouts].append(row)
     losses = []
@@ -191,7 +194,7 @@ def main() -> None:
                 for loss, chosen, best in lost
             ]
     samples |= _oom(tables)
-    days, layout = gpt3_days(known["a100 / megatron 2021"])
+    days, layout = gpt3_days(known["a100 / megatron 2021-04"])
     samples["gpt3_days"] = [days]
     says = "\n".join(
         [

@@ -24,9 +24,10 @@ class Calibration(Plain):
         attention: share of the 16-bit peak that fused attention reaches.
         memory: share of the bandwidth that kernels reach which only move data.
         inner_half: inner length of a product at which half its rate is reached.
+        wave_loss: share of the last, unfilled wave of tiles that a product really loses.
         unaligned: times longer of products with a side that is no multiple of eight.
-        uneven: times longer of products with weights, a side of which is no multiple of 64.
         launch_s: of one kernel on the host, where it cannot prepare them ahead.
+        blocking: 1 where the host waits for every kernel (``CUDA_LAUNCH_BLOCKING``), so that launches add up; else 0.
         routing_s: of a block of experts in each direction: the host waits to learn how many tokens each expert gets.
         intra, inter: share of the links' bandwidth that collectives reach, in the node and between nodes.
         pipeline: share that messages between pipeline stages reach.
@@ -53,9 +54,10 @@ class Calibration(Plain):
     attention: float = 0.5
     memory: float = 0.75
     inner_half: float = 128.0
-    unaligned: float = 4.0
-    uneven: float = 1.1
-    launch_s: float = 8e-6
+    wave_loss: float = 0.4
+    unaligned: float = 8.0
+    launch_s: float = 4e-5
+    blocking: float = 0.0
     routing_s: float = 3e-4
     intra: float = 0.7
     inter: float = 0.7

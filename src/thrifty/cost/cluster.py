@@ -108,6 +108,7 @@ def step_cost(
     *,
     calibration: Calibration | None = None,
     shard: int = 0,
+    logits: bool = True,
 ) -> StepCost:
     """Predict the seconds of one step.
 
@@ -131,13 +132,14 @@ def step_cost(
         cluster: what it runs on.
         calibration: to price by; by default the one the device names.
         shard: devices that share the weights under ZeRO 3, each such group holding all; 0 for all data-parallel ranks.
+        logits: whether the model predicts its vocabulary, or ends in a classifier of few classes.
 
     Raises:
         JobError: degrees that do not divide the model, more devices than there are, or a precision the device lacks.
     """
     _check(shape, layout, cluster)
     calibration = calibration or calibration_for(cluster.device)
-    breakdown = step_breakdown(shape, layout, cluster, calibration, shard)
+    breakdown = step_breakdown(shape, layout, cluster, calibration, shard, logits)
     about = doubts(shape, layout, calibration)
     total = breakdown.seconds
     factor = 2.718281828459045 ** (1.645 * calibration.spread * (1 + 0.5 * len(about)))
@@ -171,10 +173,15 @@ def _check(shape: TransformerShape, layout: Layout, cluster: Cluster) -> None:
 
 
 def step_breakdown(
-    shape: TransformerShape, layout: Layout, cluster: Cluster, calibration: Calibration, shard: int = 0
+    shape: TransformerShape,
+    layout: Layout,
+    cluster: Cluster,
+    calibration: Calibration,
+    shard: int = 0,
+    logits: bool = True,
 ) -> Breakdown:
     """The terms of `step_cost`, unchecked: what a search calls thousands of times."""
-    spread = Spread.of(layout)
+    spread = Spread.of(layout, logits)
     kernels = micro_batch_kernels(shape, spread)
     rates = rates_of(cluster.device, calibration, layout.precision)
     links = links_of(cluster, calibration)

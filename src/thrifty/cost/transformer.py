@@ -6,6 +6,7 @@ Shapes: T tokens of a device's micro-batch, H hidden, F feed-forward width, V vo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -35,10 +36,11 @@ class Spread:
     checkpointing: str
     flash: bool
     precision: str
+    logits: bool = True
 
     @classmethod
-    def of(cls, layout: Layout) -> Spread:
-        """Take it from a layout."""
+    def of(cls, layout: Layout, logits: bool = True) -> Spread:
+        """Take it from a layout; ``logits`` unless the model ends in a classifier of few classes."""
         return cls(
             layout.tensor,
             layout.context,
@@ -48,6 +50,7 @@ class Spread:
             layout.checkpointing,
             layout.flash,
             layout.precision,
+            logits,
         )
 
 
@@ -161,7 +164,8 @@ def _experts(shape: TransformerShape, spread: Spread, segment: int, tokens: floa
     yield from _product(segment, spread, 1, tokens, shape.experts, shape.hidden, precision="wide")
     yield _move(segment, 4 * chosen * shape.hidden * width + 12 * tokens * shape.experts, 12)
     yield _move(segment + 1, 5 * chosen * shape.hidden * width + 12 * tokens * shape.experts, 14)
-    yield from _feed_forward(shape, spread, segment, local, chosen / local, shape.expert_ffn)
+    rows = math.ceil(chosen / local / 8) * 8  # padded, as the kernels need
+    yield from _feed_forward(shape, spread, segment, local, rows, shape.expert_ffn)
 
 
 def _attention_core(shape: TransformerShape, spread: Spread, segment: int) -> Iterator[Kernel]:
@@ -188,10 +192,12 @@ def _ends(shape: TransformerShape, spread: Spread) -> Iterator[Kernel]:
     """Embedding, final norm, head and cross-entropy."""
     tokens = spread.micro_batch * shape.length / spread.context
     hidden, width = shape.hidden, _width(spread)
-    vocabulary = shape.vocabulary / spread.tensor
-    yield from _product(ENDS_FORWARD, spread, 1, tokens, vocabulary, hidden, precision="wide")
     yield _move(ENDS_FORWARD, 8 * tokens * hidden * width, 6)
     yield _move(ENDS_BACKWARD, 8 * tokens * hidden * width, 8)
+    if not spread.logits:
+        return
+    vocabulary = shape.vocabulary / spread.tensor
+    yield from _product(ENDS_FORWARD, spread, 1, tokens, vocabulary, hidden, precision="wide")
     # Logits are cast to fp32, their maximum, exponentials and sum taken; backward the probabilities are written twice.
     yield _move(ENDS_FORWARD, tokens * vocabulary * (width + 16), 8)
     yield _move(ENDS_BACKWARD, tokens * vocabulary * (width + 8), 3)
