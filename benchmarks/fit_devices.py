@@ -205,7 +205,8 @@ NEAREST = {"h200": ("h100", 0.15), "tpu-v6e": ("tpu", 0.2), "ada": ("a100", 0.25
 # Processors: shares of datasheet peaks as measured on one machine with AMX (../shared/facts.md: 1.68 of 3.4 TFLOP/s in
 # bf16 products, 0.16 of 0.22 in fp32, 27 GB/s of a copy), taken for all; no table of training runs covers them.
 PROCESSORS = ("cpu-amx", "cpu-avx512", "cpu-avx2", "cpu-arm")
-LEAST = 3
+# Stacks of fewer rows are left to the default of their device; of fewer than enough, start from it.
+LEAST, ENOUGH = 3, 8
 
 
 PART = 0.4
@@ -254,14 +255,15 @@ def fit_all(rows: Sequence[Row]) -> list[Calibration]:
     for (generation, software), members in sorted(stacks.items()):
         if len(members) < LEAST:
             continue  # left to the default of its family
-        together = fit(f"{generation} / {software}", members, pooled.get(generation))
+        start = pooled.get(generation) if len(members) < ENOUGH else None
+        together = fit(f"{generation} / {software}", members, start)
         parts: dict[str, list[Row]] = defaultdict(list)
         for row in members:
             parts[name_of(row)].append(row)
         if len(parts) == 1:
             name = name_of(members[0])
             only = together.model_copy(update={"name": name, "family": name.split(" / ")[0]})
-            made.append(_finished(members, only, pooled.get(generation)))
+            made.append(_finished(members, only, start))
             continue
         for release in sorted({row.software for row in members}):
             mixtures = [row for row in members if row.software == release and row.shape and row.shape.experts]
