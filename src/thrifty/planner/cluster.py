@@ -10,6 +10,7 @@ from typing import Any
 
 from thrifty.cost.cluster import step_cost
 from thrifty.cost.sharded_memory import MemoryBreakdown, device_bytes
+from thrifty.errors import JobError
 from thrifty.planner.bills import cluster_cost
 from thrifty.planner.explain import Quote
 from thrifty.planner.learning import Learning
@@ -81,7 +82,12 @@ def ground(
         JobError: degrees that do not divide.
     """
     shape = shape_of(learning.model)
-    assert shape is not None, "a model without a shape is priced by its trace"
+    if shape is None:
+        raise JobError(
+            f"model '{learning.model.name}' of the {learning.model.family} family has no closed form, and other machines "
+            "are priced by one",
+            mend="Plan it on this machine: leave out --on. GPTs can be planned on any.",
+        )
     batch, steps = learning.size, learning.stop.steps
     space = layout_space(cluster, batch, job.plan, allowed, shape)
     memory = memory or _memory(shape, cluster.device)

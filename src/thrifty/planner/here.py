@@ -87,7 +87,7 @@ def propose_here(
         limits=limits_beside(plan.cost, job.budget, memory),
         cheaper_still=_cheaper(local, pays, allowed),
         limited_by=_doublings(local, chosen),
-        timeline=timeline(trace, base_bytes(chosen)),
+        timeline=timeline(trace, base_bytes(chosen), accumulating=plan.batch.accumulation > 1),
         probed=tuple(_probing(way, probed) for way, probed in probes),
         candidates=found.candidates,
         priced=found.priced,

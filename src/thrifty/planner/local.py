@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import thrifty.cost.timeline as cost_timeline
 from thrifty import models
 from thrifty.cost import Trace, largest_micro_batch, peak_bytes, predict, trace_step
 from thrifty.cost.time import seconds_by
@@ -33,9 +34,7 @@ PATIENCE_SHARE, PATIENCE_SECONDS = 0.01, 3.0
 MEMORY_SHARE = 0.9
 # validations where there are no epochs
 EVALUATIONS = 10
-# What is alive through the whole step, by what holds it.
 RUNTIME = "torch and its libraries"
-HOLDERS = ("activations", "gradients", "temporaries", "optimizer states")
 INSTANTS = 400
 
 
@@ -131,7 +130,7 @@ class Local:
             cost=cost,
             step_seconds=cost.seconds.value / (steps + evaluations * self.dataset.counts["validation"] / size / 3),
             time_goes=seconds_by(trace, self.device, lambda op: op.kind.replace("_", " ")),
-            memory_holds=_holds(trace, cost.peak_bytes.value),
+            memory_holds=_holds(trace, math.ceil(size / micro), cost.peak_bytes.value),
         )
         return Priced(
             usd=cost.usd.value,
@@ -220,29 +219,26 @@ def explore(local: Local) -> Found:
     )
 
 
-def timeline(trace: Trace, base_bytes: float) -> Timeline:
-    """Replay a step's allocations: what is alive after each operator, by what holds it.
+def timeline(trace: Trace, base_bytes: float, *, accumulating: bool) -> Timeline:
+    """Say what is alive after each operator of a step, by what holds it.
 
     Args:
         trace: of one step of one micro-batch.
-        base_bytes: alive through the whole step beside weights and inputs: the libraries themselves.
+        base_bytes: alive through the whole step beside what the step holds: the libraries, and holes of the heap.
+        accumulating: gradients of earlier micro-batches are there from the start.
     """
-    blocks, events = trace.step.blocks, trace.step.events
-    alive = dict.fromkeys(HOLDERS, 0.0)
-    last = max((op for _, op in events), default=1) or 1
-    rows: list[tuple[float, tuple[float, ...]]] = []
-    for number, op in events:
-        block, at = blocks[number], op if op >= 0 else -op - 1
-        alive[block.holds] += block.bytes if op >= 0 else -block.bytes
-        rows.append((100 * at / last, tuple(alive.values())))
+    line = cost_timeline.timeline(trace, accumulating=accumulating)
+    last = max(1, len(line.ops) - 1)
+    rows = [(100 * at / last, sizes) for at, sizes in enumerate(zip(*line.bytes.values(), strict=True))]
     shown = _thinned(rows)
-    held = {name: tuple(row[1][index] for row in shown) for index, name in enumerate(HOLDERS)}
-    still = {RUNTIME: base_bytes, "weights": float(trace.parameter_bytes + trace.buffer_bytes + trace.input_bytes)}
+    held = {name: tuple(float(row[1][index]) for row in shown) for index, name in enumerate(line.bytes)}
+    where = line.ops[line.peak_op]
     return Timeline(
-        says="Memory over the first step of one micro-batch, by replay of the trace; optimizer states are made in it",
+        says=f"Memory over one micro-batch, by replay of the traced step; most is alive at {where}. "
+        f"Beside it stand {format_bytes(base_bytes)} of libraries and holes of the heap.",
         axis="per cent of the step's operators",
         at=tuple(row[0] for row in shown),
-        held={**{name: (size,) * len(shown) for name, size in still.items()}, **held},
+        held=held,
     )
 
 
@@ -271,20 +267,14 @@ def _too_small(local: Local, settings: Settings) -> BudgetError:
     )
 
 
-def _holds(trace: Trace, peak: float) -> dict[str, float]:
+def _holds(trace: Trace, accumulation: int, peak: float) -> dict[str, float]:
     """What is alive when most is, by what holds it; the rest of the predicted peak is the libraries and the heap."""
-    blocks = trace.step.blocks
-    alive, most, at_peak = dict.fromkeys(HOLDERS, 0), 0, {}
-    for number, op in trace.step.events:
-        alive[blocks[number].holds] += blocks[number].bytes if op >= 0 else -blocks[number].bytes
-        if sum(alive.values()) > most:
-            most, at_peak = sum(alive.values()), dict(alive)
-    held = {"weights": float(trace.parameter_bytes + trace.buffer_bytes), **{k: float(v) for k, v in at_peak.items()}}
-    held[RUNTIME] = max(0.0, peak - sum(held.values()))
-    return {name: size for name, size in held.items() if size > 0}
+    held = cost_timeline.timeline(trace, accumulating=accumulation > 1).holds
+    rest = max(0.0, peak - sum(held.values()))
+    return {name: float(size) for name, size in {**held, RUNTIME: rest}.items() if size > 0}
 
 
-def _thinned(rows: Sequence[tuple[float, tuple[float, ...]]]) -> list[tuple[float, tuple[float, ...]]]:
+def _thinned(rows: Sequence[tuple[float, tuple[int, ...]]]) -> list[tuple[float, tuple[int, ...]]]:
     """Keep the fullest instant of each stretch."""
     if len(rows) <= INSTANTS:
         return list(rows)

@@ -32,7 +32,6 @@ DOUBTS = {
     "warmup": "a larger batch or rate may need more",
     "momentum": "seldom worth tuning",
     "epochs": "stop earlier with a target",
-    "steps": "the fit behind it is itself uncertain",
     "evaluate_every": "none that bears on the result",
 }
 

@@ -11,6 +11,8 @@ from thrifty.spec.units import format_bytes, format_seconds, format_usd
 
 # from the bottom up, distinct for colour-blind eyes
 PALETTE = (BLUE, TEAL, ORANGE, "#8a63c9", "#c2527a", "#6b8e23", "#a08040", GREY)
+# ways that take so many times as long as the quickest would press all others into a corner
+MOST_LONGER = 3.0
 HOUR, GIB = 3600.0, float(1 << 30)
 
 
@@ -32,17 +34,19 @@ def proposal_figures(proposal: Proposal) -> list[Figure]:
     if proposal.time_goes:
         found.append(bars("time-goes", "Where a step's time goes", _largest(proposal.time_goes), _percent, BLUE))
     if proposal.limited_by:
-        gains = {f"twice the {row.number}": row.speedup - 1 for row in proposal.limited_by}
+        gains = {f"2 x {row.number}": row.speedup - 1 for row in proposal.limited_by}
         found.append(bars("doublings", "How much faster with twice one number", gains, _percent, ORANGE))
     return found
 
 
 def _front(proposal: Proposal) -> Figure:
-    shown = [*proposal.front, *(offer for offer in proposal.offers if offer.mark == "usual")]
+    quickest = min(offer.cost.seconds.value for offer in proposal.front)
+    near = [offer for offer in proposal.front if offer.cost.seconds.value <= MOST_LONGER * quickest]
+    shown = [*near, *(offer for offer in proposal.offers if offer.mark == "usual")]
     scale, unit = _time_scale([offer.cost.seconds.value for offer in shown])
     memory = [offer.cost.peak_bytes.value / GIB for offer in shown]
     groups = [
-        ("on the front", BLUE, "circle", 8, list(proposal.front)),
+        ("on the front", BLUE, "circle", 8, near),
         ("chosen", ORANGE, "diamond", 13, [o for o in proposal.offers if o.mark == "chosen"]),
         ("as most people run it", GREY, "square", 11, [o for o in proposal.offers if o.mark == "usual"]),
     ]
@@ -56,7 +60,7 @@ def _front(proposal: Proposal) -> Figure:
         xaxis=_titled("memory of a device, GiB", memory),
         yaxis=_titled(f"time, {unit}", [o.cost.seconds.value / scale for o in shown]),
     )
-    says = f"Time against memory of {len(proposal.front)} ways that no other beats; the chosen one marked."
+    says = f"Time against memory of {len(near)} ways that no other beats; the chosen one marked."
     keys = tuple((name, color, "mark") for name, color, _, _, offers in groups if offers)
     return Figure("front", "Time against memory", says, data, {**layout, "height": 340, "hovermode": "closest"}, keys)
 
@@ -100,6 +104,8 @@ def _machines(machines: Sequence[Machine]) -> Figure:
 
 def _timeline(line: Timeline) -> Figure:
     data = []
+    most = max((sum(sizes) for sizes in zip(*line.held.values(), strict=True)), default=0.0)
+    size, unit = (GIB, "GiB") if most >= GIB / 4 else (float(1 << 20), "MiB")
     for (holder, held), color in zip(line.held.items(), PALETTE * 2, strict=False):
         data.append(
             {
@@ -108,16 +114,16 @@ def _timeline(line: Timeline) -> Figure:
                 "stackgroup": "memory",
                 "name": literal(holder),
                 "x": [number(at) for at in line.at],
-                "y": [number(size / GIB) for size in held],
+                "y": [number(bytes_ / size) for bytes_ in held],
                 "line": {"color": color, "width": 0},
                 "fillcolor": color,
-                "hovertemplate": "%{y:.3g} GiB",
+                "hovertemplate": "%{y:.3g} " + unit,
             }
         )
     layout = plot_layout(
         last=max(line.at, default=1.0),
         xaxis={"title": {"text": line.axis, "standoff": 6, "font": {"size": 12}}},
-        yaxis={"rangemode": "tozero", "title": {"text": "GiB", "standoff": 6, "font": {"size": 12}}},
+        yaxis={"rangemode": "tozero", "title": {"text": unit, "standoff": 6, "font": {"size": 12}}},
     )
     keys = tuple((holder, color, "line") for holder, color in zip(line.held, PALETTE * 2, strict=False))
     return Figure("timeline", "Memory over a step", line.says, data, {**layout, "height": 300}, keys)
