@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 
+from thrifty.cost.cuda_allocator import replay
+from thrifty.cost.heap import HeapPeak
 from thrifty.cost.trace import Trace
 from thrifty.spec import DeviceKind, Interval
 from thrifty.spec.units import format_bytes
@@ -19,9 +22,11 @@ RUNTIME_MIB = {"low": 285, "value": 335, "high": 400}
 # what lives. Measured: 1.68 to 2.7 with convolutions (resnet8 and resnet20, fp32 and bf16, both layouts), 1.0 to 1.76
 # without (GPTs and an MLP). With MALLOC_MMAP_THRESHOLD_=65536 the same steps took 0.99 to 1.04.
 _HEAP = {"convolutions": (1.0, 1.85, 2.8), "no convolutions": (0.97, 1.35, 1.9)}
-# torch's caching allocator rounds and splits: what it calls allocated is what lives, and cuBLAS's workspace. Assumed.
-_CUDA_ALLOCATOR = (0.95, 1.05, 1.3)
-_CUDA_BASE_MIB = {"low": 0, "value": 16, "high": 100}
+# A dry run of the step (`thrifty.cost.heap`) against real ones: benchmarks/plan.py, 36 cases. The heap is a chaotic
+# thing: two real runs of one step, of one and of two threads, were up to 6 % apart.
+_DRY_RUN = (0.90, 1.0, 1.12)
+# Beside tensors a CUDA step holds cuBLAS's workspace: 8 MiB, on Hopper 32 MiB (its default).
+_CUDA_WORKSPACE_MIB = {"low": 8, "value": 8, "high": 40}
 
 
 def peak_bytes(
@@ -31,6 +36,8 @@ def peak_bytes(
     loader_bytes: int = 0,
     accumulation: int = 1,
     device_kind: DeviceKind = "cpu",
+    heap: HeapPeak | None = None,
+    runtime: Mapping[str, int] | None = None,
 ) -> Interval:
     """Predict the peak of a whole run: on a CPU resident memory above the bare interpreter, else memory of the GPU.
 
@@ -42,36 +49,132 @@ def peak_bytes(
         evaluation_batch_ratio: samples of a validation batch over samples of the traced one.
         loader_bytes: held by loading data; counted on the host alone.
         accumulation: micro-batches in a step; from the second on, gradients live beside the activations.
-        device_kind: ``cpu`` or ``cuda``.
+        device_kind: ``cpu``, or a device whose memory torch's caching allocator keeps.
+        heap: of a dry run of the same plan, where there was one; without it the heap's holes are a rule's.
+        runtime: bytes of each part of the runtime, by `thrifty.hardware.runtime`; a rule's where it is left out.
     """
     steady = trace.parameter_bytes + trace.buffer_bytes + trace.optimizer_bytes + trace.input_bytes
-    kept_gradients = trace.gradient_bytes if accumulation > 1 else 0
-    evaluation = evaluation_batch_ratio * (trace.evaluation_bytes + trace.input_bytes)
     # safetensors copies the weights into bytes, then those into one block
     checkpoint = 2 * trace.parameter_bytes if device_kind == "cpu" else 0
+    if device_kind != "cpu":
+        return _device_peak(trace, accumulation, evaluation_batch_ratio)
+    base, base_how = _base(trace, runtime)
+    if heap is not None:
+        moments = {
+            "a training step": float(heap.step),
+            "a validation": float(heap.evaluation),
+            "a checkpoint": float(steady + checkpoint),
+        }
+        held_by = max(moments, key=lambda moment: moments[moment])
+        low, value, high = (
+            base[name] + loader_bytes + moments[held_by] * factor
+            for name, factor in zip(("low", "value", "high"), _DRY_RUN, strict=True)
+        )
+        said = (
+            f"the heap grows to {format_bytes(moments[held_by])} in {held_by}, by a dry run of real steps, {base_how}"
+        )
+        return Interval(low=low, value=value, high=high, method=said)
+    kept_gradients = trace.gradient_bytes if accumulation > 1 else 0
     moments = {
         "a training step": float(kept_gradients + trace.live_peak_bytes),
         "the optimizer's step": float(trace.gradient_bytes),
-        "a validation": evaluation,
+        "a validation": evaluation_batch_ratio * (trace.evaluation_bytes + trace.input_bytes),
         "a checkpoint": float(checkpoint),
     }
     held_by = max(moments, key=lambda moment: moments[moment])
-    if device_kind == "cpu":
-        convolves = any(op.kind == "convolution" for op in trace.ops)
-        factors = _HEAP["convolutions" if convolves else "no convolutions"]
-        base, outside = RUNTIME_MIB, steady + loader_bytes
-        how = f"times {factors[1]} for the heap's holes ({factors[0]} to {factors[2]}), {base['value']} MiB of torch"
-    else:
-        factors, base, outside = _CUDA_ALLOCATOR, _CUDA_BASE_MIB, steady
-        how = f"times {factors[1]} for the allocator (assumed)"
+    factors = _HEAP["convolutions" if _convolves(trace) else "no convolutions"]
+    outside = steady + loader_bytes
     low, value, high = (
-        base[name] * MIB + outside + moments[held_by] * factor
+        base[name] + outside + moments[held_by] * factor
         for name, factor in zip(("low", "value", "high"), factors, strict=True)
     )
+    how = f"times {factors[1]} for the heap's holes ({factors[0]} to {factors[2]}), {base_how}"
     said = f"{format_bytes(moments[held_by])} live at the peak, in {held_by}, by replay of the traced step, {how}"
     return Interval(
         low=low, value=value, high=high, method=f"{said}, and {format_bytes(outside)} of weights and states"
     )
+
+
+def _convolves(trace: Trace) -> bool:
+    return any(op.kind == "convolution" for op in trace.ops)
+
+
+def _base(trace: Trace, runtime: Mapping[str, int] | None) -> tuple[dict[str, float], str]:
+    """What the process holds beside tensors, in bytes; measured where ``runtime`` says, else a rule."""
+    if runtime is None or not runtime.get("imports"):
+        return {name: float(size * MIB) for name, size in RUNTIME_MIB.items()}, f"{RUNTIME_MIB['value']} MiB of torch"
+    half = any(op.dtype == "bfloat16" for op in trace.ops)
+    convolves = _convolves(trace)
+    needed = {
+        "imports": True,
+        "products": True,
+        "bf16": half,
+        "convolutions": convolves,
+        "bf16 convolutions": half and convolves,
+        "recurrent layers": any("rnn" in op.name for op in trace.ops),
+    }
+    total = float(sum(runtime[part] for part, wanted in needed.items() if wanted))
+    return {"low": 0.9 * total, "value": total, "high": 1.15 * total}, f"{format_bytes(total)} of libraries, measured"
+
+
+def _device_peak(trace: Trace, accumulation: int, evaluation_batch_ratio: float) -> Interval:
+    """Peak that ``torch.cuda.max_memory_allocated`` would show, by replay through the caching allocator's rules."""
+    found = replay(_device_events(trace, accumulation))
+    steady = trace.parameter_bytes + trace.buffer_bytes + trace.optimizer_bytes
+    evaluation = int(steady + evaluation_batch_ratio * (trace.evaluation_bytes + trace.input_bytes))
+    allocated = max(found.allocated, evaluation)
+    low, value, high = (allocated + _CUDA_WORKSPACE_MIB[name] * MIB for name in ("low", "value", "high"))
+    # the highest that may be asked of the device: what the allocator holds, and its context
+    high = max(high, found.reserved + _CUDA_WORKSPACE_MIB["high"] * MIB)
+    return Interval(
+        low=0.95 * low,
+        value=value,
+        high=1.05 * high,
+        method=f"{format_bytes(found.allocated)} allocated, {format_bytes(found.reserved)} reserved by replay of the "
+        "traced step through the caching allocator's rules; operators as a CPU runs them, no GPU was asked",
+    )
+
+
+def _device_events(trace: Trace, accumulation: int) -> Iterator[tuple[int, int]]:
+    """Weights, then three steps, as the allocator would see them: a block's number, and its bytes or 0 when freed."""
+    number = itertools.count()
+    for size in trace.parameter_sizes:
+        yield next(number), size
+    batch = next(number)
+    kept: dict[int, int] = {}
+    for step in range(3):
+        if step:
+            yield batch, 0
+        batch = next(number)
+        yield batch, trace.input_bytes
+        for part in range(min(accumulation, 2)):
+            yield from _pass_events(trace, number, kept, first=step == 0 and part == 0, adds=part > 0)
+        for gradient in kept.values():
+            yield gradient, 0
+        kept.clear()
+
+
+def _pass_events(
+    trace: Trace, number: Iterator[int], kept: dict[int, int], *, first: bool, adds: bool
+) -> Iterator[tuple[int, int]]:
+    """One pass over a micro-batch: gradients are kept, or added to those kept and freed; states are made once."""
+    alive: dict[int, int] = {}
+    for block, event in trace.step.events:
+        role, size = trace.step.blocks[block].role, trace.step.blocks[block].bytes
+        if event < 0:
+            if block in alive:
+                yield alive.pop(block), 0
+        elif role != "state" or first:
+            made = next(number)
+            yield made, size
+            if role == "working":
+                alive[block] = made
+            elif role == "gradient" and adds:
+                yield made, 0
+            elif role == "gradient":
+                kept[block] = made
+    for made in alive.values():
+        yield made, 0
 
 
 def largest_micro_batch(

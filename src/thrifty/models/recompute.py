@@ -59,7 +59,7 @@ def recomputing(model: nn.Module, how: str) -> nn.Module:
             f"{type(model).__name__} has no repeated blocks to compute again", mend="Use checkpointing 'none'."
         )
     for block in blocks:
-        block.forward = _again(block.forward, how)  # type: ignore[method-assign]
+        block.forward = _again(block.forward, how) 
     return model
 
 
@@ -79,13 +79,15 @@ def repeated_blocks(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def _again(forward: Callable[..., Any], how: str) -> Callable[..., Any]:
-    contexts = {"context_fn": _keep_products} if how == "selective" else {}
+    again = functools.partial(checkpoint, use_reentrant=False)
+    if how == "selective":
+        again = functools.partial(again, context_fn=_keep_products)
 
     @functools.wraps(forward)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
             return forward(*args, **kwargs)
-        return checkpoint(forward, *args, use_reentrant=False, **contexts, **kwargs)
+        return again(forward, *args, **kwargs)
 
     return wrapped
 

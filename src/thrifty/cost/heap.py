@@ -1,0 +1,271 @@
+"""Take one training step without computing: every block is really asked for and given back, and no page is touched.
+
+What a process holds is more than what lives at once. Between blocks that come and go the C library's heap keeps holes,
+pinned by the small objects of autograd, and how many depends on every size and order. So the step is taken for real, on
+real tensors with a real graph, but each operator only allocates its results. Untouched pages cost nothing, and the
+library tells how far its heap had to grow: that is what would have been resident.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import gc
+import os
+import select
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.optim import Optimizer
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from thrifty.errors import JobError
+
+Loss = Callable[[nn.Module, dict[str, Tensor]], tuple[Tensor, Any]]
+Shapes = dict[str, tuple[tuple[int, ...], str]]
+DRY_RUN_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class HeapPeak:
+    """How far the heap had to grow, in bytes.
+
+    Attributes:
+        step: at the most of a few training steps, weights and optimizer states included.
+        evaluation: at the most of a forward pass without gradients after them.
+    """
+
+    step: int
+    evaluation: int
+
+
+class _MallInfo(ctypes.Structure):
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",
+        )
+    ]  # fmt: skip
+
+
+@functools.cache
+def _mallinfo() -> Callable[[], _MallInfo] | None:
+    """glibc's account of its heap; None where there is another C library, or one before 2.33."""
+    try:
+        found = ctypes.CDLL(None).mallinfo2
+    except (OSError, AttributeError):
+        return None
+    found.restype = _MallInfo
+    return found
+
+
+def heap_peak(
+    build: Callable[[], nn.Module],
+    loss: Loss,
+    batch: Shapes,
+    *,
+    precision: str,
+    optimizer: Callable[[nn.Module], Optimizer],
+    accumulation: int = 1,
+    evaluation_batch: Shapes | None = None,
+    memory_format: torch.memory_format = torch.contiguous_format,
+    steps: int = 3,
+) -> HeapPeak | None:
+    """Take a few steps without computing, and return how far the heap grew; None where the C library does not tell.
+
+    Args:
+        build, loss, batch, precision, optimizer: as for `thrifty.cost.trace_step`.
+        accumulation: micro-batches of an optimizer step; more than two change nothing any more.
+        evaluation_batch: of the validation that follows; none when left out.
+        memory_format: of images and convolution weights.
+        steps: the holes of the heap settle in the second or third.
+
+    Raises:
+        JobError: the model looks at values, or asks for more than this machine has addresses for; it says which.
+    """
+    if _mallinfo() is None or not hasattr(os, "fork"):
+        return None
+
+    def dry_run() -> HeapPeak:
+        with _Allocating() as heap:
+            model = build().train()
+            if memory_format != torch.contiguous_format:
+                model = model.to(memory_format=memory_format)  # type: ignore[call-overload]
+            stepper = optimizer(model)
+            for _ in range(steps):
+                _dry_step(model, loss, batch, stepper, precision, min(accumulation, 2), memory_format)
+            step = heap.peak_bytes
+            heap.peak_bytes = 0
+            if evaluation_batch is not None:
+                model.eval()
+                with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+                    loss(model, _tensors(evaluation_batch, memory_format))
+        return HeapPeak(step=step, evaluation=heap.peak_bytes)
+
+    return _in_a_copy(dry_run)
+
+
+def _dry_step(
+    model: nn.Module,
+    loss: Loss,
+    batch: Shapes,
+    stepper: Optimizer,
+    precision: str,
+    accumulation: int,
+    memory_format: torch.memory_format,
+) -> None:
+    for _ in range(accumulation):
+        tensors = _tensors(batch, memory_format)
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            total, _ = loss(model, tensors)
+        total.backward()
+        del total, tensors
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    stepper.step()
+    stepper.zero_grad(set_to_none=True)
+
+
+def _in_a_copy(work: Callable[[], HeapPeak]) -> HeapPeak:
+    """Work in a copy of this process, whose heap is as it is here and leaves no trace here.
+
+    The copy computes nothing, so the threads that a copy lacks are not missed.
+    """
+    gc.collect()
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        said = "died"
+        try:
+            found = work()
+            said = f"{found.step} {found.evaluation}"
+        except BaseException as error:
+            said = f"{type(error).__name__}: {error}"
+        finally:
+            os.write(writing, said.encode()[:4096])
+            os._exit(0)
+    os.close(writing)
+    try:
+        if not select.select([reading], [], [], DRY_RUN_SECONDS)[0]:
+            os.kill(child, signal.SIGKILL)
+        said = os.read(reading, 4096).decode()
+    finally:
+        os.close(reading)
+        os.waitpid(child, 0)
+    numbers = said.split()
+    if len(numbers) != 2 or not all(number.isdigit() for number in numbers):
+        raise JobError(
+            f"a step could not be taken on memory alone: {' '.join(numbers) or 'it took too long'}"[:400],
+            mend="Leave the prediction out and let a probe take real steps.",
+        )
+    return HeapPeak(step=int(numbers[0]), evaluation=int(numbers[1]))
+
+
+def _tensors(shapes: Shapes, memory_format: torch.memory_format) -> dict[str, Tensor]:
+    made = {key: torch.empty(shape, dtype=getattr(torch, dtype)) for key, (shape, dtype) in shapes.items()}
+    return {key: t.contiguous(memory_format=memory_format) if t.dim() == 4 else t for key, t in made.items()}
+
+
+class _Allocating(TorchDispatchMode):
+    """Operators allocate their results and do nothing else; views are taken, writes in place are left out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._fake = FakeTensorMode(allow_non_fake_inputs=True)
+        self._known: dict[Any, Any] = {}
+        self.peak_bytes = 0
+        self._start = _heap_bytes()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        out = self._run(func, args, kwargs)
+        self.peak_bytes = max(self.peak_bytes, _heap_bytes() - self._start)
+        return out
+
+    def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
+        if func.namespace in {"prim", "profiler"} or _only_views(func) or _only_allocates(func):
+            return func(*args, **kwargs)
+        if func._schema.is_mutable:
+            return _written(func, args, kwargs)
+        return pytree.tree_map_only(_Spec, lambda spec: spec.make(), self._results(func, args, kwargs))
+
+    def _results(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Sizes of an operator's results, asked of fake tensors once for each set of arguments."""
+        leaves, tree = pytree.tree_flatten((args, kwargs))
+        key: Any = (func, tree, tuple(_Spec.of(leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves))
+        try:
+            if key in self._known:
+                return self._known[key]
+        except TypeError:
+            key = None
+        with _unwatched(), self._fake:
+            fakes = [_Spec.of(leaf).make() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+            fake_args, fake_kwargs = pytree.tree_unflatten(fakes, tree)
+            found = func(*fake_args, **fake_kwargs)
+        specs = pytree.tree_map_only(Tensor, _Spec.of, found)
+        if key is not None:
+            self._known[key] = specs
+        return specs
+
+
+@dataclass(frozen=True)
+class _Spec:
+    """What allocates a tensor like another."""
+
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> _Spec:
+        return cls(tuple(tensor.shape), tensor.stride(), tensor.dtype)
+
+    def make(self) -> Tensor:
+        return torch.empty_strided(self.shape, self.stride, dtype=self.dtype)
+
+
+def _heap_bytes() -> int:
+    told = _mallinfo()
+    assert told is not None
+    now = told()
+    return int(now.arena + now.hblkhd)
+
+
+@functools.cache
+def _only_views(func: Any) -> bool:
+    return func.is_view or func.overloadpacket.__name__ in {"detach", "alias", "lift_fresh", "_unsafe_view"}
+
+
+@functools.cache
+def _only_allocates(func: Any) -> bool:
+    return func.overloadpacket.__name__.startswith(("empty", "new_empty"))
+
+
+def _written(func: Any, args: Any, kwargs: Any) -> Any:
+    """What an operator that writes in place returns: the arguments it writes into."""
+    schema = func._schema
+    given = {argument.name: value for argument, value in zip(schema.arguments, args, strict=False)} | kwargs
+    aliases = {
+        _alias(argument): given.get(argument.name)
+        for argument in schema.arguments
+        if argument.alias_info is not None and argument.alias_info.is_write
+    }
+    found = [aliases.get(_alias(result)) for result in schema.returns]
+    return found[0] if len(found) == 1 else tuple(found) if found else None
+
+
+def _alias(place: Any) -> str:
+    """Letter of an argument or result in a schema such as ``add_(Tensor(a!) self) -> Tensor(a!)``."""
+    return next(iter(place.alias_info.before_set), "") if place.alias_info is not None else ""
+
+
+@contextmanager
+def _unwatched() -> Iterator[None]:
+    with torch.utils._python_dispatch._disable_current_modes():
+        yield

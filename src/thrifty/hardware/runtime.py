@@ -1,0 +1,88 @@
+"""What a run takes of memory beside its tensors: imports, libraries, thread pools, compiled kernels; measured."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from functools import cache
+
+from thrifty.files import write_atomic
+from thrifty.spec.folders import cache_folder
+
+# Parts in the order they are measured; each counts what it adds to those before it.
+PARTS = ("imports", "products", "bf16", "convolutions", "bf16 convolutions", "recurrent layers")
+
+_SCRIPT = """
+import ctypes, json, sys
+
+def resident():
+    trim(0)
+    return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmRSS"))
+
+# what the heap still holds of tensors that are gone is not torch's
+trim = getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)
+
+bare = resident()
+import torch
+from torch import nn
+import cv2, rich.live, safetensors.torch, sqlalchemy, tokenizers
+import thrifty.models, thrifty.optim, thrifty.planner
+
+def step(model, x, bf16):
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    for _ in range(2):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            y = model(x)
+            y = y[0][:, -1] if isinstance(y, tuple) else y
+            loss = nn.functional.cross_entropy(y.float().flatten(1), torch.zeros(len(x), dtype=torch.long))
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+torch.set_num_threads(int(sys.argv[1]))
+mlp = lambda: nn.Sequential(nn.Linear(1024, 4096), nn.GELU(), nn.LayerNorm(4096), nn.Linear(4096, 1024))
+stem = lambda: (nn.Conv2d(3, 32, 3, 2), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2))
+images = lambda: nn.Sequential(*stem(), nn.Conv2d(32, 8, 3))
+work = [
+    lambda: step(mlp(), torch.rand(2048, 1024), False),
+    lambda: step(mlp(), torch.rand(2048, 1024), True),
+    lambda: step(images(), torch.rand(8, 3, 32, 32), False),
+    lambda: step(images(), torch.rand(8, 3, 32, 32), True),
+    lambda: step(nn.LSTM(32, 32, batch_first=True), torch.rand(8, 16, 32), False),
+]
+torch.rand(8, 8)
+grown, before = [resident() - bare], resident()
+for each in work:
+    each()
+    grown.append(max(0, resident() - before))
+    before = max(before, resident())
+print(json.dumps(grown))
+"""
+
+
+@cache
+def runtime_bytes(threads: int) -> dict[str, int]:
+    """Measure what each of `PARTS` adds to the resident memory of a bare interpreter.
+
+    Takes a few seconds in a process of its own, once for a version of torch and a number of threads; kept in the cache.
+    Zeros where it cannot be measured.
+    """
+    import importlib.metadata
+
+    path = cache_folder() / "hardware" / f"runtime-torch{importlib.metadata.version('torch')}-{threads}.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if set(found) == set(PARTS) and all(isinstance(value, int) for value in found.values()):
+            return {part: found[part] for part in PARTS}
+    except (OSError, ValueError):
+        pass
+    command = [sys.executable, "-W", "ignore", "-c", _SCRIPT, str(threads)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+        grown = dict(zip(PARTS, json.loads(done.stdout), strict=True))
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return dict.fromkeys(PARTS, 0)
+    write_atomic(path, json.dumps(grown), purpose="what torch itself takes")
+    return grown
