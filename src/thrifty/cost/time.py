@@ -1,150 +1,223 @@
-"""Price the time of a step: each operator by the larger of its arithmetic and its traffic, then the optimizer.
+"""Price the time of a step, operator by operator: by what was timed on the device, else by its two rates.
 
-Rates are FLOP/s and bytes/s as measured on the device; an efficiency is the share of them that a kind of operator
-reaches inside a real step.
+Of a device with timed operators (`Device.kernels`), an operator takes what its like took (`curves`), between the times
+with its data in the caches and without, by what a replay of the step's memory finds there (`residency`); beside it come
+dispatch and autograd, each parameter's share of the update, and memory that the kernel must first clear.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+import math
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
 
-from thrifty.cost.recorder import Op
+import numpy as np
+
+from thrifty.cost.curves import Curves
+from thrifty.cost.features import parse, place
+from thrifty.cost.rates import rate_seconds
+from thrifty.cost.recorder import Op, Phase
+from thrifty.cost.residency import LARGEST_THRESHOLD, cold_shares, fresh_bytes
 from thrifty.cost.trace import Trace
+from thrifty.hardware.overheads import BACKWARD, FORGOTTEN, FORWARD, PAGES, PARAMETER
 from thrifty.spec import Device, Interval
+from thrifty.spec.device import KernelPoint
+
+# of the standard normal distribution: nine in ten lie within
+_NINE_IN_TEN = 1.645
+# how much of what caches save may be wrong: a replay knows neither their ways nor who shares them. Assumed.
+_RESIDENCY_DOUBT = 0.3
+# standard deviation of the uniform distribution over its width
+_UNIFORM = 1 / math.sqrt(12)
+# bounds over the value where only the two rates are known: residuals over models were 0.55 to 1.8 on one CPU
+_RATES_BOUNDS = {"cpu": (0.55, 1.8), "other": (0.4, 2.5)}
+# seconds of a parameter in an update where none were timed
+_SECONDS_A_PARAMETER = {"cpu": 40e-6, "other": 10e-6}
 
 
-@dataclass(frozen=True)
-class Efficiency:
-    """What share of a device's measured rates a kind of operator reaches.
+class Priced(NamedTuple):
+    """An operator of a trace, its seconds, the share in doubt (one standard deviation), and what it is like."""
 
-    Attributes:
-        forward, backward: of the matrix-product rate at the operator's precision; attention on a CPU: at fp32.
-        traffic: of the memory bandwidth; above one where results are mostly still in the cache.
-    """
-
-    forward: float
-    backward: float
-    traffic: float
+    op: Op
+    seconds: float
+    doubt: float
+    group: str
 
 
-# Measured on 2 cores of an AMD EPYC (Zen 4, 32 MiB L3; torch 2.13.0; products at 190 GFLOP/s fp32 and 410 bf16, copy at
-# 29 GB/s), per operator in real steps of resnet8 (batch 128), resnet20 (256), GPTs of 4 x 128 (16 x 64 tokens) and
-# 6 x 384 (8 x 256), and an MLP (784-512-512-512-10, batch 256): the best of ten runs of each operator, in contiguous
-# layout. The ranges are over models. Kinds marked "assumed" did not occur there.
-_CPU: dict[str, dict[str, Efficiency]] = {
-    "matmul": {
-        "fp32": Efficiency(0.90, 0.90, 1.0),  # 0.77 (1024x128x384) to 1.0
-        "bf16": Efficiency(0.85, 0.85, 1.0),  # 0.66 to 0.93
-    },
-    "convolution": {
-        "fp32": Efficiency(0.75, 0.72, 1.0),  # forward 0.67 to 0.84, backward 0.60 to 0.83
-        "bf16": Efficiency(0.70, 0.47, 1.0),  # forward 0.65 to 0.76, backward 0.38 to 0.55
-    },
-    "attention": {
-        # 0.69 to 0.75 at 256 tokens; at 64 tokens its traffic bounds it, at 2.3 GB/s
-        "fp32": Efficiency(0.72, 0.72, 0.075),
-        # torch's CPU kernel gains nothing from bf16: 0.61 of the fp32 rate at 256 tokens, 0.4 to 1.3 GB/s at 64
-        "bf16": Efficiency(0.60, 0.60, 0.035),
-    },
-    "batch_norm": {"fp32": Efficiency(1.0, 1.0, 0.40), "bf16": Efficiency(1.0, 1.0, 0.48)},  # 0.27-0.66; 0.41-0.60
-    "layer_norm": {"fp32": Efficiency(1.0, 1.0, 0.95), "bf16": Efficiency(1.0, 1.0, 1.0)},  # 0.46-1.2; 0.56-1.3
-    "pointwise": {"fp32": Efficiency(1.0, 1.0, 1.4), "bf16": Efficiency(1.0, 1.0, 1.1)},  # 0.5-2.0; 0.5-1.6
-    "reduction": {"fp32": Efficiency(1.0, 1.0, 0.70), "bf16": Efficiency(1.0, 1.0, 0.45)},  # 0.34-0.75; 0.22-0.5
-    "softmax": {"fp32": Efficiency(1.0, 1.0, 1.0), "bf16": Efficiency(1.0, 1.0, 1.0)},  # 0.6-2.4
-    "gather": {"fp32": Efficiency(1.0, 1.0, 0.65), "bf16": Efficiency(1.0, 1.0, 0.65)},  # 0.32-1.15
-    "copy": {"fp32": Efficiency(1.0, 1.0, 0.85), "bf16": Efficiency(1.0, 1.0, 0.85)},  # 0.4-1.35
-    # one random number takes 6 to 12 ns, one maximum over 3x3 pixels 4 to 8 ns: microbenchmarks of 2 M elements
-    "random": {"fp32": Efficiency(1.0, 1.0, 0.015), "bf16": Efficiency(1.0, 1.0, 0.013)},
-    "pool": {"fp32": Efficiency(1.0, 1.0, 0.03), "bf16": Efficiency(1.0, 1.0, 0.02)},
-    "other": {"fp32": Efficiency(1.0, 1.0, 0.40), "bf16": Efficiency(1.0, 1.0, 0.40)},  # assumed: as batch norm
-}
-# The same on a GPU in eager mode: assumed, not measured here. Large products reach 60 to 80 % of the datasheet, and
-# published tuned training 35 to 55 % over all; a bandwidth-bound kernel about 80 % of a copy's.
-_CUDA: dict[str, Efficiency] = {
-    "matmul": Efficiency(0.75, 0.75, 0.8),
-    "convolution": Efficiency(0.50, 0.45, 0.8),
-    "attention": Efficiency(0.50, 0.40, 0.8),
-    "other": Efficiency(1.0, 1.0, 0.7),
-}
-# what channels-last gains over contiguous, measured as above: convolution 1.29 to 1.43, batch norm 0.74 to 2.7,
-# pooling 2 to 60
-_CHANNELS_LAST_GAIN = {"convolution": 1.33, "batch_norm": 1.3, "pool": 5.0}
-# Convolutions reach less of AMX than of AVX-512: a CIFAR-shaped ResNet-18 in bf16 at 0.6 of the shares above, on two
-# cores of a Sapphire-Rapids class Xeon.
-_AMX_CONVOLUTION = 0.6
+class Times:
+    """Prices traces on one device; makes its curves once."""
 
-# Seconds beside the operators' own work. CPU: the smallest operators of a real step take 8 to 20 µs, dispatch and
-# autograd included. GPU: a launch from Python takes 5 to 10 µs and hides behind longer kernels.
-_SECONDS_PER_OP = {"cpu": 12e-6, "cuda": 8e-6}
-_SECONDS_PER_PARAMETER_TENSOR = {"cpu": 40e-6, "cuda": 10e-6}
-# glibc maps blocks of 32 MiB and more anew each time (M_MMAP_THRESHOLD's ceiling): the kernel zeroes each page as it is
-# first touched, 64 and 256 MiB results were written at 3.3 GB/s
-_FRESH_BYTES = 32 << 20
-_FRESH_BYTES_PER_SECOND = 3.3e9
-# a whole step took 1.03 to 1.36 times the sum of its operators' best times
-_STEP_OVER_OPS = {"cpu": 1.15, "cuda": 1.0}
-# bounds over the value: residuals of the steps measured, widened for machines and models not seen
-_LOW = {"cpu": 0.55, "cuda": 0.4}
-_HIGH = {"cpu": 1.8, "cuda": 2.5}
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self.curves = Curves(device.kernels) if device.kernels else None
+        self._aside = {point.name: point.warm_s for point in device.kernels if not point.shapes}
+        self._pages = next((point for point in device.kernels if point.name == PAGES), None)
+        self._forgotten = _forgetting(device.kernels)
+        self.spread = float(np.median([point.spread for point in device.kernels] or [0.0]))
+
+    def price(self, trace: Trace) -> list[Priced]:
+        """Price each operator of a step; see `Priced`."""
+        if self.curves is None:
+            known = {op: rate_seconds(op, trace.memory_format, self.device) for op in set(trace.ops)}
+            return [Priced(op, known[op], 0.0, op.kind) for op in trace.ops]
+        shares = cold_shares(trace.ops, trace.step, self._forgotten)
+        return [self.op(op, share) for op, share in zip(trace.ops, shares, strict=True)]
+
+    def op(self, op: Op, cold_share: float) -> Priced:
+        """Price one operator of which a share of what it touches lies in no cache."""
+        found = self.curves.estimate(op, op.dtype) if self.curves is not None else None
+        if found is None:
+            return Priced(op, rate_seconds(op, "contiguous", self.device), 1.0, op.kind)
+        beside_s = self._aside.get(FORWARD if op.phase == "forward" else BACKWARD, 0.0)
+        if op.phase in {"clip", "optimizer"}:
+            beside_s = 0.0
+        busy_s = found.warm_s + (found.cold_s - found.warm_s) * cold_share
+        seconds = busy_s + beside_s
+        doubt = math.hypot(found.doubt * busy_s, _RESIDENCY_DOUBT * (found.cold_s - found.warm_s)) / seconds
+        return Priced(op, seconds, doubt, f"{place(op).group} {op.dtype}")
+
+    def parameters_seconds(self, trace: Trace) -> float:
+        """Seconds of an update beside its operators, by the number of tensors."""
+        default = _SECONDS_A_PARAMETER["cpu" if self.device.kind == "cpu" else "other"]
+        return trace.parameter_tensors * self._aside.get(PARAMETER, default)
+
+    def pages_seconds(self, trace: Trace) -> tuple[float, float]:
+        """Seconds in which the kernel clears memory for a step, and their standard deviation.
+
+        Halfway between a heap that keeps all it has and one that gives back its free top whenever glibc may: which of
+        the two depends on where a small block happens to lie. None where the process keeps its pages (`keep_pages`).
+        """
+        if self._pages is None:
+            return 0.0, 0.0
+        a_byte_s = self._pages.warm_s / self._pages.moved_bytes
+        # between blocks so large that each is mapped anew, and all that a heap gives back whose top is never held
+        mapped = sum(b.bytes for b in trace.step.blocks if b.bytes >= LARGEST_THRESHOLD and b.role != "state")
+        mapped += sum(self._workspace_bytes(op) for op in trace.ops)
+        least, most = mapped * a_byte_s, max(fresh_bytes(trace.step, True), mapped) * a_byte_s
+        return (least + most) / 2, abs(most - least) * _UNIFORM
+
+    def _workspace_bytes(self, op: Op) -> int:
+        """Bytes that oneDNN keeps of a recurrent layer for its backward pass, which a fake step does not show."""
+        if op.name != "mkldnn_rnn_layer":
+            return 0
+        known = [point for point in self.device.kernels if (point.name, point.dtype) == (op.name, op.dtype)]
+        shares = [_workspace_share(point.shapes) for point in known] or [0.0]
+        size = int(float(np.median(shares)) * math.prod(parse(op.shapes)[1][0]))
+        return size if size >= LARGEST_THRESHOLD else 0
 
 
-def step_seconds(trace: Trace, accumulation: int, device: Device, precision: Literal["fp32", "bf16"]) -> Interval:
+def _workspace_share(shapes: str) -> float:
+    """Bytes of a recurrent layer's last result, its workspace, for each number of its first."""
+    _, results = parse(shapes)
+    return math.prod(results[-1]) / math.prod(results[0])
+
+
+def _forgetting(points: Sequence[KernelPoint]) -> Callable[[float], float]:
+    """Share of a block that caches have lost after so many bytes of others; from what was timed, never falling."""
+    found = sorted((point.moved_bytes, point.warm_s) for point in points if point.name == FORGOTTEN)
+    if not found:
+        return lambda _: 0.5
+    sizes = np.log2([size for size, _ in found])
+    shares = np.maximum.accumulate([share for _, share in found])
+
+    def share(distance: float) -> float:
+        return float(np.interp(math.log2(max(distance, 1.0)), sizes, shares)) if math.isfinite(distance) else 1.0
+
+    return share
+
+
+_TIMES: dict[int, Times] = {}
+
+
+def times_of(device: Device) -> Times:
+    """Return the prices of a device; curves are made once for all devices that carry the same timed operators."""
+    key = id(device.kernels)
+    known = _TIMES.get(key)
+    if known is None or known.device.kernels is not device.kernels or not device.kernels:
+        known = Times(device)
+        if device.kernels:
+            _TIMES.clear()
+            _TIMES[key] = known
+    return known
+
+
+def step_seconds(
+    trace: Trace,
+    accumulation: int,
+    device: Device,
+    precision: Literal["fp32", "bf16"],
+    *,
+    keeps_pages: bool = False,
+) -> Interval:
     """Predict the seconds of one optimizer step of ``accumulation`` micro-batches, without running anything.
 
     Args:
-        trace: of one micro-batch.
+        trace: of one step of one micro-batch.
         accumulation: micro-batches in a step.
-        device: its measured rates.
-        precision: that the model computes in; names the rate where the device has it, else fp32 is taken.
+        device: its timed operators, or at least its two rates.
+        precision: that the model computes in; names the rate where only rates are known.
+        keeps_pages: the process that trains keeps its memory, see `thrifty.hardware.pages.keep_pages`.
     """
-    kind = device.kind
-    micro_s = phase_seconds(trace, "forward", device) + phase_seconds(trace, "backward", device)
-    bandwidth = device.bytes_per_second.value
-    adding_s = 3 * trace.gradient_bytes / bandwidth * (accumulation - 1)
-    # clipping reads gradients twice and writes them once; a fused step reads weight and gradient and writes the weight,
-    # and reads and writes each state
-    passes_bytes = 6 * trace.gradient_bytes + 2 * trace.optimizer_bytes
-    optimizer_s = passes_bytes / bandwidth + trace.parameter_tensors * _SECONDS_PER_PARAMETER_TENSOR[kind]
-    value = micro_s * accumulation + adding_s + optimizer_s
-    took = precision if precision in device.flops_per_second else "fp32"
-    basis = "shares of those rates measured per kind on another CPU" if kind == "cpu" else "shares assumed for GPUs"
-    return Interval(
-        low=value * _LOW[kind],
-        value=value,
-        high=value * _HIGH[kind],
-        method=f"{len(trace.ops)} traced operators, each by arithmetic or traffic at this device's measured {took} and "
-        f"memory rates, {basis}; no step was timed",
-    )
+    times = times_of(device)
+    priced = times.price(trace)
+    passes = [each for each in priced if each.op.phase not in {"clip", "optimizer"}]
+    update = [each for each in priced if each.op.phase in {"clip", "optimizer"}]
+    adding_s = 3 * trace.gradient_bytes / device.bytes_per_second.value * (accumulation - 1)
+    pages_s, pages_doubt_s = (0.0, 0.0) if keeps_pages else times.pages_seconds(trace)
+    parameters_s = times.parameters_seconds(trace)
+    counted = [(each, accumulation) for each in passes] + [(each, 1) for each in update]
+    value = sum(each.seconds * times for each, times in counted) + adding_s + pages_s * accumulation + parameters_s
+    if times.curves is None:
+        kind = "cpu" if device.kind == "cpu" else "other"
+        low, high = _RATES_BOUNDS[kind]
+        took = precision if precision in device.flops_per_second else "fp32"
+        how = f"by arithmetic or traffic at this device's {took} and memory rates; "
+        how += "no operator was timed" if kind == "cpu" else "shares of them assumed for GPUs"
+    else:
+        doubt = math.sqrt(_doubt_s(counted) ** 2 + (pages_doubt_s * accumulation) ** 2) / value
+        doubt = math.hypot(doubt, times.spread)
+        low, high = math.exp(-_NINE_IN_TEN * doubt), math.exp(_NINE_IN_TEN * doubt)
+        how = f"each by those timed on this device on {device.measured_on}; bounds by leaving timed ones out"
+    method = f"{len(trace.ops)} traced operators, {how}; no step was timed"
+    return Interval(low=value * low, value=value, high=value * high, method=method)
 
 
-def phase_seconds(trace: Trace, phase: Literal["forward", "backward"], device: Device) -> float:
-    """Predict the seconds of the forward or the backward pass of one micro-batch."""
-    ops = (_op_seconds(op, trace.memory_format, device) for op in trace.ops if op.phase == phase)
-    return sum(ops) * _STEP_OVER_OPS[device.kind]
+def _doubt_s(counted: list[tuple[Priced, int]]) -> float:
+    """Standard deviation of the sum: operators of one group are wrong together, groups each on its own."""
+    groups: dict[str, float] = defaultdict(float)
+    for each, times in counted:
+        groups[each.group] += each.seconds * each.doubt * times
+    return math.sqrt(sum(seconds**2 for seconds in groups.values()))
 
 
-def _op_seconds(op: Op, memory_format: str, device: Device) -> float:
-    precision = {"bfloat16": "bf16", "float16": "fp16"}.get(op.dtype, "fp32")
-    efficiency = _efficiency(op.kind, precision, device)
-    gain = _CHANNELS_LAST_GAIN.get(op.kind, 1.0) if memory_format == "channels_last" and device.kind == "cpu" else 1.0
-    share = (efficiency.forward if op.phase == "forward" else efficiency.backward) * gain
-    named = "fp32" if op.kind == "attention" and device.kind == "cpu" else precision
-    rate = device.flops_per_second.get(named) or device.flops_per_second["fp32"]
-    moved = op.bytes_read + op.bytes_written
-    traffic_s = moved / (device.bytes_per_second.value * efficiency.traffic * (1.0 if op.flops else gain))
-    busy_s = max(op.flops / (rate.value * share), traffic_s)
-    if device.kind == "cuda":
-        return max(busy_s, _SECONDS_PER_OP["cuda"])
-    in_place = op.name.endswith("_")
-    fresh_s = op.bytes_written / _FRESH_BYTES_PER_SECOND if op.bytes_written >= _FRESH_BYTES and not in_place else 0.0
-    return busy_s + fresh_s + _SECONDS_PER_OP["cpu"]
+def phase_seconds(trace: Trace, phase: Phase, device: Device) -> float:
+    """Predict the seconds of a phase of one step; the backward pass includes what it computes again."""
+    wanted = {phase, "recompute"} if phase == "backward" else {phase}
+    return sum(each.seconds for each in times_of(device).price(trace) if each.op.phase in wanted)
 
 
-def _efficiency(kind: str, precision: str, device: Device) -> Efficiency:
-    if device.kind == "cuda":
-        return _CUDA.get(kind, _CUDA["other"])
-    found = _CPU.get(kind, _CPU["other"])["bf16" if precision != "fp32" else "fp32"]
-    if kind == "convolution" and precision == "bf16" and "amx_bf16" in device.isa:
-        return Efficiency(found.forward * _AMX_CONVOLUTION, found.backward * _AMX_CONVOLUTION, found.traffic)
-    return found
+def seconds_by(trace: Trace, device: Device, key: Callable[[Op], str]) -> dict[str, float]:
+    """Split the seconds of a step's operators by what a function says of each, the largest share first.
+
+    >>> from thrifty.cost import trace_step
+    >>> from thrifty.spec import Quantity
+    >>> rate = Quantity(value=1e9, source="declared")
+    >>> device = Device.model_construct(
+    ...     kind="cpu", isa=(), flops_per_second={"fp32": rate}, bytes_per_second=rate, kernels=(), measured_on=""
+    ... )
+    >>> import torch
+    >>> step = trace_step(
+    ...     lambda: torch.nn.Linear(64, 64),
+    ...     lambda model, batch: (model(batch["x"]).sum(), 8),
+    ...     {"x": ((8, 64), "float32")},
+    ...     precision="fp32",
+    ...     optimizer=lambda model: torch.optim.SGD(model.parameters()),
+    ... )
+    >>> max(seconds_by(step, device, lambda op: op.kind)) in {"reduction", "pointwise", "matmul", "other"}
+    True
+    """
+    found: dict[str, float] = defaultdict(float)
+    for each in times_of(device).price(trace):
+        found[key(each.op)] += each.seconds
+    return dict(sorted(found.items(), key=lambda item: -item[1]))

@@ -39,7 +39,7 @@ __all__ = [
     "probe",
 ]
 
-_MAX_CACHE_BYTES = 1 << 20
+_MAX_CACHE_BYTES = 8 << 20
 
 
 class Comparison(NamedTuple):
@@ -118,6 +118,7 @@ def _cpu_device(found: Probe, remeasure: bool) -> Device:
         busy_watts=sheet.busy_watts,
         usd_per_hour=price("cpu", found.identity, cores=found.cores, memory_bytes=found.memory_bytes),
         measured_on=done.measured_on,
+        kernels=done.kernels,
         calibration=sheet.calibration,
     )
 

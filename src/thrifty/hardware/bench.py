@@ -1,98 +1,166 @@
-"""Time every operator of the micro-benchmarks, with its data in the caches and with them emptied."""
+"""Time every operator of the micro-benchmarks, with its data in the caches and with them emptied.
+
+They run in a process of their own, so that the allocator can be told to keep its pages, and the caller's memory stays
+as it was.
+"""
 
 from __future__ import annotations
 
-import resource
+import json
+import math
+import os
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterator, Sequence
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-
-from thrifty.hardware.kernels import FAMILIES, Work
-from thrifty.hardware.signature import (
-    ALLOCATIONS,
-    dtype_of,
-    layouts_of,
-    note_of,
-    shapes_of,
-    tensors_in,
-    traffic,
-    written_in_place,
-)
+from thrifty.hardware.stopwatch import Work, once, repeated
 from thrifty.spec.device import KernelPoint
+from thrifty.spec.plain import Plain
 
-# time for one operator on one set of shapes, warm and cold together
-SECONDS_A_POINT = 0.04
+if TYPE_CHECKING:
+    from thrifty.hardware.capture import Call, Key
+
+# in all; the rates of `measure` come on top
+SECONDS = 50.0
+# the first and the last time everything, those between what is arithmetic: a shared machine's speed wanders
+ROUNDS = 3
+# of one operator in one round
+_WARM_SECONDS, _MOST_CALLS = 3e-3, 3
+# operators that touch less, or that a memory of this many bytes/s would hardly slow, are not timed with empty caches
+_SMALL_BYTES, _SLOW_MEMORY, _HARDLY = 96 << 10, 1e10, 0.03
 _FLUSH_BYTES = (32 << 20, 256 << 20)
+# blocks stay on the heap, and the heap keeps what is freed (glibc; other allocators do not read these)
+_KEEP_PAGES = {
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 32),
+    "MALLOC_TOP_PAD_": str(64 << 20),
+}
 
 
-# name, dtype, shapes, layouts
-_Key = tuple[str, str, str, str]
+class Bench(Plain):
+    """What was timed, and the share of it whose every try was disturbed by other processes."""
+
+    kernels: tuple[KernelPoint, ...]
+    disturbed: float
 
 
-class _Call(NamedTuple):
-    func: Any
-    args: Any
-    kwargs: Any
-    tensors: int
-    moved_bytes: int
-
-
-class Captured(TorchDispatchMode):
-    """Keeps every operator call that does work, with its arguments; views and empty allocations do none."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: dict[_Key, _Call] = {}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        out = func(*args, **kwargs)
-        name = func.overloadpacket.__name__
-        inputs, results = tensors_in((args, kwargs)), tensors_in(out)
-        known = {tensor.untyped_storage()._cdata for tensor in inputs}
-        fresh = [tensor for tensor in results if tensor.untyped_storage()._cdata not in known]
-        written = written_in_place(func, args, kwargs)
-        if name not in ALLOCATIONS and (fresh or written):
-            layouts = layouts_of(inputs, results, note_of(func, args, kwargs))
-            key = (name, dtype_of(inputs, results), shapes_of(inputs, results), layouts)
-            moved = sum(traffic(name, inputs, written, fresh))
-            self.calls.setdefault(key, _Call(func, args, kwargs, len(inputs), moved))
-        return out
-
-
-def points(*, last_cache_bytes: int, seconds: float) -> tuple[tuple[KernelPoint, ...], float]:
-    """Time the operators of all families in fp32 and bf16; those that the time is too short for are left out.
+def bench(threads: int, *, last_cache_bytes: int, seconds: float = SECONDS) -> Bench:
+    """Run the micro-benchmarks in a process of their own; empty when that process fails.
 
     Args:
+        threads: of the CPU.
         last_cache_bytes: more than this is read between cold calls.
-        seconds: in all. Families take turns, so that each is covered when time runs out.
-
-    Returns:
-        What was timed, and the share of it whose every try was disturbed by other processes.
+        seconds: for all; what they are too few for is left out.
     """
-    began, disturbed = time.perf_counter(), 0
+    program = f"from thrifty.hardware.bench import main; main({threads}, {last_cache_bytes}, {seconds})"
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=os.environ | _KEEP_PAGES, capture_output=True, check=False)
+    if done.returncode:
+        return Bench(kernels=(), disturbed=0.0)
+    return Bench.model_validate_json(done.stdout.splitlines()[-1])
+
+
+def merged(benches: Sequence[Bench]) -> Bench:
+    """Average what was timed at several times: the speed of a shared machine wanders over minutes, too."""
+    found: dict[tuple[str, str, str, str, int], list[KernelPoint]] = {}
+    for bench_ in benches:
+        for point in bench_.kernels:
+            # of what stands for no operator there are several, by size
+            size = 0 if point.shapes else point.moved_bytes
+            found.setdefault((point.name, point.dtype, point.shapes, point.layouts, size), []).append(point)
+    return Bench(
+        kernels=tuple(_mean(points) for points in found.values()),
+        disturbed=statistics.fmean(bench_.disturbed for bench_ in benches),
+    )
+
+
+def _mean(points: list[KernelPoint]) -> KernelPoint:
+    warm_s = statistics.fmean(point.warm_s for point in points)
+    apart = statistics.fmean(abs(point.warm_s - warm_s) for point in points) / max(warm_s, 1e-12)
+    spread = math.hypot(statistics.fmean(point.spread for point in points), apart)
+    cold_s = statistics.fmean(point.cold_s for point in points)
+    return points[0].model_copy(update={"warm_s": warm_s, "cold_s": cold_s, "spread": spread})
+
+
+class _Times:
+    """What was timed of one operator, over all rounds."""
+
+    def __init__(self, call: Call) -> None:
+        self.tensors, self.moved_bytes = call.tensors, call.moved_bytes
+        self.warm: list[float] = []
+        self.cold: list[float] = []
+        self.clean = False
+
+    def add(self, call: Call, flush: Work | None) -> None:
+        once_s, _ = once(call.again)
+        burst = max(1, min(10, int(2e-5 / once_s)))
+        calls = max(1, min(_MOST_CALLS, int(_WARM_SECONDS / (once_s * burst))))
+        warm = repeated(call.again, calls, burst=burst)
+        self.warm.append(warm.median_s)
+        self.clean |= warm.clean
+        if flush is not None and self.moved_bytes > max(_SMALL_BYTES, _HARDLY * once_s * _SLOW_MEMORY):
+            self.cold.append(repeated(call.again, 1, before=flush).median_s)
+
+    def point(self, key: Key) -> KernelPoint:
+        warm_s = statistics.fmean(self.warm)
+        return KernelPoint(
+            **key._asdict(),
+            tensors=self.tensors,
+            moved_bytes=self.moved_bytes,
+            warm_s=warm_s,
+            cold_s=max(statistics.median(self.cold), warm_s) if self.cold else warm_s,
+            spread=statistics.fmean(abs(each - warm_s) for each in self.warm) / warm_s,
+        )
+
+
+def points(*, last_cache_bytes: int, seconds: float) -> Bench:
+    """Time the operators of all families in fp32 and bf16, in this process.
+
+    Families take turns, so that each is covered when time runs out.
+    """
+    import torch
+
+    from thrifty.hardware.capture import Captured
+    from thrifty.hardware.kernels import ARITHMETIC, FAMILIES
+    from thrifty.hardware.overheads import overheads
+
+    began = time.perf_counter()
     size = min(max(2 * last_cache_bytes, _FLUSH_BYTES[0]), _FLUSH_BYTES[1])
-    flush = torch.ones(size // 4)
-    found: dict[_Key, KernelPoint] = {}
-    for work in _in_turn():
-        if time.perf_counter() - began > seconds:
-            break
-        with Captured() as captured:
-            work()
-        for key, call in captured.calls.items():
-            if key not in found:
-                found[key], clean = _point(key, call, flush)
-                disturbed += not clean
-    return tuple(found.values()), disturbed / max(len(found), 1)
+    other = torch.ones(size // 4)
+
+    def flush() -> None:
+        # written, not only read: a step leaves caches full of what must go back to memory first
+        other.mul_(1.0)
+
+    aside = overheads(last_cache_bytes, flush)
+    found: dict[Key, _Times] = {}
+    for count in range(ROUNDS):
+        between = 0 < count < ROUNDS - 1
+        timed: set[Key] = set()
+        for work in _in_turn(ARITHMETIC if between else FAMILIES):
+            if time.perf_counter() - began > seconds:
+                break
+            with Captured() as captured:
+                work()
+            with torch.no_grad():
+                for key, call in captured.calls.items():
+                    if key not in timed:
+                        timed.add(key)
+                        found.setdefault(key, _Times(call)).add(call, None if between else flush)
+    disturbed = sum(not times.clean for times in found.values()) / max(len(found), 1)
+    return Bench(kernels=(*aside, *(times.point(key) for key, times in found.items())), disturbed=disturbed)
 
 
-def _in_turn() -> Iterator[Work]:
-    waiting = [family(dtype) for family in FAMILIES.values() for dtype in (torch.float32, torch.bfloat16)]
+def _in_turn(families: Collection[str]) -> Iterator[Work]:
+    import torch
+
+    from thrifty.hardware.kernels import FAMILIES
+
+    both = (torch.float32, torch.bfloat16)
+    waiting = [family(dtype) for name, family in FAMILIES.items() if name in families for dtype in both]
     while waiting:
         for each in list(waiting):
             work = next(each, None)
@@ -102,56 +170,10 @@ def _in_turn() -> Iterator[Work]:
                 yield work
 
 
-def _point(key: _Key, call: _Call, flush: Tensor) -> tuple[KernelPoint, bool]:
-    def run() -> None:
-        call.func(*call.args, **call.kwargs)
+def main(threads: int, last_cache_bytes: int, seconds: float) -> None:
+    """Measure with so many threads, and print `Bench` as JSON."""
+    import torch
 
-    with torch.no_grad():
-        once_s = min(_timed(run, 1)[0] for _ in range(3))
-        burst = max(1, min(10, int(2e-5 / once_s)))
-        warm, clean = _undisturbed(run, burst, repeats=max(2, min(7, int(SECONDS_A_POINT / 2 / (once_s * burst)))))
-        repeats = max(2, min(5, int(SECONDS_A_POINT / 2 / (once_s + 3e-3))))
-        cold, _ = _undisturbed(run, 1, repeats=repeats, before=flush.sum)
-    warm_s, cold_s = statistics.median(warm), statistics.median(cold)
-    name, dtype, shapes, layouts = key
-    return KernelPoint(
-        name=name,
-        dtype=dtype,
-        shapes=shapes,
-        layouts=layouts,
-        tensors=call.tensors,
-        moved_bytes=call.moved_bytes,
-        warm_s=warm_s,
-        cold_s=cold_s,
-        spread=statistics.median(abs(each - warm_s) for each in warm) / warm_s,
-    ), clean
-
-
-def _undisturbed(
-    run: Callable[[], object], burst: int, *, repeats: int, before: Callable[[], object] | None = None
-) -> tuple[list[float], bool]:
-    """Seconds of so many repeats in which no thread lost its core; after twice as many tries, the best there are.
-
-    Returns whether it went well, too.
-
-    Threads wait for each other spinning, so that one that loses its core costs them all a slice of the scheduler's.
-    """
-    clean: list[float] = []
-    every: list[float] = []
-    while len(clean) < repeats and len(every) < 2 * repeats:
-        if before is not None:
-            before()
-        taken_s, switches = _timed(run, burst)
-        every.append(taken_s)
-        if not switches:
-            clean.append(taken_s)
-    return (clean, True) if 2 * len(clean) >= repeats else (sorted(every)[: max(repeats // 2, 1)], False)
-
-
-def _timed(run: Callable[[], object], burst: int) -> tuple[float, int]:
-    switched = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
-    began = time.perf_counter()
-    for _ in range(burst):
-        run()
-    taken_s = (time.perf_counter() - began) / burst
-    return taken_s, resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw - switched
+    torch.set_num_threads(threads)
+    found = points(last_cache_bytes=last_cache_bytes, seconds=seconds)
+    print(json.dumps(found.model_dump(mode="json")))

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
+
+from thrifty.hardware.stopwatch import Work
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-Work = Callable[[], object]
 Family = Callable[["torch.dtype"], Iterator[Work]]
 
 # rows, inputs, outputs of a linear layer: from skinny to square, each dimension over two decades
@@ -24,6 +26,7 @@ LINEAR = (
     (4096, 128, 128), (1024, 256, 1024), (1024, 1024, 256), (128, 2048, 2048), (2048, 512, 512), (32, 512, 2048),
     (8, 256, 10), (256, 784, 512), (512, 2048, 512), (2048, 256, 64), (1024, 192, 768), (4096, 32, 256),
     (512, 256, 8192), (256, 64, 4096), (1, 768, 768), (1024, 384, 1536), (2048, 768, 192), (8192, 64, 128),
+    (256, 512, 32768), (512, 3072, 768),
 )  # fmt: skip
 # products at once, rows, shared, columns: what attention written out does
 BATCHED = (
@@ -37,7 +40,10 @@ CONVOLUTIONS = (
     (2, 3, 224, 224, 64, 7, 2, 1), (4, 64, 56, 56, 256, 1, 1, 1), (8, 256, 28, 28, 128, 1, 1, 1),
     (8, 3, 224, 224, 192, 16, 16, 1), (8, 64, 28, 28, 64, 3, 1, 64), (16, 256, 8, 8, 256, 3, 1, 1),
     (32, 64, 16, 16, 128, 3, 2, 1), (32, 64, 16, 16, 128, 1, 2, 1), (8, 512, 7, 7, 512, 3, 1, 1),
-    (16, 128, 16, 16, 128, 3, 1, 1), (32, 1, 28, 28, 32, 5, 1, 1), (64, 32, 32, 32, 64, 3, 1, 1),
+    (16, 128, 16, 16, 128, 3, 1, 1), (128, 16, 32, 32, 16, 3, 1, 1),
+    (16, 512, 4, 4, 2048, 1, 1, 1), (16, 2048, 4, 4, 512, 1, 1, 1), (16, 512, 8, 8, 512, 3, 2, 1),
+    (16, 1024, 8, 8, 256, 1, 1, 1), (16, 128, 32, 32, 128, 3, 2, 1), (16, 64, 16, 16, 256, 1, 1, 1),
+    (32, 1, 28, 28, 32, 5, 1, 1), (64, 32, 32, 32, 64, 3, 1, 1),
 )  # fmt: skip
 # samples, channels, length, channels out, kernel, stride
 CONVOLUTIONS_1D = ((4, 80, 1000, 256, 3, 1), (4, 256, 1000, 256, 3, 2), (8, 1, 4000, 64, 9, 4))
@@ -56,13 +62,19 @@ RECURRENT = ((8, 16, 64, 64), (16, 64, 256, 256), (32, 32, 128, 512), (16, 64, 5
 # rows of the table, width, rows looked up
 TABLES = ((1000, 64, 512), (30000, 256, 2048), (8000, 256, 1024), (30000, 128, 4096), (512, 256, 2048), (2, 256, 4096))
 # numbers in a tensor that is worked on one by one
-COUNTS = (1 << 8, 1 << 14, 1 << 17, 1 << 19, 1 << 21, 3 << 21)
+COUNTS = (1 << 8, 1 << 14, 1 << 17, 1 << 19, 1 << 21, 7 << 20)
+
+
+@functools.cache
+def _noise() -> Tensor:
+    import torch
+
+    return torch.randn(1 << 24)
 
 
 def _made(*shape: int, dtype: torch.dtype, grad: bool = True) -> Tensor:
-    import torch
-
-    return torch.randn(*shape).to(dtype).requires_grad_(grad)
+    """Noise of a shape, copied from one block: drawing it anew would take longer than what is timed on it."""
+    return _noise()[: math.prod(shape)].view(shape).to(dtype, copy=True).requires_grad_(grad)
 
 
 def _both(function: Callable[..., Tensor], *tensors: Tensor) -> None:
@@ -79,7 +91,6 @@ def linears(dtype: torch.dtype) -> Iterator[Work]:
         x, weight = _made(rows, inputs, dtype=dtype), _made(outputs, inputs, dtype=dtype)
         bias = (_made(outputs, dtype=dtype),) if index % 2 == 0 else ()
         yield functools.partial(_both, F.linear, x, weight, *bias)
-        # as many a layer of a Transformer: rows come as samples and time, the bias's gradient is summed over both
 
 
 def batched(dtype: torch.dtype) -> Iterator[Work]:
@@ -122,8 +133,8 @@ def attention(dtype: torch.dtype) -> Iterator[Work]:
         q, k, v = (_made(samples, length, heads, width, dtype=dtype) for _ in range(3))
 
         def call(q: Tensor, k: Tensor, v: Tensor, causal: bool = causal) -> Tensor:
-            heads_first = (each.transpose(1, 2) for each in (q, k, v))
-            return F.scaled_dot_product_attention(*heads_first, is_causal=causal)
+            q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+            return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
 
         yield functools.partial(_both, call, q, k, v)
 
@@ -137,6 +148,8 @@ def normalisation(dtype: torch.dtype) -> Iterator[Work]:
         x, gain, shift = _made(rows, width, dtype=dtype), _made(width, dtype=torch.float32), _made(width, dtype=dtype)
         yield functools.partial(_both, functools.partial(torch.softmax, dim=-1), x)
         yield functools.partial(_both, functools.partial(torch.log_softmax, dim=-1), x)
+        # with rows that may hold nothing but -inf: what attention with a mask does, written out
+        yield functools.partial(torch.ops.aten._safe_softmax, x.detach(), -1)
         yield functools.partial(_both, lambda x, g, b: F.layer_norm(x, b.shape, g.to(x.dtype), b), x, gain, shift)
         label = torch.randint(0, width, (rows,))
         yield functools.partial(_both, lambda x, y=label: F.cross_entropy(x, y, reduction="sum"), x)
@@ -168,14 +181,13 @@ def pooling(dtype: torch.dtype) -> Iterator[Work]:
 
 
 def recurrence(dtype: torch.dtype) -> Iterator[Work]:
-    """One LSTM and one GRU layer."""
+    """One LSTM layer."""
     import torch
 
     for samples, length, width, hidden in RECURRENT:
-        for kind in (torch.nn.LSTM, torch.nn.GRU):
-            layer = kind(width, hidden, batch_first=True).to(dtype)
-            x = _made(samples, length, width, dtype=dtype)
-            yield functools.partial(_both, lambda x, layer=layer: layer(x)[0], x)
+        layer = torch.nn.LSTM(width, hidden, batch_first=True).to(dtype)
+        x = _made(samples, length, width, dtype=dtype)
+        yield functools.partial(_both, lambda x, layer=layer: layer(x)[0], x)
 
 
 def lookups(dtype: torch.dtype) -> Iterator[Work]:
@@ -202,7 +214,7 @@ def pointwise(dtype: torch.dtype) -> Iterator[Work]:
     smooth = (torch.exp, torch.tanh, torch.sigmoid, torch.erf, F.gelu, gelu_tanh, F.silu, F.relu)
     for count in COUNTS:
         x, y = _made(count, dtype=dtype), _made(count, dtype=dtype)
-        mask = torch.rand(count) < 0.5
+        mask = x.detach() < 0
         for function in smooth:
             yield functools.partial(_both, function, x)
         # each with what it takes beside the sum that gives its gradient
@@ -210,17 +222,16 @@ def pointwise(dtype: torch.dtype) -> Iterator[Work]:
         yield functools.partial(_both, torch.div, x, y)
         with torch.no_grad():
             a, b, positive = x.detach(), y.detach(), x.detach().abs() + 1
-        for plain in (
-            lambda a=a, b=b: (a + b, a - b, a.add_(b, alpha=1e-9)),
+        yield from (
+            lambda a=a, b=b: (a + b, a - b, a.add_(b, alpha=1e-9), a.sub_(b, alpha=1e-9)),
             lambda a=a: (a * 0.5, a + 1.0, a / 3.0, a.mul_(1.0), a.div_(1.0), -a),
-            lambda a=a: (a**2, a**3, torch.rsqrt(a), torch.cos(a), torch.sin(a)),
-            lambda a=positive: (a**2, a**3, torch.sqrt(a), torch.rsqrt(a), torch.log(a), a.reciprocal()),
+            lambda a=a: (a**2, a**3, torch.cos(a), torch.sin(a)),
+            lambda a=positive: (torch.sqrt(a), torch.rsqrt(a), torch.log(a), a.reciprocal()),
             lambda a=a, b=b, m=mask: (torch.where(m, a, b), a.masked_fill(m, 0.0), a.masked_fill_(m, 0.5)),
-            lambda a=a, b=b: (a > b, a == 0.0, a != a, torch.isneginf(a), a.clamp_min(0.0), a.clamp_min_(-9.0)),
+            lambda a=a, b=b: (a > b, a == 0.0, torch.isneginf(a), a.clamp_min(0.0), a.relu_()),
             lambda a=a, b=b: (a.lerp_(b, 1e-9), a.addcmul_(b, b, value=1e-9), a.addcdiv_(b, b + 9.0, value=1e-9)),
-            lambda m=mask: (~m, m.all(), m.any(), m & m, torch.logical_not(m)),
-        ):
-            yield plain
+            lambda m=mask: (~m, m.all(), m.any(), m & m),
+        )
 
 
 def copies(dtype: torch.dtype) -> Iterator[Work]:
@@ -234,20 +245,32 @@ def copies(dtype: torch.dtype) -> Iterator[Work]:
         x, narrow = _made(count, dtype=dtype, grad=False), _made(rows, 256, dtype=dtype, grad=False)
         heads = _made(rows, 4, 64, dtype=dtype, grad=False)
         image = _made(max(count >> 12, 1), 64, 8, 8, dtype=dtype, grad=False)
+        part, piece = _made(rows, 256, dtype=dtype), _made(rows, 2, 128, dtype=dtype)
         target = torch.zeros_like(x)
-        yield lambda x=x: (x.clone(), x.to(other), x.fill_(0.5), x.zero_(), torch.zeros_like(x))
+        yield functools.partial(lambda x: (x.clone(), x.to(other), x.fill_(0.5), x.zero_(), torch.zeros_like(x)), x)
         cast = target.to(other)
-        yield lambda x=x, t=target, o=cast: (t.copy_(x), t.copy_(o))
-        yield lambda a=narrow: (a.t().contiguous(), a[:, :128].contiguous(), torch.cat([a, a]), torch.cat([a, a], 1))
-        yield lambda a=heads: (a.transpose(0, 1).contiguous(), a.transpose(1, 2).contiguous(), torch.stack([a, a]))
-        yield lambda a=image: (
-            a.contiguous(memory_format=torch.channels_last),
-            a.contiguous(memory_format=torch.channels_last).contiguous(),
+        yield functools.partial(lambda x, t, o: (t.copy_(x), t.copy_(o)), x, target, cast)
+        yield functools.partial(
+            lambda a: (a.t().contiguous(), a[:, :128].contiguous(), torch.cat([a, a]), torch.cat([a, a], 1)), narrow
         )
+        yield functools.partial(
+            lambda a: (a.transpose(0, 1).contiguous(), a.transpose(1, 2).contiguous(), torch.stack([a, a])), heads
+        )
+        yield functools.partial(
+            lambda a: (
+                a.contiguous(memory_format=torch.channels_last),
+                a.contiguous(memory_format=torch.channels_last).contiguous(),
+            ),
+            image,
+        )
+        yield functools.partial(_both, lambda a: a[:, :128], part)
+        yield functools.partial(_both, lambda a: a[:, 0], piece)
         row = narrow[:1].clone()
-        yield lambda a=narrow, b=row: (a + b, a * b, a * a[:, :1], a.add_(b))
-        yield lambda a=heads: (a.transpose(0, 1) + a.reshape(4, -1, 64), a.transpose(0, 1) * 0.5)
-        yield lambda x=x: (torch.empty_like(x).bernoulli_(0.9), F.dropout(x, 0.1), torch.native_dropout(x, 0.1, True))
+        yield functools.partial(lambda a, b: (a + b, a * b, a * a[:, :1], a.add_(b)), narrow, row)
+        yield functools.partial(lambda a: (a.transpose(0, 1) + a.reshape(4, -1, 64), a.transpose(0, 1) * 0.5), heads)
+        yield functools.partial(
+            lambda x: (torch.empty_like(x).bernoulli_(0.9), F.dropout(x, 0.1), torch.native_dropout(x, 0.1, True)), x
+        )
 
 
 def reductions(dtype: torch.dtype) -> Iterator[Work]:
@@ -256,13 +279,15 @@ def reductions(dtype: torch.dtype) -> Iterator[Work]:
 
     for count in COUNTS[1:]:
         x = _made(count, dtype=dtype, grad=False)
-        yield lambda x=x: (x.sum(), x.mean(), torch.linalg.vector_norm(x), x.max())
+        yield functools.partial(lambda x: (x.sum(), x.mean(), torch.linalg.vector_norm(x), x.max()), x)
     for rows, width in ROWS:
         matrix = _made(rows, width, dtype=dtype, grad=False)
-        yield lambda x=matrix: (x.sum(0, keepdim=True), x.sum(-1, keepdim=True), x.mean(-1, keepdim=True), x.amax(-1))
+        yield functools.partial(
+            lambda x: (x.sum(0, keepdim=True), x.sum(-1, keepdim=True), x.mean(-1, keepdim=True), x.amax(-1)), matrix
+        )
     for samples, channels, side in IMAGES:
         image = _made(samples, channels, side, side, dtype=dtype, grad=False)
-        yield lambda x=image: (x.sum((0, 2, 3)), x.mean((2, 3)))
+        yield functools.partial(lambda x: (x.sum((0, 2, 3)), x.mean((2, 3))), image)
 
 
 def updates(dtype: torch.dtype) -> Iterator[Work]:
@@ -270,10 +295,10 @@ def updates(dtype: torch.dtype) -> Iterator[Work]:
     import torch
     from torch.nn.utils import clip_grad_norm_
 
-    for tensors, size in ((8, 256), (32, 1 << 16), (8, 1 << 20), (64, 1 << 10), (2, 3 << 21)):
-        parameters = [torch.nn.Parameter(torch.randn(size).to(dtype)) for _ in range(tensors)]
+    for tensors, size in ((8, 256), (48, 1 << 16), (8, 1 << 20), (64, 1 << 10), (3, 1 << 22), (24, 1 << 18)):
+        parameters = [torch.nn.Parameter(_made(size, dtype=dtype, grad=False)) for _ in range(tensors)]
         for parameter in parameters:
-            parameter.grad = torch.randn(size).to(dtype) * 1e-6
+            parameter.grad = parameter.detach() * 1e-6
         yield functools.partial(clip_grad_norm_, parameters, 1e9)
         yield torch.optim.AdamW(parameters, lr=1e-6, fused=True).step
         yield torch.optim.AdamW(parameters, lr=1e-6, foreach=True).step
@@ -296,3 +321,5 @@ FAMILIES: dict[str, Family] = {
     "recurrence": recurrence,
     "updates": updates,
 }
+# those whose time is arithmetic: it wanders with the speed of the cores, and is timed more often
+ARITHMETIC = frozenset(["linears", "batched", "convolutions", "attention", "recurrence"])

@@ -12,7 +12,9 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from thrifty.spec.device import Quantity
+from thrifty.hardware.bench import SECONDS as KERNEL_SECONDS
+from thrifty.hardware.bench import Bench, bench
+from thrifty.spec.device import KernelPoint, Quantity
 from thrifty.spec.plain import Plain
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ class Measurement(Plain):
         bytes_per_second: of a copy that no cache holds.
         measured_on: ISO date.
         seconds: that measuring took.
+        kernels: operators timed one by one, of a CPU; what the doubt about all of them is, each figure's source says.
     """
 
     device: str
@@ -49,15 +52,19 @@ class Measurement(Plain):
     bytes_per_second: Quantity
     measured_on: str
     seconds: float
+    kernels: tuple[KernelPoint, ...] = ()
 
 
-def measure_cpu(threads: int, *, last_cache_bytes: int, memory_bytes: int) -> Measurement:
-    """Measure the CPU with so many threads; takes a few seconds, and restores torch's own number of threads.
+def measure_cpu(
+    threads: int, *, last_cache_bytes: int, memory_bytes: int, kernel_seconds: float = KERNEL_SECONDS
+) -> Measurement:
+    """Measure the CPU with so many threads; takes under a minute, and restores torch's own number of threads.
 
     Args:
         threads: of the matrix products and the copy.
         last_cache_bytes: the copy is at least four times as large.
         memory_bytes: what may be used; the copy takes no more than a quarter of it.
+        kernel_seconds: for timing operators one by one; 0 leaves them out.
     """
     import torch
 
@@ -73,6 +80,10 @@ def measure_cpu(threads: int, *, last_cache_bytes: int, memory_bytes: int) -> Me
             bandwidth = _copy(timer, "cpu", size, how)
     finally:
         torch.set_num_threads(before)
+    kernels = Bench(kernels=(), disturbed=0.0)
+    if kernel_seconds:
+        kernels = bench(threads, last_cache_bytes=last_cache_bytes, seconds=kernel_seconds)
+    taken = max(taken, kernels.disturbed)
     if taken > _QUIET_SHARE:
         doubt = f"; other processes took {taken:.0%} of the cores meanwhile, measure again when they rest"
         rates = {name: Quantity(value=rate.value, source=rate.source + doubt) for name, rate in rates.items()}
@@ -85,6 +96,7 @@ def measure_cpu(threads: int, *, last_cache_bytes: int, memory_bytes: int) -> Me
         bytes_per_second=bandwidth,
         measured_on=_today(),
         seconds=time.perf_counter() - began,
+        kernels=kernels.kernels,
     )
 
 

@@ -1,0 +1,128 @@
+"""What a step costs beside its operators: Python, dispatch and autograd, and pages that the kernel must first clear."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import Tensor, nn
+
+from thrifty.hardware.capture import Captured
+from thrifty.hardware.stopwatch import Timing, Work, repeated
+from thrifty.spec.device import KernelPoint
+
+FORWARD, BACKWARD, PARAMETER, PAGES = "forward overhead", "backward overhead", "parameter overhead", "fresh pages"
+FLUSH, FORGOTTEN = "flush", "forgotten"
+# beyond glibc's largest threshold for blocks that it maps anew each time (M_MMAP_THRESHOLD's ceiling, 32 MiB)
+_FRESH_BYTES = 64 << 20
+_REPEATS = 9
+# what other data of so many times the last cache's size leaves of a small block
+_DISTANCES = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2, 4)
+
+
+class Heads(nn.Module):
+    """Views as a Transformer makes them: heads are split off, put first, and put back."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return what came in, by way of views alone."""
+        return x.view(-1, 4, 4).transpose(0, 1).transpose(0, 1).reshape(x.shape)
+
+
+def tiny_layers() -> nn.Module:
+    """Layers so small that only what surrounds their operators takes time."""
+    block = (nn.Linear(16, 16), nn.LayerNorm(16), nn.GELU(), Heads(), nn.Dropout(0.0))
+    return nn.Sequential(*(each for _ in range(4) for each in block)).train()
+
+
+def overheads(last_cache_bytes: int, flush: Work) -> tuple[KernelPoint, ...]:
+    """Time what is no operator's own work; each point's ``warm_s`` is what its name says.
+
+    ``forward overhead``, ``backward overhead``: seconds beside an operator, as small layers take them over the sum of
+    their operators called alone. ``parameter overhead``: seconds of a parameter in clipping and update, likewise.
+    ``fresh pages``: seconds to have ``moved_bytes`` mapped, cleared and taken back. ``flush``: seconds that ``flush``
+    costs an operator which touches next to nothing. ``forgotten``: share of a block that must come from memory once
+    ``moved_bytes`` of others were touched since.
+    """
+    model, x = tiny_layers(), torch.randn(4, 16)
+    model(x).sum().backward()
+    with Captured() as ahead:
+        loss = model(x).sum()
+    with Captured() as behind:
+        loss.backward()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0, fused=True)
+    gradients = [parameter.grad for parameter in model.parameters()]
+
+    def update() -> None:
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    def give_back() -> None:
+        for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+            parameter.grad = gradient
+
+    losses: list[Tensor] = []
+    with Captured() as updating:
+        update()
+    give_back()
+    forward = repeated(lambda: model(x).sum(), _REPEATS, burst=3)
+    backward = repeated(lambda: losses.pop().backward(), _REPEATS, before=lambda: losses.append(model(x).sum()))
+    updated = repeated(update, _REPEATS, before=give_back)
+    parameters = len(gradients)
+    return (
+        _beside(FORWARD, forward, ahead, len(ahead.order)),
+        _beside(BACKWARD, backward, behind, len(behind.order)),
+        _beside(PARAMETER, updated, updating, parameters),
+        _pages(),
+        _flushed(flush),
+        *_forgotten(last_cache_bytes),
+    )
+
+
+def _beside(name: str, whole: Timing, captured: Captured, parts: int) -> KernelPoint:
+    with torch.no_grad():
+        alone = {key: repeated(call.again, 5, burst=5).median_s for key, call in captured.calls.items()}
+    inside_s = sum(alone[key] for key in captured.order)
+    return _point(name, max(whole.median_s - inside_s, 0.0) / parts, whole.spread, 1, 0)
+
+
+def _pages() -> KernelPoint:
+    """Seconds to map, clear and give back fresh pages, over writing to those that are there."""
+    count = _FRESH_BYTES // 4
+    there = torch.empty(count).fill_(0.5)
+
+    def fresh() -> None:
+        torch.empty(count).fill_(0.5)
+
+    def again() -> None:
+        there.fill_(0.5)
+
+    whole, written = repeated(fresh, 5), repeated(again, 5)
+    return _point(PAGES, max(whole.median_s - written.median_s, 0.0), whole.spread, 1, _FRESH_BYTES)
+
+
+def _flushed(flush: Work) -> KernelPoint:
+    small = torch.ones(256)
+    warm, cold = repeated(lambda: small + 1.0, 7, burst=5), repeated(lambda: small + 1.0, 7, before=flush)
+    return _point(FLUSH, max(cold.median_s - warm.median_s, 0.0), cold.spread, 1, 0)
+
+
+def _forgotten(last_cache_bytes: int) -> list[KernelPoint]:
+    # a copy of an eighth of the cache to another: large beside what emptying the caches costs any operator
+    source = torch.ones(last_cache_bytes // 8 // 4)
+    target = torch.ones_like(source)
+    sizes = [int(last_cache_bytes * distance) for distance in _DISTANCES]
+    seconds = []
+    for size in sizes:
+        other = torch.ones(size // 4)
+        seconds.append(repeated(lambda: target.copy_(source), 5, before=functools.partial(other.mul_, 1.0)).median_s)
+    least, most = min(seconds), max(seconds)
+    shares = [(each - least) / max(most - least, 1e-9) for each in seconds]
+    return [_point(FORGOTTEN, share, 0.0, 1, size) for share, size in zip(shares, sizes, strict=True)]
+
+
+def _point(name: str, seconds: float, spread: float, tensors: int, moved_bytes: int) -> KernelPoint:
+    return KernelPoint(
+        name=name, dtype="", shapes="", layouts="", tensors=tensors, moved_bytes=moved_bytes,
+        warm_s=seconds, cold_s=seconds, spread=spread,
+    )  # fmt: skip
