@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import datetime
 import json
 import math
+import re
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -14,10 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
+from benchmarks.pricing import name_of, predict
 from benchmarks.tables import PUBLISHED, Row, read_tables, scored_rows
 from thrifty.cost.calibrations import Calibration
-from thrifty.cost.choose import calibration_for
-from thrifty.cost.cluster import step_breakdown
+from thrifty.cost.kernels import Kernel, Kernels, kernel_seconds, rates_of
+from thrifty.hardware.cluster import find_device
+from thrifty.spec import Device
 
 SHIPPED = Path(__file__).parent.parent / "src" / "thrifty" / "cost" / "calibration"
 
@@ -43,42 +47,26 @@ PRIORS: dict[str, tuple[float, float]] = {
     "step_s": (0.01, 1.0),
     "optimizer_passes": (40.0, 0.3),
 }
-SHARES = ("data_overlap", "tensor_overlap", "intra", "inter", "pipeline", "matmul", "matmul_fp8", "attention", "memory",
-          "matmul_fp32", "grouped")  # fmt: skip
+SHARES = (
+    "matmul", "matmul_fp8", "matmul_fp32", "grouped", "attention", "memory", "intra", "inter", "pipeline",
+    "data_overlap", "tensor_overlap",
+)  # fmt: skip
+
 NOISE = 0.05
-# What is known of a stack beyond its tables, by how its name begins: Megatron's own data parallelism of those years sums
-# fp16 gradients as they are, after the last backward (megatron/model/distributed.py), DeepSpeed's ZeRO-1 likewise;
-# Megatron-Bridge replays CUDA graphs (its performance guide). BLOOM was trained, and these plans measured, with CUDA_LAUNCH_BLOCKING=1 against hangs (chronicles-prequel.md, "async").
+# What is known of a stack beyond its tables, by how its name begins: Megatron's own data parallelism of those years
+# sums fp16 gradients as they are, after the last backward (megatron/model/distributed.py), DeepSpeed's ZeRO-1 likewise;
+# Megatron-Bridge replays CUDA graphs. BLOOM's plans were measured with CUDA_LAUNCH_BLOCKING=1 against hangs (what its
+# chronicles call async=no), recalled and not read again: that the fit then finds the same 60 us a launch as on vTrain's
+# single node speaks for it.
 FACTS: dict[str, dict[str, float]] = {
     "megatron 20": {"gradient_bytes": 2.0, "data_overlap": 0.05},
     "megatron-deepspeed": {"gradient_bytes": 2.0, "data_overlap": 0.05},
     "megatron-deepspeed 2022": {"blocking": 1.0},
     "megatron-bridge": {"launch_s": 1e-5},
 }
-# How products end: from the micro-benchmarks of simumax_op_efficiency.csv on an A100 and a B200 (`products`); between the
-# two where there are none.
+# How products end, by ``--products``: from the micro-benchmarks of simumax_op_efficiency.csv on an A100 and a B200;
+# between the two where there are none.
 PRODUCTS = {"a100": {"wave_loss": 0.55, "inner_half": 145.0}, "blackwell": {"wave_loss": 0.09, "inner_half": 149.0}}
-
-
-def name_of(row: Row) -> str:
-    """The calibration that prices a row: of its device's family, software and date."""
-    assert row.cluster is not None
-    return f"{row.cluster.device.calibration} / {row.software}"
-
-
-def priced_by(row: Row) -> Calibration:
-    """The shipped calibration of a row's device, software and date; where there is none, of its device."""
-    assert row.cluster is not None
-    return calibration_for(row.cluster.device, row.software)
-
-
-def predict(row: Row, calibration: Calibration) -> float:
-    """Seconds of a row's step; where the source tuned what it does not state, of the fastest choice."""
-    assert row.shape is not None and row.cluster is not None
-    return min(
-        step_breakdown(row.shape, layout, row.cluster, calibration, row.shard, logits=row.logits).seconds
-        for layout in row.layouts
-    )
 
 
 def _free(rows: Sequence[Row]) -> list[str]:
@@ -198,8 +186,8 @@ def _covers(rows: Sequence[Row]) -> dict[str, tuple[float, float]]:
 # Devices of one generation teach each other: fits of one of them start from the fit of all.
 GENERATIONS = {"b200": "blackwell", "b300": "blackwell", "gb200": "blackwell", "gb300": "blackwell", "tpu-v4": "tpu",
                "tpu-v5e": "tpu", "tpu-v5p": "tpu", "tpu-v6e": "tpu"}  # fmt: skip
-# What is nearest to devices that no table covers, and how wide its intervals become (standard deviation of a logarithm):
-# a guess, made wider the less the two have in common.
+# What is nearest to devices that no table covers, and how wide its intervals become (standard deviation of a
+# logarithm): a guess, made wider the less the two have in common.
 NEAREST = {"h200": ("h100", 0.15), "tpu-v6e": ("tpu", 0.2), "ada": ("a100", 0.25), "ampere-small": ("a100", 0.25),
            "turing": ("v100", 0.4), "cdna": ("a100", 0.3)}  # fmt: skip
 # Processors: shares of datasheet peaks as measured on one machine with AMX (../shared/facts.md: 1.68 of 3.4 TFLOP/s in
@@ -282,10 +270,12 @@ def fit_all(rows: Sequence[Row]) -> list[Calibration]:
                     )
                     made.append(whole)
     for family in sorted({*pooled, *GENERATIONS} - set(GENERATIONS.values()) - set(NEAREST)):
-        whole = pooled.get(GENERATIONS.get(family, family))
-        if whole is None:
+        near = GENERATIONS.get(family, family)
+        if near not in pooled:
             continue
-        made.append(whole.model_copy(update={"name": f"{family} / default", "family": family, "software": "default"}))
+        made.append(
+            pooled[near].model_copy(update={"name": f"{family} / default", "family": family, "software": "default"})
+        )
     for family, (near, spread) in NEAREST.items():
         if near not in pooled:
             continue
@@ -318,12 +308,52 @@ def write(calibrations: Sequence[Calibration], folder: Path = SHIPPED) -> None:
         (folder / f"{family}.json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
 
 
+def fit_products(folder: Path = PUBLISHED) -> None:
+    """Fit efficiency, inner half and wave loss of products to simumax_op_efficiency.csv, and print them with errors."""
+    with (folder / "simumax_op_efficiency.csv").open(encoding="utf-8", newline="") as file:
+        said = [row for row in csv.DictReader(file) if row["op"] == "matmul" and float(row["measured_efficiency"]) > 0]
+    for system, device in (("a100_pcie", "a100-pcie-80g"), ("b200", "b200")):
+        rows = [row for row in said if row["system"].startswith(system)]
+        sides = [dict(re.findall(r"(\w+)=(\d+)", row["shape_key"])) for row in rows]
+        products = []
+        for each in sides:
+            b, m, n, k = (float(each[side]) for side in "bmnk")
+            products.append(Kernel(0, "matmul", 2 * b * m * n * k, 2 * b * (m * k + k * n + m * n), b, m, n, k))
+        kernels = Kernels(products, 1)
+        kernels.grouped[:] = False
+        chip = find_device(device)
+        ideal = kernels.flops / chip.flops_per_second["bf16"].value
+        measured = ideal / np.array([float(row["measured_efficiency"]) for row in rows])
+
+        def errors(
+            x: NDArray[np.float64],
+            kernels: Kernels = kernels,
+            chip: Device = chip,
+            measured: NDArray[np.float64] = measured,
+        ) -> NDArray[np.float64]:
+            told = {"matmul": _back("matmul", x[0]), "inner_half": math.exp(x[1]), "wave_loss": _back("matmul", x[2])}
+            tried = Calibration(name="", family="", software="", memory=0.8, **told)
+            return np.log(kernel_seconds(kernels, rates_of(chip, tried, "bf16")) / measured)
+
+        found = least_squares(lambda x: np.append(errors(x), x[2] / 3), [1.0, 5.0, 0.0], loss="soft_l1", f_scale=0.05)
+        wrong = np.abs(np.expm1(errors(found.x)))
+        print(
+            f"{system}: {len(rows)} products; matmul {_back('matmul', found.x[0]):.3f}, inner_half "
+            f"{math.exp(found.x[1]):.0f}, wave_loss {_back('matmul', found.x[2]):.2f}; median error "
+            f"{np.median(wrong):.1%}, ninth decile {np.quantile(wrong, 0.9):.1%}"
+        )
+
+
 def main() -> None:
     """Fit and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tables", type=Path, default=PUBLISHED)
-    folder = parser.parse_args().tables
-    write(fit_all(list(scored_rows(read_tables(folder)))))
+    parser.add_argument("--products", action="store_true", help="fit matrix products to micro-benchmarks, and print")
+    asked = parser.parse_args()
+    if asked.products:
+        fit_products(asked.tables)
+    else:
+        write(fit_all(list(scored_rows(read_tables(asked.tables)))))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.fit_devices import fit_all, name_of, predict, priced_by
+from benchmarks.pricing import name_of, predict, priced_by
 from benchmarks.record import record
 from benchmarks.tables import PUBLISHED, Row, read_tables, scored_rows
 from thrifty.cost.calibrations import Calibration, shipped_calibrations
@@ -140,7 +140,8 @@ def _line(scored: Scored) -> str:
     row, layout = scored.row, scored.row.layout
     plan = f"t{layout.tensor} p{layout.pipeline} d{layout.data} c{layout.context} mb{layout.micro_batch}"
     doubts = f" ({'; '.join(scored.doubts)})" if scored.doubts else ""
-    return f"| {row.table}:{row.line} | {row.model} | {plan} | {row.step_seconds:.4g} | {scored.seconds:.4g} | {scored.error:+.0%}{doubts} |"
+    times = f"{row.step_seconds:.4g} | {scored.seconds:.4g} | {scored.error:+.0%}"
+    return f"| {row.table}:{row.line} | {row.model} | {plan} | {times}{doubts} |"
 
 
 def main() -> None:
@@ -153,6 +154,8 @@ def main() -> None:
     tables = read_tables(asked.tables)
     known = dict(shipped_calibrations())
     if not (asked.quick or asked.no_fit):
+        from benchmarks.fit_devices import fit_all  # needs scipy, which scoring does not
+
         known |= {calibration.name: calibration for calibration in fit_all(list(scored_rows(tables)))}
 
     def calibrated(row: Row) -> Calibration:
@@ -225,8 +228,8 @@ def _says(asked: argparse.Namespace) -> str:
     how = "every row, with the calibrations that ship" if asked.no_fit else "the rows that no calibration was fitted on"
     return (
         f"Step times of published training runs against what the time model predicts. Scored: {how}. Errors are "
-        "fractions of the measured time. The constant guess takes the median utilisation of all other rows of the table "
-        "on the same device at the same precision.\n"
+        "fractions of the measured time. The constant guess takes the median utilisation of all other rows of the "
+        "table on the same device at the same precision.\n"
     )
 
 

@@ -6,10 +6,10 @@ import statistics
 from dataclasses import replace
 
 import pytest
-
-from benchmarks.fit_devices import predict, priced_by
+from benchmarks.pricing import predict, priced_by
 from benchmarks.published import choice_losses, constant_errors, gpt3_days, score
 from benchmarks.tables import PUBLISHED, Row, read_tables
+
 from thrifty.cost.calibrations import shipped_calibrations
 from thrifty.hardware.cluster import find_cluster
 from thrifty.spec import Layout, TransformerShape

@@ -6,13 +6,13 @@ import csv
 from pathlib import Path
 
 import pytest
-
 from benchmarks.tables import PUBLISHED, Row, read_tables
 
-COLUMNS = (
-    "model layers hidden heads seq_len vocab hardware n_devices dp tp pp cp ep vpp sharding precision "
-    "activation_checkpointing micro_batch global_batch step_time_s tokens_per_s_per_device status"
-).split()
+COLUMNS = [
+    "model", "layers", "hidden", "heads", "seq_len", "vocab", "hardware", "n_devices", "dp", "tp", "pp", "cp", "ep",
+    "vpp", "sharding", "precision", "activation_checkpointing", "micro_batch", "global_batch", "step_time_s",
+    "tokens_per_s_per_device", "status",
+]  # fmt: skip
 PLAIN = {
     "model": "GPT", "layers": "24", "hidden": "1024", "heads": "16", "seq_len": "1024", "vocab": "51200",
     "hardware": "A100 80GB", "n_devices": "16", "tp": "2", "pp": "2", "precision": "fp16", "micro_batch": "2",

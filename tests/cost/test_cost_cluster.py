@@ -22,7 +22,9 @@ LLAMA = TransformerShape(
     layers=32, hidden=4096, heads=32, kv_heads=8, head_dim=128, ffn=14336, vocabulary=128256, length=8192, gated=True,
     learned_positions=False, biases=False, tied=False,
 )  # fmt: skip
-PLAN = Layout(data=8, tensor=8, pipeline=16, micro_batch=1, accumulation=192, precision="fp16", checkpointing="full", flash=False)  # fmt: skip
+PLAN = Layout(
+    data=8, tensor=8, pipeline=16, micro_batch=1, accumulation=192, precision="fp16", checkpointing="full", flash=False
+)  # fmt: skip
 SELENE = find_cluster("a100-80g:8x128")
 A100 = shipped_calibrations()["a100 / megatron 2021-04"]
 

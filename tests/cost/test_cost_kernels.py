@@ -56,7 +56,7 @@ def test_no_kernel_ends_at_once() -> None:
 
 
 def test_waiting_for_the_host() -> None:
-    kernels = Kernels([Kernel(0, "other", 0.0, 1.0, count=1000)], 1)
+    kernels = Kernels([Kernel(0, "other", 0.0, 1.0, times=1000)], 1)
     launching = rates_of(A100, PLAIN.model_copy(update={"launch_s": 1e-4}), "bf16")
     assert segment_seconds(kernels, launching).sum() == pytest.approx(0.1, rel=0.01)
     blocking = rates_of(A100, PLAIN.model_copy(update={"launch_s": 1e-4, "blocking": 1.0}), "bf16")
@@ -73,7 +73,8 @@ def test_operators_become_products() -> None:
     assert (kernel.batch, kernel.m, kernel.n, kernel.k) == (1, 64, 32, 16)
     batched = op_kernel(op(name="bmm", flops=2 * 4 * 8 * 6 * 5, shapes="4x8x5,4x5x6->4x8x6"))
     assert (batched.batch, batched.m, batched.n, batched.k) == (4, 8, 6, 5)
-    window = op_kernel(op(name="convolution", kind="convolution", flops=2 * 2 * 8 * 10 * 10 * 27, shapes="2x3x12x12,8x3x3x3->2x8x10x10"))  # fmt: skip
+    shapes = "2x3x12x12,8x3x3x3->2x8x10x10"
+    window = op_kernel(op(name="convolution", kind="convolution", flops=2 * 2 * 8 * 10 * 10 * 27, shapes=shapes))
     assert (window.m, window.n, window.k) == (200, 8, 27)
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from thrifty.cost import Trace, trace_step
-from thrifty.cost.cluster import step_breakdown
 from thrifty.cost.choose import calibration_for
+from thrifty.cost.cluster import step_breakdown
 from thrifty.cost.replicas import replicas_cost
 from thrifty.errors import JobError
 from thrifty.hardware.cluster import find_cluster
@@ -58,7 +58,9 @@ def test_interval_is_wide_and_says_why(gpt: Trace) -> None:
     assert "operator by operator" in step.seconds.method
 
 
-@pytest.mark.parametrize(("more", "says"), [({"data": 16}, "data 16 is more than"), ({"data": 1, "zero": 4}, "unknown zero 4")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("more", "says"), [({"data": 16}, "data 16 is more than"), ({"data": 1, "zero": 4}, "unknown zero 4")]
+)
 def test_bad_requests(gpt: Trace, more: dict[str, int], says: str) -> None:
     with pytest.raises(JobError, match=says):
         replicas_cost(gpt, NODE, **more)

@@ -7,6 +7,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from pydantic import Field
+
 from thrifty.spec.plain import Plain
 
 
@@ -70,7 +72,7 @@ class Calibration(Plain):
     step_s: float = 0.01
     optimizer_passes: float = 40.0
     spread: float = 0.25
-    covers: dict[str, tuple[float, float]] = {}
+    covers: dict[str, tuple[float, float]] = Field(default_factory=dict)
 
 
 @cache

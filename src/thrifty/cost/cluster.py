@@ -5,23 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
+from thrifty.cost.blocks import Block, Work
 from thrifty.cost.calibrations import Calibration
 from thrifty.cost.choose import calibration_for, doubts
 from thrifty.cost.kernels import rates_of, segment_seconds
-from thrifty.cost.network import (
-    Links,
-    exchange_seconds,
-    gather_seconds,
-    links_of,
-    message_seconds,
-    reduce_seconds,
-)
+from thrifty.cost.network import links_of, message_seconds
 from thrifty.cost.transformer import (
     DENSE_AGAIN,
     DENSE_BACKWARD,
     DENSE_FORWARD,
-    ENDS_BACKWARD,
-    ENDS_FORWARD,
     MIXTURE_AGAIN,
     MIXTURE_BACKWARD,
     MIXTURE_FORWARD,
@@ -82,25 +74,6 @@ class StepCost(NamedTuple):
     doubts: tuple[str, ...]
 
 
-class _Block(NamedTuple):
-    """Seconds of one block in one micro-batch, or of the two ends of the model."""
-
-    matmul: float = 0.0
-    attention: float = 0.0
-    other: float = 0.0
-    launch: float = 0.0
-    tensor: float = 0.0
-    expert: float = 0.0
-    context: float = 0.0
-    data: float = 0.0
-
-    def times(self, count: float) -> _Block:
-        return _Block(*(value * count for value in self))
-
-    def plus(self, other: _Block) -> _Block:
-        return _Block(*(a + b for a, b in zip(self, other, strict=True)))
-
-
 def step_cost(
     shape: TransformerShape,
     layout: Layout,
@@ -124,7 +97,7 @@ def step_cost(
     - pipeline: ``2 v`` messages of ``T H`` a micro-batch, shared out over the tensor-parallel devices.
     - data: an all-reduce of the gradients (ZeRO 0), or a reduce-scatter and an all-gather of weights (1), hidden behind
       the last micro-batch's backward to the share ``data_overlap``; ZeRO 2 and 3 in every micro-batch, block by block.
-    - optimizer: ``optimizer_passes`` bytes for each parameter that a device updates.
+    - optimizer: ``optimizer_passes`` bytes for each parameter that a device updates, fewer for states in 8 or 16 bits.
 
     Args:
         shape: of the model; ``length`` is that of the training sequences.
@@ -191,8 +164,8 @@ def step_breakdown(
 
     held_dense, held_experts, held_ends = parameters(shape)
     width = 4 if layout.precision == "fp32" else 2
-    work = _Work(shape, layout, links, calibration, width, shard or layout.data * layout.context)
-    total = _Block()
+    work = Work(shape, layout, links, calibration, width, shard or layout.data * layout.context)
+    total = Block()
     blocks = 0.0
     if dense:
         total = work.block(table, DENSE_FORWARD, DENSE_BACKWARD, DENSE_AGAIN, held_dense, 0.0).times(dense)
@@ -230,7 +203,9 @@ def step_breakdown(
             held / (shard or layout.data * layout.context) if layout.zero == 3 else held / layout.data / layout.context
         )
         updated += held_experts_stage / max(1, layout.data * layout.context // layout.expert)
-    optimizer = updated * calibration.optimizer_passes / rates.bytes_per_second
+    # Both states are read and written, in 4 bytes or fewer; without fp32 weights beside them these are not.
+    passes = calibration.optimizer_passes - 4 * (4 - layout.state_bytes) - 8 * (layout.precision == "bf16_weights")
+    optimizer = updated * max(8.0, passes) / rates.bytes_per_second
     compute = slowest.times(micro_batches)
     return Breakdown(
         matmul=compute.matmul,
@@ -245,102 +220,3 @@ def step_breakdown(
         bubble=bubble,
         optimizer=optimizer,
     )
-
-
-class _Work(NamedTuple):
-    """What the communication of a block depends on."""
-
-    shape: TransformerShape
-    layout: Layout
-    links: Links
-    calibration: Calibration
-    width: int
-    shard: int
-
-    @property
-    def tokens(self) -> float:
-        return self.layout.micro_batch * self.shape.length / self.layout.context
-
-    def block(
-        self, table: list[list[float]], forward: int, backward: int, again: int, shared: float, experts: float
-    ) -> _Block:
-        """One block in one micro-batch, its communication included; ``shared`` and ``experts`` count parameters."""
-        shape, layout, links = self.shape, self.layout, self.links
-        matmul, attention, other, launch = (table[forward][i] + table[backward][i] + table[again][i] for i in range(4))
-        repeats = layout.checkpointing == "full"
-        activation = self.tokens * shape.hidden * self.width
-        tensor = 0.0
-        if layout.tensor > 1:
-            rounds = 6 if repeats else 4
-            tensor = rounds * reduce_seconds(links, activation, layout.tensor)
-            if layout.sequence_parallel:
-                tensor += 2 * gather_seconds(links, activation, layout.tensor)
-            tensor *= 1 - self.calibration.tensor_overlap
-        context = 0.0
-        if layout.context > 1:
-            heads = shape.kv_heads / min(layout.tensor, shape.kv_heads)
-            turn = 2 * self.tokens * heads * shape.head_dim * self.width
-            rings = layout.context - 1
-            once = rings * message_seconds(links, turn, layout.tensor)
-            spent = table[forward][1]
-            context = max(0.1 * once, once - spent) + max(0.2 * once, 2 * once - table[backward][1])
-        expert = 0.0
-        if experts and layout.expert > 1:
-            sent = self.tokens / layout.tensor * shape.active_experts * shape.hidden * self.width
-            launch += (3 if repeats else 2) * self.calibration.routing_s
-            expert = (6 if repeats else 4) * exchange_seconds(links, sent, layout.expert, layout.tensor)
-        data = self._sharded(sum(table[forward]) + tensor / 3, sum(table[backward]) + sum(table[again]), shared)
-        return _Block(matmul, attention, other, launch, tensor, expert, context, data)
-
-    def ends(self, table: list[list[float]], held: float) -> _Block:
-        """The two ends of the model in one micro-batch."""
-        forward, backward = table[ENDS_FORWARD], table[ENDS_BACKWARD]
-        tensor = 0.0
-        if self.layout.tensor > 1:
-            # The embedding's output, and of the loss the maximum, the sum and the target's logit of each token.
-            tensor = 2 * reduce_seconds(self.links, self.tokens * self.shape.hidden * self.width, self.layout.tensor)
-            tensor += 3 * reduce_seconds(self.links, self.tokens * 4, self.layout.tensor)
-        data = self._sharded(sum(forward), sum(backward), held)
-        return _Block(*(forward[i] + backward[i] for i in range(4)), tensor, 0.0, 0.0, data)
-
-    def _sharded(self, forward: float, backward: float, held: float) -> float:
-        """Gathering a block's weights and scattering its gradients in every micro-batch, beyond what is hidden."""
-        layout = self.layout
-        if layout.zero < 2 or self.shard == 1:
-            return 0.0
-        stride = layout.tensor
-        weights = held / layout.tensor * self.width
-        gather = gather_seconds(self.links, weights, self.shard, stride)
-        scatter = gather_seconds(self.links, weights * self.calibration.gradient_bytes / 2, self.shard, stride)
-        overlap = self.calibration.data_overlap
-        if layout.zero == 2:
-            gather /= layout.accumulation
-        behind = gather + scatter if layout.zero == 3 else scatter
-        return (
-            (1 - overlap) * (gather + behind)
-            + overlap * max(0.0, gather - forward)
-            + overlap * max(0.0, behind - backward)
-        )
-
-    def data_once(self, held: float, experts: float, backward: float) -> float:
-        """Summing gradients over data-parallel ranks once a step, beyond what hides behind the last backward."""
-        layout, links = self.layout, self.links
-        ranks = layout.data * layout.context
-        gradient = held * self.calibration.gradient_bytes
-        if layout.zero >= 2:
-            replicas = layout.data * layout.context // self.shard
-            if replicas <= 1:
-                return 0.0
-            once = reduce_seconds(links, gradient / self.shard, replicas, layout.tensor * self.shard)
-        elif layout.zero == 1:
-            once = gather_seconds(links, gradient, ranks, layout.tensor) + gather_seconds(
-                links, held * self.width, ranks, layout.tensor
-            )
-        else:
-            once = reduce_seconds(links, gradient, ranks, layout.tensor)
-        if experts:
-            copies = max(1, ranks // layout.expert)
-            moved = experts * self.calibration.gradient_bytes
-            once += reduce_seconds(links, moved, copies, layout.tensor * layout.expert)
-        overlap = self.calibration.data_overlap
-        return (1 - overlap) * once + overlap * max(0.0, once - backward)

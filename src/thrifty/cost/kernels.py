@@ -31,14 +31,14 @@ SHORTEST_S = 3e-6
 
 
 class Kernel(NamedTuple):
-    """One kernel, or ``count`` equal ones.
+    """One kernel, or several equal ones.
 
     Attributes:
         segment: an index that its times are summed under.
         kind: of its efficiency.
         flops, bytes: of one.
         batch, m, n, k: of a matrix product ``batch x [m, k] @ [k, n]``; 0 for all other kinds.
-        count: equal kernels.
+        times: that it runs.
         precision: of its arithmetic.
     """
 
@@ -50,7 +50,7 @@ class Kernel(NamedTuple):
     m: float = 0
     n: float = 0
     k: float = 0
-    count: float = 1
+    times: float = 1
     precision: str = ""
 
 
@@ -87,15 +87,15 @@ class Kernels:
 
     def __init__(self, kernels: Sequence[Kernel], segments: int) -> None:
         column = [np.array(values, dtype=float) for values in zip(*(k[2:9] for k in kernels), strict=True)]
-        self.flops, self.bytes, self.batch, self.m, self.n, self.k, self.count = column
+        self.flops, self.bytes, self.batch, self.m, self.n, self.k, self.times = column
         self.kind = np.array([KINDS.index(k.kind) for k in kernels])
         self.segment = np.array([k.segment for k in kernels])
         self.wide = np.array([k.precision == "wide" for k in kernels])
         self.unaligned = (self.n % 8 > 0) | (self.k % 8 > 0)
         self.grouped = (self.batch > 1) & ~self.wide
         self.segments = segments
-        self.launches = np.bincount(self.segment, self.count, segments)
-        self.segment_flops = np.bincount(self.segment, self.flops * self.count, segments)
+        self.launches = np.bincount(self.segment, self.times, segments)
+        self.segment_flops = np.bincount(self.segment, self.flops * self.times, segments)
 
 
 def rates_of(device: Device, calibration: Calibration, precision: str) -> Rates:
@@ -135,11 +135,11 @@ _HALF = ("bf16", "fp16")
 
 
 def kernel_seconds(kernels: Kernels, rates: Rates) -> NDArray[np.float64]:
-    """Return seconds on the device of each kernel (times its count), without the host's part.
+    """Return seconds on the device of each kernel (as often as it runs), without the host's part.
 
-    A matrix product takes ``2 x batch x ceil(m) x ceil(n) x (k + inner_half)`` operations, its sides rounded up to tiles, in waves
-    of one tile a multiprocessor; any other kernel takes its FLOPs. Joined with its traffic over the bandwidth by
-    ``(a^4 + b^4)^(1/4)``, at least `SHORTEST_S`.
+    A matrix product takes ``2 x batch x m x n x (k + inner_half)`` operations, its sides ``m`` and ``n`` rounded up to
+    tiles, in waves of one tile a multiprocessor; any other kernel takes its FLOPs. Joined with its traffic over the
+    bandwidth by ``(a^4 + b^4)^(1/4)``, at least `SHORTEST_S`.
     """
     area = np.minimum(*(_waves(kernels, rates.processors, rates.wave_loss, *tile) for tile in TILES))
     padded = 2 * area * rates.processors * (kernels.k + rates.inner_half)
@@ -153,7 +153,7 @@ def kernel_seconds(kernels: Kernels, rates: Rates) -> NDArray[np.float64]:
     )
     traffic = kernels.bytes / rates.bytes_per_second
     joined = (arithmetic**SHARPNESS + traffic**SHARPNESS) ** (1 / SHARPNESS)
-    result: NDArray[np.float64] = np.maximum(joined, SHORTEST_S) * kernels.count
+    result: NDArray[np.float64] = np.maximum(joined, SHORTEST_S) * kernels.times
     return result
 
 

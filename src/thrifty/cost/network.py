@@ -55,7 +55,7 @@ def group_bandwidth(links: Links, members: int, stride: int) -> float:
     Within a node it is the inner link's. Across nodes the ring leaves each node once, and the devices of a node that
     belong to it (``per_node / stride`` of them) share their network for it: ``min(intra, inter x those)``.
 
-    >>> links = Links(per_node=8, intra=300e9, inter=25e9, messages=25e9, exchange=1, intra_latency_s=0, inter_latency_s=0)
+    >>> links = Links(8, intra=300e9, inter=25e9, messages=25e9, exchange=1, intra_latency_s=0, inter_latency_s=0)
     >>> group_bandwidth(links, 64, 1) / 1e9, group_bandwidth(links, 16, 8) / 1e9
     (200.0, 25.0)
     """

@@ -17,8 +17,8 @@ SEGMENTS = 3
 _SEGMENT = {"forward": FORWARD, "backward": BACKWARD, "recompute": BACKWARD, "clip": UPDATE, "optimizer": UPDATE}
 _PRECISION = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32", "float64": "fp32"}
 # Calibrations lay all of the host's time on the 16 kernels forward and 28 backward that `transformer.py` counts in a
-# block; traced under autocast, a block of `models/gpt.py` has 20 and 32 operators. An operator therefore takes this share
-# of ``launch_s``.
+# block; traced under autocast, a block of `models/gpt.py` has 20 and 32 operators. An operator therefore takes this
+# share of ``launch_s``.
 HOST_SHARE = 0.85
 
 

@@ -29,8 +29,8 @@ def replicas_cost(
 ) -> StepCost:
     """Predict the seconds of one optimizer step, each device computing ``accumulation`` traced micro-batches.
 
-    Step = accumulation x (forward + backward) + communication that nothing hides + update. With ``G`` bytes of gradients
-    and ``W`` of weights over ``n`` devices, a fraction ``data_overlap`` of the communication can hide:
+    Step = accumulation x (forward + backward) + communication that nothing hides + update. With ``G`` bytes of
+    gradients and ``W`` of weights over ``n`` devices, a fraction ``data_overlap`` of the communication can hide:
 
     - ZeRO 0: an all-reduce of ``G`` behind the last backward.
     - ZeRO 1: a reduce-scatter of ``G`` and an all-gather of ``W``, once.

@@ -97,7 +97,7 @@ def _product(
 
 
 def _move(segment: int, moved: float, count: float = 1) -> Kernel:
-    return Kernel(segment, "other", 0.0, moved / count, count=count)
+    return Kernel(segment, "other", 0.0, moved / count, times=count)
 
 
 def _block(shape: TransformerShape, spread: Spread, segment: int, *, experts: bool) -> Iterator[Kernel]:
@@ -176,7 +176,7 @@ def _attention_core(shape: TransformerShape, spread: Spread, segment: int) -> It
         flops = 4 * tokens * shape.length * heads * shape.head_dim * (0.5 if shape.causal else 1.0)
         moved = 4 * tokens * heads * shape.head_dim * width
         yield Kernel(segment, "attention", flops, moved)
-        yield Kernel(segment + 1, "attention", 2.5 * flops, 2 * moved, count=1)
+        yield Kernel(segment + 1, "attention", 2.5 * flops, 2 * moved, times=1)
         yield _move(segment + 1, moved, 2)
         return
     batch, rows = spread.micro_batch * heads, shape.length / spread.context
