@@ -144,6 +144,88 @@ def one_class(folder: Path) -> None:
         shutil.rmtree(folder / "digits" / label)
 
 
+GPT: dict[str, Any] = {
+    "name": "text",
+    "data": {"kind": "language", "tokens": 10**8, "vocabulary": 51200, "length": 1024},
+    "model": "gpt2",
+    "train": {"batch": 32},
+}
+CHIP = "like: h100\nflops: {bf16: 2000 TFLOP/s}\nbandwidth: 6 TB/s\nprice: 4.00 USD/h\n"
+
+
+@pytest.mark.slow
+def test_a_plan_here_says_what_each_way_takes_and_writes_a_page(workplace: Path) -> None:
+    done = thrifty("plan", "job.yaml", "--html", "plan.html", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    for said in ("▸", "why this one", "where time goes", "your limits", "as most people run it", "nothing ran"):
+        assert said in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    page = (workplace / "plan.html").read_text(encoding="utf-8")
+    assert "default-src &#39;none&#39;" in page
+    said = json.loads(thrifty("plan", "job.yaml", "--json", "--probe", cwd=workplace).stdout)
+    assert said["plan"]["precision"] in {"fp32", "bf16"}
+    assert said["offers"][0]["mark"] == "chosen"
+    assert said["probed"] and all(row["measured_step_s"] > 0 for row in said["probed"])
+    assert not (workplace / "runs" / "digits").exists(), "a plan runs nothing"
+
+
+@pytest.mark.slow
+def test_a_declared_job_is_planned_on_a_cluster_on_a_chip_and_on_any_and_not_run(tmp_path: Path) -> None:
+    write(tmp_path, GPT)
+    (tmp_path / "my-chip.yaml").write_text(CHIP)
+    there = json.loads(thrifty("plan", "job.yaml", "--on", "h100:8", "--json", cwd=tmp_path).stdout)
+    assert there["plan"] is None
+    assert there["offers"][0]["cost"]["usd"]["value"] > 0
+    assert {row["number"] for row in there["limited_by"]} == {"arithmetic", "memory bandwidth", "memory", "network"}
+    chip = json.loads(thrifty("plan", "job.yaml", "--on", "my-chip.yaml:8", "--json", cwd=tmp_path).stdout)
+    assert chip["offers"][0]["step_seconds"] < there["offers"][0]["step_seconds"]
+    everywhere = thrifty("plan", "job.yaml", "--on", "any", "--html", "any.html", cwd=tmp_path)
+    assert everywhere.returncode == 0, everywhere.stderr
+    assert "machine" in everywhere.stdout and "h100" in everywhere.stdout
+    run = thrifty("run", "job.yaml", cwd=tmp_path)
+    assert run.returncode == 2
+    assert "has no data to train on" in run.stderr
+
+
+@pytest.mark.slow
+def test_what_does_not_fit_says_what_would_and_exits_with_three(tmp_path: Path) -> None:
+    write(tmp_path, {**GPT, "model": "gpt3-175b", "train": {"batch": 64}})
+    done = thrifty("plan", "job.yaml", "--on", "l4:8", cwd=tmp_path)
+    assert done.returncode == 3
+    assert "what would fit" in done.stdout
+    assert "nothing fits" in done.stderr.splitlines()[-1]
+    assert "Smallest change:" in done.stderr
+
+
+PLAN_MISTAKES: dict[str, tuple[dict[str, Any], list[str], int, list[str]]] = {
+    "device": (GPT, ["--on", "h10:8"], 2, ["unknown device 'h10'", "Did you mean"]),
+    "move": (GPT, ["--on", "h100:8", "--allow", "fp9"], 2, ["unknown move 'fp9'", "Did you mean 'fp8'?"]),
+    "degrees": (
+        {**GPT, "plan": {"tensor": 5}}, ["--on", "h100:8"], 2, ["plan.tensor is 5", "the 12 heads", "1, 2, 4"],
+    ),
+    "batch": ({**GPT, "train": {"batch": 7}}, ["--on", "h100:8x8"], 2, ["a batch of 7", "train.batch 64 would do"]),
+    "degrees here": ({**GPT, "plan": {"tensor": 2}}, [], 2, ["this machine is one device", "--on h100:8"]),
+    "probe elsewhere": (GPT, ["--on", "h100:8", "--probe"], 2, ["--probe runs steps on this machine"]),
+    "probe without data": (GPT, ["--probe"], 2, ["has no data to train on"]),
+    "a number is missing": (GPT, ["--on", "half-chip.yaml"], 2, ["half-chip.yaml"]),
+    "another family": (JOB, ["--on", "h100:8"], 2, ["resnet8", "leave out --on"]),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mistake", PLAN_MISTAKES)
+def test_mistakes_of_a_plan_are_told_in_one_line(workplace: Path, mistake: str) -> None:
+    job, options, code, said = PLAN_MISTAKES[mistake]
+    write(workplace, job)
+    (workplace / "half-chip.yaml").write_text("name: half\nkind: cuda\nmemory: 80 GiB\n")
+    done = thrifty("plan", "job.yaml", *options, cwd=workplace)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    for part in said:
+        assert part in done.stderr
+    assert done.stdout == ""
+
+
 BAD_INPUT: dict[str, tuple[Callable[[Path], dict[str, Any]], int, list[str]]] = {
     "unknown key": (lambda _: changed(modle="x"), 2, ["unknown key 'modle'", "did you mean 'model'"]),
     "misspelt model": (lambda _: changed(model="resnt8"), 2, ["unknown model 'resnt8'", "Did you mean 'resnet8'?"]),

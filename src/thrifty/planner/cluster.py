@@ -84,8 +84,8 @@ def ground(
     shape = shape_of(learning.model)
     if shape is None:
         raise JobError(
-            f"model '{learning.model.name}' of the {learning.model.family} family has no closed form, and other machines "
-            "are priced by one",
+            f"model '{learning.model.name}' of the {learning.model.family} family has no closed form, by which other "
+            "machines are priced",
             mend="Plan it on this machine: leave out --on. GPTs can be planned on any.",
         )
     batch, steps = learning.size, learning.stop.steps
@@ -184,7 +184,7 @@ def _time_bound(shape: TransformerShape, cluster: Cluster, batch: int, steps: in
         stages = settings["pipeline"]
         micro_batches = batch // (settings["data"] * settings["micro_batch"])
         held = matrices / (settings["tensor"] * stages)
-        if settings["zero"] == 3:
+        if settings["zero"] >= 2 or settings["offload"]:
             held /= settings["data"]
         turns = micro_batches + (stages - 1) / settings["virtual_stages"]
         seconds = turns * once_s(*(settings[name] for name in shared)) / stages * steps

@@ -14,6 +14,7 @@ from thrifty.spec.units import format_bytes
 # Differences under this are not worth a word: no prediction here is that sharp.
 NEGLIGIBLE = 0.005
 MEMORY_TOLD = 0.02
+NOTHING_ELSE = "nothing else divides"
 # said as one product, in this order
 DEGREES_TOLD = ("tensor", "pipeline", "context", "data")
 
@@ -98,8 +99,12 @@ def decisions(
         without = Space({**space.dimensions, field: others}, space.constraints)
         found = search(without, price, limits=limits, bounds=bounds, objectives=("seconds",))
         best = found.choice
-        reason, doubt = _compare(chosen, best, field) if best else _nothing_else(without, price, limits, bounds, field)
-        loss = best.price.seconds / chosen.price.seconds if best else math.inf
+        if best is not None:
+            reason, doubt = _compare(chosen, best, field)
+            loss = best.price.seconds / chosen.price.seconds
+        else:
+            reason, doubt = _nothing_else(without, price, limits, bounds, field), ""
+            loss = 0.0 if reason == NOTHING_ELSE else math.inf
         line = Decision(field=field, value=str(value), reason=reason, source="search", doubt=doubt)
         ranked.append((loss, line))
     return [line for _, line in sorted(ranked, key=lambda pair: -pair[0])]
@@ -129,16 +134,14 @@ def _compare(chosen: Way, best: Way, field: str) -> tuple[str, str]:
     return f"the best way with {name} takes {share} {'longer' if slower > 0 else 'less time'}{memory}", doubt
 
 
-def _nothing_else(
-    space: Space, price: Price, limits: Mapping[str, float], bounds: Sequence[Bound], field: str
-) -> tuple[str, str]:
+def _nothing_else(space: Space, price: Price, limits: Mapping[str, float], bounds: Sequence[Bound], field: str) -> str:
     """Every other value oversteps a limit: by how much at least, if it is memory."""
     most = limits.get("peak_bytes", float("inf"))
     nearest = search(space, price, limits={}, bounds=bounds, objectives=("peak_bytes",)).front
     if not nearest:
-        return "nothing else divides", ""
+        return NOTHING_ELSE
     least = nearest[0]
-    name = name_of(field, least.settings[field])
     if least.price.peak_bytes > most:
-        return f"with any other it does not fit: {name} needs at least {format_bytes(least.price.peak_bytes)}", ""
-    return "with any other it does not keep the budget", ""
+        name = name_of(field, least.settings[field])
+        return f"with any other it does not fit: {name} needs at least {format_bytes(least.price.peak_bytes)}"
+    return "with any other it does not keep the budget"

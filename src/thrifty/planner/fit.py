@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from thrifty.cost import Trace, predict
 from thrifty.errors import BudgetError
-from thrifty.planner.local import corrected
+from thrifty.planner.local import Held, corrected
 from thrifty.planner.rules import Reasons
 from thrifty.spec import Cost, Dataset, Device, Interval, Job, Plan, Probed, Spent
 from thrifty.spec.units import format_joules, format_seconds, format_usd
@@ -34,6 +34,7 @@ class _Course:
     trace: Trace
     probed: Probed
     correct: Correct
+    held: Held
 
     def price(self, steps: int, validations: int) -> Cost:
         foreseen = self._predicted(steps, validations, Probed(step_s=(), save_s=0.0))
@@ -58,6 +59,8 @@ class _Course:
             probe_step_seconds=probed.step_s,
             save_seconds=probed.save_s,
             evaluation_batch_ratio=self.draft.batch.evaluation / self.draft.batch.micro,
+            heap=self.held.heap,
+            runtime=self.held.runtime,
         )
 
     @property
@@ -83,6 +86,7 @@ def fit(
     spent: Spent,
     why: Reasons,
     correct: Correct,
+    held: Held,
 ) -> Plan:
     """Return the plan with its steps, validations and cost, such that the predicted time is within the budget.
 
@@ -94,11 +98,12 @@ def fit(
         spent: what the run has spent already.
         why: gets a line for each field decided here.
         correct: a prediction, by earlier runs.
+        held: what a dry run of the plan said of memory.
 
     Raises:
         BudgetError: not even one step and one validation fit.
     """
-    course = _Course(draft, dataset, device, trace, probed, correct)
+    course = _Course(draft, dataset, device, trace, probed, correct, held)
     step_s, validation_s = course.step_s, course.validation_s
     limit_s, budget = _time_limit(job, device)
     room_s = (limit_s - spent.wall_s - course.finish_s) * FILL

@@ -9,15 +9,17 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import thrifty.cost.timeline as cost_timeline
 from thrifty import models
-from thrifty.cost import Trace, largest_micro_batch, peak_bytes, predict, trace_step
+from thrifty.cost import HeapPeak, Trace, heap_peak, largest_micro_batch, peak_bytes, predict, trace_step
 from thrifty.cost.time import seconds_by
 from thrifty.errors import BudgetError, JobError
+from thrifty.hardware.runtime import runtime_bytes
+from thrifty.models.inputs import MEMORY_FORMATS
 from thrifty.models.losses import LOSSES
 from thrifty.optim import by_name
 from thrifty.planner.correction import Seen, correct
@@ -36,6 +38,19 @@ MEMORY_SHARE = 0.9
 EVALUATIONS = 10
 RUNTIME = "torch and its libraries"
 INSTANTS = 400
+
+
+@dataclass(frozen=True)
+class Held:
+    """What was found of a plan's memory before it runs; None where this machine does not tell.
+
+    Attributes:
+        heap: of a dry run.
+        runtime: bytes of each part of the libraries, measured.
+    """
+
+    heap: HeapPeak | None = None
+    runtime: Mapping[str, int] | None = None
 
 
 @dataclass
@@ -141,16 +156,35 @@ class Local:
             detail=quote,
         )
 
-    def _trace(self, precision: Any, memory_format: Any, micro: int) -> Trace:
-        shape, learning = self.dataset.shape, self.learning
+    def dry_run(self, settings: Settings, evaluation: int) -> Held:
+        """Take the steps of a way on memory alone, a validation of so many samples after them."""
+        if self.device.kind != "cpu":
+            return Held()
+        learning, micro = self.learning, settings["micro_batch"]
+        heap = heap_peak(
+            lambda: models.build(learning.model),
+            LOSSES[learning.task],
+            self._batch(micro),
+            precision=settings["precision"],
+            optimizer=by_name(learning.optim.optimizer),
+            accumulation=math.ceil(learning.size / micro),
+            evaluation_batch=self._batch(evaluation),
+            memory_format=MEMORY_FORMATS[settings["memory_format"]],
+        )
+        return Held(heap, runtime_bytes(self.device.cores))
+
+    def _batch(self, samples: int) -> dict[str, tuple[tuple[int, ...], str]]:
+        shape = (samples, *self.dataset.shape)
         if self.dataset.kind == "image":
-            batch = {"x": ((micro, *shape), "float32"), "y": ((micro,), "int64")}
-        else:
-            batch = {"x": ((micro, *shape), "int64"), "y": ((micro, *shape), "int64")}
+            return {"x": (shape, "float32"), "y": ((samples,), "int64")}
+        return {"x": (shape, "int64"), "y": (shape, "int64")}
+
+    def _trace(self, precision: Any, memory_format: Any, micro: int) -> Trace:
+        learning = self.learning
         return trace_step(
             lambda: models.build(learning.model),
             LOSSES[learning.task],
-            batch,
+            self._batch(micro),
             precision=precision,
             memory_format=memory_format,
             optimizer=by_name(learning.optim.optimizer),

@@ -76,7 +76,8 @@ def plan_of(local: Local, found: Found, why: Reasons, *, key: str, spent: Spent,
         source = "probe" if len(ways) > 1 else "search"
     _say_why(local, found, chosen, why, source)
     trace = local.trace(chosen.settings["precision"], chosen.settings["memory_format"], chosen.settings["micro_batch"])
-    fitted = fit(draft, local.job, local.dataset, local.device, trace, probed, spent, why, local.correct)
+    held = local.dry_run(chosen.settings, draft.batch.evaluation)
+    fitted = fit(draft, local.job, local.dataset, local.device, trace, probed, spent, why, local.correct, held)
     return fitted.model_copy(update={"why": tuple(why.lines)})
 
 

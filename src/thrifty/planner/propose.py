@@ -20,9 +20,12 @@ from thrifty.spec.proposal import Offer, Proposal
 from thrifty.spec.units import format_bytes
 
 OBJECTIVES = ("usd", "seconds", "peak_bytes")
-# What most people run, the first that can: fully sharded copies as PyTorch and Hugging Face set them up, else what
-# Megatron's papers use (Narayanan et al. 2021, section 3): tensor within the node, pipeline beyond it.
+# What most people run, the first that can: plain copies in mixed precision, else fully sharded ones as PyTorch and
+# Hugging Face set them up, else what Megatron's papers use (Narayanan et al. 2021, section 3): tensor within the node,
+# pipeline beyond it.
 USUAL = (
+    {"precision": "bf16", "zero": 0, "tensor": 1, "pipeline": 1, "context": 1, "checkpointing": "none"},
+    {"precision": "fp16", "zero": 0, "tensor": 1, "pipeline": 1, "context": 1, "checkpointing": "none"},
     {"precision": "bf16", "zero": 3, "tensor": 1, "pipeline": 1, "context": 1, "checkpointing": "full"},
     {"precision": "fp16", "zero": 3, "tensor": 1, "pipeline": 1, "context": 1, "checkpointing": "full"},
     {"precision": "bf16", "zero": 0, "virtual_stages": 1, "context": 1, "micro_batch": 1, "checkpointing": "full"},
@@ -131,7 +134,19 @@ def _would_fit(job: Job, learning: Learning, place: Ground, allowed: Collection[
             lines.append(f"{devices:,} devices instead of {place.cluster.devices:,}: {words(grown.choice.settings)}")
             break
     steps = relax(place.space, place.price, limits=place.limits, bounds=place.bounds)
-    return (*map(_relaxed, steps), *lines)
+    return (*map(_relaxed, steps), *_fewer_steps(learning, place), *lines)
+
+
+def _fewer_steps(learning: Learning, place: Ground) -> list[str]:
+    """How much of the training the budget holds, where memory is not what stands against it."""
+    memory = {"peak_bytes": place.limits["peak_bytes"]}
+    found = search(place.space, place.price, limits=memory, bounds=place.bounds, objectives=("seconds",))
+    if found.choice is None:
+        return []
+    price = found.choice.price
+    share = min(most / getattr(price, name) for name, most in place.limits.items() if name != "peak_bytes")
+    steps = int(learning.stop.steps * share)
+    return [f"{steps:,} of the {learning.stop.steps:,} steps: {words(found.choice.settings)}"] if steps else []
 
 
 def _search_on(job: Job, learning: Learning, cluster: Cluster, allowed: Collection[str]) -> Found | None:

@@ -43,6 +43,7 @@ def paragraphs(proposal: Proposal) -> list[tuple[str, str]]:
         said.append(("nothing fits", "no way keeps the budget and the memory there is; these changes would do:"))
     said += [("what would fit" if n == 0 else "", line) for n, line in enumerate(proposal.would_fit)]
     searched = [line for line in proposal.why if line.source in {"search", "measured", "probe"}]
+    searched = [line for line in searched if line.reason != "nothing else divides"]
     reasons = [f"{line.field.replace('_', ' ')} {line.value}: {line.reason}" for line in searched[:SHOWN_REASONS]]
     compared = [line for line in searched[:SHOWN_REASONS] if line.source in {"search", "probe"}]
     doubts = dict.fromkeys(line.doubt for line in compared if line.doubt)
