@@ -40,10 +40,12 @@ class HeapPeak:
     Attributes:
         step: at the most of a few training steps, weights and optimizer states included.
         evaluation: at the most of a forward pass without gradients after them.
+        fresh: it grew in a settled step, in all: memory given back before, which the kernel must clear anew.
     """
 
     step: int
     evaluation: int
+    fresh: int = 0
 
 
 class _MallInfo(ctypes.Structure):
@@ -99,15 +101,17 @@ def heap_peak(
             if memory_format != torch.contiguous_format:
                 model = model.to(memory_format=memory_format)  # type: ignore[call-overload]
             stepper = optimizer(model)
-            for _ in range(steps):
+            for count in range(steps):
                 _dry_step(model, loss, batch, stepper, precision, min(accumulation, 2), memory_format)
-            step = heap.peak_bytes
+                if count == 0:
+                    heap.grown_bytes = 0
+            step, fresh = heap.peak_bytes, heap.grown_bytes // max(steps - 1, 1)
             heap.peak_bytes = 0
             if evaluation_batch is not None:
                 model.eval()
                 with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
                     loss(model, _tensors(evaluation_batch, memory_format))
-        return HeapPeak(step=step, evaluation=heap.peak_bytes)
+        return HeapPeak(step=step, evaluation=heap.peak_bytes, fresh=fresh)
 
     return _in_a_copy(dry_run)
 
@@ -144,7 +148,7 @@ def _in_a_copy(work: Callable[[], HeapPeak]) -> HeapPeak:
         said = "died"
         try:
             found = work()
-            said = f"{found.step} {found.evaluation}"
+            said = f"{found.step} {found.evaluation} {found.fresh}"
         except BaseException as error:
             said = f"{type(error).__name__}: {error}"
         finally:
@@ -159,12 +163,12 @@ def _in_a_copy(work: Callable[[], HeapPeak]) -> HeapPeak:
         os.close(reading)
         os.waitpid(child, 0)
     numbers = said.split()
-    if len(numbers) != 2 or not all(number.isdigit() for number in numbers):
+    if len(numbers) != 3 or not all(number.isdigit() for number in numbers):
         raise JobError(
             f"a step could not be taken on memory alone: {' '.join(numbers) or 'it took too long'}"[:400],
             mend="Leave the prediction out and let a probe take real steps.",
         )
-    return HeapPeak(step=int(numbers[0]), evaluation=int(numbers[1]))
+    return HeapPeak(*map(int, numbers))
 
 
 def _tensors(shapes: Shapes, memory_format: torch.memory_format) -> dict[str, Tensor]:
@@ -179,13 +183,16 @@ class _Allocating(TorchDispatchMode):
         super().__init__()
         self._fake = FakeTensorMode(allow_non_fake_inputs=True)
         self._known: dict[Any, Any] = {}
-        self.peak_bytes = 0
-        self._start = _heap_bytes()
+        self.peak_bytes = self.grown_bytes = 0
+        self._start = self._last = _heap_bytes()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         out = self._run(func, args, kwargs)
-        self.peak_bytes = max(self.peak_bytes, _heap_bytes() - self._start)
+        now = _heap_bytes()
+        self.peak_bytes = max(self.peak_bytes, now - self._start)
+        self.grown_bytes += max(0, now - self._last)
+        self._last = now
         return out
 
     def _run(self, func: Any, args: Any, kwargs: Any) -> Any:

@@ -28,6 +28,8 @@ from thrifty.spec.device import KernelPoint
 _NINE_IN_TEN = 1.645
 # how much of what caches save may be wrong: a replay knows neither their ways nor who shares them. Assumed.
 _RESIDENCY_DOUBT = 0.3
+# of what a dry run tells of fresh memory: from step to step it tells that much more or less
+_DRY_RUN_DOUBT = 0.4
 # standard deviation of the uniform distribution over its width
 _UNIFORM = 1 / math.sqrt(12)
 # bounds over the value where only the two rates are known: residuals over models were 0.55 to 1.8 on one CPU
@@ -82,20 +84,22 @@ class Times:
         default = _SECONDS_A_PARAMETER["cpu" if self.device.kind == "cpu" else "other"]
         return trace.parameter_tensors * self._aside.get(PARAMETER, default)
 
-    def pages_seconds(self, trace: Trace) -> tuple[float, float]:
+    def pages_seconds(self, trace: Trace, fresh: int | None) -> tuple[float, float]:
         """Seconds in which the kernel clears memory for a step, and their standard deviation.
 
-        Halfway between a heap that keeps all it has and one that gives back its free top whenever glibc may: which of
-        the two depends on where a small block happens to lie. None where the process keeps its pages (`keep_pages`).
+        Without ``fresh`` bytes: halfway between a heap that maps only large blocks anew and keeps all else, and one
+        that gives back its free top whenever glibc may; which of the two depends on where a small block happens to lie.
         """
         if self._pages is None:
             return 0.0, 0.0
         a_byte_s = self._pages.warm_s / self._pages.moved_bytes
-        # between blocks so large that each is mapped anew, and all that a heap gives back whose top is never held
+        workspace = sum(self._workspace_bytes(op) for op in trace.ops)
+        if fresh is not None:
+            bytes_ = fresh + workspace if fresh else 0
+            return bytes_ * a_byte_s, bytes_ * a_byte_s * _DRY_RUN_DOUBT
         mapped = sum(b.bytes for b in trace.step.blocks if b.bytes >= LARGEST_THRESHOLD and b.role != "state")
-        mapped += sum(self._workspace_bytes(op) for op in trace.ops)
-        least, most = mapped * a_byte_s, max(fresh_bytes(trace.step, True), mapped) * a_byte_s
-        return (least + most) / 2, abs(most - least) * _UNIFORM
+        least, most = mapped + workspace, max(fresh_bytes(trace.step, True), mapped) + workspace
+        return (least + most) / 2 * a_byte_s, (most - least) * a_byte_s * _UNIFORM
 
     def _workspace_bytes(self, op: Op) -> int:
         """Bytes that oneDNN keeps of a recurrent layer for its backward pass, which a fake step does not show."""
@@ -148,7 +152,7 @@ def step_seconds(
     device: Device,
     precision: Literal["fp32", "bf16"],
     *,
-    keeps_pages: bool = False,
+    fresh: int | None = None,
 ) -> Interval:
     """Predict the seconds of one optimizer step of ``accumulation`` micro-batches, without running anything.
 
@@ -157,14 +161,15 @@ def step_seconds(
         accumulation: micro-batches in a step.
         device: its timed operators, or at least its two rates.
         precision: that the model computes in; names the rate where only rates are known.
-        keeps_pages: the process that trains keeps its memory, see `thrifty.hardware.pages.keep_pages`.
+        fresh: bytes that the kernel must clear in a settled step, as a dry run (`thrifty.cost.heap`) tells; 0 where the
+            process keeps its memory (`thrifty.hardware.pages.keep_pages`); bounded by a replay when left out.
     """
     times = times_of(device)
     priced = times.price(trace)
     passes = [each for each in priced if each.op.phase not in {"clip", "optimizer"}]
     update = [each for each in priced if each.op.phase in {"clip", "optimizer"}]
     adding_s = 3 * trace.gradient_bytes / device.bytes_per_second.value * (accumulation - 1)
-    pages_s, pages_doubt_s = (0.0, 0.0) if keeps_pages else times.pages_seconds(trace)
+    pages_s, pages_doubt_s = times.pages_seconds(trace, fresh)
     parameters_s = times.parameters_seconds(trace)
     counted = [(each, accumulation) for each in passes] + [(each, 1) for each in update]
     value = sum(each.seconds * times for each, times in counted) + adding_s + pages_s * accumulation + parameters_s

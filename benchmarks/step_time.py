@@ -1,0 +1,220 @@
+"""Step time on this machine: predicted from micro-benchmarks, beside real steps, a naive roofline and PyTorch's own.
+
+    python -m benchmarks.step_time [--quick] [--keep-pages] [--case NAME ...]
+
+The machine is measured before, amid and after the cases, for its speed may wander; each case trains in a process of its
+own. Nothing is fitted to the cases.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from benchmarks.cases import CASES, MODELS, QUICK, Case, build, trace
+from benchmarks.predict import roofline_seconds
+from benchmarks.record import record
+from benchmarks.torch_estimator import estimate
+from thrifty import optim
+from thrifty.cost import step_seconds
+from thrifty.cost.heap import heap_peak
+from thrifty.errors import JobError
+from thrifty.hardware import probe
+from thrifty.hardware.bench import Bench, bench, merged
+from thrifty.hardware.measure import measure_cpu
+from thrifty.models.inputs import MEMORY_FORMATS
+from thrifty.spec import Device, Interval
+
+WARM_UP, REPEATS = 3, 9
+# times the machine is measured over a run
+CALIBRATIONS = 3
+# glibc's settings of `thrifty.hardware.pages.keep_pages`, for a process to start with
+_KEEP_PAGES = {"MALLOC_MMAP_THRESHOLD_": str(1 << 31), "MALLOC_TRIM_THRESHOLD_": str(1 << 31)}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One case: seconds of real steps after warming up, and what each estimate said.
+
+    Attributes:
+        case: its name.
+        measured: seconds of each step.
+        predicted: ours.
+        naive: each operator at peak arithmetic and full bandwidth, the slower of the two.
+        rival: PyTorch's `RuntimeEstimator` by its benchmark of operators; None where it failed. Its roofline asks CUDA
+            for the figures of a GPU, and runs on none else.
+    """
+
+    case: str
+    measured: tuple[float, ...]
+    predicted: Interval
+    naive: float
+    rival: float | None
+
+    @property
+    def median(self) -> float:
+        """The median step."""
+        return statistics.median(self.measured)
+
+    @property
+    def spread(self) -> float:
+        """Half the range between the first and the third quartile, as a share of the median."""
+        low, _, high = statistics.quantiles(self.measured, n=4)
+        return (high - low) / 2 / self.median
+
+    def error(self, seconds: float) -> float:
+        """How far an estimate lies from the median step, as a share of it; negative where it is too fast."""
+        return seconds / self.median - 1
+
+
+def measure(case: Case, *, keep_pages: bool = False, steps: int = WARM_UP + REPEATS) -> tuple[float, ...]:
+    """Seconds of each step of a case after warming up, in a fresh process."""
+    command = [sys.executable, "-m", "benchmarks.cases", case.name, str(steps)]
+    env = os.environ | (_KEEP_PAGES if keep_pages else {})
+    done = subprocess.run(command, env=env, check=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    return tuple(json.loads(done.stdout.splitlines()[-1])["seconds"][WARM_UP:])
+
+
+def fresh_bytes(case: Case) -> int | None:
+    """Bytes that the kernel clears in a step, by a dry run; None where there is none."""
+    model = MODELS[case.model]
+    try:
+        found = heap_peak(
+            lambda: build(case),
+            model.loss,
+            model.shapes(case.samples),
+            precision=case.precision,
+            optimizer=optim.by_name(case.optimizer),
+            memory_format=MEMORY_FORMATS[case.layout],
+            steps=4,
+        )
+    except JobError:
+        return None
+    return found.fresh if found is not None else None
+
+
+def this_device(benches: Sequence[Bench]) -> Device:
+    """Return this machine as a device that carries what was timed, averaged."""
+    found = probe()
+    last = max(found.cache_bytes.items(), default=("", 0))[1]
+    rates = measure_cpu(found.cores, last_cache_bytes=last, memory_bytes=found.memory_bytes, kernel_seconds=0)
+    return Device.model_construct(
+        name=found.name,
+        kind="cpu",
+        cores=found.cores,
+        isa=found.isa,
+        cache_bytes=found.cache_bytes,
+        memory_bytes=found.memory_bytes,
+        flops_per_second=rates.flops_per_second,
+        bytes_per_second=rates.bytes_per_second,
+        measured_on=rates.measured_on,
+        kernels=merged(benches).kernels,
+    )
+
+
+def calibrate() -> Bench:
+    """Run the micro-benchmarks once."""
+    found = probe()
+    last = max(found.cache_bytes.items(), default=("", 0))[1]
+    return bench(found.cores, last_cache_bytes=last)
+
+
+def rows(
+    cases: Sequence[Case], *, keep_pages: bool = False, rivals: bool = True, told: Callable[[str], object] = print
+) -> tuple[Device, list[Row]]:
+    """Measure and predict cases; returns the device with what was timed of it, too."""
+    measured: dict[str, tuple[float, ...]] = {}
+    benches = []
+    for part in _parts(cases, CALIBRATIONS - 1):
+        benches.append(calibrate())
+        for case in part:
+            measured[case.name] = measure(case, keep_pages=keep_pages)
+            told(f"{case.name}: {statistics.median(measured[case.name]):.4g} s a step")
+    benches.append(calibrate())
+    device = this_device(benches)
+    found = []
+    for case in cases:
+        step = trace(case)
+        fresh = 0 if keep_pages else fresh_bytes(case)
+        predicted = step_seconds(step, 1, device, case.precision, fresh=fresh)  # type: ignore[arg-type]
+        rival = estimate(case) if rivals else None
+        found.append(Row(case.name, measured[case.name], predicted, roofline_seconds(step, device), rival))
+    return device, found
+
+
+def _parts(cases: Sequence[Case], count: int) -> Iterator[Sequence[Case]]:
+    size = math.ceil(len(cases) / count)
+    for start in range(0, len(cases), size):
+        yield cases[start : start + size]
+
+
+def figures(found: Sequence[Row]) -> dict[str, float]:
+    """Errors over the cases, ours and the others', and how many real steps lie within our bounds."""
+    scores = _errors("time", [row.error(row.predicted.value) for row in found])
+    scores["interval_coverage"] = statistics.fmean(
+        row.predicted.low <= row.median <= row.predicted.high for row in found
+    )
+    scores |= _errors("naive_roofline", [row.error(row.naive) for row in found])
+    rivals = [row.error(row.rival) for row in found if row.rival is not None]
+    return scores | (_errors("runtime_estimator", rivals) if rivals else {})
+
+
+def _errors(name: str, errors: Sequence[float]) -> dict[str, float]:
+    sizes = sorted(abs(error) for error in errors)
+    return {
+        f"{name}_median_error": statistics.median(sizes),
+        f"{name}_p90_error": sizes[math.ceil(0.9 * len(sizes)) - 1],
+        f"{name}_bias": statistics.median(errors),
+    }
+
+
+def table(found: Sequence[Row]) -> str:
+    """The cases as a table of Markdown."""
+    lines = ["| case | measured s | ± | predicted s | error | inside | naive | torch |"]
+    lines += ["|---|---:|---:|---:|---:|---|---:|---:|"]
+    for row in found:
+        inside = row.predicted.low <= row.median <= row.predicted.high
+        cells = [row.case, f"{row.median:.4g}", f"{row.spread:.1%}", f"{row.predicted.value:.4g}"]
+        cells += [f"{row.error(row.predicted.value):+.1%}", "yes" if inside else "no"]
+        cells += ["failed" if each is None else f"{row.error(each):+.0%}" for each in (row.naive, row.rival)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run, print the figures, and write the report."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="the small cases alone")
+    parser.add_argument("--keep-pages", action="store_true", help="train in processes that keep their memory")
+    parser.add_argument("--no-rivals", action="store_true", help="leave PyTorch's estimator out")
+    parser.add_argument("--case", action="append", default=[], help="these alone")
+    asked = parser.parse_args()
+    cases = [case for case in CASES if case.name in asked.case] or list(QUICK if asked.quick else CASES)
+    device, found = rows(
+        cases,
+        keep_pages=asked.keep_pages,
+        rivals=not asked.no_rivals,
+        told=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    says = (
+        f"{len(found)} cases, {REPEATS} steps each, after {WARM_UP} to warm up; ± is half the quartiles' distance. "
+        f"The machine was measured {CALIBRATIONS} times over the run. Errors are shares of the median step."
+    )
+    if asked.keep_pages:
+        says += " The processes kept their memory."
+    name = "step_time_keep_pages" if asked.keep_pages else "step_time"
+    path = record(name, device.model_copy(update={"kernels": ()}), f"{says}\n\n{table(found)}", {
+        key: [value] for key, value in figures(found).items()
+    })  # fmt: skip
+    print(path)
+
+
+if __name__ == "__main__":
+    main()
