@@ -74,15 +74,15 @@ ARCHITECTURES: dict[str, tuple[TransformerShape, str]] = {
     "llama2_70b": (_llama(80, 8192, 64, 8, 28672, 32_000), "arXiv 2307.09288"),
     "mixtral_8x7b": (_mixture(32, 4096, 32, 8, 128, 8, 2, 14336, 32_000), "arXiv 2401.04088 table 1"),
     "deepseekv3": (
-        _mixture(62, 7168, 51, 51, 128, 256, 8, 2048, 129_280, ffn=18432, shared_ffn=2048, dense_layers=3),
+        _mixture(62, 7168, 48, 48, 136, 256, 8, 2048, 129_280, ffn=18432, shared_ffn=2048, dense_layers=3),
         "arXiv 2412.19437 section 4.2; latent attention by its projections, one layer for MTP",
     ),
     "deepseekv3 (w/o mtp)": (
-        _mixture(61, 7168, 51, 51, 128, 256, 8, 2048, 129_280, ffn=18432, shared_ffn=2048, dense_layers=3),
+        _mixture(61, 7168, 48, 48, 136, 256, 8, 2048, 129_280, ffn=18432, shared_ffn=2048, dense_layers=3),
         "arXiv 2412.19437 section 4.2; latent attention by its projections",
     ),
     "kimi_k2": (
-        _mixture(61, 7168, 28, 28, 128, 384, 8, 2048, 163_840, ffn=18432, shared_ffn=2048, dense_layers=1),
+        _mixture(61, 7168, 32, 32, 112, 384, 8, 2048, 163_840, ffn=18432, shared_ffn=2048, dense_layers=1),
         "arXiv 2507.20534; latent attention by its projections",
     ),
     "qwen3_30b_a3b": (_mixture(48, 2048, 32, 4, 128, 128, 8, 768, 151_936), "arXiv 2505.09388 table 2"),

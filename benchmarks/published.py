@@ -22,6 +22,7 @@ from benchmarks.tables import PUBLISHED, Row, read_tables, scored_rows
 from thrifty.cost.calibrations import Calibration, shipped_calibrations
 from thrifty.cost.cluster import step_cost
 from thrifty.cost.transformer import model_flops
+from thrifty.errors import JobError
 from thrifty.hardware.cluster import find_cluster
 from thrifty.spec import Layout, TransformerShape
 
@@ -166,10 +167,17 @@ def main() -> None:
     inside: list[bool] = []
     for table, rows in tables.items():
         timed = [row for row in rows if row.timed]
-        counted = [row for row in timed if asked.no_fit or not row.fitted]
+        found = []
+        refused = []
+        for row in timed:
+            if asked.no_fit or not row.fitted:
+                try:
+                    found.append(score(row, calibrated(row)))
+                except JobError as error:
+                    refused.append(f"line {row.line}: {error.what}")
+        counted = [each.row for each in found]
         if not counted:
             continue
-        found = [score(row, calibrated(row)) for row in counted]
         constant = [abs(error) for error in constant_errors(timed, counted)]
         errors = [abs(each.error) for each in found]
         covered = statistics.mean(each.inside for each in found)
@@ -179,7 +187,7 @@ def main() -> None:
             if constant:
                 samples[f"published_{table}_constant_error"] = [statistics.median(constant)]
             samples[f"published_{table}_p90_error"] = [_quantile(errors, 0.9)]
-        sections.append(_section(table, rows, found, constant, covered))
+        sections.append(_section(table, rows, found, constant, covered, refused))
     samples["published_interval_coverage"] = [statistics.mean(inside)]
 
     choices = []
@@ -234,7 +242,12 @@ def _says(asked: argparse.Namespace) -> str:
 
 
 def _section(
-    table: str, rows: Sequence[Row], found: Sequence[Scored], constant: Sequence[float], covered: float
+    table: str,
+    rows: Sequence[Row],
+    found: Sequence[Scored],
+    constant: Sequence[float],
+    covered: float,
+    refused: Sequence[str],
 ) -> str:
     errors = [abs(each.error) for each in found]
     guess = f"{statistics.median(constant):.1%}" if constant else "none"
@@ -253,6 +266,7 @@ def _section(
             f"constant guess {guess}; {covered:.0%} inside the nominal 90 % interval.\n",
             f"Assumed where a row does not say: {'; '.join(assumed)}.\n" if assumed else "",
             f"Left out: {left}.\n" if left else "",
+            f"Refused: {'; '.join(refused)}.\n" if refused else "",
             "| row | model | plan | measured s | predicted s | error |\n|---|---|---|---:|---:|---:|",
             *map(_line, worst),
             "",
