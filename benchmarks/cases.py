@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Shapes = dict[str, tuple[tuple[int, ...], str]]
 CLASSES = 10
+LEAST_STEPS, ENOUGH_SECONDS = 6, 12.0
 
 
 @dataclass(frozen=True)
@@ -302,8 +303,18 @@ def status_bytes(field: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
 
-def take_steps(case: Case, steps: int) -> list[float]:
-    """Train a case as the loop does, one micro-batch a step; returns the seconds of each step."""
+def named(text: str) -> Case:
+    """Find a case by its name, or make one of its fields in JSON."""
+    if text.startswith("{"):
+        return Case(**json.loads(text))
+    return next(each for each in CASES if each.name == text)
+
+
+def take_steps(case: Case, steps: int, accumulation: int = 1) -> list[float]:
+    """Train a case as the loop does, from so many micro-batches a step; returns the seconds of each step.
+
+    Slow cases take fewer steps, at least `LEAST_STEPS`.
+    """
     import torch
 
     from thrifty import optim
@@ -312,14 +323,16 @@ def take_steps(case: Case, steps: int) -> list[float]:
     model = to_device(build(case), "cpu", case.layout).train()
     optimizer = optim.by_name(case.optimizer)(model)
     loss, batches = MODELS[case.model].loss, arrays(case)
-    seconds = []
-    for _ in range(steps):
-        batch = to_tensors(next(batches), "cpu", case.layout)
+    seconds: list[float] = []
+    while len(seconds) < steps and (len(seconds) < LEAST_STEPS or sum(seconds) < ENOUGH_SECONDS):
+        arrived = [next(batches) for _ in range(accumulation)]
         began = time.perf_counter()
-        with torch.autocast("cpu", torch.bfloat16, enabled=case.precision == "bf16"):
-            total, weight = loss(model, batch)
-        (total / weight).backward()
-        del total
+        for each in arrived:
+            batch = to_tensors(each, "cpu", case.layout)
+            with torch.autocast("cpu", torch.bfloat16, enabled=case.precision == "bf16"):
+                total, weight = loss(model, batch)
+            (total / weight).backward()
+            del total
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -327,19 +340,19 @@ def take_steps(case: Case, steps: int) -> list[float]:
     return seconds
 
 
-def main(name: str, steps: str, threads: str = "2") -> None:
+def main(name: str, steps: str, threads: str = "2", accumulation: str = "1") -> None:
     """Print what some steps of a case took, and the most memory that was resident, before it was built and in all."""
     import torch
 
     import thrifty.optim  # noqa: F401
 
-    case = next(each for each in CASES if each.name == name)
+    case = named(name)
     torch.set_num_threads(int(threads))
     # all that building imports is imported; weights of no device take no memory
     with torch.device("meta"):
         MODELS[case.model].build()
     base_bytes = status_bytes("VmRSS")
-    seconds = take_steps(case, int(steps))
+    seconds = take_steps(case, int(steps), int(accumulation))
     print(json.dumps({"base_bytes": base_bytes, "peak_bytes": status_bytes("VmHWM"), "seconds": seconds}))
 
 

@@ -1,5 +1,7 @@
 """Real training steps to hold predictions against; as a script, in a fresh process, it prints what they took.
 
+With 0 steps it prints how far the heap would grow.
+
 python real_step.py CASE PRECISION LAYOUT STEPS THREADS
 """
 
@@ -108,6 +110,25 @@ def take_steps(case: str, precision: str, layout: str, steps: int) -> list[float
     return [processor_seconds(step) for _ in range(steps)]
 
 
+def heap_bytes(case: str, precision: str, layout: str) -> int | None:
+    """How far the heap of this process would grow over steps of a case, by a dry run."""
+    from thrifty import optim
+    from thrifty.cost import heap_peak
+    from thrifty.models import build
+    from thrifty.models.inputs import MEMORY_FORMATS
+    from thrifty.models.losses import cross_entropy
+
+    found = heap_peak(
+        lambda: build(model_plan(case)),
+        cross_entropy,
+        batch_shapes(case),
+        precision=precision,
+        optimizer=optim.by_name("momentum"),
+        memory_format=MEMORY_FORMATS[layout],
+    )
+    return None if found is None else found.step
+
+
 def processor_seconds(work: Callable[[], object]) -> float:
     """Processor time of one call: what others take of the machine meanwhile does not count."""
     began = time.process_time()
@@ -139,6 +160,9 @@ def main(case: str, precision: str, layout: str, steps: str, threads: str) -> No
     import torch
 
     torch.set_num_threads(int(threads))
+    if steps == "0":
+        print(json.dumps({"heap_bytes": heap_bytes(case, precision, layout)}))
+        return
     seconds = take_steps(case, precision, layout, int(steps))
     taken = {"peak_bytes": status_bytes("VmHWM") - bare, "seconds": seconds}
     print(json.dumps(taken | ({"rates": rates()} if threads == "1" else {})))

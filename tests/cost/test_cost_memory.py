@@ -14,34 +14,38 @@ import real_step
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thrifty.cost import Trace, largest_micro_batch, peak_bytes
+from thrifty.cost import HeapPeak, Op, Trace, largest_micro_batch, peak_bytes
+from thrifty.cost.allocations import Allocations, Block
 from thrifty.cost.memory import RUNTIME_MIB
-from thrifty.hardware import probe
+from thrifty.hardware.runtime import PARTS, runtime_bytes
 
-# the heap's share was measured with the kernels of this kind of CPU; others take other workspaces
-HEAP_MEASURED_ON = "AuthenticAMD family 25 model 17"
-ANOTHER_MACHINE = 1.5
 MIB = 1 << 20
 LIVE = 100 * MIB
-TRACE = Trace(
-    ops=(),
-    memory_format="contiguous",
-    parameters=1000,
-    parameter_tensors=2,
-    parameter_bytes=10 * MIB,
-    gradient_bytes=10 * MIB,
-    buffer_bytes=0,
-    optimizer_bytes=20 * MIB,
-    input_bytes=0,
-    activation_bytes=80 * MIB,
-    temporary_bytes=20 * MIB,
-    live_peak_bytes=LIVE,
-    evaluation_bytes=30 * MIB,
-)
+
+
+def made(live: int = LIVE, evaluation: int = 30 * MIB, states: int = 20 * MIB) -> Trace:
+    """A trace whose step holds so much at its peak, and makes states that stay."""
+    working, state, forward = Block(live, 0, kept=True), Block(states, 0, role="state"), Block(evaluation, 0)
+    return Trace(
+        ops=(),
+        step=Allocations((working, state), ((0, 0), (0, -1), (1, 0))),
+        evaluation=Allocations((forward,), ((0, 0), (0, -1))),
+        memory_format="contiguous",
+        parameters=1000,
+        parameter_tensors=2,
+        parameter_sizes=(4 * MIB, 6 * MIB),
+        parameter_bytes=10 * MIB,
+        gradient_bytes=10 * MIB,
+        buffer_bytes=0,
+        input_bytes=0,
+    )
+
+
+TRACE = made()
 
 
 def of_size(micro: int) -> Trace:
-    return replace(TRACE, live_peak_bytes=micro * MIB)
+    return made(live=micro * MIB)
 
 
 def test_every_part_is_in_the_sum() -> None:
@@ -60,16 +64,46 @@ def test_kept_gradients_count_once_micro_batches_accumulate() -> None:
     [
         (TRACE, {}, "a training step"),
         (TRACE, {"evaluation_batch_ratio": 4.0}, "a validation"),
-        (replace(TRACE, live_peak_bytes=MIB, evaluation_bytes=MIB), {}, "a checkpoint"),
+        (made(live=MIB, evaluation=MIB), {}, "a checkpoint"),
     ],
 )
 def test_the_method_says_when_the_peak_falls(trace: Trace, more: dict[str, Any], moment: str) -> None:
     assert f"in {moment}" in peak_bytes(trace, **more).method
 
 
-def test_a_gpu_holds_no_interpreter() -> None:
-    assert peak_bytes(TRACE, device_kind="cuda").value < peak_bytes(TRACE).value - 200 * MIB
-    assert "assumed" in peak_bytes(TRACE, device_kind="cuda").method
+def test_a_gpu_holds_no_interpreter_and_says_what_its_allocator_would() -> None:
+    found = peak_bytes(TRACE, device_kind="cuda")
+    assert found.value < peak_bytes(TRACE).value - 200 * MIB
+    # weights and states (30), the step (100), and cuBLAS's workspace (8)
+    assert found.value == pytest.approx(138 * MIB, rel=0.02)
+    assert "reserved" in found.method
+
+
+def test_gradients_of_a_gpu_stay_over_micro_batches() -> None:
+    blocks = (Block(50 * MIB, 0), Block(40 * MIB, 0, role="gradient"))
+    trace = replace(TRACE, step=Allocations(blocks, ((0, 0), (1, 0), (0, -1), (1, -1))))
+    one, two = (peak_bytes(trace, device_kind="cuda", accumulation=n).value / MIB for n in (1, 2))
+    assert one == pytest.approx(10 + 90 + 8, rel=0.02)
+    # the second micro-batch's gradient is added to the first's, which is still there
+    assert two == pytest.approx(10 + 90 + 40 + 8, rel=0.02)
+
+
+def test_a_dry_run_goes_before_the_rule_and_narrows_the_bounds() -> None:
+    heap = HeapPeak(step=200 * MIB, evaluation=20 * MIB)
+    ruled, dry = peak_bytes(TRACE), peak_bytes(TRACE, heap=heap)
+    assert dry.value == (RUNTIME_MIB["value"] + 200) * MIB
+    assert dry.high - dry.low < ruled.high - ruled.low
+    assert "dry run" in dry.method
+    assert "a validation" in peak_bytes(TRACE, heap=replace(heap, evaluation=300 * MIB)).method
+
+
+def test_only_the_libraries_that_a_step_needs_count() -> None:
+    parts = dict.fromkeys(PARTS, MIB)
+    heap = HeapPeak(step=100 * MIB, evaluation=0)
+    plain = peak_bytes(TRACE, heap=heap, runtime=parts).value
+    assert plain == 102 * MIB
+    op = Op("convolution", "convolution", "forward", 1, 1, 1, "bfloat16", "")
+    assert peak_bytes(replace(TRACE, ops=(op,)), heap=heap, runtime=parts).value == 105 * MIB
 
 
 @given(st.integers(1, 300), st.integers(300, 2000))
@@ -102,12 +136,14 @@ def test_few_traces_are_needed() -> None:
 @pytest.mark.parametrize(
     ("case", "layout"), [("resnet20", "contiguous"), ("resnet20", "channels_last"), ("gpt", "contiguous")]
 )
-def test_a_real_peak_falls_inside(case: str, precision: str, layout: str) -> None:
+def test_a_real_peak_is_foreseen(case: str, precision: str, layout: str) -> None:
     command = [sys.executable, real_step.__file__, case, precision, layout, "4", "2"]
     measured = json.loads(subprocess.check_output(command, timeout=250))["peak_bytes"]
-    found = peak_bytes(real_step.trace_case(case, precision, layout))
-    doubt = 1.0 if HEAP_MEASURED_ON in probe().identity else ANOTHER_MACHINE
-    assert found.low / doubt <= measured <= found.high * doubt, f"{measured / MIB:.0f} MiB; {found}"
-    print(f"{case} {layout} {precision}: {found.value / MIB:.0f} of {measured / MIB:.0f} MiB")
-    # the bounds must say something: less than a factor of 1.6 either way
-    assert found.high / found.value < 1.6 and found.value / found.low < 1.6
+    foreseen = json.loads(subprocess.check_output([*command[:5], "0", "2"], timeout=250))["heap_bytes"]
+    if foreseen is None:
+        pytest.skip("this C library does not tell what its heap holds")
+    heap = HeapPeak(step=foreseen, evaluation=0)
+    found = peak_bytes(real_step.trace_case(case, precision, layout), heap=heap, runtime=runtime_bytes(2))
+    # the process of the test imports less than a run does
+    assert found.value * 0.75 <= measured <= found.high * 1.1, f"{measured / MIB:.0f} MiB; {found}"
+    assert found.high / found.value < 1.2 and found.value / found.low < 1.2

@@ -159,7 +159,8 @@ def test_states_and_shared_weights() -> None:
 
     found = trace_step(Tied, summed, {"x": ((2, 4), "float32")}, precision="fp32", optimizer=optim.by_name("adamw"))
     assert (found.parameters, found.parameter_bytes) == (26, 104)
-    assert (found.gradient_bytes, found.optimizer_bytes, found.buffer_bytes) == (64, 132, 400)  # two moments, and the count of steps
+    # two moments, and the count of steps
+    assert (found.gradient_bytes, found.optimizer_bytes, found.buffer_bytes) == (64, 132, 400)
     assert found.parameter_tensors == 1
 
 

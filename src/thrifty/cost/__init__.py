@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Mapping
 from typing import Literal
 
+from thrifty.cost.heap import HeapPeak, heap_peak
 from thrifty.cost.memory import largest_micro_batch, peak_bytes
 from thrifty.cost.price import UTILISATION, joules, usd
 from thrifty.cost.recorder import Op
@@ -14,8 +16,10 @@ from thrifty.spec import Cost, Device, Interval
 from thrifty.spec.units import format_seconds
 
 __all__ = [
+    "HeapPeak",
     "Op",
     "Trace",
+    "heap_peak",
     "joules",
     "largest_micro_batch",
     "peak_bytes",
@@ -47,6 +51,8 @@ def predict(
     save_seconds: float = 0.0,
     evaluation_batch_ratio: float = 1.0,
     loader_bytes: int = 0,
+    heap: HeapPeak | None = None,
+    runtime: Mapping[str, int] | None = None,
 ) -> Cost:
     """Predict what a training run costs, validations included.
 
@@ -62,7 +68,7 @@ def predict(
         probe_step_seconds: seconds of real optimizer steps after warming up, when some were timed on the device: their
             median is then taken as the step.
         save_seconds: to write the weights once, at each validation; 0 where it was not timed.
-        evaluation_batch_ratio, loader_bytes: as for `peak_bytes`.
+        evaluation_batch_ratio, loader_bytes, heap, runtime: as for `peak_bytes`.
     """
     step = _probed(probe_step_seconds) if probe_step_seconds else step_seconds(micro, accumulation, device, precision)
     forward_s, backward_s = (phase_seconds(micro, phase, device) for phase in ("forward", "backward"))
@@ -86,6 +92,8 @@ def predict(
             loader_bytes=loader_bytes,
             accumulation=accumulation,
             device_kind=device.kind,
+            heap=heap,
+            runtime=runtime,
         ),
         joules=joules(seconds, device, UTILISATION[device.kind]),
         usd=usd(seconds, device),

@@ -139,14 +139,14 @@ def _device_events(trace: Trace, accumulation: int) -> Iterator[tuple[int, int]]
     """Weights, then three steps, as the allocator would see them: a block's number, and its bytes or 0 when freed."""
     number = itertools.count()
     for size in trace.parameter_sizes:
-        yield next(number), size
+        yield next(number), max(size, 1)
     batch = next(number)
     kept: dict[int, int] = {}
     for step in range(3):
         if step:
             yield batch, 0
         batch = next(number)
-        yield batch, trace.input_bytes
+        yield batch, max(trace.input_bytes, 1)
         for part in range(min(accumulation, 2)):
             yield from _pass_events(trace, number, kept, first=step == 0 and part == 0, adds=part > 0)
         for gradient in kept.values():
@@ -166,7 +166,7 @@ def _pass_events(
                 yield alive.pop(block), 0
         elif role != "state" or first:
             made = next(number)
-            yield made, size
+            yield made, max(size, 1)
             if role == "working":
                 alive[block] = made
             elif role == "gradient" and adds:

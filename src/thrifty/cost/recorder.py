@@ -204,12 +204,11 @@ class Recorder(TorchDispatchMode):
         number = self._numbers.get(tensor.untyped_storage()._cdata)
         return None if number is None else self.blocks[number]
 
-    def allocations(self) -> Allocations:
-        """What was asked for and given back, in order."""
-        return Allocations(tuple(self.blocks), tuple(self.events))
+    def finished(self) -> tuple[tuple[Op, ...], Allocations]:
+        """The operators of a steady step, each with what it leaves for the backward pass, and the memory of the first.
 
-    def finished_ops(self) -> tuple[Op, ...]:
-        """The operators, with what each leaves for the backward pass; those that only make states are left out."""
+        Operators that make the optimizer's states run once, and are left out; blocks and events count without them.
+        """
         kept: Counter[int] = Counter()
         states = set()
         for block in self.blocks:
@@ -217,11 +216,16 @@ class Recorder(TorchDispatchMode):
                 kept[block.op] += block.bytes
             if block.role == "state":
                 states.add(block.op)
-        return tuple(
-            replace(op, bytes_kept=kept[index]) if kept[index] else op
-            for index, op in enumerate(self.ops)
-            if not (op.phase == "optimizer" and index in states)
-        )
+        ops: list[Op] = []
+        place = []
+        for index, op in enumerate(self.ops):
+            place.append(len(ops))
+            if not (op.phase == "optimizer" and index in states):
+                ops.append(replace(op, bytes_kept=kept[index]) if kept[index] else op)
+        place.append(len(ops))
+        blocks = tuple(replace(block, op=place[block.op]) for block in self.blocks)
+        events = tuple((number, place[op] if op >= 0 else -place[-op - 1] - 1) for number, op in self.events)
+        return tuple(ops), Allocations(blocks, events)
 
 
 def record(
@@ -291,9 +295,14 @@ class ModulePath:
         self.stack.pop()
 
     def current(self) -> str:
-        """Path of the module that runs now, which is remembered for errors; empty outside of the model."""
+        """Path of the module that runs now, which is remembered for errors; its class where it is the model itself.
+
+        Empty outside of the model.
+        """
         self.last = self.stack[-1] if self.stack else None
-        return self.names.get(id(self.stack[-1]), "") if self.stack else ""
+        if not self.stack:
+            return ""
+        return self.names.get(id(self.stack[-1])) or type(self.stack[-1]).__name__
 
     def name_modules(self, model: nn.Module) -> None:
         """Learn the names of a model's modules, for errors to come."""

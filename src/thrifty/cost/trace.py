@@ -128,12 +128,13 @@ def trace_step(
         tensors = {key: _fake(key, shape, dtype, memory_format) for key, (shape, dtype) in batch.items()}
         step = record(path, model, loss, tensors, precision, optimizer(model), clip)
         evaluation = record_forward(path, model.eval(), loss, tensors, precision)
+    ops, allocations = step.finished()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     held = [*model.parameters(), *model.buffers()]
     return Trace(
-        ops=step.finished_ops(),
-        step=step.allocations(),
-        evaluation=evaluation.allocations(),
+        ops=ops,
+        step=allocations,
+        evaluation=evaluation.finished()[1],
         memory_format=memory_format,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         parameter_tensors=len(trained),

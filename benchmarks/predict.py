@@ -1,0 +1,127 @@
+"""Predict one case in a process that has run nothing, as planning does: ``python -m benchmarks.predict CASE``."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.cases import MODELS, Case, build, named, status_bytes, trace
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from thrifty.cost import Trace
+    from thrifty.spec import Device
+
+
+def predict(case: Case, *, rivals: bool = True) -> dict[str, Any]:
+    """Predict memory and time of a case; of rivals the same, the slow one only where it is asked for."""
+    import torch
+
+    import thrifty.hardware as hardware
+    from thrifty import optim
+    from thrifty.cost import peak_bytes, step_seconds
+    from thrifty.cost.heap import heap_peak
+    from thrifty.hardware.runtime import runtime_bytes
+    from thrifty.models.inputs import MEMORY_FORMATS
+
+    model = MODELS[case.model]
+    device = hardware.here(kind="cpu")
+    with torch.device("meta"):
+        meta = model.build()
+    base_bytes = status_bytes("VmRSS")
+    heap = heap_peak(
+        lambda: build(case),
+        model.loss,
+        model.shapes(case.samples),
+        precision=case.precision,
+        optimizer=optim.by_name(case.optimizer),
+        memory_format=MEMORY_FORMATS[case.layout],
+    )
+    traced = trace(case)
+    runtime = {**runtime_bytes(device.cores), "imports": base_bytes}
+    peak = peak_bytes(traced, heap=heap, runtime=runtime)
+    precision: Any = case.precision
+    step = step_seconds(traced, 1, device, precision)
+    return {
+        "base_bytes": base_bytes,
+        "peak_bytes": peak.value,
+        "peak_low_bytes": peak.low,
+        "peak_high_bytes": peak.high,
+        "step_s": step.value,
+        "step_low_s": step.low,
+        "step_high_s": step.high,
+        "batch_s": {str(n): step_seconds(traced, n, device, precision).value for n in (1, 2, 4)},
+        "rival_bytes": memory_estimates(meta, traced),
+        "rival_s": {"roofline": roofline_seconds(traced, device), **(torch_estimate(case) if rivals else {})},
+    }
+
+
+def roofline_seconds(traced: Trace, device: Device) -> float:
+    """The naive roofline: each operator by the larger of arithmetic and traffic at the device's measured rates."""
+    total = 0.0
+    for op in traced.ops:
+        rate = (
+            device.flops_per_second.get("bf16" if op.dtype == "bfloat16" else "fp32") or device.flops_per_second["fp32"]
+        )
+        total += max(op.flops / rate.value, (op.bytes_read + op.bytes_written) / device.bytes_per_second.value)
+    return total
+
+
+def torch_estimate(case: Case) -> dict[str, float]:
+    """PyTorch's own `RuntimeEstimator` on the same step, by its benchmark of each operator; none where it fails."""
+    from benchmarks.torch_estimator import estimate
+
+    found = estimate(case)
+    return {} if found is None else {"torch_estimator": found}
+
+
+def memory_estimates(meta: nn.Module, traced: Trace) -> dict[str, float]:
+    """What others' rules say of memory: weights times four, accelerate, DeepSpeed's estimators where installed."""
+    found = {"four_weights": 4.0 * traced.parameter_bytes}
+    try:
+        from accelerate.utils import calculate_maximum_sizes
+
+        # `accelerate estimate-memory`: training with Adam takes four times the model's size
+        found["accelerate"] = 4.0 * calculate_maximum_sizes(meta)[0]
+    except ImportError:
+        pass
+    try:
+        from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs
+
+        # one device: what it would hold on the device, in bytes
+        found["deepspeed_zero2"] = float(estimate_zero2_model_states_mem_needs(traced.parameters, 1, 1, False)[1])
+    except ImportError:
+        pass
+    return found
+
+
+def plan_bert() -> None:
+    """Plan BERT-base here: trace, dry run and price of every local way, as `thrifty plan` would."""
+    import thrifty.hardware as hardware
+    from thrifty import optim
+    from thrifty.cost import peak_bytes, step_seconds
+    from thrifty.cost.heap import heap_peak
+    from thrifty.hardware.runtime import runtime_bytes
+
+    device = hardware.here(kind="cpu")
+    for precision in ("fp32", "bf16"):
+        case = Case("bert-base", 8, precision)
+        traced = trace(case)
+        step_seconds(traced, 1, device, precision)
+        peak_bytes(traced)
+    model = MODELS["bert-base"]
+    heap = heap_peak(
+        functools.partial(build, case),
+        model.loss,
+        model.shapes(case.samples),
+        precision=case.precision,
+        optimizer=optim.by_name(case.optimizer),
+    )
+    peak_bytes(traced, heap=heap, runtime=runtime_bytes(device.cores))
+
+
+if __name__ == "__main__":
+    print(json.dumps(predict(named(sys.argv[1]), rivals=not sys.argv[1].startswith("{"))))

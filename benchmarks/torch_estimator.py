@@ -1,0 +1,74 @@
+"""PyTorch's `RuntimeEstimator` on a CPU: its own benchmark of each operator, with the CUDA clock it insists on replaced.
+
+As it comes it refuses to run without a GPU. Its estimate of operators is left as it is: the same fake tensors, the same
+warm-up and repeats; only events and streams are a CPU's clock. ``python -m benchmarks.torch_estimator CASE``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import subprocess
+import sys
+import time
+from typing import Any
+
+from benchmarks.cases import MODELS, Case, build, named
+
+SECONDS = 240
+
+
+class _Event:
+    """What ``torch.cuda.Event`` does, by the clock of the processor."""
+
+    def __init__(self, **_: Any) -> None:
+        self.at = 0.0
+
+    def record(self, _: Any = None) -> None:
+        self.at = time.perf_counter()
+
+    def elapsed_time(self, other: _Event) -> float:
+        return (other.at - self.at) * 1e3
+
+
+def estimate(case: Case) -> float | None:
+    """Return the seconds of a step that the estimator says, from a process of its own; None where it fails."""
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.torch_estimator", json.dumps(case.__dict__)]
+    with contextlib.suppress(subprocess.SubprocessError, ValueError, IndexError):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=True)
+        return float(done.stdout.splitlines()[-1])
+    return None
+
+
+def main(name: str) -> None:
+    """Print the estimate of a case in seconds."""
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.distributed._tools.runtime_estimator import RuntimeEstimator
+
+    from thrifty import optim
+
+    cuda: Any = torch.cuda
+    cuda.Event, cuda.current_stream, cuda.synchronize = _Event, lambda: None, lambda: None
+    case = named(name)
+    model_of = MODELS[case.model]
+    torch.set_num_threads(2)
+    with FakeTensorMode(allow_non_fake_inputs=True), contextlib.redirect_stdout(io.StringIO()):
+        model = build(case).train()
+        optimizer = optim.by_name(case.optimizer)(model)
+        batch = {key: torch.empty(s, dtype=getattr(torch, d)) for key, (s, d) in model_of.shapes(case.samples).items()}
+        # asked only whether there is a GPU, after everything is built
+        cuda.is_available = lambda: True
+        with RuntimeEstimator()("operator-level-benchmark") as estimator:
+            with torch.autocast("cpu", torch.bfloat16, enabled=case.precision == "bf16"):
+                total, _ = model_of.loss(model, batch)
+            total.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+        cuda.is_available = lambda: False
+    print(estimator.total_runtime / 1e3)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

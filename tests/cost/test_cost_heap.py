@@ -1,0 +1,90 @@
+"""Dry runs: nothing is computed, nothing is left behind, and what cannot be run so is said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from thrifty import optim
+from thrifty.cost import HeapPeak, heap_peak, trace_step
+from thrifty.cost.heap import _mallinfo
+from thrifty.errors import JobError
+from thrifty.models.recompute import recomputing
+
+pytestmark = pytest.mark.skipif(_mallinfo() is None, reason="this C library does not tell what its heap holds")
+MIB = 1 << 20
+SHAPES = {"x": ((64, 256), "float32")}
+
+
+def stack() -> nn.Module:
+    return nn.Sequential(*(nn.Sequential(nn.Linear(256, 1024), nn.GELU(), nn.Linear(1024, 256)) for _ in range(6)))
+
+
+def summed(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Any]:
+    return model(batch["x"]).float().pow(2).sum(), 1
+
+
+def dry(build: Callable[[], nn.Module] = stack, shapes: Any = SHAPES, **more: Any) -> HeapPeak:
+    settings: dict[str, Any] = {"precision": "fp32", "optimizer": optim.by_name("adamw"), **more}
+    found = heap_peak(build, summed, shapes, **settings)
+    assert found is not None
+    return found
+
+
+def live(build: Callable[[], nn.Module] = stack, shapes: Any = SHAPES) -> int:
+    step = trace_step(build, summed, shapes, precision="fp32", optimizer=optim.by_name("adamw"))
+    return step.parameter_bytes + step.optimizer_bytes + step.input_bytes + step.live_peak_bytes
+
+
+def test_the_heap_grows_by_what_lives_and_its_holes() -> None:
+    large = {"x": ((4096, 256), "float32")}
+    assert 0.95 * live(shapes=large) <= dry(shapes=large).step <= 1.6 * live(shapes=large)
+
+
+def test_no_page_is_touched_and_nothing_stays() -> None:
+    def resident() -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
+
+    dry()
+    before = resident()
+    found = dry(shapes={"x": ((200_000, 256), "float32")})
+    assert found.step > 4000 * MIB
+    assert resident() < before + 100 * MIB
+
+
+def test_random_numbers_are_left_as_they_were() -> None:
+    before = torch.get_rng_state()
+    dry()
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_checkpointing_holds_less() -> None:
+    large = {"x": ((16_384, 256), "float32")}
+    assert dry(lambda: recomputing(stack(), "full"), large).step < 0.6 * dry(shapes=large).step
+
+
+def test_a_validation_is_counted_apart() -> None:
+    found = dry(evaluation_batch={"x": ((65_536, 256), "float32")})
+    assert found.evaluation > found.step
+    assert dry().evaluation == 0
+
+
+def test_what_looks_at_values_is_told() -> None:
+    class Peeks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(256, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.inner(x)
+            return y * 2 if y.sum().item() > 0 else y
+
+    with pytest.raises(JobError, match=r"memory alone.*_local_scalar_dense") as caught:
+        dry(Peeks)
+    assert "probe" in caught.value.mend
