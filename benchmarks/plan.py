@@ -1,6 +1,6 @@
 """Predictions of this machine against real steps of 36 cases: memory, time, the choice of a plan, and what it costs.
 
-``python -m benchmarks.plan [--quick]``. Each case is measured in a process of its own, and predicted in another that has
+``python -m benchmarks.plan [--quick]``. Each case is measured in a process of its own, and predicted in one that has
 run nothing. Nothing is fitted to the cases: prices come from micro-benchmarks (``thrifty hardware --measure``).
 """
 
@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from benchmarks.cases import CASES, QUICK, Case
 from benchmarks.record import record
+from benchmarks.step_time import REPEATS, WARM_UP, Row, rows, table
+from benchmarks.step_time import figures as time_figures
 
 MEASURED_STEPS = 9
 WARM_UP_STEPS = 2
@@ -32,27 +33,14 @@ CHOICE_JOBS: tuple[tuple[Case, int], ...] = (
 )
 
 
-def run(*arguments: str) -> dict[str, Any]:
-    """Run the cases' script in a process of its own, and read what it prints last."""
-    command = [
-        sys.executable,
-        "-W",
-        "ignore",
-        "-m",
-        "benchmarks.predict" if arguments[0] == "predict" else "benchmarks.cases",
-    ]
-    done = subprocess.run(
-        [*command, *arguments[arguments[0] == "predict" :]], capture_output=True, text=True, timeout=900, check=False
-    )
+def run(script: str, *arguments: str) -> dict[str, Any]:
+    """Run one of the scripts about cases in a process of its own, and read what it prints last."""
+    command = [sys.executable, "-W", "ignore", "-m", f"benchmarks.{script}", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
     if done.returncode:
-        raise RuntimeError(f"{' '.join(arguments)}: {done.stderr[-800:]}")
+        raise RuntimeError(f"{script} {' '.join(arguments)}: {done.stderr[-800:]}")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
-
-
-def steady_seconds(found: Mapping[str, Any]) -> float:
-    """Median of the measured steps after those that warm up."""
-    return statistics.median(found["seconds"][WARM_UP_STEPS:])
 
 
 def off(predicted: float, measured: float) -> float:
@@ -60,50 +48,30 @@ def off(predicted: float, measured: float) -> float:
     return predicted / measured - 1
 
 
-def percentile(values: Sequence[float], share: float) -> float:
-    """The value that this share of the others lies under, the nearest one."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, round(share * (len(ordered) - 1)))]
+def told(line: str) -> None:
+    """Say how far it is."""
+    print(line, file=sys.stderr, flush=True)
 
 
-def score(cases: Sequence[Case]) -> tuple[dict[str, list[float]], list[str]]:
-    """Measure and predict each case; returns every figure's samples, and a line of the table a case."""
+def memory(rows: Sequence[Row]) -> tuple[dict[str, list[float]], list[str]]:
+    """Predict the memory of each measured case; returns the samples of each figure, and a line of the table a case."""
     samples: dict[str, list[float]] = {}
-    lines = [
-        "| case | MiB measured | predicted | off | ms a step (spread) | predicted | off | roofline | torch's estimator |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
-    ]
-    for case in cases:
-        measured, predicted = run(case.name, str(MEASURED_STEPS)), run("predict", case.name)
-        step_s = steady_seconds(measured)
-        spread = max(measured["seconds"][WARM_UP_STEPS:]) / min(measured["seconds"][WARM_UP_STEPS:]) - 1
-        base = predicted["base_bytes"]
-        memory_off = off(predicted["peak_bytes"], measured["peak_bytes"])
-        time_off = off(predicted["step_s"], step_s)
-        samples.setdefault("memory_off", []).append(memory_off)
-        samples.setdefault("memory_above_base_off", []).append(
-            off(predicted["peak_bytes"] - base, measured["peak_bytes"] - measured["base_bytes"])
-        )
-        samples.setdefault("time_off", []).append(time_off)
-        samples.setdefault("step_spread", []).append(spread)
-        inside = [
-            predicted["step_low_s"] <= step_s <= predicted["step_high_s"],
-            predicted["peak_low_bytes"] <= measured["peak_bytes"] <= predicted["peak_high_bytes"],
-        ]
-        samples.setdefault("inside", []).extend(float(each) for each in inside)
-        for rival, seconds in predicted["rival_s"].items():
-            samples.setdefault(f"time_{rival}_off", []).append(off(seconds, step_s))
-        for rival, size in predicted["rival_bytes"].items():
-            samples.setdefault(f"memory_{rival}_off", []).append(
-                off(size, measured["peak_bytes"] - measured["base_bytes"])
-            )
-        lines.append(
-            f"| {case.name} | {measured['peak_bytes'] >> 20} | {predicted['peak_bytes'] / 2**20:.0f} | {memory_off:+.1%} | "
-            f"{step_s * 1e3:.0f} ({spread:.0%}) | {predicted['step_s'] * 1e3:.0f} | {time_off:+.1%} | "
-            + " | ".join(f"{off(seconds, step_s):+.0%}" for seconds in predicted["rival_s"].values())
-            + " |"
-        )
-        print(lines[-1], file=sys.stderr, flush=True)
+    lines = ["| case | MiB measured | predicted | off | inside | ours above imports | others above imports |"]
+    lines += ["|---|---:|---:|---:|---|---:|---|"]
+    for row in rows:
+        predicted = run("predict", row.case)
+        error = off(predicted["peak_bytes"], row.peak_bytes)
+        added = row.peak_bytes - row.base_bytes
+        above = off(predicted["peak_bytes"] - predicted["base_bytes"], added)
+        inside = predicted["peak_low_bytes"] <= row.peak_bytes <= predicted["peak_high_bytes"]
+        rivals = {name: off(size, added) for name, size in predicted["rival_bytes"].items()}
+        for name, value in {"ours": error, "above_imports": above, "inside": float(inside), **rivals}.items():
+            samples.setdefault(name, []).append(value)
+        cells = [row.case, f"{row.peak_bytes >> 20}", f"{predicted['peak_bytes'] / 2**20:.0f}", f"{error:+.1%}"]
+        cells += ["yes" if inside else "no", f"{above:+.1%}"]
+        cells += [", ".join(f"{name} {value:+.0%}" for name, value in rivals.items())]
+        lines.append(f"| {' | '.join(cells)} |")
+        told(lines[-1])
     return samples, lines
 
 
@@ -120,16 +88,18 @@ def choices(jobs: Sequence[tuple[Case, int]]) -> tuple[list[float], list[str]]:
             for layout in (("contiguous", "channels_last") if "resnet" in case.model else ("contiguous",))
             for micro in (size, size // 2)
         ]
-        priced = {way: run("predict", json.dumps(way.__dict__))["batch_s"][str(size // way.samples)] for way in ways}
-        timed = {way: run(json.dumps(way.__dict__), str(MEASURED_STEPS), "2", str(size // way.samples)) for way in ways}
-        seconds = {way: steady_seconds(found) for way, found in timed.items()}
+        parts = {way: str(size // way.samples) for way in ways}
+        fields = {way: json.dumps(way.__dict__) for way in ways}
+        priced = {way: run("predict", fields[way])["batch_s"][parts[way]] for way in ways}
+        timed = {way: run("cases", fields[way], str(MEASURED_STEPS), "2", parts[way])["seconds"] for way in ways}
+        seconds = {way: statistics.median(found[WARM_UP_STEPS:]) for way, found in timed.items()}
         chosen, best = min(ways, key=lambda way: priced[way]), min(ways, key=lambda way: seconds[way])
         ratios.append(seconds[best] / seconds[chosen])
         lines.append(
             f"| {case.model} x {size} | {chosen.name} | {seconds[chosen] * 1e3:.0f} | {best.name} | "
             f"{seconds[best] * 1e3:.0f} | {ratios[-1]:.3f} |"
         )
-        print(lines[-1], file=sys.stderr, flush=True)
+        told(lines[-1])
     return ratios, lines
 
 
@@ -156,39 +126,38 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="the small cases alone")
     quick = parser.parse_args().quick
-    from thrifty import hardware
-
-    device = hardware.here(kind="cpu")
-    samples, lines = score(QUICK if quick else CASES)
+    device, measured = rows(QUICK if quick else CASES, told=told)
+    samples, lines = memory(measured)
     ratios, more = choices(CHOICE_JOBS[:1] if quick else CHOICE_JOBS)
-    bert_s, bert_bytes = planning("bert")
-    gpt3_s, gpt3_bytes = planning("gpt3")
-    memory, seconds = samples["memory_off"], samples["time_off"]
-    figures: dict[str, list[float]] = {
-        "memory_median_error": [statistics.median(map(abs, memory))],
-        "memory_worst_error": [max(map(abs, memory))],
-        "memory_worst_under": [max(0.0, -min(memory))],
-        "memory_above_base_median_error": [statistics.median(map(abs, samples["memory_above_base_off"]))],
-        "time_median_error": [statistics.median(map(abs, seconds))],
-        "time_p90_error": [percentile([abs(each) for each in seconds], 0.9)],
-        "interval_coverage": [statistics.fmean(samples["inside"])],
-        "local_choice_ratio": [min(ratios)],
-        "plan_seconds_bert": [bert_s],
-        "plan_seconds_gpt3": [gpt3_s],
-        "plan_gib_bert": [bert_bytes / 2**30],
-        "plan_gib_gpt3": [gpt3_bytes / 2**30],
+    figures = {
+        "memory_median_error": statistics.median(map(abs, samples["ours"])),
+        "memory_worst_error": max(map(abs, samples["ours"])),
+        "memory_worst_under": max(0.0, -min(samples["ours"])),
+        "memory_interval_coverage": statistics.fmean(samples["inside"]),
+        "memory_above_imports_median_error": statistics.median(map(abs, samples["above_imports"])),
+        **{
+            f"memory_{name}_median_error": statistics.median(map(abs, samples[name]))
+            for name in samples
+            if name not in {"ours", "above_imports", "inside"}
+        },
+        **time_figures(measured),
+        "local_choice_ratio": min(ratios),
     }
-    for name, values in samples.items():
-        if name.startswith(("time_", "memory_")) and name.removesuffix("_off").count("_") and "above_base" not in name:
-            figures[f"{name.removesuffix('_off')}_median_error"] = [statistics.median(map(abs, values))]
+    for name in PLANNING:
+        figures[f"plan_seconds_{name}"], peak_bytes = planning(name)
+        figures[f"plan_gib_{name}"] = peak_bytes / 2**30
     says = (
-        "Resident memory as the kernel counts it (VmHWM), the process's imports measured before the model is built; "
-        "estimates of rivals are for tensors alone and are held against what the run added to that. "
-        f"Steps: median of {MEASURED_STEPS - WARM_UP_STEPS} after {WARM_UP_STEPS}, spread is longest over shortest.\n\n"
-        + "\n".join([*lines, *more])
+        "## Memory\n\nResident memory as the kernel counts it (VmHWM), each case measured in one process and predicted "
+        "in another that has run nothing, by a dry run; what the process had imported before the model was built is "
+        "measured, not predicted. Other estimates are of tensors alone, and are held against what the run added to that.\n\n"
+        + "\n".join(lines)
+        + f"\n\n## Time\n\n{REPEATS} steps each after {WARM_UP} to warm up; ± is half the quartiles' distance.\n\n"
+        + table(measured)
+        + "\n\n## Choice\n\nThe way with the least predicted time, against the best of all ways measured.\n"
+        + "\n".join(more)
     )
-    record("plan", device, says, figures)
-    print(f"peak of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10} MiB", file=sys.stderr)
+    plain = device.model_copy(update={"kernels": ()})
+    record("plan", plain, says, {name: [value] for name, value in figures.items()})
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from thrifty.spec import Device
 
 
-def predict(case: Case, *, rivals: bool = True) -> dict[str, Any]:
-    """Predict memory and time of a case; of rivals the same, the slow one only where it is asked for."""
+def predict(case: Case) -> dict[str, Any]:
+    """Predict memory and time of a case, and what others' rules say of its memory."""
     import torch
 
     import thrifty.hardware as hardware
@@ -44,7 +44,8 @@ def predict(case: Case, *, rivals: bool = True) -> dict[str, Any]:
     runtime = {**runtime_bytes(device.cores), "imports": base_bytes}
     peak = peak_bytes(traced, heap=heap, runtime=runtime)
     precision: Any = case.precision
-    step = step_seconds(traced, 1, device, precision)
+    fresh = heap.fresh if heap is not None else None
+    step = step_seconds(traced, 1, device, precision, fresh=fresh)
     return {
         "base_bytes": base_bytes,
         "peak_bytes": peak.value,
@@ -53,9 +54,8 @@ def predict(case: Case, *, rivals: bool = True) -> dict[str, Any]:
         "step_s": step.value,
         "step_low_s": step.low,
         "step_high_s": step.high,
-        "batch_s": {str(n): step_seconds(traced, n, device, precision).value for n in (1, 2, 4)},
+        "batch_s": {str(n): step_seconds(traced, n, device, precision, fresh=fresh).value for n in (1, 2, 4)},
         "rival_bytes": memory_estimates(meta, traced),
-        "rival_s": {"roofline": roofline_seconds(traced, device), **(torch_estimate(case) if rivals else {})},
     }
 
 
@@ -68,14 +68,6 @@ def roofline_seconds(traced: Trace, device: Device) -> float:
         )
         total += max(op.flops / rate.value, (op.bytes_read + op.bytes_written) / device.bytes_per_second.value)
     return total
-
-
-def torch_estimate(case: Case) -> dict[str, float]:
-    """PyTorch's own `RuntimeEstimator` on the same step, by its benchmark of each operator; none where it fails."""
-    from benchmarks.torch_estimator import estimate
-
-    found = estimate(case)
-    return {} if found is None else {"torch_estimator": found}
 
 
 def memory_estimates(meta: nn.Module, traced: Trace) -> dict[str, float]:
@@ -124,4 +116,4 @@ def plan_bert() -> None:
 
 
 if __name__ == "__main__":
-    print(json.dumps(predict(named(sys.argv[1]), rivals=not sys.argv[1].startswith("{"))))
+    print(json.dumps(predict(named(sys.argv[1]))))

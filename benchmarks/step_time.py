@@ -46,6 +46,7 @@ class Row:
     Attributes:
         case: its name.
         measured: seconds of each step.
+        base_bytes, peak_bytes: resident in that process before the model was built, and at most.
         predicted: ours.
         naive: each operator at peak arithmetic and full bandwidth, the slower of the two.
         rival: PyTorch's `RuntimeEstimator` by its benchmark of operators; None where it failed. Its roofline asks CUDA
@@ -54,6 +55,8 @@ class Row:
 
     case: str
     measured: tuple[float, ...]
+    base_bytes: int
+    peak_bytes: int
     predicted: Interval
     naive: float
     rival: float | None
@@ -74,12 +77,22 @@ class Row:
         return seconds / self.median - 1
 
 
-def measure(case: Case, *, keep_pages: bool = False, steps: int = WARM_UP + REPEATS) -> tuple[float, ...]:
-    """Seconds of each step of a case after warming up, in a fresh process."""
+@dataclass(frozen=True)
+class Taken:
+    """What a case took in a fresh process: seconds of each step after warming up, and memory as in `Row`."""
+
+    seconds: tuple[float, ...]
+    base_bytes: int
+    peak_bytes: int
+
+
+def measure(case: Case, *, keep_pages: bool = False, steps: int = WARM_UP + REPEATS) -> Taken:
+    """Train a case in a fresh process."""
     command = [sys.executable, "-m", "benchmarks.cases", case.name, str(steps)]
     env = os.environ | (_KEEP_PAGES if keep_pages else {})
     done = subprocess.run(command, env=env, check=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    return tuple(json.loads(done.stdout.splitlines()[-1])["seconds"][WARM_UP:])
+    found = json.loads(done.stdout.splitlines()[-1])
+    return Taken(tuple(found["seconds"][WARM_UP:]), found["base_bytes"], found["peak_bytes"])
 
 
 def fresh_bytes(case: Case) -> int | None:
@@ -130,13 +143,13 @@ def rows(
     cases: Sequence[Case], *, keep_pages: bool = False, rivals: bool = True, told: Callable[[str], object] = print
 ) -> tuple[Device, list[Row]]:
     """Measure and predict cases; returns the device with what was timed of it, too."""
-    measured: dict[str, tuple[float, ...]] = {}
+    measured: dict[str, Taken] = {}
     benches = []
     for part in _parts(cases, CALIBRATIONS - 1):
         benches.append(calibrate())
         for case in part:
             measured[case.name] = measure(case, keep_pages=keep_pages)
-            told(f"{case.name}: {statistics.median(measured[case.name]):.4g} s a step")
+            told(f"{case.name}: {statistics.median(measured[case.name].seconds):.4g} s a step")
     benches.append(calibrate())
     device = this_device(benches)
     found = []
@@ -145,7 +158,9 @@ def rows(
         fresh = 0 if keep_pages else fresh_bytes(case)
         predicted = step_seconds(step, 1, device, case.precision, fresh=fresh)  # type: ignore[arg-type]
         rival = estimate(case) if rivals else None
-        found.append(Row(case.name, measured[case.name], predicted, roofline_seconds(step, device), rival))
+        taken = measured[case.name]
+        naive = roofline_seconds(step, device)
+        found.append(Row(case.name, taken.seconds, taken.base_bytes, taken.peak_bytes, predicted, naive, rival))
     return device, found
 
 

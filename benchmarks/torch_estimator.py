@@ -1,4 +1,4 @@
-"""PyTorch's `RuntimeEstimator` on a CPU: its own benchmark of each operator, with the CUDA clock it insists on replaced.
+"""PyTorch's `RuntimeEstimator` on a CPU: its benchmark of each operator, with the CUDA clock it insists on replaced.
 
 As it comes it refuses to run without a GPU. Its estimate of operators is left as it is: the same fake tensors, the same
 warm-up and repeats; only events and streams are a CPU's clock. ``python -m benchmarks.torch_estimator CASE``.

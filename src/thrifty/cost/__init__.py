@@ -70,7 +70,11 @@ def predict(
         save_seconds: to write the weights once, at each validation; 0 where it was not timed.
         evaluation_batch_ratio, loader_bytes, heap, runtime: as for `peak_bytes`.
     """
-    step = _probed(probe_step_seconds) if probe_step_seconds else step_seconds(micro, accumulation, device, precision)
+    if probe_step_seconds:
+        step = _probed(probe_step_seconds)
+    else:
+        fresh = heap.fresh if heap is not None else None
+        step = step_seconds(micro, accumulation, device, precision, fresh=fresh)
     forward_s, backward_s = (phase_seconds(micro, phase, device) for phase in ("forward", "backward"))
     forward_share = forward_s / (forward_s + backward_s)
     samples_per_step = samples_per_micro * accumulation
