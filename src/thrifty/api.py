@@ -7,10 +7,9 @@
 
 from __future__ import annotations
 
-import math
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,13 +25,10 @@ from thrifty.spec.folders import cache_folder
 if TYPE_CHECKING:
     from thrifty.data import Store
     from thrifty.pipeline import Outcome
-    from thrifty.planner import Seen
     from thrifty.spec.proposal import Proposal
     from thrifty.tune import Tuned
 
 RUNS = Path("runs")
-# finished runs that corrections look back over
-HISTORY = 200
 
 
 def silent(event: Event) -> None:
@@ -142,7 +138,7 @@ def _plan_here(
             dataset,
             device,
             key=run_key(job) if store else "declared",
-            history=seen(ledger.entries(limit=HISTORY, worst_first=False), device),
+            history=planner.seen(ledger.entries(limit=planner.HISTORY, worst_first=False), device.name),
             probe=_prober(store, Path(scratch)) if probe and store else None,
             allowed=allow,
             top=top,
@@ -163,25 +159,6 @@ def _prober(store: Store, scratch: Path) -> Callable[[Plan], Probed]:
             ) from error
 
     return probe
-
-
-def seen(entries: Iterable[Entry], device: Device) -> list[Seen]:
-    """Return what finished runs on a device say of their predictions."""
-    from thrifty.models import MODELS
-    from thrifty.planner import Seen
-
-    found = []
-    for entry in entries:
-        if entry.status != "done" or entry.device != device.name or entry.predicted is None:
-            continue
-        residuals: dict[str, float] = {
-            each.quantity: math.log(each.measured * each.predicted.value / each.due.value / each.predicted.uncorrected)
-            for each in entry.comparisons()
-            if each.quantity in {"seconds", "peak_bytes"} and each.measured > 0 and each.due.value > 0
-        }
-        recipe = MODELS.get(entry.model)
-        found.append(Seen(recipe.family if recipe else entry.model, residuals))
-    return found
 
 
 def run(job: Path, *, runs: Path = RUNS, emit: Emit = silent) -> Outcome:

@@ -202,6 +202,7 @@ class _Run:
             key=self.key,
             spent=self._spent(),
             probe=lambda draft: probe_steps(draft, store, self.folder.folder),
+            history=planner.seen(self.ledger.entries(limit=planner.HISTORY, worst_first=False), self.device.name),
         )
 
     def _bundle(self, plan: Plan, model: nn.Module, store: Store, metrics: dict[str, float]) -> tuple[str, str]:

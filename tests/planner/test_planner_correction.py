@@ -7,8 +7,9 @@ import random
 
 import pytest
 
-from thrifty.planner.correction import Seen, correct
-from thrifty.spec import Interval
+from thrifty.ledger import Entry, StageEntry
+from thrifty.planner.correction import Seen, correct, seen
+from thrifty.spec import Cost, Interval, Spent
 
 PREDICTED = Interval(low=70.0, value=100.0, high=143.0, method="traced")
 SPREAD = math.log(143 / 70) / (2 * 1.645)
@@ -68,3 +69,29 @@ def test_nominal_ninety_per_cent_intervals_are_honest(count: int) -> None:
 def test_they_are_not_too_narrow_whatever_the_machine_is_like(bias_share: float) -> None:
     for count in (1, 3, 10):
         assert covered(count, bias_share, 200) >= 0.80
+
+
+def entry(**changes: object) -> Entry:
+    """A run of half the planned work in half the uncorrected time and 1.2 times that; corrected by 1.5 before."""
+    flat = Interval.around(100.0, 0.1, "traced")
+    cost = Cost(
+        seconds=Interval(low=100, value=150, high=200, method="corrected", first=100.0),
+        peak_bytes=flat, joules=flat, usd=flat, flops=flat,
+    )  # fmt: skip
+    spent = Spent(wall_s=60.0, peak_rss_bytes=90, flops=50.0)
+    return Entry(
+        id=1, name="a", key="k", folder="f", status="done", started="", finished="", attempts=1, pid=1,
+        stages=(StageEntry(stage="train", attempt=1, spent=spent),), predicted=cost, total=spent, metrics={}, reason="",
+        code="", device="here", model="gpt-nano",
+    ).model_copy(update=changes)  # fmt: skip
+
+
+def test_runs_tell_of_the_model_s_own_prediction_for_the_work_they_did() -> None:
+    (told,) = seen([entry()], "here")
+    assert told.family == "gpt"
+    assert told.residuals["seconds"] == pytest.approx(math.log(60 / 50))
+    assert told.residuals["peak_bytes"] == pytest.approx(math.log(0.9))
+
+
+def test_runs_that_failed_or_ran_elsewhere_tell_nothing() -> None:
+    assert seen([entry(status="failed"), entry(device="there"), entry(predicted=None)], "here") == []

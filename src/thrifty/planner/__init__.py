@@ -5,11 +5,21 @@ machine, for a cluster, and for a catalogue. The space is a list (`moves.MOVES`)
 move means.
 """
 
-from thrifty.planner.correction import Seen
+from thrifty.planner.correction import HISTORY, Seen, seen
 from thrifty.planner.declared import declared_dataset
 from thrifty.planner.here import propose_here
 from thrifty.planner.machines import survey
 from thrifty.planner.planner import Probe, plan
 from thrifty.planner.propose import cluster_plan
 
-__all__ = ["Probe", "Seen", "cluster_plan", "declared_dataset", "plan", "propose_here", "survey"]
+__all__ = [
+    "HISTORY",
+    "Probe",
+    "Seen",
+    "cluster_plan",
+    "declared_dataset",
+    "plan",
+    "propose_here",
+    "seen",
+    "survey",
+]

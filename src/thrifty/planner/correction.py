@@ -10,10 +10,12 @@ corrected interval: as wide as the model's own without history, as narrow as run
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
+from thrifty.ledger import Entry
+from thrifty.models import MODELS
 from thrifty.spec import Interval
 
 # the bias's share of the variance, and the true spread over that of the interval; all as likely before any run
@@ -21,6 +23,8 @@ BIAS_SHARES = (0.1, 0.3, 0.5, 0.7, 0.85, 0.95, 0.99)
 WIDTHS = {0.5: 0.15, 0.75: 0.2, 1.0: 0.3, 1.4: 0.2, 2.0: 0.15}
 # of a family of its own: with fewer runs the machine's are taken together
 LEAST_FAMILY_RUNS = 3
+# entries of the ledger that are looked back over
+HISTORY = 200
 # old runs tell of old code and other loads
 MOST_RUNS = 50
 _Z = 1.6448536269514722
@@ -33,6 +37,30 @@ class Seen:
 
     family: str
     residuals: dict[str, float]
+
+
+def seen(entries: Iterable[Entry], device: str) -> list[Seen]:
+    """Return what finished runs on a device say of their predictions.
+
+    Args:
+        entries: of a ledger, the newest first.
+        device: its name; predictions for others were made for others.
+    """
+    found = []
+    for entry in entries:
+        if entry.status != "done" or entry.device != device or entry.predicted is None:
+            continue
+        residuals: dict[str, float] = {
+            # both are for the work that was done: a run that reached its target early owes less
+            each.quantity: math.log(
+                each.measured / (each.predicted.uncorrected * each.due.value / each.predicted.value)
+            )
+            for each in entry.comparisons()
+            if each.quantity in {"seconds", "peak_bytes"} and each.measured > 0 and each.due.value > 0
+        }
+        recipe = MODELS.get(entry.model)
+        found.append(Seen(recipe.family if recipe else entry.model, residuals))
+    return found
 
 
 def correct(interval: Interval, quantity: str, family: str, history: Sequence[Seen]) -> Interval:
