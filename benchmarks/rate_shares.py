@@ -1,4 +1,4 @@
-"""Shares of a device's two rates that kinds of operators reach, over the micro-benchmarks: the source of `cost/rates.py`.
+"""Shares of a device's two rates that operators reach in the micro-benchmarks: the source of `cost/rates.py`.
 
 python -m benchmarks.rate_shares
 """

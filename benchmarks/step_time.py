@@ -17,6 +17,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from benchmarks.cases import CASES, MODELS, QUICK, Case, build, trace
 from benchmarks.predict import roofline_seconds
@@ -118,18 +119,19 @@ def this_device(benches: Sequence[Bench]) -> Device:
     found = probe()
     last = max(found.cache_bytes.items(), default=("", 0))[1]
     rates = measure_cpu(found.cores, last_cache_bytes=last, memory_bytes=found.memory_bytes, kernel_seconds=0)
-    return Device.model_construct(
-        name=found.name,
-        kind="cpu",
-        cores=found.cores,
-        isa=found.isa,
-        cache_bytes=found.cache_bytes,
-        memory_bytes=found.memory_bytes,
-        flops_per_second=rates.flops_per_second,
-        bytes_per_second=rates.bytes_per_second,
-        measured_on=rates.measured_on,
-        kernels=merged(benches).kernels,
-    )
+    known: dict[str, Any] = {
+        "name": found.name,
+        "kind": "cpu",
+        "cores": found.cores,
+        "isa": found.isa,
+        "cache_bytes": found.cache_bytes,
+        "memory_bytes": found.memory_bytes,
+        "flops_per_second": rates.flops_per_second,
+        "bytes_per_second": rates.bytes_per_second,
+        "measured_on": rates.measured_on,
+        "kernels": merged(benches).kernels,
+    }
+    return Device.model_construct(**known)
 
 
 def calibrate() -> Bench:
