@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test quick check format bench clean
+.PHONY: demo test quick check format bench bench-plan clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py
@@ -26,12 +26,19 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 
 bench: $(READY)
-	@for file in $$(grep -l __main__ benchmarks/*.py); do $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit 1; done
+	$(BIN)/python -m benchmarks.main_jobs
+	$(MAKE) bench-plan
+
+# Predictions against real steps here, beside other tools' estimators, and against published tables.
+bench-plan: $(READY)
+	DS_BUILD_OPS=0 $(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[bench]' --constraint constraints.txt
+	$(BIN)/python -W ignore -m benchmarks.plan
+	$(BIN)/python -m benchmarks.published
 
 clean:
 	rm -rf $(VENV) runs examples/data
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[onnx,examples,dev]' --constraint constraints.txt
+	$(BIN)/python -m pip install --quiet --editable '.[onnx,examples,hf,dev]' --constraint constraints.txt
 	@touch $(READY)

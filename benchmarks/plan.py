@@ -149,7 +149,8 @@ def main() -> None:
     says = (
         "## Memory\n\nResident memory as the kernel counts it (VmHWM), each case measured in one process and predicted "
         "in another that has run nothing, by a dry run; what the process had imported before the model was built is "
-        "measured, not predicted. Other estimates are of tensors alone, and are held against what the run added to that.\n\n"
+        "measured, not predicted. Other estimates are of tensors alone: they are held against what the run added to "
+        "that.\n\n"
         + "\n".join(lines)
         + f"\n\n## Time\n\n{REPEATS} steps each after {WARM_UP} to warm up; ± is half the quartiles' distance.\n\n"
         + table(measured)
