@@ -25,6 +25,8 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("THRIFTY_CACHE", str(folder))
+        # a few operators of each family: tests of prices bring their own
+        patch.setenv("THRIFTY_MEASURE_SECONDS", "3")
         patch.delenv("THRIFTY_LEDGER", raising=False)
         patch.delenv("THRIFTY_PRICES", raising=False)
         yield folder

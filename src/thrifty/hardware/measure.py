@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import functools
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -56,7 +57,7 @@ class Measurement(Plain):
 
 
 def measure_cpu(
-    threads: int, *, last_cache_bytes: int, memory_bytes: int, kernel_seconds: float = KERNEL_SECONDS
+    threads: int, *, last_cache_bytes: int, memory_bytes: int, kernel_seconds: float | None = None
 ) -> Measurement:
     """Measure the CPU with so many threads; takes under a minute, and restores torch's own number of threads.
 
@@ -64,7 +65,8 @@ def measure_cpu(
         threads: of the matrix products and the copy.
         last_cache_bytes: the copy is at least four times as large.
         memory_bytes: what may be used; the copy takes no more than a quarter of it.
-        kernel_seconds: for timing operators one by one; 0 leaves them out.
+        kernel_seconds: for timing operators one by one; 0 leaves them out. When not given, ``THRIFTY_MEASURE_SECONDS``
+            of the environment, else 50.
     """
     import torch
 
@@ -81,6 +83,8 @@ def measure_cpu(
     finally:
         torch.set_num_threads(before)
     kernels = Bench(kernels=(), disturbed=0.0)
+    if kernel_seconds is None:
+        kernel_seconds = float(os.environ.get("THRIFTY_MEASURE_SECONDS", KERNEL_SECONDS))
     if kernel_seconds:
         kernels = bench(threads, last_cache_bytes=last_cache_bytes, seconds=kernel_seconds)
     taken = max(taken, kernels.disturbed)

@@ -90,7 +90,7 @@ class Ledger:
         place = str(Path(folder).resolve())
         now = {
             "status": "running", "finished": "", "reason": "", "pid": pid, "process": identity(pid),
-            "job": job, "code": code, "device": device.name, "hardware": device.model_dump_json(),
+            "job": job, "code": code, "device": device.name, "hardware": device.model_dump_json(exclude={"kernels"}),
         }  # fmt: skip
         last = (
             sa.select(RUNS.c.id, RUNS.c.attempts)
