@@ -40,7 +40,7 @@ def record(name: str, device: Device, says: str, samples: Mapping[str, Sequence[
     facts = {
         "benchmark": name,
         "date": date,
-        "device": device.model_dump(mode="json"),
+        "device": device.model_dump(mode="json", exclude={"kernels"}),
         "stack": stack,
         "samples": samples,
     }

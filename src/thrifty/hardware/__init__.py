@@ -95,7 +95,7 @@ def comparison(device: Device) -> list[Comparison]:
 
 
 def _cpu_device(found: Probe, remeasure: bool) -> Device:
-    path = _cache_path(f"{found.fingerprint}-cpu-{found.cores}")
+    path = _cache_path(f"{found.fingerprint}-cpu-{found.cores}-operators")
     done = None if remeasure else _cached(path)
     if done is None:
         last = max(found.cache_bytes.items(), default=("", 0))[1]
