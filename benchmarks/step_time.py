@@ -12,9 +12,11 @@ import argparse
 import json
 import math
 import os
+import resource
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +38,9 @@ from thrifty.spec import Device, Interval
 WARM_UP, REPEATS = 3, 9
 # times the machine is measured over a run
 CALIBRATIONS = 3
+# A case is measured again where its threads lost their cores more often than this a second: alone on the machine they
+# do a few times, beside another process's threads hundreds of times.
+TRIES, QUIET_SWITCHES = 3, 40.0
 # glibc's settings of `thrifty.hardware.pages.keep_pages`, for a process to start with
 _KEEP_PAGES = {"MALLOC_MMAP_THRESHOLD_": str(1 << 31), "MALLOC_TRIM_THRESHOLD_": str(1 << 31)}
 
@@ -88,12 +93,29 @@ class Taken:
 
 
 def measure(case: Case, *, keep_pages: bool = False, steps: int = WARM_UP + REPEATS) -> Taken:
-    """Train a case in a fresh process."""
+    """Train a case in a fresh process; again, up to three times in all, while others took its cores.
+
+    Of several the least disturbed counts, whatever it took.
+    """
+    tries = []
+    for _ in range(TRIES):
+        taken, switches = _measure_once(case, keep_pages, steps)
+        tries.append((switches, taken))
+        if switches < QUIET_SWITCHES:
+            break
+    return min(tries, key=lambda each: each[0])[1]
+
+
+def _measure_once(case: Case, keep_pages: bool, steps: int) -> tuple[Taken, float]:
+    """What a case took, and how often a second one of its threads lost its core."""
     command = [sys.executable, "-m", "benchmarks.cases", case.name, str(steps)]
     env = os.environ | (_KEEP_PAGES if keep_pages else {})
+    began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_nivcsw
     done = subprocess.run(command, env=env, check=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    switched = resource.getrusage(resource.RUSAGE_CHILDREN).ru_nivcsw - before
     found = json.loads(done.stdout.splitlines()[-1])
-    return Taken(tuple(found["seconds"][WARM_UP:]), found["base_bytes"], found["peak_bytes"])
+    taken = Taken(tuple(found["seconds"][WARM_UP:]), found["base_bytes"], found["peak_bytes"])
+    return taken, switched / (time.perf_counter() - began)
 
 
 def fresh_bytes(case: Case) -> int | None:

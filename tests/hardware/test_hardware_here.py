@@ -61,7 +61,7 @@ def test_measured_once_and_again_when_asked(cache: Path, measured: list[int]) ->
     assert measured == [first.cores] * 2
     (file,) = cache.iterdir()
     assert file.name.startswith(probe().fingerprint)
-    assert f"-cpu-{first.cores}-torch" in file.name
+    assert f"-cpu-{first.cores}-operators-torch" in file.name
 
 
 def test_another_torch_measures_for_itself(cache: Path, measured: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
