@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks.cases import MODELS, Case, build, named
 
 # it benchmarks every operator anew; where it takes longer than this it is left out
-SECONDS = 45
+SECONDS = 12
 
 
 class _Event:
