@@ -53,13 +53,12 @@ def _tpu(hardware: str, devices: int) -> Cluster | None:
     ):
         if key not in hardware:
             continue
-        count, _, slice_name = hardware.partition(",")[2].strip().partition("x ")
+        _, _, slice_name = hardware.partition(",")[2].strip().partition("x ")
         per_slice = chips
         if slice_name:
             size = int(slice_name.rsplit("-", 1)[-1])
             # v4-N and v5p-N count cores, two a chip.
-            per_slice = size // (2 if key in ("v4", "v5p") else 1)
-            assert int(count) * per_slice >= devices
+            per_slice = max(1, size // (2 if key in ("v4", "v5p") else 1))
         return cluster(f"tpu-{key}", devices, per_node=min(per_slice, devices), intra=bandwidth, inter=100e9 / 8 / host)
     return None
 

@@ -57,7 +57,9 @@ RULES: dict[str, Rule] = {
     "megatron_bridge": Rule(
         "megatron-bridge", sequence_parallel=True, precision="fp8", why="no recomputation, sequence parallel"
     ),
-    "maxtext": Rule("maxtext 2023-12", 32_768, zero=3),
+    "maxtext": Rule(
+        "maxtext 2023-12", 32_768, zero=3, sequence_parallel=True, why="activations sharded over the tensor axis"
+    ),
     "torchtitan_commits_h100": Rule("torchtitan", zero=3),
     "torchtune_finetune": Rule("torchtune 2024", checkpointing="full", zero=0, precision="bf16_weights"),
     "hf_deepspeed_docs": Rule("transformers 2022", flash=False, zero=0),

@@ -98,7 +98,7 @@ def read_tables(folder: Path = PUBLISHED) -> dict[str, list[Row]]:
         with path.open(encoding="utf-8", newline="") as file:
             said = list(csv.DictReader(file))
         if said and "n_devices" in said[0]:
-            tables[path.stem] = [_row(path.stem, line, _normal(row)) for line, row in enumerate(said, 2)]
+            tables[path.stem] = [_readable(path.stem, line, _normal(row)) for line, row in enumerate(said, 2)]
     return tables
 
 
@@ -127,6 +127,17 @@ def _number(text: str | None) -> float:
         return float(text or 0)
     except ValueError:
         return 0.0
+
+
+def _readable(table: str, line: int, said: dict[str, str]) -> Row:
+    """Read a row, or say why its values make no sense together."""
+    try:
+        return _row(table, line, said)
+    except ValueError as error:
+        why = str(error).splitlines()
+        return Row(
+            table, line, said.get("model", ""), f"{table}|{line}", missing=(f"cannot be read: {why[-1].strip()}",)
+        )
 
 
 def _row(table: str, line: int, said: dict[str, str]) -> Row:

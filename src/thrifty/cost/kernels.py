@@ -23,7 +23,8 @@ KINDS: tuple[Kind, ...] = ("matmul", "attention", "other")
 # A matrix product is cut into tiles of 256 x 128, whichever way round wastes less, that the multiprocessors compute in
 # waves: of the 183 products on an A100 of simumax_op_efficiency.csv the median is off by 2.5 %, the ninth decile by 9 %
 # (with tiles of 128 x 128 by 2.7 and 11 %); of the 514 on a B200 by 6 and 25 %, whatever the tile.
-TILES = ((256.0, 128.0), (128.0, 256.0))
+# Smaller tiles fill more multiprocessors and read more for each element: the last figure, its price, is assumed.
+TILES = ((256.0, 128.0, 1.0), (128.0, 256.0, 1.0), (128.0, 64.0, 1.2), (64.0, 64.0, 1.5))
 # Roofline corners are round: the two times are joined by the norm of this order instead of their maximum.
 SHARPNESS = 4.0
 # No kernel of a training step ends sooner after it starts; see the launch-bound rows of the vTrain table.
@@ -141,7 +142,7 @@ def kernel_seconds(kernels: Kernels, rates: Rates) -> NDArray[np.float64]:
     tiles, in waves of one tile a multiprocessor; any other kernel takes its FLOPs. Joined with its traffic over the
     bandwidth by ``(a^4 + b^4)^(1/4)``, at least `SHORTEST_S`.
     """
-    area = np.minimum(*(_waves(kernels, rates.processors, rates.wave_loss, *tile) for tile in TILES))
+    area = np.min([_waves(kernels, rates.processors, rates.wave_loss, *tile) for tile in TILES], axis=0)
     padded = 2 * area * rates.processors * (kernels.k + rates.inner_half)
     rate = np.where(kernels.wide, rates.wide_flops_per_second, rates.flops_per_second)
     rate = rate / np.where(kernels.unaligned, rates.unaligned, 1.0)
@@ -157,12 +158,14 @@ def kernel_seconds(kernels: Kernels, rates: Rates) -> NDArray[np.float64]:
     return result
 
 
-def _waves(kernels: Kernels, processors: int, lost: float, most_m: float, most_n: float) -> NDArray[np.float64]:
+def _waves(
+    kernels: Kernels, processors: int, lost: float, most_m: float, most_n: float, price: float
+) -> NDArray[np.float64]:
     """Waves that a product takes times the elements of a tile; a side shorter than its tile is cut to 32s."""
     tile_m = np.where(kernels.m < most_m, np.maximum(32, np.ceil(kernels.m / 32) * 32), most_m)
     tile_n = np.where(kernels.n < most_n, np.maximum(32, np.ceil(kernels.n / 32) * 32), most_n)
     waves = kernels.batch * np.ceil(kernels.m / tile_m) * np.ceil(kernels.n / tile_n) / processors
-    result: NDArray[np.float64] = (lost * np.ceil(waves) + (1 - lost) * np.maximum(waves, 1)) * tile_m * tile_n
+    result: NDArray[np.float64] = (lost * np.ceil(waves) + (1 - lost) * np.maximum(waves, 1)) * tile_m * tile_n * price
     return result
 
 
