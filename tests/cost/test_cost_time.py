@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from thrifty.cost import Op, Trace, step_seconds, trace_step
 from thrifty.cost.allocations import Allocations, Block
 from thrifty.cost.compiling import compile_gain, compile_seconds, loading_seconds
-from thrifty.cost.time import phase_seconds, seconds_by
+from thrifty.cost.time import op_seconds, phase_seconds, seconds_by
 from thrifty.hardware import probe
 from thrifty.hardware.bench import points
 from thrifty.hardware.overheads import BACKWARD, FORGOTTEN, FORWARD, PAGES
@@ -199,6 +199,14 @@ def test_dispatch_and_pages_come_on_top() -> None:
     large = Allocations((Block(1 << 30, 0),), ((0, 0), (0, -1)))
     mapped = step_seconds(trace_of(product(16, 64, 64), step=large), 1, more, "fp32")
     assert mapped.value > 1.0
+
+
+def test_one_operator_lies_between_warm_and_cold() -> None:
+    known, size = device(kernels=SUMS), 1 << 16
+    add = op("pointwise", moved=12 * size, name="add", shapes=f"{size},{size}->{size}", layouts="cc>c", tensors=2)
+    warm, half, cold = (op_seconds(add, known, share) for share in (0.0, 0.5, 1.0))
+    assert warm < half < cold
+    assert half == pytest.approx((warm + cold) / 2)
 
 
 def test_seconds_are_split_by_what_is_asked() -> None:

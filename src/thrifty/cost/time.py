@@ -146,6 +146,11 @@ def times_of(device: Device) -> Times:
     return known
 
 
+def op_seconds(op: Op, device: Device, cold_share: float = 0.5) -> float:
+    """Predict the seconds of one operator, dispatch included, of which a share of what it touches lies in no cache."""
+    return times_of(device).op(op, cold_share).seconds
+
+
 def step_seconds(
     trace: Trace,
     accumulation: int,
