@@ -190,6 +190,8 @@ def main() -> None:
                 samples[f"published_{table}_constant_error"] = [statistics.median(constant)]
             samples[f"published_{table}_p90_error"] = [_quantile(errors, 0.9)]
         sections.append(_section(table, rows, found, constant, covered, refused))
+    if not inside:
+        raise SystemExit(f"no row of {asked.tables} can be scored: is it a folder in the form of {PUBLISHED}?")
     samples["published_interval_coverage"] = [statistics.mean(inside)]
 
     choices = []
