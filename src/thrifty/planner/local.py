@@ -31,8 +31,8 @@ from thrifty.spec import Cost, Dataset, Device, Interval, Job
 from thrifty.spec.proposal import Timeline
 from thrifty.spec.units import format_bytes
 
-# planning may take this share of what it plans, and this long in any case
-PATIENCE_SHARE, PATIENCE_SECONDS = 0.01, 3.0
+# Trying another way stops when what was tried took this share of the training it plans, within these seconds.
+PATIENCE_SHARE, LEAST_PATIENCE_SECONDS, MOST_PATIENCE_SECONDS = 0.01, 2.0, 3.0
 MEMORY_SHARE = 0.9
 # validations where there are no epochs
 EVALUATIONS = 10
@@ -223,12 +223,12 @@ def explore(local: Local) -> Found:
         way = local.way({**settings, "micro_batch": min(micro, local.learning.size)})
         if best is None or way.price.seconds < best.price.seconds:
             best = way
-        if _spent(local, best, began):
+        if _spent(best, began):
             break
     if best is None:
         raise _too_small(local, next(_plain_first(dimensions)))
     micro = best.settings["micro_batch"]
-    while local.job.plan.micro_batch is None and micro > 1 and not _spent(local, best, began):
+    while local.job.plan.micro_batch is None and micro > 1 and not _spent(best, began):
         micro = math.ceil(micro / 2)
         way = local.way({**best.settings, "micro_batch": micro})
         if way.price.seconds > 1.1 * best.price.seconds:
@@ -286,9 +286,9 @@ def _plain_first(dimensions: dict[str, tuple[Any, ...]]) -> Iterator[dict[str, A
             yield {"precision": precision, "memory_format": other}
 
 
-def _spent(local: Local, best: Way, began: float) -> bool:
-    patience = max(PATIENCE_SECONDS, PATIENCE_SHARE * best.price.seconds)
-    return time.perf_counter() - began > min(patience, 4 * PATIENCE_SECONDS)
+def _spent(best: Way, began: float) -> bool:
+    patience = min(max(LEAST_PATIENCE_SECONDS, PATIENCE_SHARE * best.price.seconds), MOST_PATIENCE_SECONDS)
+    return time.perf_counter() - began > patience
 
 
 def _too_small(local: Local, settings: Settings) -> BudgetError:
