@@ -40,7 +40,7 @@ def recomputing(model: nn.Module, how: str) -> nn.Module:
 
     Args:
         model: any module; its blocks are found by `repeated_blocks`.
-        how: ``none``; ``full``, a block keeps its inputs alone; ``selective``, the results of products and attention too.
+        how: ``none``; ``full``, a block keeps its inputs alone; ``selective``, results of products and attention too.
 
     Raises:
         JobError: an unknown way, or a model without repeated blocks.
@@ -59,7 +59,7 @@ def recomputing(model: nn.Module, how: str) -> nn.Module:
             f"{type(model).__name__} has no repeated blocks to compute again", mend="Use checkpointing 'none'."
         )
     for block in blocks:
-        block.forward = _again(block.forward, how) 
+        block.forward = _again(block.forward, how)
     return model
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -93,8 +94,20 @@ def by_name(name: str) -> Callable[[nn.Module], Optimizer]:
     Raises:
         JobError: there is no optimizer of that name.
     """
-    plan = OptimPlan.model_construct(
-        optimizer=name, learning_rate=1e-3, momentum=0.9, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2
+    plan = OptimPlan(
+        optimizer=name,
+        schedule="fixed",
+        learning_rate=1e-3,
+        momentum=0.9,
+        betas=(0.9, 0.999),
+        eps=1e-8,
+        weight_decay=1e-2,
+        warmup_steps=0,
+        total_steps=1,
+        steps_per_epoch=1,
+        decay=1.0,
+        plateau_patience=0,
+        clip=math.inf,
     )
     if name not in OPTIMIZERS:
         raise unknown_name("optimizer", name, OPTIMIZERS)
