@@ -128,10 +128,16 @@ def gpt3_days(calibration: Calibration) -> tuple[float, Layout]:
 
 
 def _oom(tables: Mapping[str, list[Row]]) -> dict[str, list[float]]:
+    """Rows out of memory that were called fitting, and the reverse: of the sweeps of `CHOICES`, and elsewhere."""
     from benchmarks.published_memory import oom_counts
 
-    missed, false = oom_counts(row for rows in tables.values() for row in rows)
-    return {"oom_missed": [float(missed)], "oom_false": [float(false)]}
+    found = {}
+    for name, chosen in (("", True), ("_elsewhere", False)):
+        missed, false = oom_counts(
+            row for table, rows in tables.items() if (table in CHOICES) == chosen for row in rows
+        )
+        found |= {f"oom_missed{name}": [float(missed)], f"oom_false{name}": [float(false)]}
+    return found
 
 
 def _quantile(values: Sequence[float], share: float) -> float:
@@ -242,7 +248,7 @@ def _against(samples: Mapping[str, Sequence[float]]) -> list[str]:
                 lines.append(f"- {table}: the constant guess is off by {guess:.1%}, less than {value:.1%}.")
         elif name.startswith("choice") and value > (0.03 if name.endswith("median_loss") else 0.1):
             lines.append(f"- {name} is {value:.1%}.")
-        elif name in ("oom_missed", "oom_false") and value:
+        elif name.startswith("oom_") and value:
             lines.append(f"- {name} is {value:.0f}.")
     return lines or ["Nothing: every figure keeps its bar."]
 
