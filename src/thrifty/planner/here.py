@@ -64,7 +64,7 @@ def propose_here(
     probes: list[tuple[Way, Probed]] = []
     remember = _remembering(local, found, key, probe, probes) if probe else None
     plan = plan_of(local, found, why, key=key, spent=Spent(), probe=remember)
-    chosen = _way_of(found, plan)
+    chosen = local.way(_settings(plan))
     offers = _offers(local, found, chosen, plan, top)
     quote = quote_of(chosen)
     whole_s = sum(quote.time_goes.values())
@@ -115,10 +115,12 @@ def _remembering(
     return answer
 
 
-def _way_of(found: Found, plan: Plan) -> Way:
-    wanted = (plan.precision, plan.memory_format, plan.batch.micro)
-    fields = ("precision", "memory_format", "micro_batch")
-    return next(way for way in found.feasible if tuple(way.settings[name] for name in fields) == wanted)
+def _settings(plan: Plan) -> dict[str, object]:
+    return {
+        "precision": plan.precision,
+        "memory_format": plan.memory_format,
+        "micro_batch": plan.batch.micro,
+    }
 
 
 def _offers(local: Local, found: Found, chosen: Way, plan: Plan, top: int) -> list[Offer]:

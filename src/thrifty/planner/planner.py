@@ -74,11 +74,21 @@ def plan_of(local: Local, found: Found, why: Reasons, *, key: str, spent: Spent,
         fastest = min(range(len(ways)), key=lambda at: sorted(probes[at].step_s)[len(probes[at].step_s) // 2])
         chosen, draft, probed = ways[fastest], drafts[fastest], probes[fastest]
         source = "probe" if len(ways) > 1 else "search"
+    fitted = _fitted(local, chosen, draft, probed, spent, why)
+    # a dry run knows the heap better than the trace that the way was chosen by
+    while fitted.cost.peak_bytes.high > local.memory[0] and draft.batch.micro > 1 and not local.job.plan.micro_batch:
+        chosen = local.way({**chosen.settings, "micro_batch": math.ceil(draft.batch.micro / 2)})
+        draft = draft_of(local, chosen, key)
+        probed = probe(draft) if probe else probed
+        fitted = _fitted(local, chosen, draft, probed, spent, why)
     _say_why(local, found, chosen, why, source)
-    trace = local.trace(chosen.settings["precision"], chosen.settings["memory_format"], chosen.settings["micro_batch"])
-    held = local.dry_run(chosen.settings, draft.batch.evaluation)
-    fitted = fit(draft, local.job, local.dataset, local.device, trace, probed, spent, why, local.correct, held)
     return fitted.model_copy(update={"why": tuple(why.lines)})
+
+
+def _fitted(local: Local, way: Way, draft: Plan, probed: Probed, spent: Spent, why: Reasons) -> Plan:
+    trace = local.trace(way.settings["precision"], way.settings["memory_format"], way.settings["micro_batch"])
+    held = local.dry_run(way.settings, draft.batch.evaluation)
+    return fit(draft, local.job, local.dataset, local.device, trace, probed, spent, why, local.correct, held)
 
 
 def contenders(found: Found) -> list[Way]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from thrifty.spec.units import format_bytes, format_seconds, format_usd
 PALETTE = (BLUE, TEAL, ORANGE, "#8a63c9", "#c2527a", "#6b8e23", "#a08040", GREY)
 # ways that take so many times as long as the quickest would press all others into a corner
 MOST_LONGER = 3.0
+# and machines that cost so many times the cheapest
+MOST_DEARER = 10.0
 HOUR, GIB = 3600.0, float(1 << 30)
 
 
@@ -67,39 +70,42 @@ def _front(proposal: Proposal) -> Figure:
 
 def _machines(machines: Sequence[Machine]) -> Figure:
     priced = [row for row in machines if row.offer.cost.usd.value > 0]
+    cheapest = min((row.offer.cost.usd.value for row in priced), default=0.0)
+    priced = [row for row in priced if row.offer.cost.usd.value <= MOST_DEARER * cheapest]
     scale, unit = _time_scale([row.offer.cost.seconds.value for row in priced])
     groups = [
         ("no other is faster and cheaper", ORANGE, "diamond", 12, [row for row in priced if row.on_front]),
         ("the cheapest number of a device", BLUE, "circle", 8, [row for row in priced if not row.on_front]),
     ]
-    data = []
-    for name, color, symbol, size, rows in groups:
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "markers+text" if color == ORANGE else "markers",
-                "name": name,
-                "x": [number(row.offer.cost.usd.value) for row in rows],
-                "y": [number(row.offer.cost.seconds.value / scale) for row in rows],
-                "text": [literal(row.name) for row in rows],
-                "textposition": "top right",
-                "customdata": [
-                    literal(f"{format_seconds(row.offer.cost.seconds.value)}, {format_usd(row.offer.cost.usd.value)}")
-                    for row in rows
-                ],
-                "hovertemplate": "%{text}<br>%{customdata}<extra></extra>",
-                "marker": {"color": color, "size": size, "symbol": symbol},
-            }
-        )
+    data = [_machine_points(name, color, symbol, size, rows, scale) for name, color, symbol, size, rows in groups]
     money = [row.offer.cost.usd.value for row in priced]
-    layout = plot_layout(
-        last=1,
-        xaxis=_titled("money, USD", money),
-        yaxis=_titled(f"time, {unit}", [row.offer.cost.seconds.value / scale for row in priced]),
-    )
-    says = f"Time against money on {len(priced)} machines of the catalogue."
+    days = [row.offer.cost.seconds.value / scale for row in priced]
+    layout = plot_layout(last=1, xaxis=_titled("money", money, format_usd), yaxis=_titled(f"time, {unit}", days))
+    says = f"Time against money on {len(priced)} machines of the catalogue; those far dearer are left out."
     keys = tuple((name, color, "mark") for name, color, _, _, rows in groups if rows)
     return Figure("machines", "Time against money", says, data, {**layout, "height": 420, "hovermode": "closest"}, keys)
+
+
+def _machine_points(
+    name: str, color: str, symbol: str, size: int, rows: Sequence[Machine], scale: float
+) -> dict[str, Any]:
+    """Points of machines; a device's name stands at its cheapest number alone, the rest is told on hovering."""
+    named: set[str] = set()
+    labels = []
+    for row in rows:
+        labels.append("" if row.device in named or color != ORANGE else literal(row.name))
+        named.add(row.device)
+    said = [
+        literal(f"{row.name}: {format_seconds(row.offer.cost.seconds.value)}, {format_usd(row.offer.cost.usd.value)}")
+        for row in rows
+    ]
+    return {
+        "type": "scatter", "mode": "markers+text", "name": name, "text": labels, "textposition": "top right",
+        "x": [number(row.offer.cost.usd.value) for row in rows],
+        "y": [number(row.offer.cost.seconds.value / scale) for row in rows],
+        "customdata": said, "hovertemplate": "%{customdata}<extra></extra>", "cliponaxis": False,
+        "textfont": {"size": 11}, "marker": {"color": color, "size": size, "symbol": symbol},
+    }  # fmt: skip
 
 
 def _timeline(line: Timeline) -> Figure:
@@ -140,14 +146,22 @@ def _points(
     }  # fmt: skip
 
 
-def _titled(title: str, values: Sequence[float]) -> dict[str, Any]:
-    """An axis with a title; of decades when the values span more than one, else with room on both ends."""
-    low, high = min(values), max(values)
+def _titled(
+    title: str,
+    values: Sequence[float],
+    text: Callable[[float], str] = lambda value: f"{value:,.0f}" if value >= 1 else f"{value:.3g}",
+) -> dict[str, Any]:
+    """An axis with a title; logarithmic when the values span more than fivefold; with room on both ends."""
+    low, high = min(values, default=1.0), max(values, default=1.0)
     named = {"title": {"text": title, "standoff": 6, "font": {"size": 12}}, "showgrid": True}
-    if low > 0 and high > 10 * low:
-        return {**log_axis(low, high), **named, "range": None}
+    if low > 0 and high > 5 * low:
+        axis = log_axis(low, high)
+        room = 0.06 * math.log10(high / low)
+        ends = [math.log10(low) - room, math.log10(high) + 2 * room]
+        return {**axis, **named, "ticktext": [text(tick) for tick in axis["tickvals"]], "range": ends}
     room = 0.08 * (high - low or high or 1.0)
-    return {**named, "range": [max(0.0, low - room), high + room]}
+    ticks = {"tickprefix": "$"} if text is format_usd else {}
+    return {**named, **ticks, "range": [max(0.0, low - room), high + room]}
 
 
 def _time_scale(seconds: Sequence[float]) -> tuple[float, str]:

@@ -57,7 +57,8 @@ def paragraphs(proposal: Proposal) -> list[tuple[str, str]]:
         said.append(("your limits", "   ".join(map(limit_text, proposal.limits))))
     if proposal.limited_by:
         said.append(("what limits it", doublings_text(proposal.limited_by)))
-    said += [("cheaper still" if n == 0 else "", line) for n, line in enumerate(proposal.cheaper_still)]
+    label = "what to rent" if proposal.machines else "cheaper still"
+    said += [(label if n == 0 else "", line) for n, line in enumerate(proposal.cheaper_still)]
     said += [("probed" if n == 0 else "", probing_text(line)) for n, line in enumerate(proposal.probed)]
     said += [("mind" if n == 0 else "", line) for n, line in enumerate(proposal.notes)]
     asked = f"{proposal.candidates:,} ways, {proposal.priced:,} of them priced"
