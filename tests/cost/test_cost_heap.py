@@ -88,3 +88,13 @@ def test_what_looks_at_values_is_told() -> None:
     with pytest.raises(JobError, match=r"memory alone.*_local_scalar_dense") as caught:
         dry(Peeks)
     assert "probe" in caught.value.mend
+
+
+def test_a_model_that_looks_at_values_while_it_is_built_can_be_run() -> None:
+    class Decaying(nn.Sequential):
+        def __init__(self) -> None:
+            rates = [rate.item() for rate in torch.linspace(0, 0.5, 3)]
+            assert rates == pytest.approx([0, 0.25, 0.5])
+            super().__init__(*(nn.Sequential(nn.Linear(256, 256), nn.Dropout(rate)) for rate in rates))
+
+    assert dry(Decaying).step > 3 * 4 * 256 * 256 * 4

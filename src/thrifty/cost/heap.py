@@ -31,6 +31,7 @@ from thrifty.errors import JobError
 Loss = Callable[[nn.Module, dict[str, Tensor]], tuple[Tensor, Any]]
 Shapes = dict[str, tuple[tuple[int, ...], str]]
 DRY_RUN_SECONDS = 120.0
+SMALL_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,9 @@ def heap_peak(
 
     def dry_run() -> HeapPeak:
         with _Allocating() as heap:
+            heap.building = True
             model = build().train()
+            heap.building = False
             if memory_format != torch.contiguous_format:
                 model = model.to(memory_format=memory_format)  # type: ignore[call-overload]
             stepper = optimizer(model)
@@ -198,6 +201,9 @@ class _Allocating(TorchDispatchMode):
     def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
         if func.namespace in {"prim", "profiler"} or _only_views(func) or _only_allocates(func):
             return func(*args, **kwargs)
+        if self.building and _is_small(args, kwargs):
+            # constructors look at values: rates of dropout from a linspace, sizes from a product
+            return func(*args, **kwargs)
         if func._schema.is_mutable:
             return _written(func, args, kwargs)
         return pytree.tree_map_only(_Spec, lambda spec: spec.make(), self._results(func, args, kwargs))
@@ -242,6 +248,14 @@ def _heap_bytes() -> int:
     assert told is not None
     now = told()
     return int(now.arena + now.hblkhd)
+
+
+def _is_small(args: Any, kwargs: Any) -> bool:
+    """Whether an operator reads, and by its whole-number arguments makes, less than a page or so."""
+    leaves = pytree.tree_leaves((args, kwargs))
+    read = sum(leaf.untyped_storage().nbytes() for leaf in leaves if isinstance(leaf, Tensor))
+    makes = max((leaf for leaf in leaves if isinstance(leaf, int)), default=0)
+    return read <= SMALL_BYTES and makes <= SMALL_BYTES
 
 
 @functools.cache
