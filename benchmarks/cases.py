@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Shapes = dict[str, tuple[tuple[int, ...], str]]
 CLASSES = 10
-LEAST_STEPS, ENOUGH_SECONDS = 6, 12.0
+LEAST_STEPS, ENOUGH_SECONDS = 7, 6.0
 
 
 @dataclass(frozen=True)

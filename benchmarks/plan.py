@@ -126,7 +126,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="the small cases alone")
     quick = parser.parse_args().quick
-    device, measured = rows(QUICK if quick else CASES, told=told)
+    device, measured = rows(QUICK if quick else CASES, rivals=QUICK, told=told)
     samples, lines = memory(measured)
     ratios, more = choices(CHOICE_JOBS[:1] if quick else CHOICE_JOBS)
     figures = {
@@ -152,7 +152,8 @@ def main() -> None:
         "measured, not predicted. Other estimates are of tensors alone: they are held against what the run added to "
         "that.\n\n"
         + "\n".join(lines)
-        + f"\n\n## Time\n\n{REPEATS} steps each after {WARM_UP} to warm up; ± is half the quartiles' distance.\n\n"
+        + f"\n\n## Time\n\n{REPEATS} steps each after {WARM_UP} to warm up; ± is half the quartiles' distance. "
+        "PyTorch's estimator times every operator anew, so it is asked about the small cases alone.\n\n"
         + table(measured)
         + "\n\n## Choice\n\nThe way with the least predicted time, against the best of all ways measured.\n"
         + "\n".join(more)

@@ -17,7 +17,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +55,7 @@ class Row:
         base_bytes, peak_bytes: resident in that process before the model was built, and at most.
         predicted: ours.
         naive: each operator at peak arithmetic and full bandwidth, the slower of the two.
-        rival: PyTorch's `RuntimeEstimator` by its benchmark of operators; None where it failed. Its roofline asks CUDA
+        rival: PyTorch's `RuntimeEstimator` by its benchmark of operators; None where it failed or was not asked. Its roofline asks CUDA
             for the figures of a GPU, and runs on none else.
     """
 
@@ -164,7 +164,11 @@ def calibrate() -> Bench:
 
 
 def rows(
-    cases: Sequence[Case], *, keep_pages: bool = False, rivals: bool = True, told: Callable[[str], object] = print
+    cases: Sequence[Case],
+    *,
+    keep_pages: bool = False,
+    rivals: Collection[Case] = (),
+    told: Callable[[str], object] = print,
 ) -> tuple[Device, list[Row]]:
     """Measure and predict cases; returns the device with what was timed of it, too."""
     measured: dict[str, Taken] = {}
@@ -181,7 +185,7 @@ def rows(
         step = trace(case)
         fresh = 0 if keep_pages else fresh_bytes(case)
         predicted = step_seconds(step, 1, device, case.precision, fresh=fresh)  # type: ignore[arg-type]
-        rival = estimate(case) if rivals else None
+        rival = estimate(case) if case in rivals else None
         taken = measured[case.name]
         naive = roofline_seconds(step, device)
         found.append(Row(case.name, taken.seconds, taken.base_bytes, taken.peak_bytes, predicted, naive, rival))
@@ -222,7 +226,7 @@ def table(found: Sequence[Row]) -> str:
         inside = row.predicted.low <= row.median <= row.predicted.high
         cells = [row.case, f"{row.median:.4g}", f"{row.spread:.1%}", f"{row.predicted.value:.4g}"]
         cells += [f"{row.error(row.predicted.value):+.1%}", "yes" if inside else "no"]
-        cells += ["failed" if each is None else f"{row.error(each):+.0%}" for each in (row.naive, row.rival)]
+        cells += ["–" if each is None else f"{row.error(each):+.0%}" for each in (row.naive, row.rival)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -239,7 +243,7 @@ def main() -> None:
     device, found = rows(
         cases,
         keep_pages=asked.keep_pages,
-        rivals=not asked.no_rivals,
+        rivals=() if asked.no_rivals else cases,
         told=lambda line: print(line, file=sys.stderr, flush=True),
     )
     says = (
