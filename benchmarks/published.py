@@ -131,7 +131,7 @@ def _oom(tables: Mapping[str, list[Row]]) -> dict[str, list[float]]:
     """Rows out of memory that were called fitting, and the reverse: of the sweeps of `CHOICES`, and elsewhere."""
     from benchmarks.published_memory import oom_counts
 
-    found = {}
+    found: dict[str, list[float]] = {}
     for name, chosen in (("", True), ("_elsewhere", False)):
         missed, false = oom_counts(
             row for table, rows in tables.items() if (table in CHOICES) == chosen for row in rows
