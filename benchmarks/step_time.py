@@ -55,8 +55,8 @@ class Row:
         base_bytes, peak_bytes: resident in that process before the model was built, and at most.
         predicted: ours.
         naive: each operator at peak arithmetic and full bandwidth, the slower of the two.
-        rival: PyTorch's `RuntimeEstimator` by its benchmark of operators; None where it failed or was not asked. Its roofline
-            asks CUDA for the figures of a GPU, and runs on none else.
+        rival: PyTorch's `RuntimeEstimator` by its benchmark of operators; None where it failed or was not asked. Its
+            roofline asks CUDA for the figures of a GPU, and runs on none else.
     """
 
     case: str

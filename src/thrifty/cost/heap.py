@@ -187,6 +187,7 @@ class _Allocating(TorchDispatchMode):
         self._fake = FakeTensorMode(allow_non_fake_inputs=True)
         self._known: dict[Any, Any] = {}
         self.peak_bytes = self.grown_bytes = 0
+        self.building = False
         self._start = self._last = _heap_bytes()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
