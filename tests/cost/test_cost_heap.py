@@ -98,3 +98,13 @@ def test_a_model_that_looks_at_values_while_it_is_built_can_be_run() -> None:
             super().__init__(*(nn.Sequential(nn.Linear(256, 256), nn.Dropout(rate)) for rate in rates))
 
     assert dry(Decaying).step > 3 * 4 * 256 * 256 * 4
+
+
+def test_holes_that_earlier_work_left_count_for_what_will_fill_them() -> None:
+    large = {"x": ((4096, 256), "float32")}
+    first = dry(shapes=large).step
+    blocks = [torch.ones(100_000 + 1000 * index) for index in range(400)]
+    pins = [torch.ones(100) for _ in range(400)]
+    del blocks
+    assert dry(shapes=large).step > 0.8 * first
+    assert len(pins) == 400

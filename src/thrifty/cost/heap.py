@@ -36,7 +36,7 @@ SMALL_BYTES = 4096
 
 @dataclass(frozen=True)
 class HeapPeak:
-    """How far the heap had to grow, in bytes.
+    """What the heap holds beyond what was in use before, in bytes; its holes, old and new, included.
 
     Attributes:
         step: at the most of a few training steps, weights and optimizer states included.
@@ -188,7 +188,8 @@ class _Allocating(TorchDispatchMode):
         self._known: dict[Any, Any] = {}
         self.peak_bytes = self.grown_bytes = 0
         self.building = False
-        self._start = self._last = _heap_bytes()
+        # what earlier work left free in the heap is resident, and belongs to the steps that will use it
+        self._start, self._last = _used_bytes(), _heap_bytes()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -242,6 +243,13 @@ class _Spec:
 
     def make(self) -> Tensor:
         return torch.empty_strided(self.shape, self.stride, dtype=self.dtype)
+
+
+def _used_bytes() -> int:
+    told = _mallinfo()
+    assert told is not None
+    now = told()
+    return int(now.uordblks + now.hblkhd)
 
 
 def _heap_bytes() -> int:
