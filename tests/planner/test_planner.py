@@ -13,6 +13,9 @@ from thrifty.errors import BudgetError, JobError
 from thrifty.planner import plan
 from thrifty.spec import Device, Job, Plan, Probed, Quantity, Spent, parse_job
 
+# each plan traces and runs dry a real model
+pytestmark = pytest.mark.slow
+
 STEADY = Probed(step_s=(0.1, 0.1, 0.11), save_s=0.0)
 
 

@@ -18,6 +18,9 @@ from thrifty.planner.space import layout_of
 from thrifty.spec import DeclaredData, Job, parse_job
 from thrifty.spec.proposal import Proposal
 
+# each plan traces and runs dry a real model
+pytestmark = pytest.mark.slow
+
 
 def job(model: str = "gpt3-13b", batch: int = 96, **changes: Any) -> Job:
     data = {"kind": "language", "tokens": 10**9, "vocabulary": 51200, "length": 2048}
