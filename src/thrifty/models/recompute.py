@@ -5,8 +5,9 @@ Chen et al. 2016 (arXiv 1604.06174); selective: Korthikanti et al. 2022 (arXiv 2
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -32,15 +33,20 @@ _KEPT = {
     aten.mkldnn_rnn_layer.default,
 }
 
+# Buffers that a norm updates in its forward pass; what it computes in training does not depend on them.
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
 
 def recomputing(model: nn.Module, how: str) -> nn.Module:
     """Make the repeated blocks of a model keep less for the backward pass; returns the model.
 
-    What is learned stays the same: random numbers of a block are drawn again as they were.
+    What is learned stays the same: random numbers of a block are drawn again as they were, and running statistics are
+    updated once. The last call counts; names of parameters and buffers do not change.
 
     Args:
         model: any module; its blocks are found by `repeated_blocks`.
-        how: ``none``; ``full``, a block keeps its inputs alone; ``selective``, results of products and attention too.
+        how: ``none``, as the model was made; ``full``, a block keeps its inputs alone; ``selective``, results of
+            products and attention too.
 
     Raises:
         JobError: an unknown way, or a model without repeated blocks.
@@ -51,15 +57,16 @@ def recomputing(model: nn.Module, how: str) -> nn.Module:
     """
     if how not in CHECKPOINTING:
         raise unknown_name("way of checkpointing", how, CHECKPOINTING)
-    if how == "none":
-        return model
     blocks = list(repeated_blocks(model))
-    if not blocks:
+    if how != "none" and not blocks:
         raise JobError(
             f"{type(model).__name__} has no repeated blocks to compute again", mend="Use checkpointing 'none'."
         )
     for block in blocks:
-        block.forward = _again(block.forward, how)
+        if isinstance(block.forward, _Again):
+            block.forward = block.forward.once
+        if how != "none":
+            block.forward = _Again(block, how)
     return model
 
 
@@ -78,22 +85,56 @@ def repeated_blocks(model: nn.Module) -> Iterator[nn.Module]:
         yield from repeated_blocks(child)
 
 
-def _again(forward: Callable[..., Any], how: str) -> Callable[..., Any]:
-    again = functools.partial(checkpoint, use_reentrant=False)
-    if how == "selective":
-        again = functools.partial(again, context_fn=_keep_products)
+class _Again:
+    """The forward of a block, which runs once more in the backward pass; ``once`` is the block's own."""
 
-    @functools.wraps(forward)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
+    def __init__(self, block: nn.Module, how: str) -> None:
+        self._block, self.once = block, block.forward
+        self._contexts = _CONTEXTS[how]
+        functools.update_wrapper(self, block.forward)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
-            return forward(*args, **kwargs)
-        return again(forward, *args, **kwargs)
+            return self.once(*args, **kwargs)
+        contexts = functools.partial(self._contexts, self._block)
+        return checkpoint(self.once, *args, use_reentrant=False, context_fn=contexts, **kwargs)
 
-    return wrapped
+
+def _keep_nothing(block: nn.Module) -> Any:
+    return contextlib.nullcontext(), _still_statistics(block)
 
 
-def _keep_products() -> Any:
-    return create_selective_checkpoint_contexts(_policy)
+def _keep_products(block: nn.Module) -> Any:
+    first, again = create_selective_checkpoint_contexts(_policy)
+    return first, _both(_still_statistics(block), again)
+
+
+_CONTEXTS = {"full": _keep_nothing, "selective": _keep_products}
+
+
+@contextlib.contextmanager
+def _both(outer: Any, inner: Any) -> Iterator[None]:
+    with outer, inner:
+        yield
+
+
+@contextlib.contextmanager
+def _still_statistics(block: nn.Module) -> Iterator[None]:
+    """Let copies take the updates while this lasts: a pass that is repeated would count its batch twice."""
+    real = [
+        (module, name, module._buffers[name])
+        for module in block.modules()
+        for name in _STATISTICS
+        if isinstance(module._buffers.get(name), torch.Tensor)
+    ]
+    for module, name, buffer in real:
+        assert buffer is not None
+        module._buffers[name] = buffer.clone()
+    try:
+        yield
+    finally:
+        for module, name, buffer in real:
+            module._buffers[name] = buffer
 
 
 def _policy(_: Any, operator: Any, *__: Any, **___: Any) -> CheckpointPolicy:
