@@ -148,7 +148,8 @@ class _Run:
             self.ledger.planned(self.run_id, plan)
             self.emit(Planned(plan, self.device))
             batch = f"batch {plan.batch.size} = {plan.batch.accumulation} x {plan.batch.micro}"
-            stage.says = f"{plan.precision}, {batch}, {plan.stop.steps:,} steps"
+            again = "" if plan.checkpointing == "none" else f", {plan.checkpointing} checkpointing"
+            stage.says = f"{plan.precision}, {batch}{again}, {plan.stop.steps:,} steps"
         with self._stage("build") as stage:
             from thrifty.models import build
 

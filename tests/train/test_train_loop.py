@@ -15,10 +15,11 @@ from thrifty.data import Batches, Store
 from thrifty.errors import BundleError, DivergedError
 from thrifty.models import build
 from thrifty.models.init import initialise
+from thrifty.models.resnet import BasicBlock
 from thrifty.optim import OPTIMIZERS, SCHEDULES
 from thrifty.spec import Plan, Spent
 from thrifty.spec.events import Checkpointed, Evaluated, Event, Resumed, StepDone, Stopped
-from thrifty.train import Trained, train
+from thrifty.train import Trained, probe_steps, train
 
 PlanFactory = Callable[..., Plan]
 
@@ -93,6 +94,44 @@ def test_batch_norm_and_bf16_resume_exactly_too(make_plan: PlanFactory, store: S
         go(plan, store, tmp_path / "died", die_at=3)
     resumed, *_ = go(plan, store, tmp_path / "died")
     assert same(whole, resumed)
+
+
+@pytest.mark.parametrize("how", ["selective", "full"])
+def test_checkpointing_learns_the_same_and_goes_on_from_a_run_without(
+    how: str, make_plan: PlanFactory, store: Store, tmp_path: Path
+) -> None:
+    settings: dict[str, Any] = {"steps": 6, "evaluate_every": 2, "micro": 16, "learning_rate": 0.01}
+    whole, trained, _ = go(make_plan("resnet14", **settings), store, tmp_path / "whole")
+    for folder, first in (("same", how), ("other", "none")):
+        with pytest.raises(Killed):
+            go(make_plan("resnet14", checkpointing=first, **settings), store, tmp_path / folder, die_at=3)
+        resumed, after, events = go(make_plan("resnet14", checkpointing=how, **settings), store, tmp_path / folder)
+        assert isinstance(events[0], Resumed)
+        assert same(whole, resumed)
+        assert after == trained
+        assert {type(module.forward) for module in resumed.modules()} == {type(resumed.forward)}
+
+
+def test_checkpointing_calls_blocks_twice_and_a_probe_does_too(
+    make_plan: PlanFactory, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = 0
+    forward = BasicBlock.forward
+
+    def counted(block: BasicBlock, x: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += torch.is_grad_enabled()
+        return forward(block, x)
+
+    monkeypatch.setattr(BasicBlock, "forward", counted)
+    blocks = 6
+    for how, passes in (("none", 1), ("full", 2)):
+        calls = 0
+        go(make_plan("resnet14", checkpointing=how, steps=1), store, tmp_path / how)
+        assert calls == passes * blocks
+        calls = 0
+        assert len(probe_steps(make_plan("resnet14", checkpointing=how), store, tmp_path, seconds=0).step_s) == 1
+        assert calls == passes * blocks
 
 
 @pytest.mark.parametrize("micro", [1, 7, 32])

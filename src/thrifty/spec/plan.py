@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from thrifty.spec.cost import Cost
+from thrifty.spec.layout import Checkpointing
 from thrifty.spec.plain import Plain
 
 Source = Literal["job", "rule", "measured", "data", "probe", "search"]
@@ -129,6 +130,8 @@ class Plan(Plain):
         init: name in the table of initialisers.
         precision: ``fp32``, or ``bf16`` for autocast with weights kept in fp32.
         memory_format: ``contiguous`` or ``channels_last``.
+        checkpointing: what the backward pass computes again: ``none``; ``selective``, all but products and attention;
+            ``full``, each block.
         evaluate_every: optimizer steps between validations.
         checkpoint_seconds: least time between two checkpoints.
         cost: predicted.
@@ -147,6 +150,7 @@ class Plan(Plain):
     threads: int
     precision: Literal["fp32", "bf16"]
     memory_format: Literal["contiguous", "channels_last"]
+    checkpointing: Checkpointing = "none"
     evaluate_every: int
     checkpoint_seconds: float
     seed: int

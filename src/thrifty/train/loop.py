@@ -17,6 +17,7 @@ from thrifty.data import Batches, Store
 from thrifty.errors import DivergedError
 from thrifty.models.inputs import to_device, to_tensors
 from thrifty.models.losses import LOSSES
+from thrifty.models.recompute import recomputing
 from thrifty.spec import Plan, Spent
 from thrifty.spec.events import Checkpointed, Emit, Resumed, StepDone, Stopped
 from thrifty.spec.plan import StopPlan
@@ -68,6 +69,7 @@ def train(
     """
     torch.set_num_threads(plan.threads)
     to_device(model, plan.device, plan.memory_format)
+    recomputing(model, plan.checkpointing)
     model.train()
     optimizer = optim.build(model, plan.optim)
     schedule = optim.Schedule(plan.optim)
@@ -108,6 +110,7 @@ def train(
         )
     _save(checkpoints, state, schedule, model, optimizer, plan, emit)
     checkpoints.load_best(state, model)
+    recomputing(model, "none")
     emit(Stopped(state.step, reason))
     return Trained(state.step, state.best, state.best_step, reason)
 

@@ -13,6 +13,7 @@ from thrifty.data import Batches, Store
 from thrifty.models import build
 from thrifty.models.init import initialise
 from thrifty.models.inputs import to_device
+from thrifty.models.recompute import recomputing
 from thrifty.spec import Plan, Probed
 from thrifty.train.checkpoint import Checkpoints, State
 from thrifty.train.loop import take_step
@@ -38,7 +39,7 @@ def probe_steps(plan: Plan, store: Store, folder: Path, *, seconds: float = 10.0
     generator_state = torch.get_rng_state()
     model = build(plan.model, plan.device)
     initialise(model, plan.init, plan.seed)
-    to_device(model, plan.device, plan.memory_format).train()
+    recomputing(to_device(model, plan.device, plan.memory_format), plan.checkpointing).train()
     optimizer = optim.build(model, plan.optim)
     batches = Batches(store, split="train", batch=plan.batch.size, micro=plan.batch.micro, seed=plan.seed)
     times: list[float] = []
