@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from thrifty.errors import unknown_name
-from thrifty.models import INIT_NAMES, MODELS
+from thrifty.models import INIT_NAMES, check_name
 from thrifty.optim import OPTIMIZERS, SCHEDULES
 from thrifty.spec import Job
 
@@ -14,14 +14,15 @@ def check_names(job: Job) -> None:
     """Check the names of model, initialiser, optimizer and schedule.
 
     Raises:
-        JobError: a name is in no table; the nearest one that is is given.
+        JobError: a name is in no table, or stands for no file; the nearest one that does is given.
+        MissingExtraError: the model needs a package that is not installed.
     """
-    given: list[tuple[str, str | None, Collection[str], str]] = [
-        ("model", job.model, MODELS, "See: thrifty models."),
-        ("initialiser", job.train.init, INIT_NAMES, ""),
-        ("optimizer", job.train.optimizer, OPTIMIZERS, ""),
-        ("schedule", job.train.schedule, SCHEDULES, ""),
+    check_name(job.model)
+    given: list[tuple[str, str | None, Collection[str]]] = [
+        ("initialiser", job.train.init, INIT_NAMES),
+        ("optimizer", job.train.optimizer, OPTIMIZERS),
+        ("schedule", job.train.schedule, SCHEDULES),
     ]
-    for kind, name, table, see in given:
+    for kind, name, table in given:
         if name is not None and name not in table:
-            raise unknown_name(kind, name, table, see=see)
+            raise unknown_name(kind, name, table)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from thrifty import hardware
+from thrifty import hardware, models
 from thrifty.data import Store, content_key, prepare
 from thrifty.errors import ThriftyError
 from thrifty.files import hold, write_atomic
@@ -68,10 +68,11 @@ def run(job: Job, job_text: str, *, runs: Path, ledger: Ledger, emit: Emit) -> O
 
 
 def run_key(job: Job) -> str:
-    """Content key of a job: of what it asks for, the bytes of its data, and the code that decides what is learned."""
-    asked = job.model_dump_json(exclude={"data": {"path"}})
+    """Content key of a job: of what it asks for, the bytes of its data and of its model, and the code that decides."""
+    asked = job.model_dump_json(exclude={"data": {"path"}, "model": True})
+    model = models.content_key(job.model)
     data = content_key(raw_data(job), seed=job.train.seed, cache=cache_folder())
-    return hashlib.sha256(f"{asked}\n{data}\n{code_key()}".encode()).hexdigest()[:20]
+    return hashlib.sha256(f"{asked}\n{model}\n{data}\n{code_key()}".encode()).hexdigest()[:20]
 
 
 def code_key() -> str:
@@ -153,7 +154,7 @@ class _Run:
         with self._stage("build") as stage:
             from thrifty.models import build
 
-            model = build(plan.model)
+            model = build(plan.model, seed=plan.seed)
             count = sum(p.numel() for p in model.parameters())
             stage.says = f"{plan.model.name}, {format_count(count)} parameters"
         with self._stage("initialise") as stage:

@@ -111,6 +111,7 @@ class Bundle:
             temperature=temperature,
             top_k=top_k,
             generator=torch.Generator().manual_seed(seed),
+            length=self.info.data.shape[0],
         )
         end = new.index(END_ID) if END_ID in new else len(new)
         return str(self._tokenizer.decode(new[:end]))
@@ -178,6 +179,8 @@ class Bundle:
 
 def load_bundle(folder: str | Path) -> Bundle:
     """Read a bundle, whoever made it: no code of it is run, and no size of it believed before it is checked.
+
+    A model of a user's own is built by code that lies on this machine and that `thrifty.models.own` knows.
 
     Raises:
         BundleError: which file is missing, damaged, or not what it says, and how to mend it.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,9 @@ MAX_ARGUMENT = 2**20
 MAX_ARGUMENTS = 64
 MAX_LAYERS = 1000
 _DEPTHS = ("layers", "blocks")  # arguments that make modules, and so cost time even where no memory is taken
+_HF_DEPTHS = ("layer", "depth", "block")
+MAX_CONFIG = 2**20
+MAX_CONFIG_NUMBER = 2**32
 _AGAIN = "Write the bundle again from its run."
 _FOREIGN = "Take bundles from whom you trust, or write it again from its run."
 
@@ -93,7 +98,7 @@ def _check_names(info: BundleInfo, path: Path) -> None:
 
 
 def _check_model(info: BundleInfo, path: Path) -> None:
-    families = [family for family, kind in FAMILY_KINDS.items() if kind == KINDS[info.task]]
+    families = [family for family, kinds in FAMILY_KINDS.items() if KINDS[info.task] in kinds]
     family = info.model.family
     if family not in families:
         raise BundleError(
@@ -102,9 +107,41 @@ def _check_model(info: BundleInfo, path: Path) -> None:
         )
     if len(info.model.arguments) > MAX_ARGUMENTS:
         raise BundleError(f"'{path}' has {len(info.model.arguments)} model arguments", mend=_FOREIGN)
+    if family == "hf":
+        _check_config(info, path)
+        return
     for key, value in info.model.arguments.items():
         if not is_argument(value) or (key in _DEPTHS and not _is_depth(value)):
             raise BundleError(f"'{path}' has the model argument {key[:50]}={str(value)[:100]}", mend=_FOREIGN)
+
+
+def _check_config(info: BundleInfo, path: Path) -> None:
+    """A Hugging Face config is JSON of a sensible size and depth, for the task of the bundle."""
+    arguments = info.model.arguments
+    texts = all(isinstance(value, str) and len(value) <= MAX_CONFIG for value in arguments.values())
+    if not texts or arguments.get("task") != info.task:
+        raise BundleError(f"'{path}' has a Hugging Face model that is not for task '{info.task}'", mend=_FOREIGN)
+    try:
+        config = json.loads(arguments.get("config", ""))
+    except (ValueError, RecursionError):
+        config = None
+    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
+        raise BundleError(f"'{path}' has a Hugging Face config that is not one", mend=_FOREIGN)
+    for key, value in _leaves(config):
+        whole = type(value) is int
+        if whole and (abs(value) > MAX_CONFIG_NUMBER or (value > MAX_LAYERS and any(d in key for d in _HF_DEPTHS))):
+            raise BundleError(f"'{path}' has the Hugging Face config {key[:50]}={value}", mend=_FOREIGN)
+
+
+def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for name, each in value.items():
+            yield from _leaves(each, name)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _leaves(each, key)
+    else:
+        yield key, value
 
 
 def _is_depth(value: Any) -> bool:

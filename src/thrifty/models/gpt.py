@@ -125,37 +125,45 @@ def generate(
     temperature: float = 1.0,
     top_k: int | None = None,
     generator: torch.Generator | None = None,
+    length: int | None = None,
 ) -> list[int]:
     """Write on from a prompt; return the new tokens alone.
 
-    Of a prompt or text longer than the model's context, the last ``length`` tokens count. While all fits, each token
-    is read once; beyond, positions shift and the whole context is read again for every token.
+    Of a prompt or text longer than the model's context, the last ``length`` tokens count. While all fits, a `GPT` reads
+    each token once; beyond, positions shift and the whole context is read again for every token, as it always is by
+    another model.
 
     Args:
-        model: a `GPT`; taken in ``eval`` mode and left as it was.
+        model: tokens to logits; taken in ``eval`` mode and left as it was.
         tokens: the prompt, at least one token.
         max_tokens: how many to write.
         temperature: divides the logits; 0 takes the likeliest token each time.
         top_k: draw from that many likeliest tokens; from all when left out.
         generator: of the drawing, on the CPU; torch's own when left out.
+        length: the longest context; a `GPT` knows its own.
 
     Raises:
         RequestError: an empty prompt, a token outside the vocabulary, or an argument out of range.
     """
-    assert isinstance(model, GPT)
-    _check_request(model, tokens, max_tokens, temperature, top_k)
+    own = model if isinstance(model, GPT) else None
+    longest = own.length if own else length
+    assert longest, "a model that is no GPT needs a length"
+    _check_request(own.vocabulary if own else None, tokens, max_tokens, temperature, top_k)
+    device = next(model.parameters()).device
     training = model.training
     model.eval()
     try:
         text = list(tokens)
-        pasts = [Past() for _ in model.h]
-        unread = text[-model.length :]
+        pasts = [Past() for _ in own.h] if own else []
+        unread = text[-longest:]
         for _ in range(max_tokens):
-            if pasts[0].length + len(unread) > model.length:
-                pasts, unread = [Past() for _ in model.h], text[-model.length :]
-            unread_BT = torch.tensor([unread], device=model.wte.weight.device)
-            logits_V = model(unread_BT, pasts)[0, -1].float().cpu()
-            text.append(_draw(logits_V, temperature, top_k, generator))
+            if own is None:
+                answer_BTV = model(torch.tensor([text[-longest:]], device=device))
+            else:
+                if pasts[0].length + len(unread) > longest:
+                    pasts, unread = [Past() for _ in own.h], text[-longest:]
+                answer_BTV = own(torch.tensor([unread], device=device), pasts)
+            text.append(_draw(answer_BTV[0, -1].float().cpu(), temperature, top_k, generator))
             unread = text[-1:]
     finally:
         model.train(training)
@@ -170,12 +178,14 @@ def _draw(logits_V: Tensor, temperature: float, top_k: int | None, generator: to
     return int(index_K[chosen])
 
 
-def _check_request(model: GPT, tokens: Sequence[int], max_tokens: int, temperature: float, top_k: int | None) -> None:
+def _check_request(
+    vocabulary: int | None, tokens: Sequence[int], max_tokens: int, temperature: float, top_k: int | None
+) -> None:
     if not tokens:
         raise RequestError("the prompt is empty", mend="Give at least one token to write on from.")
-    if min(tokens) < 0 or max(tokens) >= model.vocabulary:
-        wrong = next(token for token in tokens if not 0 <= token < model.vocabulary)
-        raise RequestError(f"token {wrong} is outside the vocabulary of {model.vocabulary}")
+    if vocabulary is not None and (min(tokens) < 0 or max(tokens) >= vocabulary):
+        wrong = next(token for token in tokens if not 0 <= token < vocabulary)
+        raise RequestError(f"token {wrong} is outside the vocabulary of {vocabulary}")
     if max_tokens < 0:
         raise RequestError(f"max_tokens is {max_tokens}", mend="It must be 0 or more.")
     if not 0 <= temperature < float("inf"):

@@ -1,4 +1,4 @@
-"""Initial weights: a family's own, or He's and Xavier's by name; the same seed gives the same weights anywhere."""
+"""Initial weights: a family's own, a model's own, He's or Xavier's; the same seed gives the same weights anywhere."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from thrifty.errors import unknown_name
 from thrifty.models.gpt import GPT
+from thrifty.models.hf import load_weights
+from thrifty.models.logits import Logits
 from thrifty.models.mlp import MLP
 from thrifty.models.resnet import ResNet
 
@@ -118,6 +120,13 @@ FAMILY_DEFAULTS: dict[type[nn.Module], Callable[[nn.Module, torch.Generator], st
 }
 
 
+def own(model: nn.Module, generator: torch.Generator) -> str:
+    """Keep what the model's own code has drawn, or load the weights that it names."""
+    if isinstance(model, Logits) and model.weights:
+        return load_weights(model, generator.initial_seed())
+    return "as its own code has it"
+
+
 def default(model: nn.Module, generator: torch.Generator) -> str:
     """What the authors of the model's family used; `he_normal` for a module of no family here."""
     return FAMILY_DEFAULTS.get(type(model), he_normal)(model, generator)
@@ -125,6 +134,7 @@ def default(model: nn.Module, generator: torch.Generator) -> str:
 
 INITS: dict[str, Callable[[nn.Module, torch.Generator], str]] = {
     "default": default,
+    "own": own,
     "he_normal": he_normal,
     "he_uniform": he_uniform,
     "xavier_normal": xavier_normal,
@@ -137,13 +147,16 @@ def initialise(model: nn.Module, name: str, seed: int) -> str:
     """Give a model its initial weights, in place; return one line that says what was done.
 
     Weights depend on the model's shape, ``name`` and ``seed`` alone, whatever the device; torch's own random state is
-    neither read nor changed. Biases become 0, norms 1 and 0, and running statistics start afresh.
+    neither read nor changed. Biases become 0, norms 1 and 0, and running statistics start afresh; ``own`` leaves all as
+    the model's own code has it.
 
     Raises:
         JobError: there is no initialiser of that name; the nearest one is given.
     """
     if name not in INITS:
         raise unknown_name("initialiser", name, INITS)
+    if name == "own":
+        return own(model, torch.Generator().manual_seed(seed))
     for module in model.modules():
         if isinstance(module, _NormBase):
             module.reset_running_stats()

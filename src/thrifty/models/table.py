@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import thrifty.models.hf as hf
+import thrifty.models.own as own
 from thrifty.errors import JobError, unknown_name
 from thrifty.spec import Dataset, ModelPlan
 
@@ -105,34 +108,85 @@ MODELS: dict[str, Recipe] = {
     "mlp-large": _mlp(1024, 1024),
 }
 
-# the names of `models.init.INITS`, which cannot be asked for them without loading torch
-INIT_NAMES = ("default", "he_normal", "he_uniform", "xavier_normal", "xavier_uniform")
+OTHER_FORMS = (
+    "See: thrifty models. A function of yours is named package.module:function, a Hugging Face model hf:<directory or "
+    "id>."
+)
 
-FAMILY_KINDS = {"resnet": "image", "mlp": "image", "gpt": "language"}
+# the names of `models.init.INITS`, which cannot be asked for them without loading torch
+INIT_NAMES = ("default", "own", "he_normal", "he_uniform", "xavier_normal", "xavier_uniform")
+
+FAMILY_KINDS = {
+    "resnet": ("image",),
+    "mlp": ("image",),
+    "gpt": ("language",),
+    "own": ("image", "language"),
+    "hf": ("image", "language"),
+}
+
+
+def check_name(name: str) -> None:
+    """Check that a model's name can be meant, without loading torch or running anything.
+
+    Raises:
+        JobError: it is neither in the table nor a function nor a directory or id; the nearest name is given.
+        MissingExtraError: it needs a package that is not installed.
+    """
+    if hf.is_hf(name):
+        hf.find(name)
+    elif own.is_own(name):
+        own.find(name)
+    elif name not in MODELS:
+        raise unknown_name("model", name, MODELS, see=OTHER_FORMS)
+
+
+def content_key(name: str) -> str:
+    """Key of what a model's name stands for: the source of an own one, the files of a directory, else the name.
+
+    Raises:
+        JobError: as `check_name`.
+    """
+    if hf.is_hf(name):
+        return hf.content_key(name)
+    return own.find(name).sha256 if own.is_own(name) else name
 
 
 def resolve(name: str, dataset: Dataset) -> ModelPlan:
     """Give a named model every argument it needs, from its recipe and the data it will learn from.
 
     Raises:
-        JobError: no model has that name (the nearest one is given), or its family takes another kind of data.
+        JobError: no model has that name (the nearest one is given), or it does not keep the contract on this data.
 
     >>> from thrifty.models import MODELS
     >>> MODELS["resnet20"].arguments["blocks"]
     (3, 3, 3)
     """
-    if name not in MODELS:
-        raise unknown_name("model", name, MODELS, see="See: thrifty models.")
+    if hf.is_hf(name):
+        return _checked(hf.resolve(name, dataset), dataset)
+    if own.is_own(name):
+        return _checked(own.resolve(name, dataset), dataset)
+    check_name(name)
     recipe = MODELS[name]
-    if FAMILY_KINDS[recipe.family] != dataset.kind:
-        fits = sorted(other for other, each in MODELS.items() if FAMILY_KINDS[each.family] == dataset.kind)
+    (kind,) = FAMILY_KINDS[recipe.family]
+    if kind != dataset.kind:
+        fits = sorted(other for other, each in MODELS.items() if dataset.kind in FAMILY_KINDS[each.family])
         raise JobError(
-            f"model '{name}' learns from data of kind '{FAMILY_KINDS[recipe.family]}', and this is '{dataset.kind}'",
+            f"model '{name}' learns from data of kind '{kind}', and this is '{dataset.kind}'",
             mend=f"For it there are: {', '.join(fits)}.",
         )
     # lists, as JSON gives them back: a plan equals itself when read from its file
     fixed = {key: list(value) if isinstance(value, tuple) else value for key, value in recipe.arguments.items()}
     return ModelPlan(name=name, family=recipe.family, arguments={**fixed, **_from_data(recipe.family, dataset)})
+
+
+def _checked(plan: ModelPlan, dataset: Dataset) -> ModelPlan:
+    """Return the plan of a model that is not ours once it kept the contract."""
+    from thrifty.models.logits import check_logits
+
+    check_logits(
+        lambda: build(plan), dataset, plan.name, lambda error: own.failure(error, plan.name, own.files_of(plan))
+    )
+    return plan
 
 
 def _from_data(family: str, dataset: Dataset) -> dict[str, Any]:
@@ -145,17 +199,20 @@ def _from_data(family: str, dataset: Dataset) -> dict[str, Any]:
     return {"channels": channels, "classes": classes}
 
 
-def build(plan: ModelPlan, device: str = "cpu") -> nn.Module:
-    """Build the module of a plan, with torch's own default weights; `models.init.initialise` gives it real ones.
+def build(plan: ModelPlan, device: str = "cpu", seed: int = 0) -> nn.Module:
+    """Build the module of a plan, with the weights its code draws; `models.init.initialise` gives it real ones.
 
     Torch's random state is left as it was, and two calls give equal weights.
 
     Args:
         plan: as `resolve` made it.
-        device: where the weights live; ``meta`` takes no memory for them.
+        device: where the weights live; ``meta`` takes no memory for them, but for an own model whose code looks at
+            values while it is built.
+        seed: of the drawing.
 
     Raises:
         JobError: the plan names no family that exists, or arguments that its family does not take.
+        BundleError: the code of an own model is not the one that was planned.
     """
     import torch
 
@@ -163,11 +220,17 @@ def build(plan: ModelPlan, device: str = "cpu") -> nn.Module:
     from thrifty.models.mlp import MLP
     from thrifty.models.resnet import ResNet
 
-    families: dict[str, type[nn.Module]] = {"resnet": ResNet, "gpt": GPT, "mlp": MLP}
+    families: dict[str, Callable[..., nn.Module]] = {
+        "resnet": ResNet,
+        "gpt": GPT,
+        "mlp": MLP,
+        "own": own.make,
+        "hf": hf.make,
+    }
     if plan.family not in families:
         raise unknown_name("model family", plan.family, families)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         try:
             with torch.device("meta" if device == "meta" else "cpu"):
                 model = families[plan.family](**plan.arguments)

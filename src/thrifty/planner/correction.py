@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 from thrifty.ledger import Entry
-from thrifty.models import MODELS
-from thrifty.spec import Interval
+from thrifty.models import FAMILIES, MODELS
+from thrifty.spec import Interval, ModelPlan
 
 # the bias's share of the variance, and the true spread over that of the interval; all as likely before any run
 BIAS_SHARES = (0.1, 0.3, 0.5, 0.7, 0.85, 0.95, 0.99)
@@ -61,6 +61,11 @@ def seen(entries: Iterable[Entry], device: str) -> list[Seen]:
         recipe = MODELS.get(entry.model)
         found.append(Seen(recipe.family if recipe else entry.model, residuals))
     return found
+
+
+def kin_of(model: ModelPlan) -> str:
+    """Name the models whose runs tell most of this one: its family, or itself where it is not ours."""
+    return model.family if model.family in FAMILIES else model.name
 
 
 def correct(interval: Interval, quantity: str, family: str, history: Sequence[Seen]) -> Interval:

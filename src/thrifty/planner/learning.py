@@ -27,11 +27,13 @@ class Learning:
     Attributes:
         task, model, init, optim, stop: as in a `Plan`.
         size: samples of one optimizer step.
+        traits: what the model contains, by which rules go.
         parameters: of the model.
     """
 
     task: Literal["classify", "language"]
     model: ModelPlan
+    traits: models.Traits
     init: str
     optim: OptimPlan
     stop: StopPlan
@@ -48,14 +50,17 @@ def decide(job: Job, dataset: Dataset, why: Reasons) -> Learning:
     check_names(job)
     task: Literal["classify", "language"] = "classify" if dataset.kind == "image" else "language"
     model = models.resolve(job.model, dataset)
-    why.say("model", model.name, "asked for in the job", "job")
-    init = why.take("init", job.train.init, ("default", f"what the authors of the {model.family} family used"))
-    optimizer = why.take("optimizer", job.train.optimizer, rules.optimizer(model.family))
-    size = _batch_size(job, dataset, model.family, why)
+    traits = models.traits_of(model)
+    ours = model.family in models.FAMILIES
+    why.say("model", model.name, "asked for in the job" + ("" if ours else f"; the rules go by its {traits}"), "job")
+    asked = job.train.init if ours or job.train.init != "default" else None
+    init = why.take("init", asked, rules.init(model))
+    optimizer = why.take("optimizer", job.train.optimizer, rules.optimizer(traits))
+    size = _batch_size(job, dataset, traits, why)
     parameters = count_parameters(model)
-    optim = _learning(job, model, dataset, parameters, optimizer, size, why)
+    optim = _learning(job, traits, dataset, parameters, optimizer, size, why)
     stop = _stop(job, task, optim.total_steps)
-    return Learning(task, model, init, optim, stop, size, parameters)
+    return Learning(task, model, traits, init, optim, stop, size, parameters)
 
 
 def count_parameters(model: ModelPlan) -> int:
@@ -66,7 +71,7 @@ def count_parameters(model: ModelPlan) -> int:
     return sum(parameter.numel() for parameter in models.build(model, "meta").parameters())
 
 
-def _batch_size(job: Job, dataset: Dataset, family: str, why: Reasons) -> int:
+def _batch_size(job: Job, dataset: Dataset, traits: models.Traits, why: Reasons) -> int:
     samples = dataset.counts["train"]
     if job.train.batch == "full" or (job.train.batch is None and job.train.optimizer == "gd"):
         why.say("batch", samples, "gradient descent: each step sees the whole training split", "job")
@@ -74,7 +79,7 @@ def _batch_size(job: Job, dataset: Dataset, family: str, why: Reasons) -> int:
     size: int = why.take("batch", job.train.batch, rules.batch(dataset))
     if size > samples:
         why.say("batch", samples, f"{size:,} asked for, but there are no more training samples", "data")
-    if family == "resnet" and size > 1 and samples % size == 1:
+    if traits.batch_norm and size > 1 and samples % size == 1:
         if job.train.batch is not None:
             raise JobError(
                 f"train.batch {size} leaves a lone sample in the last step of an epoch of {samples:,}, "
@@ -87,15 +92,15 @@ def _batch_size(job: Job, dataset: Dataset, family: str, why: Reasons) -> int:
 
 
 def _learning(
-    job: Job, model: ModelPlan, dataset: Dataset, parameters: int, optimizer: str, size: int, why: Reasons
+    job: Job, traits: models.Traits, dataset: Dataset, parameters: int, optimizer: str, size: int, why: Reasons
 ) -> OptimPlan:
-    asked = job.train
+    asked, kind = job.train, dataset.kind
     schedule = why.take("schedule", asked.schedule, rules.schedule(optimizer))
     rate = why.take(
-        "learning_rate", asked.learning_rate, rules.learning_rate(optimizer, model.family, parameters, size)
+        "learning_rate", asked.learning_rate, rules.learning_rate(optimizer, traits, kind, parameters, size)
     )
-    decay = why.take("weight_decay", asked.weight_decay, rules.weight_decay(optimizer, model.family))
-    clip = why.take("clip", asked.clip, rules.clip(model.family))
+    decay = why.take("weight_decay", asked.weight_decay, rules.weight_decay(optimizer, traits, kind))
+    clip = why.take("clip", asked.clip, rules.clip(traits, kind))
     warmup = why.take("warmup", asked.warmup, rules.warmup(optimizer))
     momentum = 0.0
     if optimizer in {"momentum", "nesterov"}:
@@ -107,7 +112,7 @@ def _learning(
         schedule=schedule,
         learning_rate=rate,
         momentum=momentum,
-        betas=(0.9, 0.95) if model.family == "gpt" else (0.9, 0.999),
+        betas=rules.betas(traits, kind),
         eps=1e-8,
         weight_decay=decay,
         warmup_steps=round(warmup * steps),

@@ -22,7 +22,7 @@ from thrifty.hardware.runtime import runtime_bytes
 from thrifty.models.inputs import MEMORY_FORMATS
 from thrifty.models.losses import LOSSES
 from thrifty.optim import by_name
-from thrifty.planner.correction import Seen, correct
+from thrifty.planner.correction import Seen, correct, kin_of
 from thrifty.planner.explain import Quote, quote_of
 from thrifty.planner.learning import Learning
 from thrifty.planner.moves import values
@@ -101,11 +101,11 @@ class Local:
 
     def correct(self, quantity: str, interval: Interval) -> Interval:
         """Correct a prediction by earlier runs on this machine."""
-        return correct(interval, quantity, self.learning.model.family, self.history)
+        return correct(interval, quantity, kin_of(self.learning.model), self.history)
 
     def dimensions(self) -> dict[str, tuple[Any, ...]]:
         """What can be tried, pins applied; micro-batches are found as they are needed."""
-        pins, convolves = self.job.plan, self.learning.model.family == "resnet"
+        pins, convolves = self.job.plan, self.learning.traits.convolves
         formats = values("memory_format", self.device, here=True) if convolves else ("contiguous",)
         return {
             "precision": (pins.precision,) if pins.precision else values("precision", self.device, here=True),

@@ -145,7 +145,7 @@ def _say_why(local: Local, found: Found, chosen: Way, why: Reasons, source: rule
         others = [way for way in found.feasible if way.settings[field] != value]
         facts = {
             "precision": rules.precision(local.device)[1],
-            "memory_format": rules.memory_format(local.learning.model.family)[1],
+            "memory_format": rules.memory_format(local.learning.traits)[1],
             "micro_batch": f"the whole batch fits {limit}" if value == size else f"the batch stays {size:,}; {limit}",
         }
         compared = _compared(chosen, min(others, key=lambda way: way.price.seconds), field) if others else ""

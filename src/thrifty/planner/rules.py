@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from thrifty.spec import Dataset, Decision, Device
+from thrifty.models import FAMILIES, Traits
+from thrifty.spec import Dataset, Decision, Device, ModelPlan
 from thrifty.spec.plan import Source
 from thrifty.spec.units import format_count
 
@@ -22,6 +23,7 @@ DOUBTS = {
     "optimizer": "another one, tuned, may reach the same for less: thrifty tune",
     "precision": "the rate is of large products; small ones gain less",
     "memory_format": "few channels gain little",
+    "checkpointing": "the memory's interval",
     "threads": "other programs on the machine",
     "batch": "the best batch grows as the loss falls (McCandlish et al. 2018)",
     "micro_batch": "the memory's interval",
@@ -57,15 +59,32 @@ class Reasons:
         self.lines.append(Decision(field=field, value=shown, reason=reason, source=source, doubt=doubt))
 
 
-def optimizer(family: str) -> tuple[str, str]:
-    if family == "resnet":
-        return "momentum", "what residual networks were trained with (He et al. 2015, section 3.4)"
+def init(model: ModelPlan) -> tuple[str, str]:
+    if model.family in FAMILIES:
+        return "default", f"what the authors of the {model.family} family used"
+    weights = model.arguments.get("weights")
+    return "own", f"the weights of {weights}" if weights else "its own code fills it"
+
+
+def decodes(traits: Traits, kind: str) -> bool:
+    """Say whether a model is a Transformer that predicts the next token, as GPTs are."""
+    return traits.attends and kind == "language"
+
+
+def optimizer(traits: Traits) -> tuple[str, str]:
+    if traits.batch_norm:
+        return "momentum", "what residual networks with batch norm were trained with (He et al. 2015, section 3.4)"
     return "adamw", "trains Transformers and plain networks with the least tuning (Loshchilov and Hutter 2019)"
 
 
-def learning_rate(name: str, family: str, parameters: int, batch: int) -> tuple[float, str]:
+def learning_rate(name: str, traits: Traits, kind: str, parameters: int, batch: int) -> tuple[float, str]:
+    if traits.loaded and name in {"adam", "adamw"}:
+        return 5e-5, "weights trained before are changed little (Devlin et al. 2019, appendix A.3)"
+    if traits.loaded and name != "gd":
+        rate = float(f"{0.003 * batch / 512:.3g}")
+        return rate, f"0.003 x {batch} / 512: weights trained before are changed little (Kolesnikov et al. 2020)"
     if name in {"adam", "adamw"}:
-        if family == "gpt":
+        if decodes(traits, kind):
             rate = max(0.003239 - 0.0001395 * math.log(parameters), 1e-4)
             said = f"0.003239 - 0.0001395 ln({format_count(parameters)} parameters) (Kaplan et al. 2020, appendix D.6)"
             return float(f"{rate:.2g}"), said
@@ -76,9 +95,9 @@ def learning_rate(name: str, family: str, parameters: int, batch: int) -> tuple[
     return float(f"{rate:.3g}"), f"0.1 x {batch} / 128: He et al. 2015 scaled by the batch (Goyal et al. 2017)"
 
 
-def weight_decay(name: str, family: str) -> tuple[float, str]:
+def weight_decay(name: str, traits: Traits, kind: str) -> tuple[float, str]:
     if name == "adamw":
-        return (0.1, "GPT-3, appendix B") if family == "gpt" else (0.01, "Loshchilov and Hutter 2019")
+        return (0.1, "GPT-3, appendix B") if decodes(traits, kind) else (0.01, "Loshchilov and Hutter 2019")
     if name == "adam":
         return 0.0, "in Adam it would be an L2 penalty, not decay (Loshchilov and Hutter 2019)"
     return 1e-4, "He et al. 2015, section 3.4"
@@ -101,9 +120,18 @@ def decay(name: str) -> float:
     return {"exponential": 0.95, "step": 0.1, "plateau": 0.5}.get(name, 1.0)
 
 
-def clip(family: str) -> tuple[float, str]:
-    if family == "gpt":
+def betas(traits: Traits, kind: str) -> tuple[float, float]:
+    """Adam's: GPT-3's (appendix B) for its like, else those of Kingma and Ba 2015."""
+    return (0.9, 0.95) if decodes(traits, kind) else (0.9, 0.999)
+
+
+def clip(traits: Traits, kind: str) -> tuple[float, str]:
+    if decodes(traits, kind):
         return 1.0, "GPT-3, appendix B"
+    if traits.attends:
+        return 1.0, "attention over images: Dosovitskiy et al. 2021, appendix B.1"
+    if traits.recurs:
+        return 1.0, "gradients through recurrent layers can explode (Pascanu et al. 2013)"
     return 0.0, "batch norm and plain networks need none"
 
 
@@ -158,7 +186,7 @@ def compile_pays(pointwise_s: float, steps: int) -> tuple[bool, str]:
     return steps > after, f"{said}, the job has {steps:,}"
 
 
-def memory_format(family: str) -> tuple[str, str]:
-    if family == "resnet":
+def memory_format(traits: Traits) -> tuple[str, str]:
+    if traits.convolves:
         return "channels_last", "images are stored so, and convolutions read them without a copy"
-    return "contiguous", "the model has no convolutions"
+    return "contiguous", "the model has no convolutions that would gain"

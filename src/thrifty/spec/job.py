@@ -192,7 +192,8 @@ class Train(Plain):
         decay: the factor of ``exponential`` (each epoch), ``step`` (at half and three quarters), ``plateau``.
         clip: largest norm of the gradient; 0 for none.
         init: initial weights: ``default`` (the family's own), ``he_normal``, ``he_uniform``,
-            ``xavier_normal``, ``xavier_uniform``.
+            ``xavier_normal``, ``xavier_uniform``; ``own`` keeps what the model's own code draws or loads, and is what
+            a model that is not ours has by default.
         patience: evaluations without improvement after which training stops; 0 for never.
         evaluations: how many times to validate in the whole run, when there are no epochs.
         seed: of the split, the weights and the order of the data.
@@ -243,6 +244,10 @@ class Pins(Plain):
 
 class Job(Plain):
     """What you want: data, task, model, target, budget.
+
+    ``model`` is a name of `thrifty.models.MODELS`; or ``package.module:function``, a function that returns an
+    `nn.Module`, its module beside the job file, in a folder named before it, or on the Python path; or
+    ``hf:<directory or id>``, a model of transformers.
 
     >>> Job.model_validate(dict(name="a", data=dict(kind="image", path="x"), model="resnet8")).task
     'classify'
@@ -297,10 +302,31 @@ def load_job(path: str | Path) -> Job:
     if not isinstance(values, dict):
         raise JobError(f"job file '{path}' holds {type(values).__name__}, not keys and values")
     job = parse_job(values, source=path.name)
+    job = job.model_copy(update={"model": locate_model(job.model, path.parent)})
     if isinstance(job.data, DeclaredData):
         return job
     located = (path.parent / job.data.path.expanduser()).resolve()
     return job.model_copy(update={"data": job.data.model_copy(update={"path": located})})
+
+
+def locate_model(model: str, folder: Path) -> str:
+    """Take the paths in a model's name from a folder: a directory after ``hf:``, the folder of a function's module.
+
+    A function's module that lies in the folder is told by its path; any other is looked for on the Python path.
+
+    >>> locate_model("resnet8", Path("/jobs")), locate_model("../nets/small:net", Path("/jobs/a"))
+    ('resnet8', '/jobs/nets/small:net')
+    """
+    if model.startswith("hf:"):
+        place = (folder / Path(model.removeprefix("hf:")).expanduser()).resolve()
+        return f"hf:{place}" if place.is_dir() else model
+    if ":" not in model:
+        return model
+    before, slash, name = model.rpartition("/")
+    place = (folder / Path(before).expanduser()).resolve()
+    top = name.partition(":")[0].partition(".")[0]
+    here = (place / f"{top}.py").is_file() or (place / top).is_dir()
+    return f"{place}/{name}" if slash or here else model
 
 
 def raw_data(job: Job) -> RawData:

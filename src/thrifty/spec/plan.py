@@ -36,12 +36,13 @@ class Probed(Plain):
 
 
 class ModelPlan(Plain):
-    """A model to build: a name of the models table with every argument of its family resolved.
+    """A model to build: its name with every argument of its family resolved.
 
     Attributes:
-        name: as in the table, such as ``resnet8``.
-        family: the file it is built from: ``resnet``, ``gpt``, ``mlp``.
-        arguments: keyword arguments of the family's class, all resolved.
+        name: as in the table, such as ``resnet8``; or ``package.module:function``, or ``hf:`` with a directory's name
+            or an id.
+        family: the file it is built from: ``resnet``, ``gpt``, ``mlp``, ``own``, ``hf``.
+        arguments: keyword arguments of the family's class or builder, all resolved.
     """
 
     name: str

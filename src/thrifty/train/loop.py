@@ -68,6 +68,7 @@ def train(
         StorageError: a checkpoint could not be written.
     """
     torch.set_num_threads(plan.threads)
+    torch.manual_seed(plan.seed)  # dropout draws from it; a checkpoint brings its state back
     to_device(model, plan.device, plan.memory_format)
     recomputing(model, plan.checkpointing)
     model.train()

@@ -155,7 +155,7 @@ class _Trial:
                 report(validations, event.metrics[plan.stop.metric])
 
         shutil.rmtree(self.folder, ignore_errors=True)
-        model = models.build(plan.model)
+        model = models.build(plan.model, seed=plan.seed)
         initialise(model, plan.init, plan.seed)
         try:
             trained = train(plan, model, self.store, self.folder, emit=emit, spent=self.stage.spent)

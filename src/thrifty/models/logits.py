@@ -1,0 +1,124 @@
+"""The contract of a model, for those that thrifty did not write: logits out, whatever they are wrapped in, and checked.
+
+Shapes: B batch, C channels, H × W pixels, T tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+    unset_fake_temporarily,
+)
+
+from thrifty.errors import JobError
+from thrifty.spec import Dataset
+
+
+class Logits(nn.Module):
+    """Any model of one tensor that returns logits, or an output that holds them as ``logits``.
+
+    Attributes:
+        weights, revision: directory or id of weights that `thrifty.models.hf.load_weights` takes; empty for none.
+    """
+
+    def __init__(self, model: nn.Module, *, weights: str = "", revision: str = "") -> None:
+        super().__init__()
+        self.model = model
+        self.weights, self.revision = weights, revision
+
+    def forward(self, x: Tensor) -> Tensor:
+        with _one_text_a_row() if _is_hugging_face(self.model) else contextlib.nullcontext():
+            out = self.model(x)
+        return out if isinstance(out, Tensor) else getattr(out, "logits", out)
+
+
+def _is_hugging_face(model: nn.Module) -> bool:
+    library = sys.modules.get("transformers")
+    return library is not None and isinstance(model, library.PreTrainedModel)
+
+
+@contextlib.contextmanager
+def _one_text_a_row() -> Iterator[None]:
+    """Tell transformers that no row packs several texts.
+
+    It would look at the values of positions to find out: a wait on a GPU, and another kernel of attention where there
+    are no values, so that what is traced would not be what runs.
+    """
+    masks = sys.modules.get("transformers.masking_utils")
+    looks = getattr(masks, "find_packed_sequence_indices", None)
+    if masks is None or looks is None:
+        yield
+        return
+    masks.find_packed_sequence_indices = lambda *_, **__: None  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        masks.find_packed_sequence_indices = looks  # type: ignore[attr-defined]
+
+
+def check_logits(
+    build: Callable[[], nn.Module], dataset: Dataset, name: str, failure: Callable[[Exception], JobError]
+) -> None:
+    """Ask a model on tensors without values, and compare the shape of its answer with the contract.
+
+    A model that looks at values passes: the trace of its step says which operator does.
+
+    Args:
+        build: makes it.
+        dataset: what it will learn from.
+        name: for the error.
+        failure: makes an error of what the model raises.
+
+    Raises:
+        JobError: it fails, or returns something else than [B, classes] or [B, T, V] of floating point.
+    """
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        try:
+            model = build().eval()
+        except DataDependentOutputException:
+            with unset_fake_temporarily():
+                model = build().eval()
+        for shape, dtype, wanted in _questions(dataset):
+            try:
+                out: Any = model(torch.zeros(shape, dtype=dtype))
+            except (DataDependentOutputException, DynamicOutputShapeException):
+                return
+            except Exception as error:
+                raise failure(error) from error
+            if not isinstance(out, Tensor) or tuple(out.shape) != wanted or not out.is_floating_point():
+                raise JobError(
+                    f"model '{name}' answers {list(shape)} with {_describe(out)}, and logits of {list(wanted)} were "
+                    "wanted",
+                    mend=_CONTRACT[dataset.kind],
+                )
+
+
+_CONTRACT = {
+    "image": "It takes images [B, C, H, W] and returns logits [B, classes].",
+    "language": "It takes tokens [B, T], T up to the data's length, and returns logits [B, T, vocabulary].",
+}
+
+
+def _questions(dataset: Dataset) -> Iterator[tuple[tuple[int, ...], torch.dtype, tuple[int, ...]]]:
+    if dataset.kind == "image":
+        yield (2, *dataset.shape), torch.float32, (2, len(dataset.labels))
+        return
+    for batch, length in ((2, dataset.shape[0]), (1, 1)):
+        yield (batch, length), torch.int64, (batch, length, dataset.vocabulary)
+
+
+def _describe(out: Any) -> str:
+    if isinstance(out, Tensor):
+        return f"{str(out.dtype).removeprefix('torch.')} {list(out.shape)}"
+    if isinstance(out, tuple | list):
+        return f"a {type(out).__name__} of {len(out)}"
+    return f"a {type(out).__name__}"
