@@ -23,7 +23,7 @@ from thrifty.spec import Dataset, Decision, Device, Job, Plan, Probed, Spent
 from thrifty.spec.proposal import Doubling, Offer, Probing, Proposal
 from thrifty.spec.units import format_bytes
 
-USUAL = {"precision": "fp32", "memory_format": "contiguous"}
+USUAL = {"precision": "fp32", "memory_format": "contiguous", "checkpointing": "none"}
 # operators that compiling would join into fewer passes over memory
 FUSED = {"pointwise", "copy", "layer norm", "batch norm", "reduction", "softmax"}
 # ways probed beside the chosen one
@@ -69,7 +69,6 @@ def propose_here(
     quote = quote_of(chosen)
     whole_s = sum(quote.time_goes.values())
     compile_says, pays = _compiling(quote.time_goes, plan)
-    trace = local.trace(plan.precision, plan.memory_format, plan.batch.micro)
     memory = (local.memory[0], f"nine tenths of the {format_bytes(device.memory_bytes)} here")
     return Proposal(
         job=job.name,
@@ -87,7 +86,7 @@ def propose_here(
         limits=limits_beside(plan.cost, job.budget, memory),
         cheaper_still=_cheaper(local, pays, allowed),
         limited_by=_doublings(local, chosen),
-        timeline=timeline(trace, base_bytes(chosen), accumulating=plan.batch.accumulation > 1),
+        timeline=timeline(local.trace(chosen.settings), base_bytes(chosen), accumulating=plan.batch.accumulation > 1),
         probed=tuple(_probing(way, probed) for way, probed in probes),
         candidates=found.candidates,
         priced=found.priced,
@@ -100,16 +99,16 @@ def _remembering(
     local: Local, found: Found, key: str, probe: Probe, probes: list[tuple[Way, Probed]]
 ) -> Callable[[Plan], Probed]:
     """Probe the best ways now, and answer from that what is asked again."""
-    known: dict[tuple[str, str, int], Probed] = {}
+    known: dict[tuple[object, ...], Probed] = {}
     ranked = sorted(found.feasible, key=lambda way: way.price.seconds)[:PROBED]
     for way in ranked if found.choice in ranked else [found.choice, *ranked]:
         assert way is not None
         draft = draft_of(local, way, key)
-        known[draft.precision, draft.memory_format, draft.batch.micro] = probed = probe(draft)
+        known[tuple(_settings(draft).values())] = probed = probe(draft)
         probes.append((way, probed))
 
     def answer(draft: Plan) -> Probed:
-        at = (draft.precision, draft.memory_format, draft.batch.micro)
+        at = tuple(_settings(draft).values())
         return known[at] if at in known else probe(draft)
 
     return answer
@@ -119,6 +118,7 @@ def _settings(plan: Plan) -> dict[str, object]:
     return {
         "precision": plan.precision,
         "memory_format": plan.memory_format,
+        "checkpointing": plan.checkpointing,
         "micro_batch": plan.batch.micro,
     }
 
@@ -170,7 +170,7 @@ def _cheaper(local: Local, compiling_pays: bool, allowed: Collection[str]) -> tu
 def _doublings(local: Local, chosen: Way) -> tuple[Doubling, ...]:
     """Price the step by the rates of this device, and by twice each of them."""
     settings = chosen.settings
-    trace = local.trace(settings["precision"], settings["memory_format"], settings["micro_batch"])
+    trace = local.trace(settings)
     parts = math.ceil(local.learning.size / settings["micro_batch"])
     plain = local.device.model_copy(update={"kernels": ()})
     faster = {name: twice(rate) for name, rate in plain.flops_per_second.items()}

@@ -6,6 +6,7 @@ from the best way so far, and trying stops when it has cost a hundredth of the t
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import time
@@ -21,6 +22,7 @@ from thrifty.errors import BudgetError, JobError
 from thrifty.hardware.runtime import runtime_bytes
 from thrifty.models.inputs import MEMORY_FORMATS
 from thrifty.models.losses import LOSSES
+from thrifty.models.recompute import recomputing, repeated_blocks
 from thrifty.optim import by_name
 from thrifty.planner.correction import Seen, correct, kin_of
 from thrifty.planner.explain import Quote, quote_of
@@ -38,6 +40,8 @@ MEMORY_SHARE = 0.9
 EVALUATIONS = 10
 RUNTIME = "torch and its libraries"
 INSTANTS = 400
+# what a trace depends on, in the order of `Local._trace`
+TRACED = ("precision", "memory_format", "checkpointing", "micro_batch")
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,19 @@ class Local:
                     f"plan.{name} is {getattr(self.job.plan, name)}, and this machine is one device",
                     mend="Leave it out, or plan on several: thrifty plan JOB --on h100:8.",
                 )
-        self.trace = functools.cache(self._trace)
+        again = self.job.plan.checkpointing
+        if again not in (None, "none") and not self.repeats:
+            raise JobError(
+                f"plan.checkpointing is '{again}', and model '{self.learning.model.name}' has no repeated blocks to "
+                "compute again",
+                mend="Leave it out: for this model there is only 'none'.",
+            )
+        self._traced = functools.cache(self._trace)
+
+    @functools.cached_property
+    def repeats(self) -> bool:
+        """Whether the model has blocks that can be computed again."""
+        return any(True for _ in repeated_blocks(models.build(self.learning.model, "meta")))
 
     @property
     def memory(self) -> tuple[float, str]:
@@ -104,29 +120,73 @@ class Local:
         return correct(interval, quantity, kin_of(self.learning.model), self.history)
 
     def dimensions(self) -> dict[str, tuple[Any, ...]]:
-        """What can be tried, pins applied; micro-batches are found as they are needed."""
+        """What can be tried, pins applied, plain values first; micro-batches are found as they are needed."""
         pins, convolves = self.job.plan, self.learning.traits.convolves
         formats = values("memory_format", self.device, here=True) if convolves else ("contiguous",)
+        again = values("checkpointing", self.device, here=True) if self.repeats else ("none",)
         return {
             "precision": (pins.precision,) if pins.precision else values("precision", self.device, here=True),
             "memory_format": (pins.memory_format,) if pins.memory_format else formats,
+            "checkpointing": (pins.checkpointing,) if pins.checkpointing else again,
         }
 
     def way(self, settings: Settings) -> Way:
         """Price a way, once."""
         key = repr(sorted(settings.items()))
         if key not in self.known:
-            self.known[key] = Way(dict(settings), self._price(settings))
+            self.known[key] = Way(dict(settings), self.price(settings))
         return self.known[key]
+
+    def widest(self, settings: Settings) -> Way | None:
+        """Price a way with the micro-batch that the job pins, else the largest that fits; None where none does."""
+        micro = self.job.plan.micro_batch or self.largest(settings)
+        return self.way({**settings, "micro_batch": min(micro, self.learning.size)}) if micro else None
 
     def largest(self, settings: Settings) -> int:
         """The most samples at once whose peak stays within memory; 0 for none."""
-        trace_at = functools.partial(self.trace, settings["precision"], settings["memory_format"])
-        return largest_micro_batch(trace_at, self.memory[0], self.learning.size, device_kind=self.device.kind)
+        return largest_micro_batch(
+            lambda micro: self.trace({**settings, "micro_batch": micro}),
+            self.memory[0],
+            self.learning.size,
+            device_kind=self.device.kind,
+        )
 
-    def _price(self, settings: Settings) -> Priced:
-        micro = settings["micro_batch"]
-        trace = self.trace(settings["precision"], settings["memory_format"], micro)
+    def smaller(self, way: Way) -> Way | None:
+        """The way to take where this one needs more memory than was foreseen; None where there is none left.
+
+        It takes half as many samples at once; from one sample on, it computes more again.
+        """
+        micro, kinds = way.settings["micro_batch"], self.dimensions()["checkpointing"]
+        if micro > 1 and not self.job.plan.micro_batch:
+            return self.way({**way.settings, "micro_batch": math.ceil(micro / 2)})
+        for how in kinds[kinds.index(way.settings["checkpointing"]) + 1 :]:
+            with contextlib.suppress(JobError):
+                settings = {**way.settings, "checkpointing": how}
+                return self.widest(settings) or self.way(settings)
+        return None
+
+    @property
+    def fewest(self) -> int:
+        """The fewest samples that may be computed at once: one, or what the job pins."""
+        return min(self.job.plan.micro_batch or 1, self.learning.size)
+
+    def fits(self, way: Way) -> bool:
+        """Whether a way stays within memory nine times in ten."""
+        return way.price.risk_bytes <= self.memory[0]
+
+    def peak(self, settings: Settings) -> Interval:
+        """Predict the memory of a way from its trace alone."""
+        parts = math.ceil(self.learning.size / settings["micro_batch"])
+        peak = peak_bytes(self.trace(settings), accumulation=parts, device_kind=self.device.kind)
+        return self.correct("peak_bytes", peak)
+
+    def trace(self, settings: Settings) -> Trace:
+        """Trace one micro-batch of a way, once."""
+        return self._traced(*(settings[field] for field in TRACED))
+
+    def price(self, settings: Settings) -> Priced:
+        """Price a way, whether or not it may be taken."""
+        micro, trace = settings["micro_batch"], self.trace(settings)
         size, steps = self.learning.size, self.learning.stop.steps
         by_epochs = self.job.train.steps is None and (self.job.train.epochs is not None or self.dataset.kind == "image")
         evaluations = math.ceil(steps / self.learning.optim.steps_per_epoch) if by_epochs else EVALUATIONS
@@ -162,7 +222,7 @@ class Local:
             return Held()
         learning, micro = self.learning, settings["micro_batch"]
         heap = heap_peak(
-            lambda: models.build(learning.model),
+            lambda: recomputing(models.build(learning.model), settings["checkpointing"]),
             LOSSES[learning.task],
             self._batch(micro),
             precision=settings["precision"],
@@ -179,10 +239,10 @@ class Local:
             return {"x": (shape, "float32"), "y": ((samples,), "int64")}
         return {"x": (shape, "int64"), "y": (shape, "int64")}
 
-    def _trace(self, precision: Any, memory_format: Any, micro: int) -> Trace:
+    def _trace(self, precision: Any, memory_format: Any, checkpointing: str, micro: int) -> Trace:
         learning = self.learning
         return trace_step(
-            lambda: models.build(learning.model),
+            lambda: recomputing(models.build(learning.model), checkpointing),
             LOSSES[learning.task],
             self._batch(micro),
             precision=precision,
@@ -217,28 +277,27 @@ def explore(local: Local) -> Found:
     dimensions = local.dimensions()
     best: Way | None = None
     for settings in _plain_first(dimensions):
-        micro = local.job.plan.micro_batch or local.largest(settings)
-        if not micro:
-            continue
-        way = local.way({**settings, "micro_batch": min(micro, local.learning.size)})
-        if best is None or way.price.seconds < best.price.seconds:
-            best = way
-        if _spent(best, began):
+        best = _better(local, best, local.widest(settings))
+        if best is not None and _spent(best, began):
             break
-    if best is None:
-        raise _too_small(local, next(_plain_first(dimensions)))
-    micro = best.settings["micro_batch"]
-    while local.job.plan.micro_batch is None and micro > 1 and not _spent(best, began):
+    micro = best.settings["micro_batch"] if best is not None and local.job.plan.micro_batch is None else 1
+    while best is not None and micro > 1 and not _spent(best, began):
         micro = math.ceil(micro / 2)
         way = local.way({**best.settings, "micro_batch": micro})
         if way.price.seconds > 1.1 * best.price.seconds:
             break  # smaller ones pay the overheads of an operator for fewer samples
-        best = min(best, way, key=lambda each: each.price.seconds)
+        best = _better(local, best, way)
+    if best is None or not local.fits(best):
+        best = _until_it_fits(local, dimensions, best, began)
+    else:
+        _try_checkpointing(local, dimensions["checkpointing"][1:], best, began)
+    if best is None:
+        raise _too_small(local, dimensions)
     ways = list(local.known.values())
     space = Space({"at": range(len(ways))})
     found = search(space, lambda settings: ways[settings["at"]].price, limits=local.limits)
     if found.choice is None:
-        raise _too_small(local, best.settings)
+        raise _too_small(local, dimensions)
     own = {id(way.price): way for way in ways}
 
     def named(each: Way) -> Way:
@@ -276,14 +335,65 @@ def timeline(trace: Trace, base_bytes: float, *, accumulating: bool) -> Timeline
     )
 
 
+def _until_it_fits(local: Local, dimensions: dict[str, tuple[Any, ...]], best: Way | None, began: float) -> Way | None:
+    """Compute more and more again, until some way fits; the best there is, None where no way takes even one sample.
+
+    Code of a model that does not bear being run twice leaves that way out.
+    """
+    for how in dimensions["checkpointing"][1:]:
+        for plain in _plain_first(dimensions):
+            settings = {**plain, "checkpointing": how}
+            with contextlib.suppress(JobError):
+                one = local.peak({**settings, "micro_batch": local.fewest})
+                if one.high <= local.memory[0]:
+                    best = _better(local, best, local.widest(settings))
+        if best is not None and local.fits(best):
+            whole = best.settings["micro_batch"] in (local.job.plan.micro_batch, local.learning.size)
+            if whole or _spent(best, began):
+                break
+    return best
+
+
+def _try_checkpointing(local: Local, kinds: Sequence[str], best: Way, began: float) -> None:
+    """Price what computes more again than the best way: where that lets more samples through at once, or to show it.
+
+    Computing again never makes a micro-batch faster. So it can only win where memory cut the micro-batch and the whole
+    batch would have been faster; elsewhere it is shown for its memory, while there is patience for a trace.
+    """
+    settings, size = best.settings, local.learning.size
+    cut = settings["micro_batch"] < size and not local.job.plan.micro_batch
+    if cut and local.price({**settings, "micro_batch": size}).seconds < best.price.seconds:
+        for how in kinds:
+            with contextlib.suppress(JobError):
+                local.widest({**settings, "checkpointing": how})
+            if _spent(best, began):
+                break
+        return
+    for how in reversed(kinds):
+        if _spent(best, began):
+            break
+        with contextlib.suppress(JobError):
+            local.way({**settings, "checkpointing": how})
+
+
+def _better(local: Local, one: Way | None, other: Way | None) -> Way | None:
+    """The faster of two ways, where both or none fit."""
+    ways = [way for way in (one, other) if way is not None]
+    return min(ways, key=lambda way: (not local.fits(way), way.price.seconds), default=None)
+
+
 def _plain_first(dimensions: dict[str, tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
-    """Combinations with the likeliest gain first: channels-last where there is a choice, then the cheaper precision."""
+    """Combinations with the likeliest gain first: channels-last where there is a choice, then the cheaper precision.
+
+    Of checkpointing the first value alone: the others never make a micro-batch faster.
+    """
+    again = dimensions["checkpointing"][0]
     formats = sorted(dimensions["memory_format"], key=lambda value: value != "channels_last")
     for precision in reversed(dimensions["precision"]):
-        yield {"precision": precision, "memory_format": formats[0]}
+        yield {"precision": precision, "memory_format": formats[0], "checkpointing": again}
     for other in formats[1:]:
         for precision in reversed(dimensions["precision"]):
-            yield {"precision": precision, "memory_format": other}
+            yield {"precision": precision, "memory_format": other, "checkpointing": again}
 
 
 def _spent(best: Way, began: float) -> bool:
@@ -291,13 +401,18 @@ def _spent(best: Way, began: float) -> bool:
     return time.perf_counter() - began > patience
 
 
-def _too_small(local: Local, settings: Settings) -> BudgetError:
-    trace = local.trace(settings["precision"], settings["memory_format"], 1)
-    least = peak_bytes(trace, accumulation=local.learning.size, device_kind=local.device.kind)
+def _too_small(local: Local, dimensions: dict[str, tuple[Any, ...]]) -> BudgetError:
+    plain, needed = next(_plain_first(dimensions)), {}
+    for how in dimensions["checkpointing"]:
+        with contextlib.suppress(JobError):
+            needed[how] = local.peak({**plain, "checkpointing": how, "micro_batch": local.fewest}).high
+    how = min(needed, key=lambda each: needed[each])
+    samples = "one sample at a time needs" if local.fewest == 1 else f"{local.fewest:,} samples at a time need"
+    again = "" if how == "none" else f", with {how} checkpointing"
+    lower = "Lower plan.micro_batch, raise" if local.fewest > 1 else "Raise"
     return BudgetError(
-        f"memory {format_bytes(local.memory[0])} is too small: one sample at a time needs about "
-        f"{format_bytes(least.high)}",
-        mend="Raise budget.memory, choose a smaller model, or plan on another machine: thrifty plan JOB --on any.",
+        f"memory {format_bytes(local.memory[0])} is too small: {samples} about {format_bytes(needed[how])}{again}",
+        mend=f"{lower} budget.memory, choose a smaller model, or plan on another machine: thrifty plan JOB --on any.",
     )
 
 

@@ -62,9 +62,11 @@ MOVES: tuple[Move, ...] = (
     Move("no checkpointing", "checkpointing", "none", "every activation is kept for the backward pass", runs_here=True),
     Move(
         "selective checkpointing", "checkpointing", "selective",
-        "the attention core is computed again (Korthikanti et al. 2022)",
+        "what is cheap to make is computed again: elsewhere the attention core (Korthikanti et al. 2022), here all but "
+        "products and attention",
+        runs_here=True,
     ),
-    Move("checkpointed", "checkpointing", "full", "each block is computed again (Chen et al. 2016)"),
+    Move("checkpointed", "checkpointing", "full", "each block is computed again (Chen et al. 2016)", runs_here=True),
     Move("states kept", "offload", False, "optimizer states stay beside the weights", runs_here=True),
     Move("offload", "offload", True, "optimizer states lie in host memory and travel each step (Ren et al. 2021)"),
     Move("fp32-states", "state_bytes", 4, "optimizer states in fp32", runs_here=True),

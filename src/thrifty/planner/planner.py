@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
+import typing
 from collections.abc import Callable, Sequence
 
 import thrifty.planner.rules as rules
 from thrifty.cost import Trace, peak_bytes
 from thrifty.planner.correction import Seen
-from thrifty.planner.explain import quote_of
+from thrifty.planner.explain import MEMORY_TOLD, quote_of
 from thrifty.planner.fit import fit
 from thrifty.planner.learning import decide
 from thrifty.planner.local import Local, explore
 from thrifty.planner.moves import name_of
 from thrifty.planner.rules import Reasons
-from thrifty.planner.search import Found, Way
-from thrifty.spec import BatchPlan, Cost, Dataset, Device, Interval, Job, Plan, Probed, Spent
-from thrifty.spec.units import format_seconds
+from thrifty.planner.search import INDIFFERENCE, Found, Way
+from thrifty.spec import BatchPlan, Checkpointing, Cost, Dataset, Device, Interval, Job, Plan, Probed, Spent
+from thrifty.spec.units import format_bytes, format_seconds
 
 # samples validated at once where memory allows: more gain nothing on the machines measured
 EVALUATION_SAMPLES = {"image": 256, "language": 16}
@@ -25,7 +26,7 @@ CHECKPOINT_SECONDS = 10.0
 # the training; a probe takes about seven steps, ten seconds at most.
 CONTENDERS, PROBE_SHARE = 3, 0.02
 PROBE_STEPS, PROBE_SECONDS = 7, 10.0
-CHOSEN_FIELDS = ("precision", "memory_format", "micro_batch")
+CHOSEN_FIELDS = ("precision", "memory_format", "checkpointing", "micro_batch")
 
 _NOTHING = Interval(low=0, value=0, high=0, method="not priced yet")
 UNPRICED = Cost(seconds=_NOTHING, peak_bytes=_NOTHING, joules=_NOTHING, usd=_NOTHING, flops=_NOTHING)
@@ -76,8 +77,8 @@ def plan_of(local: Local, found: Found, why: Reasons, *, key: str, spent: Spent,
         source = "probe" if len(ways) > 1 else "search"
     fitted = _fitted(local, chosen, draft, probed, spent, why)
     # a dry run knows the heap better than the trace that the way was chosen by
-    while fitted.cost.peak_bytes.high > local.memory[0] and draft.batch.micro > 1 and not local.job.plan.micro_batch:
-        chosen = local.way({**chosen.settings, "micro_batch": math.ceil(draft.batch.micro / 2)})
+    while fitted.cost.peak_bytes.high > local.memory[0] and (smaller := local.smaller(chosen)) is not None:
+        chosen = smaller
         draft = draft_of(local, chosen, key)
         probed = probe(draft) if probe else probed
         fitted = _fitted(local, chosen, draft, probed, spent, why)
@@ -86,8 +87,8 @@ def plan_of(local: Local, found: Found, why: Reasons, *, key: str, spent: Spent,
 
 
 def _fitted(local: Local, way: Way, draft: Plan, probed: Probed, spent: Spent, why: Reasons) -> Plan:
-    trace = local.trace(way.settings["precision"], way.settings["memory_format"], way.settings["micro_batch"])
     held = local.dry_run(way.settings, draft.batch.evaluation)
+    trace = local.trace(way.settings)
     return fit(draft, local.job, local.dataset, local.device, trace, probed, spent, why, local.correct, held)
 
 
@@ -98,15 +99,22 @@ def contenders(found: Found) -> list[Way]:
     seconds, step_s = quote_of(chosen).cost.seconds, quote_of(chosen).step_seconds
     rivals = sorted(found.feasible, key=lambda way: way.price.seconds)
     rivals = [way for way in rivals if way is not chosen and way.price.seconds <= seconds.high]
+    rivals = [way for way in rivals if not _only_computes_more(way, chosen)]
     affordable = int(PROBE_SHARE * seconds.value / min(PROBE_SECONDS, PROBE_STEPS * step_s))
     return [chosen, *rivals[: max(0, min(CONTENDERS, affordable) - 1)]]
+
+
+def _only_computes_more(way: Way, chosen: Way) -> bool:
+    """Whether a way computes again what the chosen one keeps, and takes no more samples at once for it."""
+    kinds = typing.get_args(Checkpointing)
+    more = kinds.index(way.settings["checkpointing"]) > kinds.index(chosen.settings["checkpointing"])
+    return more and way.settings["micro_batch"] <= chosen.settings["micro_batch"]
 
 
 def draft_of(local: Local, way: Way, key: str) -> Plan:
     """The plan of a way as the rules would have it, without limits."""
     learning, settings = local.learning, way.settings
     micro = settings["micro_batch"]
-    trace = local.trace(settings["precision"], settings["memory_format"], micro)
     return Plan(
         job=local.job.name,
         key=key,
@@ -118,13 +126,14 @@ def draft_of(local: Local, way: Way, key: str) -> Plan:
             size=learning.size,
             micro=micro,
             accumulation=math.ceil(learning.size / micro),
-            evaluation=_evaluation_batch(local.dataset, local.device, local.memory, trace, micro),
+            evaluation=_evaluation_batch(local.dataset, local.device, local.memory, local.trace(settings), micro),
         ),
         stop=learning.stop,
         device="cuda" if local.device.kind == "cuda" else "cpu",
         threads=local.job.plan.threads or local.device.cores,
         precision=settings["precision"],
         memory_format=settings["memory_format"],
+        checkpointing=settings["checkpointing"],
         evaluate_every=learning.optim.steps_per_epoch,
         checkpoint_seconds=CHECKPOINT_SECONDS,
         seed=local.job.train.seed,
@@ -146,24 +155,46 @@ def _say_why(local: Local, found: Found, chosen: Way, why: Reasons, source: rule
         facts = {
             "precision": rules.precision(local.device)[1],
             "memory_format": rules.memory_format(local.learning.traits)[1],
+            "checkpointing": _memory_kept(local, found, chosen),
             "micro_batch": f"the whole batch fits {limit}" if value == size else f"the batch stays {size:,}; {limit}",
         }
-        compared = _compared(chosen, min(others, key=lambda way: way.price.seconds), field) if others else ""
+        best = min(others, key=lambda way: way.price.seconds, default=None)
+        compared = _compared(chosen, best, field, source) if best else ""
         doubt = _doubt(chosen) if others else rules.DOUBTS.get(field, "")
         why.say(field, value, "; ".join(part for part in (compared, facts[field]) if part), source, doubt)
     threads = (local.device.cores, "each core this process may use")
     why.take("threads", pins.threads, threads, source="measured")
 
 
-def _compared(chosen: Way, other: Way, field: str) -> str:
+def _memory_kept(local: Local, found: Found, chosen: Way) -> str:
+    """What the memory has to do with what is computed again."""
+    value, limit = chosen.settings["checkpointing"], local.memory[1]
+    if not local.repeats:
+        return "the model has no repeated blocks to compute again"
+    if value == "none":
+        return f"what the backward pass needs fits {limit}"
+    if any(way.settings["checkpointing"] == "none" for way in found.feasible):
+        return f"less is kept for the backward pass; {limit}"
+    needed = local.peak({**chosen.settings, "checkpointing": "none", "micro_batch": local.fewest})
+    said = "one sample at a time needs" if local.fewest == 1 else f"{local.fewest:,} samples at a time need"
+    return f"without it {said} up to {format_bytes(needed.high)}; {limit}"
+
+
+def _compared(chosen: Way, other: Way, field: str, source: rules.Source) -> str:
     ratio = other.price.seconds / chosen.price.seconds
     name = name_of(field, other.settings[field])
+    saved = 1 - other.price.peak_bytes / chosen.price.peak_bytes
+    memory = f" and {abs(saved):.0%} {'less' if saved > 0 else 'more'} memory".replace("%", " %")
+    memory = memory if field == "checkpointing" and abs(saved) >= MEMORY_TOLD else ""
     if ratio >= 2:
-        return f"{name} would take {ratio:.1f} times as long"
+        return f"{name} would take {ratio:.1f} times as long{memory}"
+    if abs(ratio - 1) < INDIFFERENCE:
+        return f"{name} would take as long{memory}"
     share = f"{abs(ratio - 1):.0%}".replace("%", " %")
-    return (
-        f"{name} would take {share} {'longer' if ratio >= 1 else 'less by the prediction, but was slower in a probe'}"
-    )
+    if ratio > 1:
+        return f"{name} would take {share} longer{memory}"
+    but = "was slower in a probe" if source == "probe" else "may need more memory than there is"
+    return f"{name} would take {share} less by the prediction, but {but}"
 
 
 def _doubt(chosen: Way) -> str:
