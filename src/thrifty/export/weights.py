@@ -66,6 +66,8 @@ def load(plan: ModelPlan, path: Path) -> nn.Module:
 def _compare(plan: ModelPlan, path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
     try:
         wanted = {name: tuple(tensor.shape) for name, tensor in stored(build(plan, device="meta")).items()}
+    except BundleError:  # it says more of the code of an own model than can be said here
+        raise
     except (JobError, TypeError, ValueError, KeyError, RuntimeError, AssertionError, ArithmeticError) as error:
         raise BundleError(f"the model '{plan.name}' beside '{path}' cannot be built: {error}", mend=_AGAIN) from None
     for name in sorted(wanted.keys() | shapes.keys()):

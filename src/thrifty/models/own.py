@@ -180,13 +180,17 @@ def _facts(dataset: Dataset) -> dict[str, int]:
 
 def _taken(source: Source, facts: dict[str, int]) -> dict[str, int]:
     """The facts that the function has a parameter for."""
+    from torch import nn
+
     function = _function(source)
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError) as error:
         raise JobError(f"it cannot be told what model '{source.name}' takes: {error}") from None
     named = {each.name for each in parameters if each.kind in {each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY}}
-    anything = any(each.kind is each.VAR_KEYWORD for each in parameters)
+    # a class without an `__init__` of its own shows that of nn.Module, which takes nothing for all its **kwargs
+    bare = getattr(function, "__init__", None) is nn.Module.__init__
+    anything = not bare and any(each.kind is each.VAR_KEYWORD for each in parameters)
     taken = {key: value for key, value in facts.items() if anything or key in named}
     needed = [each for each in parameters if each.default is each.empty and each.kind < each.VAR_KEYWORD]
     missing = [each.name for each in needed if each.kind is not each.VAR_POSITIONAL and each.name not in taken]
@@ -287,13 +291,13 @@ def _remember(source: Source) -> None:
 
 def _locate(module: str, path: list[str]) -> ModuleSpec | None:
     """Find a module without importing its parents."""
-    parts = module.split(".")
-    for depth in range(len(parts)):
-        spec = PathFinder.find_spec(".".join(parts[: depth + 1]), path)
-        if spec is None or depth == len(parts) - 1:
-            return spec
+    spec = None
+    for part in module.split("."):  # by its own name alone: for a dotted one Python wants the parent imported
+        spec = PathFinder.find_spec(part, path)
+        if spec is None:
+            return None
         path = list(spec.submodule_search_locations or [])
-    return None
+    return spec
 
 
 def _root(module: str, path: list[str]) -> str:
