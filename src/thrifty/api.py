@@ -18,7 +18,7 @@ from thrifty.errors import BudgetError, DataError, JobError, unknown_name
 from thrifty.files import write_atomic
 from thrifty.ledger import Entry, Ledger
 from thrifty.runs import RunFolder, open_run
-from thrifty.spec import Dataset, DeclaredData, Device, Job, Plan, Probed, load_job, parse_budget, raw_data
+from thrifty.spec import Dataset, Declared, Device, Job, Plan, Probed, load_job, parse_budget, raw_data
 from thrifty.spec.events import Emit, Event
 from thrifty.spec.folders import cache_folder
 
@@ -110,7 +110,7 @@ def _data(job: Job, emit: Emit) -> tuple[Dataset, Store | None]:
     from thrifty.data import prepare
     from thrifty.planner import declared_dataset
 
-    if isinstance(job.data, DeclaredData):
+    if isinstance(job.data, Declared):
         return declared_dataset(job.data), None
     store = prepare(raw_data(job), seed=job.train.seed, cache=cache_folder(), emit=emit)
     return store.dataset, store

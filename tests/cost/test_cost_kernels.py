@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -75,7 +77,26 @@ def test_operators_become_products() -> None:
     assert (batched.batch, batched.m, batched.n, batched.k) == (4, 8, 6, 5)
     shapes = "2x3x12x12,8x3x3x3->2x8x10x10"
     window = op_kernel(op(name="convolution", kind="convolution", flops=2 * 2 * 8 * 10 * 10 * 27, shapes=shapes))
-    assert (window.m, window.n, window.k) == (200, 8, 27)
+    assert (window.m, window.n, window.k) == (200, 8, 40), "three channels are filled up to four, 36 to 40"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "channels", "inner"),
+    [("float32", 3, 32), ("bfloat16", 3, 40), ("bfloat16", 5, 72), ("bfloat16", 16, 144)],
+)
+def test_channels_are_filled_up_for_tensor_cores(dtype: str, channels: int, inner: int) -> None:
+    flops = 2 * 2 * 8 * 10 * 10 * 9 * channels
+    forward = op(
+        name="convolution",
+        kind="convolution",
+        dtype=dtype,
+        flops=flops,
+        shapes=f"2x{channels}x12x12,8x{channels}x3x3->2x8x10x10",
+    )
+    shapes = f"2x8x10x10,2x{channels}x12x12,8x{channels}x3x3->2x{channels}x12x12,8x{channels}x3x3"
+    backward = replace(forward, name="convolution_backward", flops=2 * flops, shapes=shapes, phase="backward")
+    assert (op_kernel(forward).m, op_kernel(forward).k) == (200, inner)
+    assert 2 * inner - 8 <= op_kernel(backward).k <= 2 * inner
 
 
 @pytest.mark.parametrize("kind", ["pointwise", "reduction", "gather", "copy", "other", "softmax"])

@@ -9,8 +9,9 @@ import pytest
 
 from thrifty.errors import JobError
 from thrifty.hardware.cluster import find_cluster
-from thrifty.planner.cluster import Ground, ground
+from thrifty.planner.cluster import work_of
 from thrifty.planner.declared import declared_dataset
+from thrifty.planner.ground import Ground
 from thrifty.planner.learning import decide
 from thrifty.planner.propose import cluster_plan
 from thrifty.planner.rules import Reasons
@@ -29,7 +30,8 @@ def job(model: str = "gpt3-13b", batch: int = 96, **changes: Any) -> Job:
 
 def place(wanted: Job, where: str) -> Ground:
     assert isinstance(wanted.data, DeclaredData)
-    return ground(wanted, decide(wanted, declared_dataset(wanted.data), Reasons([])), find_cluster(where))
+    dataset = declared_dataset(wanted.data)
+    return work_of(wanted, decide(wanted, dataset, Reasons([])), dataset).ground(find_cluster(where))
 
 
 def planned(wanted: Job, where: str, **options: Any) -> Proposal:

@@ -35,6 +35,7 @@ class Breakdown:
         launch: waiting for the host to launch kernels, and what every step costs whatever its size.
         tensor, expert, context: communication of those dimensions that nothing hides.
         data: gathering weights and summing gradients, beyond what hides behind arithmetic.
+        statistics: telling each other the statistics of batch norms.
         pipeline: messages between stages.
         bubble: waiting for the pipeline to fill and drain.
         optimizer: the update.
@@ -48,6 +49,7 @@ class Breakdown:
     expert: float = 0.0
     context: float = 0.0
     data: float = 0.0
+    statistics: float = 0.0
     pipeline: float = 0.0
     bubble: float = 0.0
     optimizer: float = 0.0

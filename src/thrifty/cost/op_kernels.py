@@ -15,6 +15,7 @@ from thrifty.spec import Device
 FORWARD, BACKWARD, UPDATE = 0, 1, 2
 SEGMENTS = 3
 _SEGMENT = {"forward": FORWARD, "backward": BACKWARD, "recompute": BACKWARD, "clip": UPDATE, "optimizer": UPDATE}
+HALVES = ("float16", "bfloat16")
 _PRECISION = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32", "float64": "fp32"}
 # Calibrations lay all of the host's time on the 16 kernels forward and 28 backward that `transformer.py` counts in a
 # block; traced under autocast, a block of `models/gpt.py` has 20 and 32 operators. An operator therefore takes this
@@ -25,7 +26,9 @@ HOST_SHARE = 0.85
 def op_kernel(op: Op) -> Kernel:
     """Say as a kernel what an operator does: a product for what multiplies matrices, else its traffic.
 
-    Convolutions are products of output positions, output channels and the window; their backward is two of them.
+    Convolutions are products of output positions, output channels and the window; their backward is two of them. What
+    lies next to each other in memory are channels, which convolution libraries fill up to what tensor cores take: 8 of
+    them, 4 in a first layer (NVIDIA, Convolutional Layers User's Guide). In fp32 nothing needs filling up.
     """
     segment = _SEGMENT[op.phase]
     moved = float(op.bytes_read + op.bytes_written)
@@ -37,6 +40,8 @@ def op_kernel(op: Op) -> Kernel:
         return Kernel(segment, "attention", seen * op.flops, moved, precision=op.dtype)
     batch, m, n = _sides(op)
     k = max(1.0, op.flops / (2 * batch * m * n))
+    if op.kind == "convolution":
+        k, n = _eights(k * _filled(op)), _eights(n)
     return Kernel(segment, "matmul", float(op.flops), moved, batch, m, n, k, 1, op.dtype)
 
 
@@ -53,6 +58,20 @@ def _sides(op: Op) -> tuple[float, float, float]:
     if len(shape) < 2:
         return 1.0, float(shape[0]), 1.0
     return float(math.prod(shape[:-2])), float(shape[-2]), float(shape[-1])
+
+
+def _filled(op: Op) -> float:
+    """How much longer the window of a convolution gets by filling up its input channels."""
+    given = op.shapes.partition("->")[0].split(",")
+    weight = given[2 if "backward" in op.name else 1] if len(given) > 1 else ""
+    if op.dtype not in HALVES or weight.count("x") < 2:
+        return 1.0
+    channels = int(weight.split("x")[1])
+    return (4 if channels <= 4 else _eights(channels)) / channels
+
+
+def _eights(side: float) -> float:
+    return 8.0 * math.ceil(side / 8 - 1e-6)
 
 
 def op_seconds(op: Op, device: Device, calibration: Calibration | None = None) -> float:

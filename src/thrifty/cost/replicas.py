@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence, Set
+from dataclasses import replace
+from typing import Literal
 
 from thrifty.cost.calibrations import Calibration
 from thrifty.cost.choose import calibration_for
 from thrifty.cost.cluster import Breakdown, StepCost
 from thrifty.cost.network import gather_seconds, links_of, reduce_seconds
-from thrifty.cost.op_kernels import BACKWARD, FORWARD, UPDATE, trace_seconds
+from thrifty.cost.op_kernels import BACKWARD, FORWARD, HALVES, UPDATE, trace_seconds
 from thrifty.cost.trace import Trace
 from thrifty.errors import JobError
-from thrifty.spec import Cluster, Interval
+from thrifty.spec import Cluster, Device, Interval
+
+MemoryFormat = Literal["contiguous", "channels_last"]
 
 # A device that was measured prices a trace of unlike operators less well than the Transformers it was fitted to: no
 # table tells by how much. Assumed, as a standard deviation of the logarithm.
 OTHER_MODELS = 0.2
+# What a step costs whatever its size was fitted to language models' steps of seconds, with their logging and the waits
+# of hundreds of devices (0.1 s on V100s): no more of it than where nothing was fitted.
+MOST_STEP_S = 0.01
+# Bytes that a batch norm's rank gives to the others forward, for each channel a mean, a deviation, and one count; and
+# sums with them backward, two sums for each channel (torch.nn.SyncBatchNorm).
+_GATHERED, _SUMMED = 8, 8
+# Of a step of such a small message's tree. Fitted latencies hold whatever else delays a large one (0.2 ms on H100s);
+# small ones take 23 to 28 us over eight GPUs of a node (simumax_comm_efficiency.csv), three steps.
+_SMALL_LATENCY_S = 1e-5
 
 
 def replicas_cost(
@@ -25,7 +39,11 @@ def replicas_cost(
     data: int,
     accumulation: int = 1,
     zero: int = 0,
+    state_bytes: int = 4,
+    memory_format: MemoryFormat = "channels_last",
+    synchronised: Sequence[int] = (),
     calibration: Calibration | None = None,
+    table: list[list[float]] | None = None,
 ) -> StepCost:
     """Predict the seconds of one optimizer step, each device computing ``accumulation`` traced micro-batches.
 
@@ -37,7 +55,15 @@ def replicas_cost(
     - ZeRO 2: a reduce-scatter of ``G`` behind each backward, an all-gather of ``W`` once.
     - ZeRO 3: besides, an all-gather of ``W`` behind each forward and each backward.
 
-    From ZeRO 1 on each device updates ``1 / n`` of the parameters.
+    From ZeRO 1 on each device updates ``1 / n`` of the parameters. Optimizer states of fewer than 4 bytes save the
+    update their share of traffic.
+
+    Batch norms whose statistics are taken over all devices gather theirs in each forward pass and sum gradients of them
+    in each backward pass; the next operator waits, so that nothing hides these messages.
+
+    Tensor cores multiply images stored as rows of pixels. Where they are stored as channels of rows, each convolution
+    in 16 bits on an NVIDIA GPU reads and writes its tensors once more on the way in and out
+    (docs.mosaicml.com/projects/composer, "Channels Last": cuDNN transposes).
 
     Args:
         trace: of one micro-batch, with its optimizer's step.
@@ -45,7 +71,11 @@ def replicas_cost(
         data: devices that hold a copy, or their share of one.
         accumulation: micro-batches a step.
         zero: what the devices share out, 0 to 3.
+        state_bytes: of one number of the optimizer's states.
+        memory_format: of images.
+        synchronised: channels of each batch norm that takes its statistics over all devices.
         calibration: to price by; by default the one the device names.
+        table: of `replica_seconds`, where it is known already.
 
     Raises:
         JobError: more devices than the cluster has, an unknown ``zero``, or a precision that the device lacks.
@@ -56,7 +86,7 @@ def replicas_cost(
         raise JobError(f"unknown zero {zero}", mend="Known: 0, 1, 2, 3.")
     calibration = calibration or calibration_for(cluster.device)
     links = links_of(cluster, calibration)
-    table = trace_seconds(trace.ops, cluster.device, calibration)
+    table = table or replica_seconds(trace, cluster.device, calibration, memory_format)
     forward, backward = sum(table[FORWARD]), sum(table[BACKWARD])
 
     scatter = gather_seconds(links, float(trace.gradient_bytes), data)
@@ -73,19 +103,54 @@ def replicas_cost(
         )
     share = data if zero else 1
     update = table[UPDATE]
+    bandwidth = cluster.device.bytes_per_second.value * calibration.memory
+    lighter = 2 * trace.optimizer_bytes * (1 - state_bytes / 4) / bandwidth
+    quick = replace(
+        links,
+        intra_latency_s=min(links.intra_latency_s, _SMALL_LATENCY_S),
+        inter_latency_s=cluster.inter.latency_s.value + min(calibration.latency_s, _SMALL_LATENCY_S),
+    )
+    told = sum(
+        gather_seconds(quick, data * (_GATHERED * channels + 4.0), data)
+        + reduce_seconds(quick, float(_SUMMED * channels), data)
+        for channels in synchronised
+    )
     breakdown = Breakdown(
         matmul=accumulation * (table[FORWARD][0] + table[BACKWARD][0]),
         attention=accumulation * (table[FORWARD][1] + table[BACKWARD][1]),
         other=accumulation * (table[FORWARD][2] + table[BACKWARD][2]),
-        launch=accumulation * (table[FORWARD][3] + table[BACKWARD][3]) + update[3] + calibration.step_s,
+        launch=accumulation * (table[FORWARD][3] + table[BACKWARD][3])
+        + update[3]
+        + min(calibration.step_s, MOST_STEP_S),
         data=exposed,
-        optimizer=sum(update[:3]) / share,
+        statistics=accumulation * told,
+        optimizer=max(0.0, sum(update[:3]) - lighter) / share,
     )
     total = breakdown.seconds
-    doubts = ("traced operator by operator, not among what its device was fitted on",)
+    doubts = ["traced operator by operator, not among what its device was fitted on"]
+    if not calibration.fitted:
+        doubts = [f"{calibration.family} was never measured: its efficiencies are assumed"]
     factor = math.exp(1.645 * math.hypot(calibration.spread, OTHER_MODELS))
     interval = Interval(low=total / factor, value=total, high=total * factor, method=f"{calibration.name}; {doubts[0]}")
-    return StepCost(interval, breakdown, calibration.name, doubts)
+    return StepCost(interval, breakdown, calibration.name, tuple(doubts))
+
+
+def replica_seconds(
+    trace: Trace, device: Device, calibration: Calibration, memory_format: MemoryFormat = "channels_last"
+) -> list[list[float]]:
+    """Return the seconds of one micro-batch on one device, as `trace_seconds`, transposing images where that is due."""
+    table = trace_seconds(trace.ops, device, calibration)
+    if memory_format == "contiguous" and device.kind == "cuda":
+        bandwidth = device.bytes_per_second.value * calibration.memory
+        for segment, phases in ((FORWARD, {"forward"}), (BACKWARD, {"backward", "recompute"})):
+            table[segment][2] += 2 * _convolved_bytes(trace, phases) / bandwidth
+    return table
+
+
+def _convolved_bytes(trace: Trace, phases: Set[str]) -> int:
+    """Bytes that convolutions in 16 bits read and write."""
+    half = (op for op in trace.ops if op.kind == "convolution" and op.dtype in HALVES and op.phase in phases)
+    return sum(op.moved_bytes for op in half)
 
 
 def _exposed(seconds: float, behind: float, calibration: Calibration) -> float:

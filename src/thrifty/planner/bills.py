@@ -12,7 +12,7 @@ _FLOPS_DOUBT = 0.05
 # Share of the bandwidth that is used while kernels only move data, and while they multiply large matrices: a tile of
 # 128 x 128 reads its inputs once for 128 operations on each, under half of what the memory could give. Declared.
 _MOVING, _MULTIPLYING = 0.8, 0.4
-_MESSAGES = ("tensor", "expert", "context", "data", "pipeline")
+_MESSAGES = ("tensor", "expert", "context", "data", "statistics", "pipeline")
 
 
 def cluster_cost(

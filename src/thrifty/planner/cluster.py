@@ -1,35 +1,29 @@
-"""A job on a cluster, ready to be searched: every layout of its batch over the devices, priced in closed form."""
+"""A job on a cluster, ready to be searched; of a Transformer every layout over the devices, priced in closed form."""
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import Any
 
 from thrifty.cost.cluster import step_cost
 from thrifty.cost.sharded_memory import MemoryBreakdown, device_bytes
-from thrifty.errors import JobError
 from thrifty.planner.bills import cluster_cost
 from thrifty.planner.explain import Quote
+from thrifty.planner.ground import TERMS, Ground, Work, limits_of
 from thrifty.planner.learning import Learning
 from thrifty.planner.offload import offload_seconds
-from thrifty.planner.search import Bound, Found, Price, Priced, Settings, Space, search
+from thrifty.planner.search import Bound, Price, Priced, Settings
 from thrifty.planner.shapes import least_flops, shape_of
 from thrifty.planner.space import layout_of, layout_space
-from thrifty.spec import Budget, Cluster, Device, Interval, Job, Layout, TransformerShape
+from thrifty.planner.traced import Traced
+from thrifty.spec import Cluster, Dataset, Device, Interval, Job, Layout, TransformerShape
 from thrifty.spec.units import format_seconds
 
 Memory = Callable[[Layout], MemoryBreakdown]
 
-# what breakdowns call the terms of a step, in a reader's words
-TERMS = {
-    "matmul": "matrix products", "attention": "attention", "other": "norms and pointwise", "launch": "launching",
-    "tensor": "tensor-parallel messages", "expert": "expert messages", "context": "context messages",
-    "data": "data-parallel messages", "pipeline": "pipeline messages", "bubble": "pipeline bubble",
-    "optimizer": "optimizer", "offload": "states to and from the host",
-}  # fmt: skip
 HOLDERS = {
     "parameters": "weights", "gradients": "gradients", "optimizer": "optimizer states", "activations": "activations",
     "logits": "logits", "gathered": "gathered weights", "working": "work of a block", "step": "the optimizer's step",
@@ -37,80 +31,56 @@ HOLDERS = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Ground:
-    """A job on one cluster, ready to be searched.
+# degrees between these gain little, and a survey is over many machines
+COARSE: dict[str, tuple[object, ...]] = {
+    "precision": ("bf16", "fp16", "fp8", "bf16_weights"),
+    "micro_batch": (1, 2, 4, 8, 16),
+    "virtual_stages": (1, 2, 4),
+    "zero": (0, 1, 3),
+    "offload": (False,),
+}
 
-    Attributes:
-        space: of layouts.
-        price: of one of them.
-        bounds: of it: its time alone, then its memory too.
-        limits: the budget, and the memory of a device.
-        memory: what layouts take, worked out once for grounds whose devices differ in speed alone.
+
+def work_of(job: Job, learning: Learning, dataset: Dataset, allowed: Collection[str] = ()) -> Work:
+    """Say how a job is priced on clusters: a GPT in closed form from its shape, any other model by its traced step.
+
+    Raises:
+        JobError: the model cannot be traced, or a move was allowed that has no price for it.
     """
-
-    cluster: Cluster
-    space: Space
-    price: Price
-    bounds: tuple[Bound, ...]
-    limits: Mapping[str, float]
-    memory: Memory
-
-    def search(self, *objectives: str) -> Found:
-        """Search it."""
-        return search(self.space, self.price, limits=self.limits, bounds=self.bounds, objectives=objectives)
-
-    def restricted(self, settings: Settings) -> Space:
-        """The part of its space with these values."""
-        held = {name: (value,) for name, value in settings.items()}
-        return Space({**self.space.dimensions, **held}, self.space.constraints)
+    shape = shape_of(learning.model)
+    return Closed(job, learning, shape) if shape is not None else Traced(job, learning, dataset, allowed)
 
 
-def ground(
-    job: Job, learning: Learning, cluster: Cluster, allowed: Collection[str] = (), *, memory: Memory | None = None
-) -> Ground:
-    """Lay out what can be tried for a job on a cluster.
+class Closed:
+    """A job whose model is a Transformer of a known shape.
 
     Args:
         job: for its pins and budget.
         learning: what is learned, the same on every machine.
-        cluster: where.
-        allowed: marked moves that were asked for.
-        memory: of another ground of the same job, on devices of the same kind.
-
-    Raises:
-        JobError: degrees that do not divide.
+        shape: of the model.
     """
-    shape = shape_of(learning.model)
-    if shape is None:
-        raise JobError(
-            f"model '{learning.model.name}' of the {learning.model.family} family has no closed form, by which other "
-            "machines are priced",
-            mend="Plan it on this machine: leave out --on. GPTs can be planned on any.",
+
+    def __init__(self, job: Job, learning: Learning, shape: TransformerShape) -> None:
+        self.job, self.learning, self.shape = job, learning, shape
+        self._memories: dict[str, Memory] = {}
+
+    def ground(self, cluster: Cluster, allowed: Collection[str] = ()) -> Ground:
+        """Lay out what can be tried on a cluster; as `Work`."""
+        shape, batch, steps = self.shape, self.learning.size, self.learning.stop.steps
+        memory = self._memories.setdefault(cluster.device.kind, _memory(shape, cluster.device))
+        time_bound = _time_bound(shape, cluster, batch, steps)
+
+        def memory_bound(settings: Settings) -> Priced:
+            return replace(time_bound(settings), peak_bytes=memory(layout_of(settings, batch)).total.value)
+
+        return Ground(
+            cluster=cluster,
+            space=layout_space(cluster, batch, self.job.plan, allowed, shape),
+            price=_pricer(shape, cluster, batch, steps, memory),
+            bounds=(time_bound, memory_bound),
+            limits=limits_of(self.job.budget, cluster),
+            coarse=COARSE,
         )
-    batch, steps = learning.size, learning.stop.steps
-    space = layout_space(cluster, batch, job.plan, allowed, shape)
-    memory = memory or _memory(shape, cluster.device)
-    time_bound = _time_bound(shape, cluster, batch, steps)
-
-    def memory_bound(settings: Settings) -> Priced:
-        return replace(time_bound(settings), peak_bytes=memory(layout_of(settings, batch)).total.value)
-
-    return Ground(
-        cluster=cluster,
-        space=space,
-        price=_pricer(shape, cluster, batch, steps, memory),
-        bounds=(time_bound, memory_bound),
-        limits=limits_of(job.budget, cluster),
-        memory=memory,
-    )
-
-
-def limits_of(budget: Budget, cluster: Cluster) -> dict[str, float]:
-    """Return the limits of a search by quantity: the budget's, and the memory of a device."""
-    asked = {"seconds": budget.time, "joules": budget.energy, "usd": budget.money}
-    limits = {name: most for name, most in asked.items() if most is not None}
-    return {**limits, "peak_bytes": min(float(cluster.device.memory_bytes), budget.memory or math.inf)}
 
 
 def _memory(shape: TransformerShape, device: Device) -> Memory:
@@ -122,7 +92,7 @@ def _pricer(shape: TransformerShape, cluster: Cluster, batch: int, steps: int, m
     def quoted(layout: Layout) -> Priced:
         step, held = step_cost(shape, layout, cluster), memory(layout)
         extra_s = offload_seconds(held.host, cluster) if layout.offload else 0.0
-        terms = {name: getattr(step.breakdown, name) for name in TERMS if name != "offload"} | {"offload": extra_s}
+        terms = {**vars(step.breakdown), "offload": extra_s}
         step_s = step.seconds.value + extra_s
         seconds = Interval(
             low=(step.seconds.low + extra_s / 2) * steps,

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from thrifty.errors import JobError
 from thrifty.hardware.cluster import find_cluster
-from thrifty.planner.cluster import Ground, ground
+from thrifty.planner.cluster import work_of
+from thrifty.planner.ground import Ground, Work
 from thrifty.planner.learning import Learning, decide
 from thrifty.planner.moves import check_allowed
 from thrifty.planner.offers import offer
@@ -24,14 +25,6 @@ PAYS = 1.5
 MOST_DEVICES = 4096
 # of a parameter at least: a 16-bit weight and its gradient; fewer devices than hold that are not tried
 LEAST_PARAMETER_BYTES = 4
-# degrees between these gain little, and a survey is over many machines
-COARSE = {
-    "precision": ("bf16", "fp16", "fp8", "bf16_weights"),
-    "micro_batch": (1, 2, 4, 8, 16),
-    "virtual_stages": (1, 2, 4),
-    "zero": (0, 1, 3),
-    "offload": (False,),
-}
 
 
 @dataclass(frozen=True)
@@ -66,12 +59,13 @@ def survey(
     check_allowed(allowed)
     why = Reasons([])
     learning = decide(job, dataset, why)
+    work = work_of(job, learning, dataset, allowed)
     tried: list[_Tried] = []
     unknown: list[str] = []
     counts = [0, 0]
     for node in nodes:
         try:
-            for each, found in _grow(job, learning, node, allowed, fewest):
+            for each, found in _grow(work, learning, node, allowed, fewest):
                 tried.append(each)
                 counts = [counts[0] + found.candidates, counts[1] + found.priced]
         except JobError as error:
@@ -102,22 +96,20 @@ def survey(
 
 
 def _grow(
-    job: Job, learning: Learning, node: Cluster, allowed: Collection[str], fewest: int
+    work: Work, learning: Learning, node: Cluster, allowed: Collection[str], fewest: int
 ) -> Iterator[tuple[_Tried, Found]]:
     """Try a device in growing numbers, from the first that holds the job to the first that no longer pays."""
     before: Way | None = None
-    memory = None
     for cluster in _sizes(node):
         room = cluster.devices * cluster.device.memory_bytes
         if cluster.devices < fewest or room < LEAST_PARAMETER_BYTES * learning.parameters:
             continue
         try:
-            place = ground(job, learning, cluster, allowed, memory=memory)
+            place = work.ground(cluster, allowed)
         except JobError:
             if before is None and cluster.devices == 1:
                 raise
             continue  # so many cannot share the batch
-        memory = place.memory
         found = _best(place)
         if found.choice is None:
             continue
@@ -131,7 +123,7 @@ def _grow(
 
 def _best(place: Ground) -> Found:
     kept = {
-        name: [value for value in values if name not in COARSE or value in COARSE[name]]
+        name: [value for value in values if name not in place.coarse or value in place.coarse[name]]
         for name, values in place.space.dimensions.items()
     }
     space = Space(

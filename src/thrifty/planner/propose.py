@@ -6,14 +6,14 @@ import time
 from collections.abc import Collection
 
 from thrifty.errors import JobError
-from thrifty.planner.cluster import Ground, ground
+from thrifty.planner.cluster import work_of
 from thrifty.planner.explain import decisions, quote_of, words
+from thrifty.planner.ground import Ground, Work
 from thrifty.planner.learning import Learning, decide
 from thrifty.planner.moves import check_allowed, off_unless_asked
 from thrifty.planner.offers import FORMATS, NAMES, front_offers, limits_beside, offer
 from thrifty.planner.rules import Reasons
 from thrifty.planner.search import Found, Relaxation, Way, over, relax, search
-from thrifty.planner.space import PINNED
 from thrifty.planner.whatif import doublings
 from thrifty.spec import Cluster, Dataset, Job
 from thrifty.spec.proposal import Offer, Proposal
@@ -31,7 +31,7 @@ USUAL = (
     {"precision": "bf16", "zero": 0, "virtual_stages": 1, "context": 1, "micro_batch": 1, "checkpointing": "full"},
     {"precision": "fp16", "zero": 0, "virtual_stages": 1, "context": 1, "micro_batch": 1, "checkpointing": "full"},
 )
-USUAL_ELSEWHERE = {"offload": False, "state_bytes": 4}
+USUAL_ELSEWHERE = {"offload": False, "state_bytes": 4, "memory_format": "contiguous"}
 # moves that are off are told of when they save this much
 WORTH_TELLING = 0.02
 
@@ -56,11 +56,12 @@ def cluster_plan(
     check_allowed(allowed)
     why = Reasons([])
     learning = decide(job, dataset, why)
-    place = ground(job, learning, cluster, allowed)
+    work = work_of(job, learning, dataset, allowed)
+    place = work.ground(cluster, allowed)
     found = place.search(*OBJECTIVES)
     chosen = found.choice
     usual = _usual(place)
-    pins = [name for name in PINNED if getattr(job.plan, name) is not None]
+    pins = [name for name in place.space.dimensions if getattr(job.plan, name, None) is not None]
     offers = front_offers(found, top)
     if usual is not None:
         offers.append(_usual_offer(usual, place))
@@ -85,10 +86,10 @@ def cluster_plan(
         time_goes=dict(quote.time_goes) if quote else {},
         memory_holds=dict(quote.memory_holds) if quote else {},
         limits=limits_beside(quote.cost, job.budget, memory) if quote else (),
-        would_fit=() if chosen else _would_fit(job, learning, place, allowed),
-        cheaper_still=tuple(_cheaper(job, learning, place, allowed, chosen)) if chosen else (),
-        limited_by=doublings(job, learning, place, allowed, chosen) if chosen and what_if else (),
-        notes=(quote.note,) if quote and quote.note else (),
+        would_fit=() if chosen else _would_fit(work, learning, place, allowed),
+        cheaper_still=tuple(_cheaper(job, work, place, allowed, chosen)) if chosen else (),
+        limited_by=doublings(work, place, allowed, chosen) if chosen and what_if else (),
+        notes=tuple(note for note in (quote.note, *place.notes(chosen)) if note) if quote and chosen else (),
         candidates=found.candidates,
         priced=found.priced,
         planning_seconds=time.perf_counter() - began,
@@ -98,9 +99,8 @@ def cluster_plan(
 def _usual(place: Ground) -> Way | None:
     """The first of the usual recipes that the cluster can lay out; with the most samples at once that fit."""
     for recipe in USUAL:
-        wanted = {**USUAL_ELSEWHERE, **recipe}
-        if any(value not in place.space.dimensions[name] for name, value in wanted.items()):
-            continue
+        dimensions = place.space.dimensions
+        wanted = {name: value for name, value in {**USUAL_ELSEWHERE, **recipe}.items() if name in dimensions}
         ways = [Way(each, place.price(each)) for each in place.restricted(wanted).candidates()]
         if not ways:
             continue
@@ -118,17 +118,17 @@ def _usual_offer(usual: Way, place: Ground) -> Offer:
     return offer(usual, "usual", remark="as most people run it", fits=not over(usual.price, place.limits))
 
 
-def _would_fit(job: Job, learning: Learning, place: Ground, allowed: Collection[str]) -> tuple[str, ...]:
+def _would_fit(work: Work, learning: Learning, place: Ground, allowed: Collection[str]) -> tuple[str, ...]:
     """What would let some way in: one limit at a time, one marked move at a time, twice and more of the devices."""
     lines = []
     for move in off_unless_asked(place.cluster.device, allowed):
-        found = ground(job, learning, place.cluster, (*allowed, move.name), memory=place.memory).search("seconds")
+        found = work.ground(place.cluster, (*allowed, move.name)).search("seconds")
         if found.choice:
             lines.append(
                 f"--allow {move.name} ({move.does}; may change what is learned): {words(found.choice.settings)}"
             )
     for nodes in (2 * place.cluster.nodes, 4 * place.cluster.nodes, 8 * place.cluster.nodes):
-        grown = _search_on(job, learning, place.cluster.model_copy(update={"nodes": nodes}), allowed)
+        grown = _search_on(work, place.cluster.model_copy(update={"nodes": nodes}), allowed)
         if grown and grown.choice:
             devices = nodes * place.cluster.per_node
             lines.append(f"{devices:,} devices instead of {place.cluster.devices:,}: {words(grown.choice.settings)}")
@@ -149,9 +149,9 @@ def _fewer_steps(learning: Learning, place: Ground) -> list[str]:
     return [f"{steps:,} of the {learning.stop.steps:,} steps: {words(found.choice.settings)}"] if steps else []
 
 
-def _search_on(job: Job, learning: Learning, cluster: Cluster, allowed: Collection[str]) -> Found | None:
+def _search_on(work: Work, cluster: Cluster, allowed: Collection[str]) -> Found | None:
     try:
-        return ground(job, learning, cluster, allowed).search("seconds")
+        return work.ground(cluster, allowed).search("seconds")
     except JobError:
         return None  # a batch that so many devices cannot share
 
@@ -162,13 +162,13 @@ def _relaxed(step: Relaxation) -> str:
     return f"{what} of {show(step.needed)} instead of {show(step.limit)}: {words(step.way.settings)}"
 
 
-def _cheaper(job: Job, learning: Learning, place: Ground, allowed: Collection[str], chosen: Way) -> list[str]:
+def _cheaper(job: Job, work: Work, place: Ground, allowed: Collection[str], chosen: Way) -> list[str]:
     """What each marked move that is off would save."""
     lines = []
     for move in off_unless_asked(place.cluster.device, allowed):
-        if move.field in PINNED and getattr(job.plan, move.field) is not None:
+        if getattr(job.plan, move.field, None) is not None:
             continue
-        other = ground(job, learning, place.cluster, (*allowed, move.name), memory=place.memory)
+        other = work.ground(place.cluster, (*allowed, move.name))
         only = other.restricted({move.field: move.value})
         found = search(only, other.price, limits=other.limits, bounds=other.bounds, objectives=("seconds",))
         saved = 1 - found.choice.price.seconds / chosen.price.seconds if found.choice else 0.0

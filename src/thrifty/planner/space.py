@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 
 from thrifty.errors import JobError
 from thrifty.planner.moves import values
@@ -14,6 +15,14 @@ LEAST_CONTEXT_TOKENS = 4096
 # a micro-batch beyond this adds no speed on any device listed, only activations
 MOST_MICRO = 64
 MOST_VIRTUAL_STAGES = 8
+# Images are small beside sequences of tokens: thousands of little ones keep a device busy.
+MOST_TRACED_MICRO = 4096
+# states that take less of a device are not worth moving to its host
+WORTH_MOVING = 0.02
+# what a traced step was computed in; fp16 moves as many bytes as bf16
+TRACED_PRECISIONS = ("fp32", "bf16", "fp16")
+# degrees that cut a model, where there is a closed form of its parts
+CUTS = ("tensor", "pipeline", "context", "virtual_stages")
 PINNED = (
     "data",
     "tensor",
@@ -36,17 +45,15 @@ def divisors(number: int, most: int | None = None) -> tuple[int, ...]:
     return tuple(d for d in range(1, min(number, most or number) + 1) if number % d == 0)
 
 
-def layout_space(
-    cluster: Cluster, batch: int, pins: Pins, allowed: Collection[str], shape: TransformerShape | None
-) -> Space:
-    """Return every layout of a batch on a cluster; without a shape, those with copies of the model alone.
+def layout_space(cluster: Cluster, batch: int, pins: Pins, allowed: Collection[str], shape: TransformerShape) -> Space:
+    """Return every layout of a Transformer's batch on a cluster.
 
     Args:
         cluster: where.
         batch: samples of one optimizer step; no layout changes it.
         pins: degrees the user decided.
         allowed: marked moves that were asked for.
-        shape: of a Transformer.
+        shape: of the model.
 
     Raises:
         JobError: a pinned value is not one that divides; it says which would.
@@ -56,48 +63,125 @@ def layout_space(
         "precision": values("precision", cluster.device, allowed),
         # attention in one kernel writes no scores, so that there is nothing to be selective about
         "checkpointing": tuple(v for v in values("checkpointing", cluster.device, allowed) if v != "selective"),
-        "tensor": divisors(cluster.per_node) if shape else (1,),
-        "pipeline": divisors(shape.layers, devices) if shape else (1,),
+        "tensor": divisors(cluster.per_node),
+        "pipeline": divisors(shape.layers, devices),
         "context": _contexts(shape, devices),
         "data": divisors(devices),
         "zero": values("zero", cluster.device, allowed),
-        "virtual_stages": tuple(range(1, MOST_VIRTUAL_STAGES + 1)) if shape else (1,),
+        "virtual_stages": tuple(range(1, MOST_VIRTUAL_STAGES + 1)),
         "micro_batch": divisors(batch, MOST_MICRO),
         "state_bytes": values("state_bytes", cluster.device, allowed),
         "offload": values("offload", cluster.device, allowed),
     }
-    rules = _rules(cluster, batch, shape)
-    asked = {name: value for name in PINNED if (value := getattr(pins, name)) is not None}
+    return _pinned(own, _rules(cluster, batch, shape), {name: getattr(pins, name) for name in PINNED}, cluster, batch)
+
+
+@dataclass(frozen=True)
+class Copies:
+    """What bears on the ways of training copies of a traced model.
+
+    Attributes:
+        model: its name.
+        formats: of images that are worth trying; one where the model has no convolutions.
+        checkpointing: ways of it that the model bears.
+        unbearable: why it bears no others.
+        across: its batch norms look across the samples computed at once.
+        states: bytes of its optimizer's states.
+    """
+
+    model: str
+    formats: tuple[str, ...]
+    checkpointing: tuple[str, ...]
+    unbearable: str
+    across: bool
+    states: int
+
+
+def copies_space(cluster: Cluster, batch: int, pins: Pins, allowed: Collection[str], copies: Copies) -> Space:
+    """Return every way of training copies of a traced model on a cluster, each with its part of the batch.
+
+    Fields are those of `layout_space` and ``memory_format``; what would cut the model is 1.
+
+    Args:
+        cluster: where.
+        batch: samples of one optimizer step; no way changes it.
+        pins: what the user decided.
+        allowed: marked moves that were asked for.
+        copies: what the model bears.
+
+    Raises:
+        JobError: a pinned value cuts the model, is not one that divides, or does not go with the model.
+    """
+    devices = cluster.devices
+    for name in CUTS:
+        if getattr(pins, name) not in (None, 1):
+            raise JobError(
+                f"plan.{name} is {getattr(pins, name)}, but {copies.model} has no closed form by which it could be cut",
+                mend="Leave it out: copies of the model are priced, and ZeRO, which shares out its states (plan.zero).",
+            )
+    if pins.checkpointing not in (None, *copies.checkpointing):
+        raise JobError(
+            f"plan.checkpointing is {pins.checkpointing}, but {copies.model} {copies.unbearable}",
+            mend=f"These would do: {', '.join(copies.checkpointing)}.",
+        )
+    checkpointing = values("checkpointing", cluster.device, allowed)
+    movable = cluster.device.kind != "cpu" and copies.states > WORTH_MOVING * cluster.device.memory_bytes
+    own: dict[str, tuple[object, ...]] = {
+        "precision": tuple(v for v in values("precision", cluster.device, allowed) if v in TRACED_PRECISIONS),
+        "checkpointing": tuple(v for v in checkpointing if v in copies.checkpointing),
+        **dict.fromkeys(CUTS, (1,)),
+        "data": divisors(devices),
+        "zero": values("zero", cluster.device, allowed),
+        "micro_batch": divisors(batch, MOST_TRACED_MICRO),
+        "memory_format": (pins.memory_format,) if pins.memory_format else copies.formats,
+        "state_bytes": values("state_bytes", cluster.device, allowed),
+        "offload": values("offload", cluster.device, allowed) if movable else (False,),
+    }
+    rules = [
+        Constraint(
+            ("data",), lambda d: d == devices, f"each of the {devices:,} devices has its copy of {copies.model}"
+        ),
+        *_dividing(batch),
+    ]
+    if copies.across:
+        lone = "batch norm takes no statistics of one sample: data x micro-batch is at least 2"
+        rules.append(Constraint(("data", "micro_batch"), lambda d, m: batch == 1 or d * m > 1, lone))
+    return _pinned(own, tuple(rules), {name: getattr(pins, name) for name in PINNED}, cluster, batch)
+
+
+def _pinned(
+    own: dict[str, tuple[object, ...]],
+    rules: tuple[Constraint, ...],
+    pins: dict[str, object],
+    cluster: Cluster,
+    batch: int,
+) -> Space:
+    """A space with the user's values, each of which must be one that can be had."""
+    asked = {name: value for name, value in pins.items() if value is not None}
     for name, value in asked.items():
         _check_pin(name, value, own, rules)
     if next(Space(own, rules).candidates(), None) is None:
         raise _nothing_divides(cluster, batch)
     space = Space({**own, **{name: (value,) for name, value in asked.items()}}, rules)
     if asked and next(space.candidates(), None) is None:
-        raise _clash(asked, space, devices, batch)
+        raise _clash(asked, space, cluster.devices, batch)
     return space
 
 
 def layout_of(settings: Settings, batch: int) -> Layout:
     """Make the layout of an assignment; accumulation makes up the batch."""
     once = settings["data"] * settings["micro_batch"]
-    return Layout(**settings, accumulation=batch // once, sequence_parallel=settings["tensor"] > 1)
+    fields = {name: value for name, value in settings.items() if name != "memory_format"}
+    return Layout(**fields, accumulation=batch // once, sequence_parallel=settings["tensor"] > 1)
 
 
-def _contexts(shape: TransformerShape | None, devices: int) -> tuple[int, ...]:
-    if shape is None:
-        return (1,)
+def _contexts(shape: TransformerShape, devices: int) -> tuple[int, ...]:
     return tuple(c for c in divisors(shape.length, devices) if c == 1 or shape.length // c >= LEAST_CONTEXT_TOKENS)
 
 
-def _rules(cluster: Cluster, batch: int, shape: TransformerShape | None) -> tuple[Constraint, ...]:
-    devices = cluster.devices
-    rules = [
-        Constraint(
-            ("tensor", "pipeline", "context", "data"),
-            lambda t, p, c, d: t * p * c * d == devices,
-            f"data x tensor x pipeline x context is the {devices:,} devices",
-        ),
+def _dividing(batch: int) -> tuple[Constraint, ...]:
+    """How a batch is cut over copies of a model."""
+    return (
         Constraint(("data",), lambda d: batch % d == 0, f"data divides the batch of {batch:,}"),
         Constraint(
             ("data", "micro_batch"),
@@ -105,6 +189,21 @@ def _rules(cluster: Cluster, batch: int, shape: TransformerShape | None) -> tupl
             f"data x micro-batch divides the batch of {batch:,}",
         ),
         Constraint(("data", "zero"), lambda d, z: d > 1 or z == 0, "ZeRO shares out over two ranks or more"),
+    )
+
+
+def _rules(cluster: Cluster, batch: int, shape: TransformerShape) -> tuple[Constraint, ...]:
+    devices = cluster.devices
+    return (
+        Constraint(("tensor",), lambda t: shape.heads % t == 0, f"tensor divides the {shape.heads} heads"),
+        Constraint(("pipeline",), lambda p: shape.layers % p == 0, f"pipeline divides the {shape.layers} layers"),
+        Constraint(("context",), lambda c: shape.length % c == 0, f"context divides the {shape.length:,} tokens"),
+        Constraint(
+            ("tensor", "pipeline", "context", "data"),
+            lambda t, p, c, d: t * p * c * d == devices,
+            f"data x tensor x pipeline x context is the {devices:,} devices",
+        ),
+        *_dividing(batch),
         # gradients of a pipeline live until its last micro-batch: there is nothing to share out before
         Constraint(("pipeline", "zero"), lambda p, z: p == 1 or z < 2, "ZeRO-2 and 3 do without a pipeline"),
         Constraint(
@@ -112,14 +211,6 @@ def _rules(cluster: Cluster, batch: int, shape: TransformerShape | None) -> tupl
             lambda p, d, m: p == 1 or batch // (d * m) >= p,
             "a pipeline has a micro-batch for each stage",
         ),
-    ]
-    if shape is None:
-        return tuple(rules)
-    return (
-        Constraint(("tensor",), lambda t: shape.heads % t == 0, f"tensor divides the {shape.heads} heads"),
-        Constraint(("pipeline",), lambda p: shape.layers % p == 0, f"pipeline divides the {shape.layers} layers"),
-        Constraint(("context",), lambda c: shape.length % c == 0, f"context divides the {shape.length:,} tokens"),
-        *rules,
         Constraint(
             ("pipeline", "virtual_stages"),
             lambda p, v: v == 1 or (p > 1 and shape.layers % (p * v) == 0),

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from thrifty.planner.cluster import Ground, ground
 from thrifty.planner.explain import words
-from thrifty.planner.learning import Learning
+from thrifty.planner.ground import Ground, Work
 from thrifty.planner.search import Way
-from thrifty.spec import Cluster, Device, Job, Link, Quantity
+from thrifty.spec import Cluster, Device, Link, Quantity
 from thrifty.spec.proposal import Doubling
 
 # a plan of another shape is worth naming when it is this much of the gain
 NAMED_ABOVE = 1.01
 
 
-def doublings(
-    job: Job, learning: Learning, place: Ground, allowed: Collection[str], chosen: Way
-) -> tuple[Doubling, ...]:
+def doublings(work: Work, place: Ground, allowed: Collection[str], chosen: Way) -> tuple[Doubling, ...]:
     """Plan the job on devices with twice the arithmetic, memory bandwidth, memory and network; the greatest gain first.
 
     Prices and watts stay: it says what the number is worth, not what it would cost. The plan may change with it.
@@ -26,7 +23,7 @@ def doublings(
     for number, change in CHANGES.items():
         if number == "network" and place.cluster.devices == 1:
             continue
-        other = ground(job, learning, change(place.cluster), allowed, memory=place.memory)
+        other = work.ground(change(place.cluster), allowed)
         best = other.search("seconds").choice
         # a search may pick what is slower and safer in memory; doubling a number can only help
         way = best if best and best.price.seconds < chosen.price.seconds else chosen

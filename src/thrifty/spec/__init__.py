@@ -6,7 +6,9 @@ from thrifty.spec.dataset import SPLITS, Cleaning, Dataset
 from thrifty.spec.device import Cluster, Device, DeviceKind, Link, Quantity
 from thrifty.spec.job import (
     Budget,
+    Declared,
     DeclaredData,
+    DeclaredImages,
     ImageData,
     Job,
     LanguageData,
@@ -36,7 +38,9 @@ __all__ = [
     "Cost",
     "Dataset",
     "Decision",
+    "Declared",
     "DeclaredData",
+    "DeclaredImages",
     "Device",
     "DeviceKind",
     "ImageData",

@@ -133,22 +133,57 @@ class DeclaredData(Plain):
     vocabulary: Annotated[int, Field(ge=2, le=2**24), BeforeValidator(_whole_count)]
     length: Annotated[int, Field(ge=8, le=2**24), BeforeValidator(_whole_count)]
 
+    @property
+    def counted(self) -> str:
+        """What there is to learn from, in words."""
+        return f"{format_count(self.tokens)} tokens"
+
+
+class DeclaredImages(Plain):
+    """Images that are not here yet, by their number and size: enough to plan a classifier, and nothing to train on.
+
+    Attributes:
+        images: of the training split.
+        classes: that they are told apart by.
+        size: side in pixels once prepared.
+        color: ``gray`` or ``rgb``.
+    """
+
+    kind: Literal["image"]
+    images: Count
+    classes: Annotated[int, Field(ge=2, le=2**24), BeforeValidator(_whole_count)]
+    size: Annotated[int, Field(ge=4, le=1024)]
+    color: Literal["gray", "rgb"] = "rgb"
+
+    @property
+    def counted(self) -> str:
+        """What there is to learn from, in words."""
+        return f"{format_count(self.images)} images"
+
 
 RawData = ImageData | LanguageData
+Declared = DeclaredData | DeclaredImages
 
 
 def _which_data(values: Any) -> Any:
     """Tell which kind of data section this is; what is no mapping was checked before."""
     if isinstance(values, Plain):
-        return "declared" if isinstance(values, DeclaredData) else getattr(values, "kind", None)
+        return next((tag for tag, each in _DECLARED.items() if type(values) is each), getattr(values, "kind", None))
     kind = values.get("kind") if isinstance(values, dict) else None
-    return "declared" if kind == "language" and "path" not in values and "tokens" in values else kind
+    if kind not in {"language", "image"} or "path" in values:
+        return kind
+    counted, tag = ("tokens", "declared") if kind == "language" else ("images", "declared-images")
+    return tag if counted in values else kind
+
+
+_DECLARED: dict[str, type[Plain]] = {"declared": DeclaredData, "declared-images": DeclaredImages}
 
 
 Data = Annotated[
     Annotated[ImageData, Tag("image")]
     | Annotated[LanguageData, Tag("language")]
-    | Annotated[DeclaredData, Tag("declared")],
+    | Annotated[DeclaredData, Tag("declared")]
+    | Annotated[DeclaredImages, Tag("declared-images")],
     Discriminator(_which_data),
 ]
 
@@ -303,7 +338,7 @@ def load_job(path: str | Path) -> Job:
         raise JobError(f"job file '{path}' holds {type(values).__name__}, not keys and values")
     job = parse_job(values, source=path.name)
     job = job.model_copy(update={"model": locate_model(job.model, path.parent)})
-    if isinstance(job.data, DeclaredData):
+    if isinstance(job.data, Declared):
         return job
     located = (path.parent / job.data.path.expanduser()).resolve()
     return job.model_copy(update={"data": job.data.model_copy(update={"path": located})})
@@ -335,10 +370,9 @@ def raw_data(job: Job) -> RawData:
     Raises:
         JobError: the job declares the size of its data and names no folder.
     """
-    if isinstance(job.data, DeclaredData):
+    if isinstance(job.data, Declared):
         raise JobError(
-            f"job '{job.name}' has no data to train on: it declares {format_count(job.data.tokens)} tokens and names "
-            "no folder",
+            f"job '{job.name}' has no data to train on: it declares {job.data.counted} and names no folder",
             mend="It can be planned (thrifty plan); to run it, give data.path.",
         )
     return job.data
@@ -372,7 +406,7 @@ def parse_budget(text: str) -> Budget:
     raise JobError(f"{text!r} is no amount of time, energy or money", mend=f"Write it like '10min'. Units: {units}.")
 
 
-_TAGS = {"image", "language", "declared", "constrained-int"}
+_TAGS = {"image", "language", "declared", "declared-images", "constrained-int"}
 
 
 def _explain(error: dict[str, Any], source: str) -> str:
@@ -407,7 +441,7 @@ def _keys_at(place: list[str], error: dict[str, Any]) -> list[str]:
     if place[0] == "data" and place[-1] == "split":
         return list(Split.model_fields)
     if place[0] == "data":
-        kinds: dict[str, type[Plain]] = {"image": ImageData, "declared": DeclaredData}
+        kinds: dict[str, type[Plain]] = {"image": ImageData, **_DECLARED}
         tag = next((part for part in error["loc"] if part in kinds), "language")
         return list(kinds.get(tag, LanguageData).model_fields)
     return list(sections[place[0]].model_fields)
