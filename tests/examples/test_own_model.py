@@ -95,7 +95,7 @@ def test_the_example_the_whole_way(job: Path, own_cache: Path, digits: Path, mon
 
     source = job.parent / "own_model.py"
     source.write_text(source.read_text().replace("layers: int = 4", "layers: int = 2"))
-    with pytest.raises(BundleError, match="the code of model 'own_model:mixer' in .* is not as it was"):
+    with pytest.raises(BundleError, match=r"the code of model 'own_model:mixer' in .* is not as it was"):
         load_bundle(first.folder / "bundle")
     second = run(job)
     assert second.fresh and second.folder != first.folder

@@ -212,7 +212,7 @@ def test_a_package_with_relative_imports(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_name_that_is_taken(tmp_path: Path) -> None:
     write(tmp_path / "json.py", "def net(classes): ...")
-    with pytest.raises(JobError, match="the name of module 'json' is taken.*Rename your file"):
+    with pytest.raises(JobError, match=r"the name of module 'json' is taken.*Rename your file"):
         resolve(f"{tmp_path}/json:net", images())
 
 
