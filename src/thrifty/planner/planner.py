@@ -87,9 +87,16 @@ def plan_of(local: Local, found: Found, why: Reasons, *, key: str, spent: Spent,
 
 
 def _fitted(local: Local, way: Way, draft: Plan, probed: Probed, spent: Spent, why: Reasons) -> Plan:
-    held = local.dry_run(way.settings, draft.batch.evaluation)
-    trace = local.trace(way.settings)
-    return fit(draft, local.job, local.dataset, local.device, trace, probed, spent, why, local.correct, held)
+    """Cut a draft to the budget by a dry run of it; a validation that would take the peak past memory is cut first."""
+    micro = draft.batch.micro
+    while True:
+        held = local.dry_run(way.settings, draft.batch.evaluation)
+        trace = local.trace(way.settings)
+        fitted = fit(draft, local.job, local.dataset, local.device, trace, probed, spent, why, local.correct, held)
+        validates = held.heap is not None and held.heap.evaluation > held.heap.step
+        if fitted.cost.peak_bytes.high <= local.memory[0] or not validates or draft.batch.evaluation <= micro:
+            return fitted
+        draft = draft.model_copy(update={"batch": draft.batch.model_copy(update={"evaluation": micro})})
 
 
 def contenders(found: Found) -> list[Way]:

@@ -1,0 +1,238 @@
+"""Ways here: blocks are computed again where memory is short, tried only where that can win, and run within budget."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from made_devices import device
+from torch import Tensor, nn
+
+from thrifty.errors import BudgetError, JobError
+from thrifty.ledger import Ledger
+from thrifty.models.recompute import repeated_blocks
+from thrifty.planner import declared_dataset, plan
+from thrifty.planner.here import propose_here
+from thrifty.planner.learning import decide
+from thrifty.planner.local import Local, explore
+from thrifty.planner.rules import Reasons
+from thrifty.spec import DeclaredData, Plan, Spent, parse_job
+
+# each plan traces a real model
+pytestmark = pytest.mark.slow
+
+PLAIN = {"precision": "fp32", "memory_format": "contiguous"}
+
+
+def here(*, memory: float = 0, batch: int = 1, model: str = "gpt-nano", **pins: Any) -> Local:
+    job = parse_job(
+        {
+            "name": "a",
+            "data": {"kind": "language", "tokens": 1_000_000, "vocabulary": 300, "length": 512},
+            "model": model,
+            "train": {"batch": batch, "steps": 50},
+            "budget": {"memory": f"{memory:.0f}B"} if memory else {},
+            "plan": {"precision": "fp32", **pins},
+        }
+    )
+    assert isinstance(job.data, DeclaredData)
+    dataset = declared_dataset(job.data)
+    return Local(job, decide(job, dataset, Reasons([])), dataset, device())
+
+
+def planned(local: Local) -> Plan:
+    return plan(local.job, local.dataset, local.device, key="k", spent=Spent())
+
+
+def reason(decided: Plan) -> str:
+    (line,) = [line for line in decided.why if line.field == "checkpointing"]
+    return line.reason
+
+
+@pytest.fixture
+def no_dry_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the C library does not tell of its heap: what a dry run tells depends on the tests before this one."""
+    monkeypatch.setattr("thrifty.planner.local.heap_peak", lambda *_, **__: None)
+    monkeypatch.setattr("thrifty.planner.local.runtime_bytes", lambda *_: {})
+
+
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    def set_to(seconds: float) -> None:
+        monkeypatch.setattr("thrifty.planner.local.LEAST_PATIENCE_SECONDS", seconds)
+        monkeypatch.setattr("thrifty.planner.local.MOST_PATIENCE_SECONDS", seconds)
+
+    return set_to
+
+
+@pytest.fixture(scope="module")
+def highs() -> dict[str, float]:
+    """The most that one sample at a time may take, by what is computed again."""
+    local = here()
+    return {
+        how: local.peak({**PLAIN, "checkpointing": how, "micro_batch": 1}).high
+        for how in local.dimensions()["checkpointing"]
+    }
+
+
+@pytest.mark.usefixtures("no_dry_run")
+def test_a_budget_takes_as_much_checkpointing_as_it_needs(highs: dict[str, float]) -> None:
+    assert highs["full"] < highs["selective"] < highs["none"]
+    for how, high in highs.items():
+        decided = planned(here(memory=1.001 * high))
+        assert decided.checkpointing == how
+        assert decided.cost.peak_bytes.high <= 1.001 * high
+        if how != "none":
+            assert reason(decided).startswith("without it one sample at a time needs up to")
+
+
+@pytest.mark.usefixtures("no_dry_run")
+def test_a_refusal_names_what_would_do_with_checkpointing(highs: dict[str, float]) -> None:
+    with pytest.raises(BudgetError, match=r"one sample at a time needs about .*, with full checkpointing. Raise"):
+        planned(here(memory=0.99 * highs["full"]))
+    with pytest.raises(BudgetError, match=r"one sample at a time needs about [\d.]+ MiB. Raise"):
+        planned(here(memory=0.99 * highs["none"], checkpointing="none"))
+
+
+@pytest.mark.usefixtures("no_dry_run")
+def test_a_pin_is_kept() -> None:
+    decided = planned(here(checkpointing="selective"))
+    assert (decided.checkpointing, reason(decided)) == ("selective", "asked for in the job")
+
+
+@pytest.mark.usefixtures("no_dry_run")
+def test_a_pinned_micro_batch_is_checkpointed_to_fit() -> None:
+    local = here(batch=4, micro_batch=4)
+    needed = {
+        how: local.peak({**PLAIN, "checkpointing": how, "micro_batch": 4}).high
+        for how in local.dimensions()["checkpointing"]
+    }
+    decided = planned(here(batch=4, micro_batch=4, memory=1.001 * needed["full"]))
+    assert (decided.checkpointing, decided.batch.micro) == ("full", 4)
+    with pytest.raises(BudgetError, match=r"4 samples at a time need about .* checkpointing. Lower plan.micro_batch"):
+        planned(here(batch=4, micro_batch=4, memory=0.99 * needed["full"]))
+
+
+def test_nothing_is_traced_that_cannot_win_once_patience_is_spent(patience: Callable[[float], None]) -> None:
+    patience(0.0)
+    assert {way.settings["checkpointing"] for way in explore(here(batch=4)).feasible} == {"none"}
+
+
+@pytest.mark.usefixtures("no_dry_run")
+def test_with_patience_the_table_shows_what_it_saves(patience: Callable[[float], None]) -> None:
+    patience(1e9)
+    local = here(batch=4)
+    proposal = propose_here(local.job, local.dataset, local.device, key="k", top=8)
+    chosen = proposal.offers[0]
+    assert chosen.settings["checkpointing"] == "none"
+    again = [row for row in proposal.offers if row.settings["checkpointing"] == "full"]
+    assert again and "checkpointed" in again[0].says
+    assert again[0].cost.peak_bytes.value < chosen.cost.peak_bytes.value
+    assert again[0].cost.seconds.value > chosen.cost.seconds.value
+    (line,) = [line for line in proposal.why if line.field == "checkpointing"]
+    assert "less memory; what the backward pass needs fits" in line.reason
+
+
+def test_where_memory_cuts_the_micro_batch_more_samples_at_once_are_tried(patience: Callable[[float], None]) -> None:
+    patience(0.0)
+    wide = here(batch=8)
+    local = here(batch=8, memory=1.001 * wide.peak({**PLAIN, "checkpointing": "selective", "micro_batch": 8}).high)
+    cut = local.largest({**PLAIN, "checkpointing": "none"})
+    assert 1 <= cut < 8
+    faster = wide.price({**PLAIN, "checkpointing": "none", "micro_batch": 8}).seconds
+    assert faster < wide.price({**PLAIN, "checkpointing": "none", "micro_batch": cut}).seconds
+    tried = {way.settings["checkpointing"]: way.settings["micro_batch"] for way in explore(local).feasible}
+    assert tried["selective"] == 8
+
+
+def test_a_way_that_proves_too_large_is_halved_then_computes_more_again() -> None:
+    local = here(batch=4)
+    way = local.way({**PLAIN, "checkpointing": "none", "micro_batch": 4})
+    taken = []
+    while (smaller := local.smaller(way)) is not None:
+        way = smaller
+        taken.append((way.settings["checkpointing"], way.settings["micro_batch"]))
+    assert taken[:3] == [("none", 2), ("none", 1), ("selective", 4)]
+    assert taken[-1] == ("full", 1)
+    pinned = here(batch=4, micro_batch=4, checkpointing="full")
+    assert pinned.smaller(pinned.way({**PLAIN, "checkpointing": "full", "micro_batch": 4})) is None
+
+
+def test_a_dry_run_computes_again_what_the_plan_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[nn.Module] = []
+    monkeypatch.setattr("thrifty.planner.local.heap_peak", lambda build, *_, **__: built.append(build()))
+    monkeypatch.setattr("thrifty.planner.local.runtime_bytes", lambda *_: {})
+    local = here()
+    for how in ("none", "full"):
+        local.dry_run({**PLAIN, "checkpointing": how, "micro_batch": 1}, 1)
+    own, again = (next(iter(repeated_blocks(model))).forward for model in built)
+    assert not hasattr(own, "once") and hasattr(again, "once")
+
+
+class Fickle(nn.Module):
+    """A block that computes something else every second time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.calls = nn.Linear(16, 16), 0
+
+    def forward(self, x_BTC: Tensor) -> Tensor:
+        self.calls += 1
+        out: Tensor = self.inner(x_BTC)
+        return out.sin().exp().sigmoid() if self.calls % 2 else out.sin()
+
+
+def test_a_model_that_does_not_bear_it_is_planned_without(
+    monkeypatch: pytest.MonkeyPatch, patience: Callable[[float], None]
+) -> None:
+    patience(1e9)
+    monkeypatch.setattr(
+        "thrifty.planner.local.models.build",
+        lambda *_: nn.Sequential(nn.Embedding(300, 16), Fickle(), Fickle(), nn.Linear(16, 300)),
+    )
+    local = here()
+    with pytest.raises(JobError):
+        local.trace({**PLAIN, "checkpointing": "full", "micro_batch": 1})
+    found = explore(local)
+    assert found.choice is not None
+    assert {way.settings["checkpointing"] for way in found.feasible} == {"none"}
+    with pytest.raises(BudgetError, match="one sample at a time needs about"):
+        explore(here(memory=2**20))
+
+
+DEEP = """
+from thrifty.models.gpt import GPT
+
+
+def deep(vocabulary, length):
+    return GPT(vocabulary=vocabulary, length=length, layers=40, width=64, heads=2)
+"""
+
+
+def test_a_run_that_fits_by_checkpointing_alone_stays_within_its_budget(sources: Path, tmp_path: Path) -> None:
+    (tmp_path / "nets.py").write_text(DEEP)
+    budget = 700 * 2**20
+    job = {
+        "name": "deep",
+        "data": {"kind": "language", "path": str(sources), "files": "email/**/*.py", "vocabulary": 300, "length": 2048},
+        "model": "nets:deep",
+        "train": {"steps": 1, "batch": 1, "evaluations": 1},
+        "budget": {"memory": f"{budget}B"},
+        "plan": {"precision": "fp32"},
+    }
+    path, runs = tmp_path / "job.yaml", tmp_path / "runs"
+    path.write_text(yaml.safe_dump(job))
+    command = [sys.executable, "-m", "thrifty", "run", str(path), "--runs", str(runs)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    (entry,) = Ledger(runs / "ledger.sqlite").entries()
+    followed = Plan.model_validate_json(Path(entry.folder, "plan.json").read_text())
+    assert followed.checkpointing == "full"
+    assert reason(followed).startswith("without it one sample at a time needs up to")
+    assert followed.cost.peak_bytes.high <= budget
+    assert 0 < entry.total.peak_rss_bytes <= budget
