@@ -156,6 +156,16 @@ def _huge_header(folder: Path) -> None:
     _rehash(folder)
 
 
+def _own(folder: Path, **arguments: Any) -> None:
+    _edit(folder, model__family="own", model__arguments=arguments)
+
+
+def _hf(folder: Path, config: Any, task: str = "classify") -> None:
+    text = config if isinstance(config, str) else json.dumps(config)
+    arguments = {"config": text, "task": task, "weights": "", "revision": ""}
+    _edit(folder, model__family="hf", model__arguments=arguments)
+
+
 DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no info": (lambda f: (f / "bundle.json").unlink(), "lacks its file .*bundle.json"),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), "lacks its file .*model.safetensors"),
@@ -180,6 +190,15 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a nameless depth": (lambda f: _edit(f, model__arguments__blocks=["a"]), "argument blocks|cannot be built"),
     "an unknown argument": (lambda f: _edit(f, model__arguments={"surprise": 1}), "cannot be built"),
     "a deep argument": (lambda f: _edit(f, model__arguments={"a": {"b": 1}}), "argument a="),
+    "code of the library": (lambda f: _own(f, function="os:abort", sha256="0" * 64), "'os:abort' is not known here"),
+    "a way out of the cache": (lambda f: _own(f, function="a:b", sha256="../x"), "'a:b' is not known here"),
+    "no function": (lambda f: _own(f, function=7, sha256="0"), "names no function"),
+    "no config": (lambda f: _hf(f, "[1]"), "config that is not one"),
+    "a config of nothing": (lambda f: _hf(f, {"model_type": "nothing"}), "cannot be built"),
+    "a deep config": (lambda f: _hf(f, {"model_type": "vit", "num_hidden_layers": 10**5}), "num_hidden_layers=100000"),
+    "many depths": (lambda f: _hf(f, {"model_type": "resnet", "depths": [900] * 900}), "config depths=900"),
+    "a huge config": (lambda f: _hf(f, {"model_type": "vit", "image_size": 10**12}), "image_size=1000000000000"),
+    "another task": (lambda f: _hf(f, {"model_type": "vit"}, task="language"), "not for task 'classify'"),
     "labels too few": (lambda f: _edit(f, data__labels=["a", "b"]), "values for 2 names|of shape"),
     "double labels": (lambda f: _edit(f, data__labels=["a", "a", "b"]), "not all different"),
     "zero std": (lambda f: _edit(f, data__std=[0, 1, 1]), "stds"),

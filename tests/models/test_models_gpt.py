@@ -36,6 +36,12 @@ def test_remembering_changes_no_token(model: GPT, prompt: list[int], count: int)
     assert generate(model, prompt, max_tokens=count, temperature=0) == written_slowly(model, prompt, count)
 
 
+def test_a_model_that_is_no_gpt_writes_with_the_length_it_is_given(model: GPT) -> None:
+    wrapped, prompt = torch.nn.Sequential(model), list(range(1, LENGTH + 3))
+    expected = written_slowly(model, prompt, 5)
+    assert generate(wrapped, prompt, max_tokens=5, temperature=0, length=LENGTH) == expected
+
+
 def test_reading_in_parts_gives_the_same_logits(model: GPT) -> None:
     tokens_BT = torch.randint(VOCABULARY, (1, LENGTH), generator=torch.Generator().manual_seed(0))
     pasts = [Past() for _ in model.h]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -162,6 +164,11 @@ def test_names_are_checked_without_running_anything(folder: Path) -> None:
     check_name(f"{folder}/loud:net")
     assert content_key(f"{folder}/loud:net")
     assert not (folder / "ran").exists()
+
+
+def test_looking_up_a_source_loads_no_torch(folder: Path) -> None:
+    code = f"import sys, thrifty.models as m; m.content_key({f'{folder}/nets:net'!r}); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_an_unknown_name_tells_the_other_forms() -> None:

@@ -98,6 +98,16 @@ def test_the_data_path_is_taken_from_the_job_file(tmp_path: Path) -> None:
     assert load_job(tmp_path / "job.yaml").data.path == (tmp_path / "digits").resolve()
 
 
+def test_a_model_of_ones_own_is_taken_from_beside_the_job_file(tmp_path: Path) -> None:
+    (tmp_path / "nets.py").write_text("")
+    (tmp_path / "tiny").mkdir()
+    wanted = {"nets:net": f"{tmp_path}/nets:net", "hf:tiny": f"hf:{tmp_path}/tiny", "hf:a/b": "hf:a/b", "os:x": "os:x"}
+    for name, found in wanted.items():
+        job = {"name": "a", "data": {"kind": "image", "path": "x"}, "model": name}
+        (tmp_path / "job.yaml").write_text(yaml.safe_dump(job))
+        assert load_job(tmp_path / "job.yaml").model == found
+
+
 def test_a_missing_job_file_names_its_neighbour(tmp_path: Path) -> None:
     (tmp_path / "digits.yaml").write_text("a: 1")
     with pytest.raises(JobError, match=r"no job file .*Did you mean 'digits.yaml'\?"):

@@ -29,7 +29,7 @@ MAX_ARGUMENT = 2**20
 MAX_ARGUMENTS = 64
 MAX_LAYERS = 1000
 _DEPTHS = ("layers", "blocks")  # arguments that make modules, and so cost time even where no memory is taken
-_HF_DEPTHS = ("layer", "depth", "block")
+_HF_DEPTHS = {"n_layer", "n_layers", "num_layers", "num_hidden_layers", "depth", "depths", "num_blocks", "num_experts"}
 MAX_CONFIG = 2**20
 MAX_CONFIG_NUMBER = 2**32
 _AGAIN = "Write the bundle again from its run."
@@ -110,6 +110,8 @@ def _check_model(info: BundleInfo, path: Path) -> None:
     if family == "hf":
         _check_config(info, path)
         return
+    if family == "own" and not all(type(info.model.arguments.get(key)) is str for key in ("function", "sha256")):
+        raise BundleError(f"'{path}' names no function of its model's code", mend=_FOREIGN)
     for key, value in info.model.arguments.items():
         if not is_argument(value) or (key in _DEPTHS and not _is_depth(value)):
             raise BundleError(f"'{path}' has the model argument {key[:50]}={str(value)[:100]}", mend=_FOREIGN)
@@ -127,10 +129,12 @@ def _check_config(info: BundleInfo, path: Path) -> None:
         config = None
     if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
         raise BundleError(f"'{path}' has a Hugging Face config that is not one", mend=_FOREIGN)
+    deep = 0
     for key, value in _leaves(config):
-        whole = type(value) is int
-        if whole and (abs(value) > MAX_CONFIG_NUMBER or (value > MAX_LAYERS and any(d in key for d in _HF_DEPTHS))):
-            raise BundleError(f"'{path}' has the Hugging Face config {key[:50]}={value}", mend=_FOREIGN)
+        if type(value) is int:
+            deep += value if key in _HF_DEPTHS else 0
+            if abs(value) > MAX_CONFIG_NUMBER or deep > MAX_LAYERS:
+                raise BundleError(f"'{path}' has the Hugging Face config {key[:50]}={value}", mend=_FOREIGN)
 
 
 def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
