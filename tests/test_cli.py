@@ -150,6 +150,7 @@ GPT: dict[str, Any] = {
     "model": "gpt2",
     "train": {"batch": 32},
 }
+EXAMPLES = Path(__file__).parents[1] / "examples"
 CHIP = "like: h100\nflops: {bf16: 2000 TFLOP/s}\nbandwidth: 6 TB/s\nprice: 4.00 USD/h\n"
 
 
@@ -188,6 +189,40 @@ def test_a_declared_job_is_planned_on_a_cluster_on_a_chip_and_on_any_and_not_run
 
 
 @pytest.mark.slow
+def test_images_are_planned_on_a_cluster_and_on_any(workplace: Path, tmp_path: Path) -> None:
+    write(workplace, changed(train={"epochs": 2, "batch": 64}))
+    there = thrifty("plan", "job.yaml", "--on", "h100:8", "--html", "plan.html", cwd=workplace)
+    assert there.returncode == 0, there.stderr
+    for said in (
+        "▸",
+        "data 8",
+        "why this one",
+        "what limits it",
+        "SyncBatchNorm",
+        "as most people run it",
+        "nothing ran",
+    ):
+        assert said in there.stdout
+    assert max(map(len, there.stdout.splitlines())) <= 80
+    assert "resnet8" in (workplace / "plan.html").read_text(encoding="utf-8")
+    everywhere = json.loads(thrifty("plan", "job.yaml", "--on", "any", "--json", cwd=workplace).stdout)
+    assert {"v100-16g:1", "rtx4090:1"} <= {row["name"] for row in everywhere["machines"]}
+
+    shutil.copy(EXAMPLES / "resnet50_imagenet.yaml", tmp_path / "job.yaml")
+    (tmp_path / "my-chip.yaml").write_text(CHIP)
+    table = json.loads(thrifty("plan", "job.yaml", "--on", "a100-80g:8x4", "--json", cwd=tmp_path).stdout)
+    chosen = table["offers"][0]
+    assert (chosen["settings"]["data"], chosen["settings"]["precision"]) == (32, "bf16")
+    # 32 GPUs at NVIDIA's 16,621 images a second for eight would take 29 minutes
+    assert 15 * 60 < chosen["cost"]["seconds"]["value"] < 60 * 60
+    chip = json.loads(thrifty("plan", "job.yaml", "--on", "my-chip.yaml:8", "--json", cwd=tmp_path).stdout)
+    assert chip["offers"][0]["cost"]["usd"]["value"] > 0
+    run = thrifty("run", "job.yaml", cwd=tmp_path)
+    assert run.returncode == 2
+    assert "it declares 1.3 M images and names no folder" in run.stderr
+
+
+@pytest.mark.slow
 def test_what_does_not_fit_says_what_would_and_exits_with_three(tmp_path: Path) -> None:
     write(tmp_path, {**GPT, "model": "gpt3-175b", "train": {"batch": 64}})
     done = thrifty("plan", "job.yaml", "--on", "l4:8", cwd=tmp_path)
@@ -208,7 +243,9 @@ PLAN_MISTAKES: dict[str, tuple[dict[str, Any], list[str], int, list[str]]] = {
     "probe elsewhere": (GPT, ["--on", "h100:8", "--probe"], 2, ["--probe runs steps on this machine"]),
     "probe without data": (GPT, ["--probe"], 2, ["has no data to train on"]),
     "a number is missing": (GPT, ["--on", "half-chip.yaml"], 2, ["half-chip.yaml"]),
-    "another family": (JOB, ["--on", "h100:8"], 2, ["resnet8", "leave out --on"]),
+    "a model that cannot be cut": (
+        changed(plan={"tensor": 8}), ["--on", "h100:8"], 2, ["plan.tensor is 8", "resnet8", "no closed form"],
+    ),
 }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thrifty.errors import JobError
-from thrifty.spec import DeclaredData, Job, LanguageData, load_job, parse_job, raw_data
+from thrifty.spec import DeclaredData, DeclaredImages, Job, LanguageData, load_job, parse_job, raw_data
 from thrifty.spec.job import parse_budget
 
 GOOD: dict[str, Any] = {
@@ -176,6 +176,19 @@ def test_data_can_be_declared_by_its_size(tmp_path: Path) -> None:
         raw_data(job)
 
 
+PICTURES = {"kind": "image", "images": "1.2e6", "classes": 1000, "size": 224}
+
+
+def test_images_can_be_declared_by_their_number_and_size() -> None:
+    job = parse_job({"name": "a", "model": "resnet50", "data": PICTURES})
+    assert isinstance(job.data, DeclaredImages)
+    assert (job.data.images, job.data.color, job.task) == (1_200_000, "rgb", "classify")
+    assert Job.model_validate_json(job.model_dump_json()) == job
+    assert parse_job(job.model_dump(mode="json")) == job
+    with pytest.raises(JobError, match=r"it declares 1\.2 M images and names no folder.*data\.path"):
+        raw_data(job)
+
+
 def test_data_with_a_folder_is_no_declaration() -> None:
     job = parse_job({"name": "a", "data": {"kind": "language", "path": "x"}, "model": "gpt2"})
     assert isinstance(raw_data(job), LanguageData)
@@ -189,6 +202,11 @@ DECLARED_MISTAKES = [
     ({**DECLARED, "lenght": 3}, ["unknown key 'data.lenght'", "did you mean 'length'"]),
     ({k: v for k, v in DECLARED.items() if k != "length"}, ["lacks the key 'data.length'"]),
     ({"kind": "language"}, ["lacks the key 'data.path'"]),
+    ({**PICTURES, "path": "x"}, ["unknown key 'data.images'"]),
+    ({**PICTURES, "classes": 1}, ["data.classes", "greater than or equal to 2"]),
+    ({**PICTURES, "colour": "rgb"}, ["unknown key 'data.colour'", "did you mean 'color'"]),
+    ({k: v for k, v in PICTURES.items() if k != "size"}, ["lacks the key 'data.size'"]),
+    ({"kind": "image"}, ["lacks the key 'data.path'"]),
 ]
 
 

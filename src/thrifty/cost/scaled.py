@@ -1,7 +1,8 @@
 """A traced step at any number of samples: on the line through traces of two, for all that is counted is affine in them.
 
 Operators, blocks and the order in which they come are the same whatever the samples; sides, FLOPs and bytes grow by the
-same amount with each. So two traces, of a second each, stand for every micro-batch there is.
+same amount with each. So two traces, of a second each, stand for every micro-batch there is. The one kink: a lookup
+reads no more than its table, however many samples ask.
 """
 
 from __future__ import annotations

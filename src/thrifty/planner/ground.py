@@ -10,6 +10,8 @@ from typing import Protocol
 from thrifty.planner.search import Bound, Found, Price, Settings, Space, Way, search
 from thrifty.spec import Budget, Cluster
 
+# Twice the devices cost twice as much an hour: they pay while they give at least half of that back, a speed-up of 1.5.
+PAYS = 1.5
 # what breakdowns call the terms of a step, in a reader's words
 TERMS = {
     "matmul": "matrix products", "attention": "attention", "other": "norms and pointwise", "launch": "launching",

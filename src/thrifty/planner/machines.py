@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from thrifty.errors import JobError
 from thrifty.hardware.cluster import find_cluster
 from thrifty.planner.cluster import work_of
-from thrifty.planner.ground import Ground, Work
+from thrifty.planner.ground import PAYS, Ground, Work
 from thrifty.planner.learning import Learning, decide
 from thrifty.planner.moves import check_allowed
 from thrifty.planner.offers import offer
@@ -20,8 +20,6 @@ from thrifty.spec import Cluster, Dataset, Job
 from thrifty.spec.proposal import Machine, Proposal
 from thrifty.spec.units import format_usd
 
-# Twice the devices cost twice as much an hour: they pay while they give at least half of that back, a speed-up of 1.5.
-PAYS = 1.5
 MOST_DEVICES = 4096
 # of a parameter at least: a 16-bit weight and its gradient; fewer devices than hold that are not tried
 LEAST_PARAMETER_BYTES = 4
@@ -178,11 +176,11 @@ def _beats(one: _Tried, other: _Tried) -> bool:
 
 
 def _advice(rows: Sequence[Machine]) -> Iterator[str]:
-    """Say where more devices stop paying, and what the saving of waiting longer is."""
+    """Say what costs least, where more devices stop paying, and what waiting longer saves."""
     front = [row for row in rows if row.on_front]
     if not front:
         return
-    cheap, fast = front[0], min(front, key=lambda row: row.offer.cost.seconds.value)
+    cheap = front[0]
     yield f"rent {cheap.name} to pay least: {cheap.offer.says}; --on {cheap.name} tells more"
     past = [row.name for row in rows if not row.pays]
     if past:
@@ -190,7 +188,19 @@ def _advice(rows: Sequence[Machine]) -> Iterator[str]:
             f"more devices stop paying at {', '.join(past[:4])}: twice as many gave less than {PAYS}x, so each one "
             "added gives back less than half of its price"
         )
-    if fast is not cheap and fast.offer.cost.usd.value:
-        dearer = fast.offer.cost.usd.value - cheap.offer.cost.usd.value
-        hurry = cheap.offer.cost.seconds.value / fast.offer.cost.seconds.value
-        yield f"{fast.name} is {hurry:.1f}x as fast for {format_usd(dearer)} more"
+    priced = [row for row in front if row.offer.cost.usd.value]
+    if cheap not in priced:
+        return
+    # the least of time x money: a little more of the one there saves most of the other
+    between = min(priced, key=lambda row: row.offer.cost.usd.value * row.offer.cost.seconds.value)
+    fast = min(priced, key=lambda row: row.offer.cost.seconds.value)
+    if between not in (cheap, fast):
+        yield f"in between, {_hurry(between, cheap)}"
+    if fast is not cheap:
+        yield f"to wait least, {_hurry(fast, cheap)}"
+
+
+def _hurry(fast: Machine, cheap: Machine) -> str:
+    dearer = fast.offer.cost.usd.value - cheap.offer.cost.usd.value
+    hurry = cheap.offer.cost.seconds.value / fast.offer.cost.seconds.value
+    return f"{fast.name} is {hurry:.1f}x as fast for {format_usd(dearer)} more"

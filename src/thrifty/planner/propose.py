@@ -6,9 +6,10 @@ import time
 from collections.abc import Collection
 
 from thrifty.errors import JobError
+from thrifty.hardware.cluster import find_cluster
 from thrifty.planner.cluster import work_of
 from thrifty.planner.explain import decisions, quote_of, words
-from thrifty.planner.ground import Ground, Work
+from thrifty.planner.ground import PAYS, Ground, Work
 from thrifty.planner.learning import Learning, decide
 from thrifty.planner.moves import check_allowed, off_unless_asked
 from thrifty.planner.offers import FORMATS, NAMES, front_offers, limits_beside, offer
@@ -87,7 +88,12 @@ def cluster_plan(
         memory_holds=dict(quote.memory_holds) if quote else {},
         limits=limits_beside(quote.cost, job.budget, memory) if quote else (),
         would_fit=() if chosen else _would_fit(work, learning, place, allowed),
-        cheaper_still=tuple(_cheaper(job, work, place, allowed, chosen)) if chosen else (),
+        cheaper_still=(
+            *(_fewer(work, place, allowed, chosen) if what_if else ()),
+            *_cheaper(job, work, place, allowed, chosen),
+        )
+        if chosen
+        else (),
         limited_by=doublings(work, place, allowed, chosen) if chosen and what_if else (),
         notes=tuple(note for note in (quote.note, *place.notes(chosen)) if note) if quote and chosen else (),
         candidates=found.candidates,
@@ -149,17 +155,38 @@ def _fewer_steps(learning: Learning, place: Ground) -> list[str]:
     return [f"{steps:,} of the {learning.stop.steps:,} steps: {words(found.choice.settings)}"] if steps else []
 
 
-def _search_on(work: Work, cluster: Cluster, allowed: Collection[str]) -> Found | None:
+def _search_on(work: Work, cluster: Cluster | str, allowed: Collection[str]) -> Found | None:
     try:
-        return work.ground(cluster, allowed).search("seconds")
+        there = find_cluster(cluster) if isinstance(cluster, str) else cluster
+        return work.ground(there, allowed).search("seconds")
     except JobError:
-        return None  # a batch that so many devices cannot share
+        return None  # no such number in nodes, or a batch that so many devices cannot share
 
 
 def _relaxed(step: Relaxation) -> str:
     show = FORMATS[step.quantity]
     what = "memory a device" if step.quantity == "peak_bytes" else NAMES[step.quantity]
     return f"{what} of {show(step.needed)} instead of {show(step.limit)}: {words(step.way.settings)}"
+
+
+def _fewer(work: Work, place: Ground, allowed: Collection[str], chosen: Way) -> tuple[str, ...]:
+    """The number of devices from which on more do not pay, where the cluster has more than those."""
+    kept: Way | None = None
+    name, last, devices = place.cluster.name, chosen, place.cluster.devices
+    while devices % 2 == 0:
+        devices //= 2
+        smaller = f"{place.cluster.name.rpartition(':')[0]}:{devices}"
+        found = _search_on(work, smaller, allowed)
+        if found is None or found.choice is None or found.choice.price.seconds >= PAYS * last.price.seconds:
+            break
+        name, kept = smaller, found.choice
+        last = kept
+    if kept is None:
+        return ()
+    longer = kept.price.seconds / chosen.price.seconds
+    saved = 1 - kept.price.usd / chosen.price.usd if chosen.price.usd else 0.0
+    money = f" for {100 * saved:.0f} % less money" if saved > 0 else ""
+    return (f"{name} would take {longer:.2f} times as long{money}: from there on twice the devices give under {PAYS}x",)
 
 
 def _cheaper(job: Job, work: Work, place: Ground, allowed: Collection[str], chosen: Way) -> list[str]:

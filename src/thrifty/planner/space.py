@@ -164,7 +164,7 @@ def _pinned(
         raise _nothing_divides(cluster, batch)
     space = Space({**own, **{name: (value,) for name, value in asked.items()}}, rules)
     if asked and next(space.candidates(), None) is None:
-        raise _clash(asked, space, cluster.devices, batch)
+        raise _clash(asked, space, Space(own, rules), cluster.devices, batch)
     return space
 
 
@@ -253,13 +253,17 @@ def _nothing_divides(cluster: Cluster, batch: int) -> JobError:
     )
 
 
-def _clash(asked: dict[str, object], space: Space, devices: int, batch: int) -> JobError:
-    """The pins do not go together: say which rule stands against them, and what each could be were it free."""
+def _clash(asked: dict[str, object], space: Space, free: Space, devices: int, batch: int) -> JobError:
+    """The pins do not go together: say which rule stands against them; of a single one, what it could be."""
     said = ", ".join(f"{name} {value}" for name, value in asked.items())
     known = {name: each[0] for name, each in space.dimensions.items() if len(each) == 1}
     broken = next(
         (r for r in space.constraints if set(r.fields) <= known.keys() and not r.holds(*(known[f] for f in r.fields))),
         None,
     )
-    why = broken.says if broken else f"no layout of {devices:,} devices and a batch of {batch:,} has them all"
-    return JobError(f"plan asks for {said}: {why}", mend="Leave one of them out, and the plan chooses it.")
+    why = broken.says if broken else f"nothing that divides a batch of {batch:,} over {devices:,} devices has that"
+    if len(asked) > 1:
+        return JobError(f"plan asks for {said}: {why}", mend="Leave one of them out, and the plan chooses it.")
+    (name,) = asked
+    could = ", ".join(str(each) for each in dict.fromkeys(way[name] for way in free.candidates()))
+    return JobError(f"plan asks for {said}: {why}", mend=f"These would do: {could}.")

@@ -43,6 +43,8 @@ COARSE: dict[str, tuple[object, ...]] = {"precision": ("bf16", "fp16"), "zero": 
 EVALUATIONS = 10
 # A node that asks its disk for more than this is worth a word: what a solid-state disk on SATA gives.
 TELLING_BYTES_PER_SECOND = 500e6
+# and so is a share of the time that no number of the device tells
+TELLING_LAUNCHES = 0.3
 
 
 class Traced:
@@ -241,8 +243,8 @@ class _There:
         )
 
     def notes(self, way: Way) -> tuple[str, ...]:
-        """What batch norm sees, and what the disks must give."""
-        return (*self._statistics(way), *self._loading(way))
+        """What batch norm sees, what the disks must give, and whether the host is what is waited for."""
+        return (*self._statistics(way), *self._loading(way), *self._launching(way))
 
     def _statistics(self, way: Way) -> Iterator[str]:
         data, micro = way.settings["data"], way.settings["micro_batch"]
@@ -270,6 +272,14 @@ class _There:
                 f"{rate:,.0f} images a second, decoded and resized before, are {format_bytes(a_node)} a second from "
                 "each node's disk or memory: not priced"
             )
+
+    def _launching(self, way: Way) -> Iterator[str]:
+        share = quote_of(way).time_goes.get(TERMS["launch"], 0.0)
+        if share > TELLING_LAUNCHES:
+            yield (
+                f"{share:.0%} of the time the device waits for its host to launch kernels: fewer devices with more "
+                "samples each, torch.compile or CUDA graphs would save of that; the last two are not priced"
+            ).replace("%", " %", 1)
 
 
 def traced_as(settings: Settings) -> tuple[str, str, int]:
