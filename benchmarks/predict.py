@@ -7,19 +7,15 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.cases import MODELS, Case, build, named, status_bytes, trace
+from benchmarks.cases import MODELS, Case, build, imported_bytes, named, trace
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from thrifty.cost import Trace
     from thrifty.spec import Device
 
 
 def predict(case: Case) -> dict[str, Any]:
     """Predict memory and time of a case, and what others' rules say of its memory."""
-    import torch
-
     import thrifty.hardware as hardware
     from thrifty import optim
     from thrifty.cost import peak_bytes, step_seconds
@@ -29,9 +25,7 @@ def predict(case: Case) -> dict[str, Any]:
 
     model = MODELS[case.model]
     device = hardware.here(kind="cpu")
-    with torch.device("meta"):
-        meta = model.build()
-    base_bytes = status_bytes("VmRSS")
+    base_bytes = imported_bytes(case)
     heap = heap_peak(
         lambda: build(case),
         model.loss,
@@ -55,7 +49,7 @@ def predict(case: Case) -> dict[str, Any]:
         "step_low_s": step.low,
         "step_high_s": step.high,
         "batch_s": {str(n): step_seconds(traced, n, device, precision, fresh=fresh).value for n in (1, 2, 4)},
-        "rival_bytes": memory_estimates(meta, traced),
+        "rival_bytes": memory_estimates(case, traced),
     }
 
 
@@ -70,8 +64,12 @@ def roofline_seconds(traced: Trace, device: Device) -> float:
     return total
 
 
-def memory_estimates(meta: nn.Module, traced: Trace) -> dict[str, float]:
+def memory_estimates(case: Case, traced: Trace) -> dict[str, float]:
     """What others' rules say of memory: weights times four, accelerate, DeepSpeed's estimators where installed."""
+    import torch
+
+    with torch.device("meta"):
+        meta = MODELS[case.model].build()
     found = {"four_weights": 4.0 * traced.parameter_bytes}
     try:
         from accelerate.utils import calculate_maximum_sizes

@@ -12,8 +12,10 @@ import ctypes
 import functools
 import gc
 import os
+import random
 import select
 import signal
+import statistics
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,11 +28,14 @@ from torch.optim import Optimizer
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from thrifty.cost.scratch import scratch_bytes, workspace_bytes
 from thrifty.errors import JobError
 
 Loss = Callable[[nn.Module, dict[str, Tensor]], tuple[Tensor, Any]]
 Shapes = dict[str, tuple[tuple[int, ...], str]]
-DRY_RUN_SECONDS = 120.0
+DRY_RUN_SECONDS = 60.0
+# from heaps that start unlike; the middle one counts
+RUNS = 3
 SMALL_BYTES = 4096
 
 
@@ -96,7 +101,8 @@ def heap_peak(
     if _mallinfo() is None or not hasattr(os, "fork"):
         return None
 
-    def dry_run() -> HeapPeak:
+    def dry_run(start: int) -> HeapPeak:
+        small = _small_blocks(start)  # noqa: F841
         with _Allocating() as heap:
             heap.building = True
             model = build().train()
@@ -116,7 +122,12 @@ def heap_peak(
                     loss(model, _tensors(evaluation_batch, memory_format))
         return HeapPeak(step=step, evaluation=heap.peak_bytes, fresh=fresh)
 
-    return _in_a_copy(dry_run)
+    runs = [_in_a_copy(functools.partial(dry_run, start)) for start in range(RUNS)]
+    step, evaluation, fresh = (
+        int(statistics.median(sizes))
+        for sizes in zip(*((run.step, run.evaluation, run.fresh) for run in runs), strict=True)
+    )
+    return HeapPeak(step=step, evaluation=evaluation, fresh=fresh)
 
 
 def _dry_step(
@@ -139,6 +150,12 @@ def _dry_step(
     stepper.zero_grad(set_to_none=True)
 
 
+def _small_blocks(start: int) -> list[Tensor]:
+    """Blocks with gaps between, others for each start: as imports and earlier work leave a heap, never twice alike."""
+    sizes = random.Random(start).choices((64, 1_000, 5_000, 30_000, 100_000), k=400 * start)
+    return [torch.empty(size, dtype=torch.uint8) for size in sizes][::2]
+
+
 def _in_a_copy(work: Callable[[], HeapPeak]) -> HeapPeak:
     """Work in a copy of this process, whose heap is as it is here and leaves no trace here.
 
@@ -148,6 +165,8 @@ def _in_a_copy(work: Callable[[], HeapPeak]) -> HeapPeak:
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
+        # the pool of threads was not copied: whoever asks for it would wait for ever
+        torch.set_num_threads(1)
         said = "died"
         try:
             found = work()
@@ -159,16 +178,18 @@ def _in_a_copy(work: Callable[[], HeapPeak]) -> HeapPeak:
             os._exit(0)
     os.close(writing)
     try:
-        if not select.select([reading], [], [], DRY_RUN_SECONDS)[0]:
+        in_time = bool(select.select([reading], [], [], DRY_RUN_SECONDS)[0])
+        if not in_time:
             os.kill(child, signal.SIGKILL)
         said = os.read(reading, 4096).decode()
     finally:
         os.close(reading)
-        os.waitpid(child, 0)
+        ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     numbers = said.split()
     if len(numbers) != 3 or not all(number.isdigit() for number in numbers):
+        silent = f"it ended by signal {-ended}" if in_time else f"it took longer than {DRY_RUN_SECONDS:.0f} s"
         raise JobError(
-            f"a step could not be taken on memory alone: {' '.join(numbers) or 'it took too long'}"[:400],
+            f"a step could not be taken on memory alone: {' '.join(numbers) or silent}"[:400],
             mend="Leave the prediction out and let a probe take real steps.",
         )
     return HeapPeak(*map(int, numbers))
@@ -194,11 +215,14 @@ class _Allocating(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         out = self._run(func, args, kwargs)
+        self._look()
+        return out
+
+    def _look(self) -> None:
         now = _heap_bytes()
         self.peak_bytes = max(self.peak_bytes, now - self._start)
         self.grown_bytes += max(0, now - self._last)
         self._last = now
-        return out
 
     def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
         if func.namespace in {"prim", "profiler"} or _only_views(func) or _only_allocates(func):
@@ -208,10 +232,16 @@ class _Allocating(TorchDispatchMode):
             return func(*args, **kwargs)
         if func._schema.is_mutable:
             return _written(func, args, kwargs)
-        return pytree.tree_map_only(_Spec, lambda spec: spec.make(), self._results(func, args, kwargs))
+        specs, scratch = self._results(func, args, kwargs)
+        made = pytree.tree_map_only(_Spec, lambda spec: spec.make(), specs)
+        if scratch:
+            inside = [torch.empty(size, dtype=torch.uint8) for size in scratch]
+            self._look()
+            del inside
+        return made
 
-    def _results(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Sizes of an operator's results, asked of fake tensors once for each set of arguments."""
+    def _results(self, func: Any, args: Any, kwargs: Any) -> tuple[Any, tuple[int, ...]]:
+        """Sizes of an operator's results and of its scratch, asked once of fake tensors for each set of arguments."""
         leaves, tree = pytree.tree_flatten((args, kwargs))
         key: Any = (func, tree, tuple(_Spec.of(leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves))
         try:
@@ -223,10 +253,10 @@ class _Allocating(TorchDispatchMode):
             fakes = [_Spec.of(leaf).make() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
             fake_args, fake_kwargs = pytree.tree_unflatten(fakes, tree)
             found = func(*fake_args, **fake_kwargs)
-        specs = pytree.tree_map_only(Tensor, _Spec.of, found)
+            answer = _needed(func.overloadpacket.__name__, fake_args, found)
         if key is not None:
-            self._known[key] = specs
-        return specs
+            self._known[key] = answer
+        return answer
 
 
 @dataclass(frozen=True)
@@ -243,6 +273,16 @@ class _Spec:
 
     def make(self) -> Tensor:
         return torch.empty_strided(self.shape, self.stride, dtype=self.dtype)
+
+
+def _needed(name: str, args: Any, results: Any) -> tuple[Any, tuple[int, ...]]:
+    """What allocates an operator's results, and the sizes of what it allocates beside them."""
+    specs = pytree.tree_map_only(Tensor, _Spec.of, results)
+    if name == "mkldnn_rnn_layer":
+        # fake tensors say that the workspace is empty
+        specs = (*specs[:-1], _Spec((workspace_bytes(results[0]),), (1,), torch.uint8))
+    first = next((leaf for leaf in pytree.tree_leaves(results) if isinstance(leaf, Tensor)), None)
+    return specs, scratch_bytes(name, args, first.numel() * first.element_size() if first is not None else 0)
 
 
 def _used_bytes() -> int:

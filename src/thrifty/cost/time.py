@@ -93,10 +93,9 @@ class Times:
         if self._pages is None:
             return 0.0, 0.0
         a_byte_s = self._pages.warm_s / self._pages.moved_bytes
-        workspace = sum(self._workspace_bytes(op) for op in trace.ops)
         if fresh is not None:
-            bytes_ = fresh + workspace if fresh else 0
-            return bytes_ * a_byte_s, bytes_ * a_byte_s * _DRY_RUN_DOUBT
+            return fresh * a_byte_s, fresh * a_byte_s * _DRY_RUN_DOUBT
+        workspace = sum(self._workspace_bytes(op) for op in trace.ops)
         mapped = sum(b.bytes for b in trace.step.blocks if b.bytes >= LARGEST_THRESHOLD and b.role != "state")
         least, most = mapped + workspace, max(fresh_bytes(trace.step, True), mapped) + workspace
         return (least + most) / 2 * a_byte_s, (most - least) * a_byte_s * _UNIFORM
