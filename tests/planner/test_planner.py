@@ -58,6 +58,7 @@ def test_every_decision_has_one_reason(images: Store) -> None:
     fields = [line.field for line in decided.why]
     assert len(fields) == len(set(fields))
     needed = {"model", "init", "optimizer", "precision", "memory_format", "threads", "batch", "micro_batch", "schedule"}
+    needed |= {"checkpointing"}
     needed |= {"learning_rate", "weight_decay", "clip", "warmup", "momentum", "epochs", "steps", "evaluate_every"}
     assert needed <= set(fields)
     assert all(line.reason and line.value for line in decided.why)
@@ -82,6 +83,16 @@ def test_pins_are_kept(images: Store) -> None:
     assert (decided.precision, decided.memory_format, decided.threads) == ("fp32", "contiguous", 1)
     assert (decided.batch.micro, decided.batch.accumulation, decided.batch.size) == (5, 7, 32)
     assert reason(decided, "precision") == "asked for in the job"
+
+
+@pytest.mark.parametrize("model", ["mlp-small", "resnet8"])
+def test_models_without_repeated_blocks_have_one_way_and_say_so(model: str, images: Store) -> None:
+    decided = decide(images, job(model=model))
+    assert decided.checkpointing == "none"
+    assert reason(decided, "checkpointing") == "the model has no repeated blocks to compute again"
+    assert decide(images, job(model=model, plan={"checkpointing": "none"})).checkpointing == "none"
+    with pytest.raises(JobError, match=rf"plan.checkpointing is 'full', and model '{model}' has no repeated blocks"):
+        decide(images, job(model=model, plan={"checkpointing": "full"}))
 
 
 def test_a_small_memory_cuts_the_micro_batch_and_never_the_batch(

@@ -13,6 +13,7 @@ import yaml
 from made_devices import device
 from torch import Tensor, nn
 
+from thrifty.cost import HeapPeak
 from thrifty.errors import BudgetError, JobError
 from thrifty.ledger import Ledger
 from thrifty.models.recompute import repeated_blocks
@@ -26,6 +27,7 @@ from thrifty.spec import DeclaredData, Plan, Spent, parse_job
 # each plan traces a real model
 pytestmark = pytest.mark.slow
 
+MIB = 1 << 20
 PLAIN = {"precision": "fp32", "memory_format": "contiguous"}
 
 
@@ -174,6 +176,18 @@ def test_a_dry_run_computes_again_what_the_plan_does(monkeypatch: pytest.MonkeyP
     assert not hasattr(own, "once") and hasattr(again, "once")
 
 
+def test_a_validation_that_takes_the_peak_is_cut_before_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    def heap(*_: Any, evaluation_batch: dict[str, Any], **__: Any) -> HeapPeak:
+        return HeapPeak(step=10 * MIB, evaluation=200 * MIB * evaluation_batch["x"][0][0])
+
+    monkeypatch.setattr("thrifty.planner.local.runtime_bytes", lambda *_: {})
+    monkeypatch.setattr("thrifty.planner.local.heap_peak", heap)
+    wide, tight = planned(here(batch=4)), planned(here(batch=4, memory=2048 * MIB))
+    assert (wide.batch.evaluation, tight.batch.evaluation) == (16, 4)
+    assert wide.batch.micro == tight.batch.micro == 4
+    assert tight.cost.peak_bytes.high <= 2048 * MIB
+
+
 class Fickle(nn.Module):
     """A block that computes something else every second time."""
 
@@ -202,7 +216,7 @@ def test_a_model_that_does_not_bear_it_is_planned_without(
     assert found.choice is not None
     assert {way.settings["checkpointing"] for way in found.feasible} == {"none"}
     with pytest.raises(BudgetError, match="one sample at a time needs about"):
-        explore(here(memory=2**20))
+        explore(here(memory=MIB))
 
 
 DEEP = """
@@ -216,7 +230,7 @@ def deep(vocabulary, length):
 
 def test_a_run_that_fits_by_checkpointing_alone_stays_within_its_budget(sources: Path, tmp_path: Path) -> None:
     (tmp_path / "nets.py").write_text(DEEP)
-    budget = 700 * 2**20
+    budget = 700 * MIB
     job = {
         "name": "deep",
         "data": {"kind": "language", "path": str(sources), "files": "email/**/*.py", "vocabulary": 300, "length": 2048},
