@@ -157,3 +157,19 @@ def test_an_image_model_of_transformers_from_weights(tmp_path: Path, digits: Pat
     shutil.rmtree(tmp_path / "net")
     answer = api.predict(outcome.folder, str(sorted((digits / "7").glob("*.png"))[0]))
     assert len(answer["probabilities"]) == 10
+
+
+def test_batch_norm_over_features_is_planned_and_trained(tmp_path: Path, digits: Path) -> None:
+    (tmp_path / "flat.py").write_text(
+        "from torch import nn\n"
+        "def net(classes, channels, height, width):\n"
+        "    inside = nn.Linear(channels * height * width, 16)\n"
+        "    return nn.Sequential(nn.Flatten(), inside, nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, classes))\n"
+    )
+    data = {"kind": "image", "path": str(digits)}
+    values = {"name": "flat", "data": data, "model": "flat:net", "train": {"epochs": 2, "batch": 4}}
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(values))
+    outcome = run(tmp_path / "job.yaml")
+    assert outcome.result.test["accuracy"] > 0.2
+    plan = RunFolder(outcome.folder).plan()
+    assert plan.optim.optimizer == "momentum" and plan.batch.micro > 2

@@ -157,7 +157,7 @@ class Local:
         It takes half as many samples at once; from one sample on, it computes more again.
         """
         micro, kinds = way.settings["micro_batch"], self.dimensions()["checkpointing"]
-        if micro > 1 and not self.job.plan.micro_batch:
+        if micro > 1 and math.ceil(micro / 2) >= self.fewest and not self.job.plan.micro_batch:
             return self.way({**way.settings, "micro_batch": math.ceil(micro / 2)})
         for how in kinds[kinds.index(way.settings["checkpointing"]) + 1 :]:
             with contextlib.suppress(JobError):
@@ -167,8 +167,13 @@ class Local:
 
     @property
     def fewest(self) -> int:
-        """The fewest samples that may be computed at once: one, or what the job pins."""
-        return min(self.job.plan.micro_batch or 1, self.learning.size)
+        """The fewest samples that may be computed at once: one, or what the job pins.
+
+        Batch norm over features takes no statistics of a lone sample; of pairs an odd step would leave one. Ours norm
+        over pixels too.
+        """
+        lone = self.learning.traits.batch_norm and self.learning.model.family not in models.FAMILIES
+        return min(self.job.plan.micro_batch or (3 if lone else 1), self.learning.size)
 
     def fits(self, way: Way) -> bool:
         """Whether a way stays within memory nine times in ten."""
@@ -281,7 +286,7 @@ def explore(local: Local) -> Found:
         if best is not None and _spent(best, began):
             break
     micro = best.settings["micro_batch"] if best is not None and local.job.plan.micro_batch is None else 1
-    while best is not None and micro > 1 and not _spent(best, began):
+    while best is not None and micro > 1 and math.ceil(micro / 2) >= local.fewest and not _spent(best, began):
         micro = math.ceil(micro / 2)
         way = local.way({**best.settings, "micro_batch": micro})
         if way.price.seconds > 1.1 * best.price.seconds:
