@@ -414,7 +414,7 @@ def _too_small(local: Local, dimensions: dict[str, tuple[Any, ...]]) -> BudgetEr
     how = min(needed, key=lambda each: needed[each])
     samples = "one sample at a time needs" if local.fewest == 1 else f"{local.fewest:,} samples at a time need"
     again = "" if how == "none" else f", with {how} checkpointing"
-    lower = "Lower plan.micro_batch, raise" if local.fewest > 1 else "Raise"
+    lower = "Lower plan.micro_batch, raise" if local.job.plan.micro_batch and local.fewest > 1 else "Raise"
     return BudgetError(
         f"memory {format_bytes(local.memory[0])} is too small: {samples} about {format_bytes(needed[how])}{again}",
         mend=f"{lower} budget.memory, choose a smaller model, or plan on another machine: thrifty plan JOB --on any.",
