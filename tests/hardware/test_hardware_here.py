@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,19 @@ def test_another_torch_measures_for_itself(cache: Path, measured: list[int], mon
     monkeypatch.setattr(hardware, "_torch_version", lambda: "2.11.0+cpu")
     hardware.here(kind="cpu")
     assert len(measured) == len(list(cache.iterdir())) == 2
+
+
+def test_a_disturbed_measurement_serves_for_ten_minutes(
+    cache: Path, measured: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disturbed = a_measurement().model_copy(update={"disturbed": 0.5})
+    monkeypatch.setattr(hardware, "measure_cpu", lambda *_, **__: measured.append(1) or disturbed)
+    assert hardware.here().disturbed == 0.5
+    assert hardware.here().disturbed == 0.5 and len(measured) == 1
+    (file,) = cache.iterdir()
+    os.utime(file, (time.time() - 700,) * 2)
+    hardware.here()
+    assert len(measured) == 2
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b'{"device": "cpu"}', b"\xff\xfe", b"[" * 100_000, b" " * (2 << 20)])

@@ -16,7 +16,7 @@ import random
 import select
 import signal
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +34,7 @@ from thrifty.errors import JobError
 Loss = Callable[[nn.Module, dict[str, Tensor]], tuple[Tensor, Any]]
 Shapes = dict[str, tuple[tuple[int, ...], str]]
 DRY_RUN_SECONDS = 60.0
-# from heaps that start unlike; the middle one counts
+# from heaps that start unlike; the largest counts, for a long run meets many
 RUNS = 3
 SMALL_BYTES = 4096
 
@@ -122,12 +122,12 @@ def heap_peak(
                     loss(model, _tensors(evaluation_batch, memory_format))
         return HeapPeak(step=step, evaluation=heap.peak_bytes, fresh=fresh)
 
-    runs = [_in_a_copy(functools.partial(dry_run, start)) for start in range(RUNS)]
-    step, evaluation, fresh = (
-        int(statistics.median(sizes))
-        for sizes in zip(*((run.step, run.evaluation, run.fresh) for run in runs), strict=True)
+    runs = _in_copies([functools.partial(dry_run, start) for start in range(RUNS)])
+    return HeapPeak(
+        step=max(run.step for run in runs),
+        evaluation=max(run.evaluation for run in runs),
+        fresh=int(statistics.median(run.fresh for run in runs)),
     )
-    return HeapPeak(step=step, evaluation=evaluation, fresh=fresh)
 
 
 def _dry_step(
@@ -156,16 +156,21 @@ def _small_blocks(start: int) -> list[Tensor]:
     return [torch.empty(size, dtype=torch.uint8) for size in sizes][::2]
 
 
-def _in_a_copy(work: Callable[[], HeapPeak]) -> HeapPeak:
-    """Work in a copy of this process, whose heap is as it is here and leaves no trace here.
+def _in_copies(works: Sequence[Callable[[], HeapPeak]]) -> list[HeapPeak]:
+    """Work in copies of this process at the same time, whose heaps are as it is here and leave no trace here.
 
-    The copy computes nothing, so the threads that a copy lacks are not missed.
+    The copies compute nothing, so the threads that a copy lacks are not missed.
     """
     gc.collect()
+    return [_found(said) for said in [_heard(*copy) for copy in [_copy(work) for work in works]]]
+
+
+def _copy(work: Callable[[], HeapPeak]) -> tuple[int, int]:
+    """Start working in a copy; returns its process and where it will say what it found."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        # the pool of threads was not copied: whoever asks for it would wait for ever
+        # the pool of threads was not copied: whoever asked for it would wait for ever
         torch.set_num_threads(1)
         said = "died"
         try:
@@ -177,6 +182,11 @@ def _in_a_copy(work: Callable[[], HeapPeak]) -> HeapPeak:
             os.write(writing, said.encode()[:4096])
             os._exit(0)
     os.close(writing)
+    return child, reading
+
+
+def _heard(child: int, reading: int) -> str:
+    """What a copy says, or why it says nothing; it has ended then."""
     try:
         in_time = bool(select.select([reading], [], [], DRY_RUN_SECONDS)[0])
         if not in_time:
@@ -185,11 +195,14 @@ def _in_a_copy(work: Callable[[], HeapPeak]) -> HeapPeak:
     finally:
         os.close(reading)
         ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return said or (f"it ended by signal {-ended}" if in_time else f"it took longer than {DRY_RUN_SECONDS:.0f} s")
+
+
+def _found(said: str) -> HeapPeak:
     numbers = said.split()
     if len(numbers) != 3 or not all(number.isdigit() for number in numbers):
-        silent = f"it ended by signal {-ended}" if in_time else f"it took longer than {DRY_RUN_SECONDS:.0f} s"
         raise JobError(
-            f"a step could not be taken on memory alone: {' '.join(numbers) or silent}"[:400],
+            f"a step could not be taken on memory alone: {' '.join(numbers)}"[:400],
             mend="Leave the prediction out and let a probe take real steps.",
         )
     return HeapPeak(*map(int, numbers))

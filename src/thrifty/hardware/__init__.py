@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
+import time
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -18,7 +19,7 @@ from thrifty.files import write_atomic
 from thrifty.hardware.accelerators import gpu_datasheet
 from thrifty.hardware.catalogue import cpu_datasheet
 from thrifty.hardware.cluster import catalogue_clusters, catalogue_devices, catalogue_rows, find_cluster, find_device
-from thrifty.hardware.measure import Measurement, measure_cpu, measure_cuda
+from thrifty.hardware.measure import QUIET_SHARE, Measurement, measure_cpu, measure_cuda
 from thrifty.hardware.prices import price
 from thrifty.hardware.probe import Gpu, Probe, probe
 from thrifty.spec.device import Device
@@ -40,6 +41,8 @@ __all__ = [
 ]
 
 _MAX_CACHE_BYTES = 8 << 20
+# A measurement taken while other processes had the cores serves so long, then the machine is measured again.
+_DISTURBED_SECONDS = 600.0
 
 
 class Comparison(NamedTuple):
@@ -118,6 +121,7 @@ def _cpu_device(found: Probe, remeasure: bool) -> Device:
         busy_watts=sheet.busy_watts,
         usd_per_hour=price("cpu", found.identity, cores=found.cores, memory_bytes=found.memory_bytes),
         measured_on=done.measured_on,
+        disturbed=done.disturbed,
         kernels=done.kernels,
         calibration=sheet.calibration,
     )
@@ -169,13 +173,16 @@ def _cache_path(key: str) -> Path:
 
 
 def _cached(path: Path) -> Measurement | None:
-    """Return a measurement kept before; None when there is none that can be read, whatever the reason."""
+    """Return a measurement kept before; None when none can be read, or a disturbed one has had its time."""
     try:
-        if path.stat().st_size > _MAX_CACHE_BYTES:
+        about = path.stat()
+        if about.st_size > _MAX_CACHE_BYTES:
             return None
-        return Measurement.model_validate_json(path.read_bytes())
+        done = Measurement.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
         return None
+    expired = done.disturbed > QUIET_SHARE and time.time() - about.st_mtime > _DISTURBED_SECONDS
+    return None if expired else done
 
 
 def _keep(path: Path, done: Measurement) -> None:

@@ -27,7 +27,7 @@ CUDA_SHAPES = ((2048, 2048, 2048), (4096, 4096, 4096), (8192, 8192, 8192), (1638
 REPEATS = 5
 SECONDS_A_SHAPE = 0.7
 _COPY_BYTES = (64 << 20, 2 << 30)
-_QUIET_SHARE = 0.1
+QUIET_SHARE = 0.1
 
 
 class Measurement(Plain):
@@ -42,6 +42,7 @@ class Measurement(Plain):
         bytes_per_second: of a copy that no cache holds.
         measured_on: ISO date.
         seconds: that measuring took.
+        disturbed: share of the processor's time that others took meanwhile; above `QUIET_SHARE` the rates are too low.
         kernels: operators timed one by one, of a CPU; what the doubt about all of them is, each figure's source says.
     """
 
@@ -53,6 +54,7 @@ class Measurement(Plain):
     bytes_per_second: Quantity
     measured_on: str
     seconds: float
+    disturbed: float = 0.0
     kernels: tuple[KernelPoint, ...] = ()
 
 
@@ -88,7 +90,7 @@ def measure_cpu(
     if kernel_seconds:
         kernels = bench(threads, last_cache_bytes=last_cache_bytes, seconds=kernel_seconds)
     taken = max(taken, kernels.disturbed)
-    if taken > _QUIET_SHARE:
+    if taken > QUIET_SHARE:
         doubt = f"; other processes took {taken:.0%} of the cores meanwhile, measure again when they rest"
         rates = {name: Quantity(value=rate.value, source=rate.source + doubt) for name, rate in rates.items()}
     return Measurement(
@@ -100,6 +102,7 @@ def measure_cpu(
         bytes_per_second=bandwidth,
         measured_on=_today(),
         seconds=time.perf_counter() - began,
+        disturbed=taken,
         kernels=kernels.kernels,
     )
 

@@ -42,14 +42,36 @@ def step(model, x, bf16):
         optimizer.zero_grad()
 
 torch.set_num_threads(int(sys.argv[1]))
-mlp = lambda: nn.Sequential(nn.Linear(1024, 4096), nn.GELU(), nn.LayerNorm(4096), nn.Linear(4096, 1024))
-stem = lambda: (nn.Conv2d(3, 32, 3, 2), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2))
-images = lambda: nn.Sequential(*stem(), nn.Conv2d(32, 8, 3))
+# what most models are of: a table, products, attention, norms, a large last product
+class Block(nn.Module):
+    def __init__(self, width=512, tokens=4096):
+        super().__init__()
+        self.table, self.norm = nn.Embedding(tokens, width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def forward(self, x):
+        x = self.norm(self.table(x))
+        q, k, v = self.qkv(x).unflatten(2, (3, 8, -1)).permute(2, 0, 3, 1, 4)
+        seen = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.out(seen.transpose(1, 2).flatten(2))
+        x = x + self.down(nn.functional.gelu(self.up(x)))
+        return nn.functional.linear(self.norm(x), self.table.weight)
+
+def layer(inputs, outputs, stride):
+    return nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
+
+def images():
+    widths = [*layer(32, 64, 1), *layer(64, 64, 1), *layer(64, 128, 2), *layer(128, 128, 1)]
+    head = nn.Conv2d(128, 256, 1, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(256, 10)
+    return nn.Sequential(nn.Conv2d(3, 32, 3, 2), nn.MaxPool2d(2), *widths, *head)
+
+tokens = torch.randint(0, 4096, (8, 256))
 work = [
-    lambda: step(mlp(), torch.rand(2048, 1024), False),
-    lambda: step(mlp(), torch.rand(2048, 1024), True),
-    lambda: step(images(), torch.rand(8, 3, 32, 32), False),
-    lambda: step(images(), torch.rand(8, 3, 32, 32), True),
+    lambda: step(Block(), tokens, False),
+    lambda: step(Block(), tokens, True),
+    lambda: step(images(), torch.rand(16, 3, 64, 64), False),
+    lambda: step(images(), torch.rand(16, 3, 64, 64), True),
     lambda: step(nn.LSTM(32, 32, batch_first=True), torch.rand(8, 16, 32), False),
 ]
 # the first optimizer imports the compiler

@@ -26,6 +26,8 @@ from thrifty.spec.units import format_bytes
 USUAL = {"precision": "fp32", "memory_format": "contiguous", "checkpointing": "none"}
 # operators that compiling would join into fewer passes over memory
 FUSED = {"pointwise", "copy", "layer norm", "batch norm", "reduction", "softmax"}
+# share of the cores in others' hands from which a measurement of the machine is doubted
+DISTURBED_SHARE = 0.1
 # ways probed beside the chosen one
 PROBED = 3
 
@@ -90,6 +92,7 @@ def propose_here(
         probed=tuple(_probing(way, probed) for way, probed in probes),
         candidates=found.candidates,
         priced=found.priced,
+        notes=_notes(device),
         planning_seconds=time.perf_counter() - began,
         plan=plan,
     )
@@ -188,6 +191,15 @@ def _doublings(local: Local, chosen: Way) -> tuple[Doubling, ...]:
         for name, gain in sorted(gains.items(), key=lambda pair: -pair[1])
     ]
     return tuple(rows)
+
+
+def _notes(device: Device) -> tuple[str, ...]:
+    if device.disturbed <= DISTURBED_SHARE:
+        return ()
+    return (
+        f"other processes had {device.disturbed:.0%} of the cores while this machine was measured, so the times are "
+        "too long: thrifty hardware --measure, when they rest, or --probe",
+    )
 
 
 def _probing(way: Way, probed: Probed) -> Probing:

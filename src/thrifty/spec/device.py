@@ -59,6 +59,7 @@ class Device(Plain):
         idle_watts, busy_watts: power when idle and when fully used.
         usd_per_hour: price of the machine by the hour.
         measured_on: ISO date of the measurements; empty for a device of the catalogue, which was never run here.
+        disturbed: share of the processor's time that others took while it was measured.
         calibration: which fit of `thrifty.cost` prices its kernels: the name of one, or of the family it is nearest to.
         kernels: operators timed here, by `thrifty.hardware.bench`; empty for a device that was never measured so.
     """
@@ -78,6 +79,7 @@ class Device(Plain):
     busy_watts: Quantity
     usd_per_hour: Quantity
     measured_on: str
+    disturbed: float = 0.0
     calibration: str = ""
     kernels: tuple[KernelPoint, ...] = ()
 
