@@ -10,30 +10,19 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.cases import MODELS, Case, build, imported_bytes, named, trace
 
 if TYPE_CHECKING:
-    from thrifty.cost import Trace
+    from thrifty.cost import HeapPeak, Trace
     from thrifty.spec import Device
 
 
 def predict(case: Case) -> dict[str, Any]:
     """Predict memory and time of a case, and what others' rules say of its memory."""
     import thrifty.hardware as hardware
-    from thrifty import optim
     from thrifty.cost import peak_bytes, step_seconds
-    from thrifty.cost.heap import heap_peak
     from thrifty.hardware.runtime import runtime_bytes
-    from thrifty.models.inputs import MEMORY_FORMATS
 
-    model = MODELS[case.model]
     device = hardware.here(kind="cpu")
     base_bytes = imported_bytes(case)
-    heap = heap_peak(
-        lambda: build(case),
-        model.loss,
-        model.shapes(case.samples),
-        precision=case.precision,
-        optimizer=optim.by_name(case.optimizer),
-        memory_format=MEMORY_FORMATS[case.layout],
-    )
+    heap = dry_run(case)
     traced = trace(case)
     runtime = {**runtime_bytes(device.cores), "imports": base_bytes}
     peak = peak_bytes(traced, heap=heap, runtime=runtime)
@@ -51,6 +40,24 @@ def predict(case: Case) -> dict[str, Any]:
         "batch_s": {str(n): step_seconds(traced, n, device, precision, fresh=fresh).value for n in (1, 2, 4, 8)},
         "rival_bytes": memory_estimates(case, traced),
     }
+
+
+def dry_run(case: Case, steps: int = 3) -> HeapPeak | None:
+    """Take steps of a case on memory alone."""
+    from thrifty import optim
+    from thrifty.cost.heap import heap_peak
+    from thrifty.models.inputs import MEMORY_FORMATS
+
+    model = MODELS[case.model]
+    return heap_peak(
+        functools.partial(build, case),
+        model.loss,
+        model.shapes(case.samples),
+        precision=case.precision,
+        optimizer=optim.by_name(case.optimizer),
+        memory_format=MEMORY_FORMATS[case.layout],
+        steps=steps,
+    )
 
 
 def roofline_seconds(traced: Trace, device: Device) -> float:
@@ -89,11 +96,9 @@ def memory_estimates(case: Case, traced: Trace) -> dict[str, float]:
 
 
 def plan_bert() -> None:
-    """Plan BERT-base here: trace, dry run and price of every local way, as `thrifty plan` would."""
+    """Plan BERT-base here: trace, price and dry run of every local way, as `thrifty plan` would."""
     import thrifty.hardware as hardware
-    from thrifty import optim
     from thrifty.cost import peak_bytes, step_seconds
-    from thrifty.cost.heap import heap_peak
     from thrifty.hardware.runtime import runtime_bytes
 
     device = hardware.here(kind="cpu")
@@ -102,15 +107,7 @@ def plan_bert() -> None:
         traced = trace(case)
         step_seconds(traced, 1, device, precision)
         peak_bytes(traced)
-    model = MODELS["bert-base"]
-    heap = heap_peak(
-        functools.partial(build, case),
-        model.loss,
-        model.shapes(case.samples),
-        precision=case.precision,
-        optimizer=optim.by_name(case.optimizer),
-    )
-    peak_bytes(traced, heap=heap, runtime=runtime_bytes(device.cores))
+    peak_bytes(traced, heap=dry_run(case), runtime=runtime_bytes(device.cores))
 
 
 if __name__ == "__main__":

@@ -21,18 +21,15 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.cases import CASES, MODELS, QUICK, Case, build, trace
-from benchmarks.predict import roofline_seconds
+from benchmarks.cases import CASES, QUICK, Case, trace
+from benchmarks.predict import dry_run, roofline_seconds
 from benchmarks.record import record
 from benchmarks.torch_estimator import estimate
-from thrifty import optim
 from thrifty.cost import step_seconds
-from thrifty.cost.heap import heap_peak
 from thrifty.errors import JobError
 from thrifty.hardware import probe
 from thrifty.hardware.bench import Bench, bench, merged
 from thrifty.hardware.measure import measure_cpu
-from thrifty.models.inputs import MEMORY_FORMATS
 from thrifty.spec import Device, Interval
 
 WARM_UP, REPEATS = 3, 9
@@ -120,17 +117,8 @@ def _measure_once(case: Case, keep_pages: bool, steps: int) -> tuple[Taken, floa
 
 def fresh_bytes(case: Case) -> int | None:
     """Bytes that the kernel clears in a step, by a dry run; None where there is none."""
-    model = MODELS[case.model]
     try:
-        found = heap_peak(
-            lambda: build(case),
-            model.loss,
-            model.shapes(case.samples),
-            precision=case.precision,
-            optimizer=optim.by_name(case.optimizer),
-            memory_format=MEMORY_FORMATS[case.layout],
-            steps=4,
-        )
+        found = dry_run(case, steps=4)
     except JobError:
         return None
     return found.fresh if found is not None else None
@@ -220,11 +208,12 @@ def _errors(name: str, errors: Sequence[float]) -> dict[str, float]:
 
 def table(found: Sequence[Row]) -> str:
     """The cases as a table of Markdown."""
-    lines = ["| case | measured s | ± | predicted s | error | inside | naive | torch |"]
-    lines += ["|---|---:|---:|---:|---:|---|---:|---:|"]
+    lines = ["| case | measured s | ± | predicted s | range | error | inside | naive | torch |"]
+    lines += ["|---|---:|---:|---:|---|---:|---|---:|---:|"]
     for row in found:
         inside = row.predicted.low <= row.median <= row.predicted.high
         cells = [row.case, f"{row.median:.4g}", f"{row.spread:.1%}", f"{row.predicted.value:.4g}"]
+        cells += [f"{row.predicted.low:.4g} to {row.predicted.high:.4g}"]
         cells += [f"{row.error(row.predicted.value):+.1%}", "yes" if inside else "no"]
         cells += ["–" if each is None else f"{row.error(each):+.0%}" for each in (row.naive, row.rival)]
         lines.append(f"| {' | '.join(cells)} |")
