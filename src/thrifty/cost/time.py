@@ -28,6 +28,9 @@ from thrifty.spec.device import KernelPoint
 _NINE_IN_TEN = 1.645
 # how much of what caches save may be wrong: a replay knows neither their ways nor who shares them. Assumed.
 _RESIDENCY_DOUBT = 0.3
+# share of an operator's variance that is wrong alike at all sizes of its group. Assumed: what is alike, the fit has
+# taken out.
+_TOGETHER = 0.25
 # of what a dry run tells of fresh memory: from step to step it tells that much more or less
 _DRY_RUN_DOUBT = 0.4
 # standard deviation of the uniform distribution over its width
@@ -193,11 +196,15 @@ def step_seconds(
 
 
 def _doubt_s(counted: list[tuple[Priced, int]]) -> float:
-    """Standard deviation of the sum: operators of one group are wrong together, groups each on its own."""
+    """Standard deviation of the sum: equal calls are wrong together, their group in part, groups each alone."""
     groups: dict[str, float] = defaultdict(float)
+    calls: dict[tuple[str, str, str], float] = defaultdict(float)
     for each, times in counted:
-        groups[each.group] += each.seconds * each.doubt * times
-    return math.sqrt(sum(seconds**2 for seconds in groups.values()))
+        doubt_s = each.seconds * each.doubt * times
+        groups[each.group] += doubt_s
+        calls[each.group, each.op.name, each.op.shapes] += doubt_s
+    together, alone = (sum(seconds**2 for seconds in found.values()) for found in (groups, calls))
+    return math.sqrt(_TOGETHER * together + (1 - _TOGETHER) * alone)
 
 
 def phase_seconds(trace: Trace, phase: Phase, device: Device) -> float:
