@@ -22,6 +22,7 @@ from benchmarks.cases import CASES, QUICK, Case
 from benchmarks.record import record
 from benchmarks.step_time import REPEATS, WARM_UP, Row, rows, table
 from benchmarks.step_time import figures as time_figures
+from thrifty import hardware
 from thrifty.planner.planner import CONTENDERS
 
 MEASURED_STEPS = 9
@@ -159,6 +160,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="the small cases alone")
     quick = parser.parse_args().quick
+    hardware.here(kind="cpu")  # measured alone, before predictions in two processes ask for it
     device, measured = rows(QUICK if quick else CASES, rivals=QUICK, told=told)
     samples, lines = memory(measured)
     ratios, more = choices(CHOICE_JOBS[:1] if quick else CHOICE_JOBS)
