@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -67,6 +70,29 @@ def test_random_numbers_are_left_as_they_were() -> None:
 def test_checkpointing_holds_less() -> None:
     large = {"x": ((16_384, 256), "float32")}
     assert dry(lambda: recomputing(stack(), "full"), large).step < 0.6 * dry(shapes=large).step
+
+
+def test_a_copy_that_hangs_is_left_behind(tmp_path: Path) -> None:
+    def build() -> nn.Module:
+        try:
+            (tmp_path / "first").mkdir()
+        except FileExistsError:
+            return stack()
+        time.sleep(600)
+        raise AssertionError
+
+    began = time.monotonic()
+    assert dry(build=build).step > 6 * 2 * 4 * 256 * 1024
+    assert time.monotonic() - began < 60
+
+
+def test_a_copy_that_dies_is_told() -> None:
+    def build() -> nn.Module:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+    with pytest.raises(JobError, match="ended by signal 9"):
+        dry(build=build)
 
 
 def test_a_validation_is_counted_apart() -> None:

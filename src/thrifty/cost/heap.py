@@ -13,9 +13,11 @@ import functools
 import gc
 import os
 import random
+import re
 import select
 import signal
 import statistics
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -159,14 +161,34 @@ def _small_blocks(start: int) -> list[Tensor]:
 def _in_copies(works: Sequence[Callable[[], HeapPeak]]) -> list[HeapPeak]:
     """Work in copies of this process at the same time, whose heaps are as it is here and leave no trace here.
 
-    The copies compute nothing, so the threads that a copy lacks are not missed.
+    The copies compute nothing, so the threads that a copy lacks are not missed. A copy that inherits a lock may wait
+    for ever: once one has answered, the others get a few times as long, and are then left out.
     """
     gc.collect()
-    return [_found(said) for said in [_heard(*copy) for copy in [_copy(work) for work in works]]]
+    copies = dict(_copy(work) for work in works)
+    began, limit_s = time.monotonic(), DRY_RUN_SECONDS
+    said = []
+    while copies:
+        answered = select.select(list(copies), [], [], max(0.0, began + limit_s - time.monotonic()))[0]
+        if not answered:
+            break
+        said += [_heard(copies.pop(reading), reading) for reading in answered]
+        limit_s = min(limit_s, 5 * (time.monotonic() - began) + 5)
+    for reading, child in copies.items():
+        os.kill(child, signal.SIGKILL)
+        _heard(child, reading)
+    found = [HeapPeak(*map(int, each.split())) for each in said if re.fullmatch(r"\d+ \d+ \d+", each)]
+    late = f"it took longer than {DRY_RUN_SECONDS:.0f} s"
+    if not found:
+        raise JobError(
+            f"a step could not be taken on memory alone: {(*said, late)[0]}"[:400],
+            mend="Leave the prediction out and let a probe take real steps.",
+        )
+    return found
 
 
 def _copy(work: Callable[[], HeapPeak]) -> tuple[int, int]:
-    """Start working in a copy; returns its process and where it will say what it found."""
+    """Start working in a copy; returns where it will say what it found, and its process."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -182,30 +204,17 @@ def _copy(work: Callable[[], HeapPeak]) -> tuple[int, int]:
             os.write(writing, said.encode()[:4096])
             os._exit(0)
     os.close(writing)
-    return child, reading
+    return reading, child
 
 
 def _heard(child: int, reading: int) -> str:
-    """What a copy says, or why it says nothing; it has ended then."""
+    """What a copy says, or by what it ended; it is gone then."""
     try:
-        in_time = bool(select.select([reading], [], [], DRY_RUN_SECONDS)[0])
-        if not in_time:
-            os.kill(child, signal.SIGKILL)
-        said = os.read(reading, 4096).decode()
+        said = " ".join(os.read(reading, 4096).decode().split())
     finally:
         os.close(reading)
         ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    return said or (f"it ended by signal {-ended}" if in_time else f"it took longer than {DRY_RUN_SECONDS:.0f} s")
-
-
-def _found(said: str) -> HeapPeak:
-    numbers = said.split()
-    if len(numbers) != 3 or not all(number.isdigit() for number in numbers):
-        raise JobError(
-            f"a step could not be taken on memory alone: {' '.join(numbers)}"[:400],
-            mend="Leave the prediction out and let a probe take real steps.",
-        )
-    return HeapPeak(*map(int, numbers))
+    return said or f"it ended by signal {-ended}"
 
 
 def _tensors(shapes: Shapes, memory_format: torch.memory_format) -> dict[str, Tensor]:
