@@ -57,6 +57,7 @@ def test_help_fits_a_screen_and_is_quick() -> None:
     assert min(times) < 0.5
 
 
+@pytest.mark.slow
 def test_every_verb_has_help() -> None:
     verbs = [line.split()[0] for line in thrifty("--help").stdout.split("Commands:")[1].strip().splitlines()]
     assert {"init", "hardware", "plan", "run", "tune", "export", "predict", "serve", "report", "ledger"} <= set(verbs)

@@ -70,6 +70,7 @@ def test_gpt3_within_a_tenth() -> None:
         ("vtrain_a100_singlenode_sample", 0.2),
     ],
 )
+@pytest.mark.slow
 def test_shipped_calibrations_hold_on_rows_they_were_not_fitted_on(table: str, bar: float) -> None:
     left = [each for each in read_tables()[table] if each.timed and not each.fitted]
     errors = [abs(score(each, priced_by(each)).error) for each in left]

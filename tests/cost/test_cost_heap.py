@@ -49,6 +49,7 @@ def test_the_heap_grows_by_what_lives_and_its_holes() -> None:
     assert 0.95 * live(shapes=large) <= dry(shapes=large).step <= 1.6 * live(shapes=large)
 
 
+@pytest.mark.slow
 def test_no_page_is_touched_and_nothing_stays() -> None:
     def resident() -> int:
         lines = Path("/proc/self/status").read_text().splitlines()
@@ -67,11 +68,13 @@ def test_random_numbers_are_left_as_they_were() -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
+@pytest.mark.slow
 def test_checkpointing_holds_less() -> None:
     large = {"x": ((16_384, 256), "float32")}
     assert dry(lambda: recomputing(stack(), "full"), large).step < 0.6 * dry(shapes=large).step
 
 
+@pytest.mark.slow
 def test_a_copy_that_hangs_is_left_behind(tmp_path: Path) -> None:
     def build() -> nn.Module:
         try:
@@ -95,6 +98,7 @@ def test_a_copy_that_dies_is_told() -> None:
         dry(build=build)
 
 
+@pytest.mark.slow
 def test_a_validation_is_counted_apart() -> None:
     found = dry(evaluation_batch={"x": ((65_536, 256), "float32")})
     assert found.evaluation > found.step
@@ -126,6 +130,7 @@ def test_a_model_that_looks_at_values_while_it_is_built_can_be_run() -> None:
     assert dry(Decaying).step > 3 * 4 * 256 * 256 * 4
 
 
+@pytest.mark.slow
 def test_holes_that_earlier_work_left_count_for_what_will_fill_them() -> None:
     large = {"x": ((4096, 256), "float32")}
     first = dry(shapes=large).step

@@ -82,6 +82,7 @@ def test_fused_attention_is_two_products_forward_and_five_backward() -> None:
     assert {op.kind for op in found.ops if op.flops} == {"attention"}
 
 
+@pytest.mark.slow
 def test_gpt_is_six_flops_a_parameter_and_token() -> None:
     found = real_step.trace_case("gpt")
     plan = real_step.model_plan("gpt")
@@ -118,6 +119,7 @@ def test_recurrent_layer_is_not_a_silent_zero() -> None:
     ("case", "layout"),
     [("resnet8", "contiguous"), ("resnet8", "channels_last"), ("gpt-nano", "contiguous"), ("mlp", "contiguous")],
 )
+@pytest.mark.slow
 def test_activations_equal_those_of_a_real_step(case: str, precision: str, layout: str) -> None:
     model = build(real_step.model_plan(case)).to(memory_format=MEMORY_FORMATS[layout]).train()
     batch = real_step.real_batch(real_step.batch_shapes(case), layout)
@@ -308,6 +310,7 @@ def test_an_error_leaves_no_hooks_behind() -> None:
     assert before() is None
 
 
+@pytest.mark.slow
 def test_gpt2_is_traced_in_seconds_and_takes_little_memory() -> None:
     plan = ModelPlan(
         name="gpt2", family="gpt", arguments={**MODELS["gpt2"].arguments, "vocabulary": 50257, "length": 1024}

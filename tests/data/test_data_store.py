@@ -128,6 +128,7 @@ def test_a_file_in_the_stores_place_is_put_aside(cache: Path) -> None:
     assert image_store(cache, 5).dataset.counts["train"] == 5
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_both_succeed(tmp_path: Path, cache: Path) -> None:
     folder = write_images(tmp_path / "pets", {"cat": 300, "dog": 300})
     both = [start(folder, cache) for _ in range(2)]

@@ -37,6 +37,7 @@ def test_digits(tmp_path: Path) -> None:
     assert state(folder) == before
 
 
+@pytest.mark.slow
 def test_source_code_after_a_run_that_was_cut_short(tmp_path: Path) -> None:
     folder = tmp_path / "code"
     (tmp_path / "code.partial" / "old").mkdir(parents=True)

@@ -315,6 +315,7 @@ def test_a_safe_name_is_one_path_component(name: str) -> None:
 
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists, max_leaves=8))
+@pytest.mark.slow
 def test_arguments_are_bounded(value: Any) -> None:
     if is_argument(value) and not isinstance(value, bool | str | list):
         assert -1e308 < value < 1e308

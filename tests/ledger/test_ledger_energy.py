@@ -372,6 +372,7 @@ def test_nvml_counts_the_board_of_the_device(monkeypatch: pytest.MonkeyPatch) ->
     assert best_counter(a_device("cuda")) is None
 
 
+@pytest.mark.slow
 def test_the_meter_loads_no_torch() -> None:
     code = (
         "import sys; from thrifty.ledger.energy import Meter; from thrifty.spec import Device\n"

@@ -112,6 +112,7 @@ def test_statistics_of_a_cumulative_average_are_counted_once(how: str) -> None:
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
+@pytest.mark.slow
 def test_full_keeps_less_than_selective_and_selective_less_than_none() -> None:
     def kept(how: str) -> int:
         trace = trace_step(

@@ -67,6 +67,7 @@ PUBLISHED = {
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.slow
 def test_published_sizes(name: str) -> None:
     dataset, parameters = PUBLISHED[name]
     model = build(resolve(name, dataset), device="meta")

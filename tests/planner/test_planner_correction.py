@@ -66,6 +66,7 @@ def test_nominal_ninety_per_cent_intervals_are_honest(count: int) -> None:
 
 
 @pytest.mark.parametrize("bias_share", [0.1, 0.5, 0.98])
+@pytest.mark.slow
 def test_they_are_not_too_narrow_whatever_the_machine_is_like(bias_share: float) -> None:
     for count in (1, 3, 10):
         assert covered(count, bias_share, 200) >= 0.80

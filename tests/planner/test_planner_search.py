@@ -6,6 +6,7 @@ import math
 import time
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -43,6 +44,7 @@ def brute(prices: list[tuple[int, ...]], limits: dict[str, int]) -> tuple[set[in
 
 
 @given(PRICES, LIMITS)
+@pytest.mark.slow
 def test_the_front_is_exactly_what_none_beats(prices: list[tuple[int, ...]], limits: dict[str, int]) -> None:
     found = search(SPACE, lambda settings: Priced(*map(float, prices[at(settings)])), limits=limits)
     feasible, front = brute(prices, limits)
@@ -52,6 +54,7 @@ def test_the_front_is_exactly_what_none_beats(prices: list[tuple[int, ...]], lim
 
 
 @given(PRICES, LIMITS, st.lists(st.tuples(*[st.floats(0, 1)] * 4), min_size=27, max_size=27))
+@pytest.mark.slow
 def test_bounds_change_neither_front_nor_choice(
     prices: list[tuple[int, ...]], limits: dict[str, int], shares: list[tuple[float, ...]]
 ) -> None:
@@ -71,6 +74,7 @@ def test_bounds_change_neither_front_nor_choice(
 
 
 @given(PRICES, LIMITS)
+@pytest.mark.slow
 def test_the_choice_keeps_the_limits_and_is_within_a_hundredth_of_the_cheapest(
     prices: list[tuple[int, ...]], limits: dict[str, int]
 ) -> None:
@@ -82,6 +86,7 @@ def test_the_choice_keeps_the_limits_and_is_within_a_hundredth_of_the_cheapest(
 
 
 @given(PRICES, st.dictionaries(st.sampled_from(OBJECTIVES), st.integers(1, 3), min_size=1))
+@pytest.mark.slow
 def test_what_would_fit_does_fit_and_nothing_nearer_does(prices: list[tuple[int, ...]], limits: dict[str, int]) -> None:
     def price(settings: Settings) -> Priced:
         return Priced(*map(float, prices[at(settings)]))
@@ -107,6 +112,7 @@ def test_the_choice_prefers_memory_that_surely_fits() -> None:
     assert found.choice.settings == {"way": "safe"}
 
 
+@pytest.mark.slow
 def test_thousands_of_ways_take_seconds() -> None:
     space = Space({name: tuple(range(12)) for name in "abcd"})
 

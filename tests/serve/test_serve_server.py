@@ -96,6 +96,7 @@ def test_others_are_let_in_with_a_word(
     assert ("there is no password" in caplog.text) == (not loopback)
 
 
+@pytest.mark.slow
 def test_serving_loads_nothing_of_training() -> None:
     probe = textwrap.dedent(
         """

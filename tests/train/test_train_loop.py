@@ -97,6 +97,7 @@ def test_batch_norm_and_bf16_resume_exactly_too(make_plan: PlanFactory, store: S
 
 
 @pytest.mark.parametrize("how", ["selective", "full"])
+@pytest.mark.slow
 def test_checkpointing_learns_the_same_and_goes_on_from_a_run_without(
     how: str, make_plan: PlanFactory, store: Store, tmp_path: Path
 ) -> None:

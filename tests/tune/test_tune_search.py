@@ -42,6 +42,7 @@ def run(
     )
 
 
+@pytest.mark.slow
 def test_it_begins_at_the_start_and_gets_better(tmp_path: Path) -> None:
     found = run(tmp_path)
     assert found.trials[0].settings == {"rate": 1.0, "kind": "b"}
@@ -78,6 +79,7 @@ def test_a_budget_without_one_trial_is_an_error(tmp_path: Path) -> None:
         run(tmp_path, left=[0.0])
 
 
+@pytest.mark.slow
 def test_a_trial_that_falls_behind_is_pruned_and_one_that_diverges_does_not_end_the_search(tmp_path: Path) -> None:
     def attempt(settings: Settings, report: Report) -> float:
         if settings["kind"] == "b" and float(settings["rate"]) > 20:
