@@ -46,9 +46,10 @@ class HeapPeak:
     """What the heap holds beyond what was in use before, in bytes; its holes, old and new, included.
 
     Attributes:
-        step: at the most of a few training steps, weights and optimizer states included.
-        evaluation: at the most of a forward pass without gradients after them.
-        fresh: it grew in a settled step, in all: memory given back before, which the kernel must clear anew.
+        step: at the most of a few training steps, weights and optimizer states included; the most of all dry runs.
+        evaluation: at the most of a forward pass without gradients after them, likewise.
+        fresh: it grew in a settled step, in all: memory given back before, which the kernel must clear anew; the median
+            of the dry runs.
     """
 
     step: int
@@ -178,10 +179,10 @@ def _in_copies(works: Sequence[Callable[[], HeapPeak]]) -> list[HeapPeak]:
         os.kill(child, signal.SIGKILL)
         _heard(child, reading)
     found = [HeapPeak(*map(int, each.split())) for each in said if re.fullmatch(r"\d+ \d+ \d+", each)]
-    late = f"it took longer than {DRY_RUN_SECONDS:.0f} s"
     if not found:
+        why = said[0] if said else f"it took longer than {DRY_RUN_SECONDS:.0f} s"
         raise JobError(
-            f"a step could not be taken on memory alone: {(*said, late)[0]}"[:400],
+            f"a step could not be taken on memory alone: {why}"[:400],
             mend="Leave the prediction out and let a probe take real steps.",
         )
     return found

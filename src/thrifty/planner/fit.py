@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from thrifty.cost import Trace, predict
 from thrifty.errors import BudgetError
+from thrifty.planner.learning import EVALUATIONS, by_epochs
 from thrifty.planner.local import Held, corrected
 from thrifty.planner.rules import Reasons
 from thrifty.spec import Cost, Dataset, Device, Interval, Job, Plan, Probed, Spent
@@ -17,8 +18,7 @@ from thrifty.spec.units import format_joules, format_seconds, format_usd
 FINISH_SECONDS = 3.0
 # share of what is left that the predicted training may fill: the machine is never as quiet as in the probe
 FILL = 0.9
-# validations where there are no epochs: at most ten, taking at most a tenth of the time
-EVALUATIONS = 10
+# of the time, for validations where there are no epochs
 EVALUATION_SHARE = 0.1
 
 Correct = Callable[[str, Interval], Interval]
@@ -111,8 +111,7 @@ def fit(
         raise _too_small(budget, course, spent)
 
     wanted, per_epoch = draft.stop.steps, draft.optim.steps_per_epoch
-    by_epochs = job.train.steps is None and (job.train.epochs is not None or dataset.kind == "image")
-    if by_epochs:
+    if by_epochs(job, dataset):
         steps = min(wanted, int(room_s / (step_s + validation_s / per_epoch))) if math.isfinite(room_s) else wanted
         every = min(per_epoch, steps)
         why.say("evaluate_every", every, "each epoch")

@@ -16,6 +16,8 @@ from thrifty.spec import Dataset, DeclaredData, Job, ModelPlan, OptimPlan, StopP
 from thrifty.spec.units import format_count
 
 PLATEAU_PATIENCE = 3
+# validations of a run that is not counted in epochs, at most
+EVALUATIONS = 10
 OWN_METRIC = {"classify": "accuracy", "language": "bits_per_byte"}
 RISING_METRICS = {"accuracy"}
 
@@ -61,6 +63,17 @@ def decide(job: Job, dataset: Dataset, why: Reasons) -> Learning:
     optim = _learning(job, traits, dataset, parameters, optimizer, size, why)
     stop = _stop(job, task, optim.total_steps)
     return Learning(task, model, traits, init, optim, stop, size, parameters)
+
+
+def by_epochs(job: Job, dataset: Dataset) -> bool:
+    """Whether a run is counted in epochs, and validated after each."""
+    return job.train.steps is None and (job.train.epochs is not None or dataset.kind == "image")
+
+
+def evaluations_of(job: Job, learning: Learning, dataset: Dataset) -> int:
+    """Validations of the whole run."""
+    epochs = math.ceil(learning.stop.steps / learning.optim.steps_per_epoch)
+    return epochs if by_epochs(job, dataset) else EVALUATIONS
 
 
 def count_parameters(model: ModelPlan) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 
 import thrifty.cost.timeline as cost_timeline
 from thrifty import models
-from thrifty.cost import HeapPeak, Trace, heap_peak, largest_micro_batch, peak_bytes, predict, trace_step
+from thrifty.cost import HeapPeak, Trace, heap_peak, largest_micro_batch, peak_bytes, predict
 from thrifty.cost.time import seconds_by
 from thrifty.errors import BudgetError, JobError
 from thrifty.hardware.runtime import runtime_bytes
@@ -26,9 +26,10 @@ from thrifty.models.recompute import recomputing, repeated_blocks
 from thrifty.optim import by_name
 from thrifty.planner.correction import Seen, correct, kin_of
 from thrifty.planner.explain import Quote, quote_of
-from thrifty.planner.learning import Learning
+from thrifty.planner.learning import Learning, evaluations_of
 from thrifty.planner.moves import values
 from thrifty.planner.search import Found, Priced, Settings, Space, Way, search
+from thrifty.planner.steps import batch_of, trace_of
 from thrifty.spec import Cost, Dataset, Device, Interval, Job
 from thrifty.spec.proposal import Timeline
 from thrifty.spec.units import format_bytes
@@ -36,8 +37,6 @@ from thrifty.spec.units import format_bytes
 # Trying another way stops when what was tried took this share of the training it plans, within these seconds.
 PATIENCE_SHARE, LEAST_PATIENCE_SECONDS, MOST_PATIENCE_SECONDS = 0.01, 2.0, 3.0
 MEMORY_SHARE = 0.9
-# validations where there are no epochs
-EVALUATIONS = 10
 RUNTIME = "torch and its libraries"
 INSTANTS = 400
 # what a trace depends on, in the order of `Local._trace`
@@ -193,8 +192,7 @@ class Local:
         """Price a way, whether or not it may be taken."""
         micro, trace = settings["micro_batch"], self.trace(settings)
         size, steps = self.learning.size, self.learning.stop.steps
-        by_epochs = self.job.train.steps is None and (self.job.train.epochs is not None or self.dataset.kind == "image")
-        evaluations = math.ceil(steps / self.learning.optim.steps_per_epoch) if by_epochs else EVALUATIONS
+        evaluations = evaluations_of(self.job, self.learning, self.dataset)
         cost = predict(
             micro=trace,
             samples_per_micro=micro,
@@ -229,31 +227,23 @@ class Local:
         heap = heap_peak(
             lambda: recomputing(models.build(learning.model), settings["checkpointing"]),
             LOSSES[learning.task],
-            self._batch(micro),
+            batch_of(self.dataset, micro),
             precision=settings["precision"],
             optimizer=by_name(learning.optim.optimizer),
             accumulation=math.ceil(learning.size / micro),
-            evaluation_batch=self._batch(evaluation),
+            evaluation_batch=batch_of(self.dataset, evaluation),
             memory_format=MEMORY_FORMATS[settings["memory_format"]],
         )
         return Held(heap, runtime_bytes(self.device.cores))
 
-    def _batch(self, samples: int) -> dict[str, tuple[tuple[int, ...], str]]:
-        shape = (samples, *self.dataset.shape)
-        if self.dataset.kind == "image":
-            return {"x": (shape, "float32"), "y": ((samples,), "int64")}
-        return {"x": (shape, "int64"), "y": (shape, "int64")}
-
     def _trace(self, precision: Any, memory_format: Any, checkpointing: str, micro: int) -> Trace:
-        learning = self.learning
-        return trace_step(
-            lambda: recomputing(models.build(learning.model), checkpointing),
-            LOSSES[learning.task],
-            self._batch(micro),
+        return trace_of(
+            self.learning,
+            self.dataset,
+            micro,
             precision=precision,
             memory_format=memory_format,
-            optimizer=by_name(learning.optim.optimizer),
-            clip=math.isfinite(learning.optim.clip),
+            checkpointing=checkpointing,
         )
 
 

@@ -16,31 +16,28 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from thrifty import models
-from thrifty.cost import Trace, trace_step
+from thrifty.cost import Trace
 from thrifty.cost.choose import calibration_for
 from thrifty.cost.op_kernels import BACKWARD, FORWARD
 from thrifty.cost.replica_memory import ReplicaMemory, StepMemory, Units
 from thrifty.cost.replicas import replica_seconds, replicas_cost
 from thrifty.cost.scaled import SAMPLES, ScaledTrace
 from thrifty.errors import JobError
-from thrifty.models.losses import LOSSES
-from thrifty.models.recompute import CHECKPOINTING, recomputing, repeated_blocks
-from thrifty.optim import by_name
+from thrifty.models.recompute import CHECKPOINTING, repeated_blocks
 from thrifty.planner.bills import cluster_cost
 from thrifty.planner.explain import Quote, quote_of
 from thrifty.planner.ground import TERMS, Ground, limits_of
-from thrifty.planner.learning import Learning
+from thrifty.planner.learning import Learning, evaluations_of
 from thrifty.planner.moves import MOVES
 from thrifty.planner.offload import offload_seconds
 from thrifty.planner.search import Priced, Settings, Way
 from thrifty.planner.space import TRACED_PRECISIONS, Copies, copies_space, layout_of
+from thrifty.planner.steps import trace_of
 from thrifty.spec import Cluster, Dataset, Device, Interval, Job
 from thrifty.spec.device import DeviceKind
 from thrifty.spec.units import format_bytes, format_seconds
 
 COARSE: dict[str, tuple[object, ...]] = {"precision": ("bf16", "fp16"), "zero": (0, 1, 3), "offload": (False,)}
-# validations where there are no epochs, as on this machine
-EVALUATIONS = 10
 # A node that asks its disk for more than this is worth a word: what a solid-state disk on SATA gives.
 TELLING_BYTES_PER_SECOND = 500e6
 # and so is a share of the time that no number of the device tells
@@ -76,6 +73,7 @@ class Traced:
         self.terms = {**TERMS, "matmul": "convolutions and products"} if self.convolves else TERMS
         self.units = _units(model)
         self.checkpointing, self.unbearable = _bears(model)
+        self.evaluations = evaluations_of(job, learning, dataset)
         self.scaled = functools.cache(self._scaled)
         self.trace = functools.cache(self._trace)
         self.memory = functools.cache(self._memory)
@@ -107,31 +105,17 @@ class Traced:
             notes=there.notes,
         )
 
-    @property
-    def evaluations(self) -> int:
-        """Validations in the whole run."""
-        asked, steps = self.job.train, self.learning.stop.steps
-        by_epochs = asked.steps is None and (asked.epochs is not None or self.dataset.kind == "image")
-        return math.ceil(steps / self.learning.optim.steps_per_epoch) if by_epochs else EVALUATIONS
-
     def _scaled(self, precision: str, checkpointing: str) -> ScaledTrace:
         few, many = (self._traced(precision, checkpointing, samples) for samples in SAMPLES)
         return ScaledTrace(few, many)
 
     def _traced(self, precision: str, checkpointing: str, samples: int) -> Trace:
-        learning, shape = self.learning, (samples, *self.dataset.shape)
-        image = self.dataset.kind == "image"
-        batch = {
-            "x": (shape, "float32" if image else "int64"),
-            "y": ((samples,) if image else shape, "int64"),
-        }
-        return trace_step(
-            lambda: recomputing(models.build(learning.model), checkpointing),
-            LOSSES[learning.task],
-            batch,
+        return trace_of(
+            self.learning,
+            self.dataset,
+            samples,
             precision="fp32" if precision == "fp32" else "bf16",
-            optimizer=by_name(learning.optim.optimizer),
-            clip=math.isfinite(learning.optim.clip),
+            checkpointing=checkpointing,
         )
 
     def _trace(self, precision: str, checkpointing: str, samples: int) -> Trace:
