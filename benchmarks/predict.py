@@ -37,7 +37,7 @@ def predict(case: Case) -> dict[str, Any]:
         "step_s": step.value,
         "step_low_s": step.low,
         "step_high_s": step.high,
-        "batch_s": {str(n): step_seconds(traced, n, device, precision, fresh=fresh).value for n in (1, 2, 4, 8)},
+        "batch_s": {str(n): step_seconds(traced, n, device, precision, fresh=fresh).value for n in (1, 2, 4)},
         "rival_bytes": memory_estimates(case, traced),
     }
 

@@ -10,7 +10,7 @@ from typing import Literal
 from thrifty.cost.calibrations import Calibration
 from thrifty.cost.choose import calibration_for
 from thrifty.cost.cluster import Breakdown, StepCost
-from thrifty.cost.network import gather_seconds, links_of, reduce_seconds
+from thrifty.cost.network import Links, gather_seconds, links_of, reduce_seconds
 from thrifty.cost.op_kernels import BACKWARD, FORWARD, HALVES, UPDATE, trace_seconds
 from thrifty.cost.trace import Trace
 from thrifty.errors import JobError
@@ -89,32 +89,10 @@ def replicas_cost(
     table = table or replica_seconds(trace, cluster.device, calibration, memory_format)
     forward, backward = sum(table[FORWARD]), sum(table[BACKWARD])
 
-    scatter = gather_seconds(links, float(trace.gradient_bytes), data)
-    gather = gather_seconds(links, float(trace.parameter_bytes), data)
-    if zero == 0:
-        exposed = _exposed(reduce_seconds(links, float(trace.gradient_bytes), data), backward, calibration)
-    elif zero == 1:
-        exposed = _exposed(scatter + gather, backward, calibration)
-    elif zero == 2:
-        exposed = accumulation * _exposed(scatter, backward, calibration) + _exposed(gather, forward, calibration)
-    else:
-        exposed = accumulation * (
-            _exposed(gather, forward, calibration) + _exposed(gather + scatter, backward, calibration)
-        )
     share = data if zero else 1
     update = table[UPDATE]
     bandwidth = cluster.device.bytes_per_second.value * calibration.memory
     lighter = 2 * trace.optimizer_bytes * (1 - state_bytes / 4) / bandwidth
-    quick = replace(
-        links,
-        intra_latency_s=min(links.intra_latency_s, _SMALL_LATENCY_S),
-        inter_latency_s=cluster.inter.latency_s.value + min(calibration.latency_s, _SMALL_LATENCY_S),
-    )
-    told = sum(
-        gather_seconds(quick, data * (_GATHERED * channels + 4.0), data)
-        + reduce_seconds(quick, float(_SUMMED * channels), data)
-        for channels in synchronised
-    )
     breakdown = Breakdown(
         matmul=accumulation * (table[FORWARD][0] + table[BACKWARD][0]),
         attention=accumulation * (table[FORWARD][1] + table[BACKWARD][1]),
@@ -122,8 +100,8 @@ def replicas_cost(
         launch=accumulation * (table[FORWARD][3] + table[BACKWARD][3])
         + update[3]
         + min(calibration.step_s, MOST_STEP_S),
-        data=exposed,
-        statistics=accumulation * told,
+        data=_messages_seconds(trace, links, calibration, data, zero, accumulation, forward, backward),
+        statistics=accumulation * _statistics_seconds(synchronised, cluster, links, calibration, data),
         optimizer=max(0.0, sum(update[:3]) - lighter) / share,
     )
     total = breakdown.seconds
@@ -133,6 +111,46 @@ def replicas_cost(
     factor = math.exp(1.645 * math.hypot(calibration.spread, OTHER_MODELS))
     interval = Interval(low=total / factor, value=total, high=total * factor, method=f"{calibration.name}; {doubts[0]}")
     return StepCost(interval, breakdown, calibration.name, tuple(doubts))
+
+
+def _messages_seconds(
+    trace: Trace,
+    links: Links,
+    calibration: Calibration,
+    data: int,
+    zero: int,
+    accumulation: int,
+    forward_s: float,
+    backward_s: float,
+) -> float:
+    """Seconds a step in which gradients and weights travel and nothing hides it."""
+    scatter = gather_seconds(links, float(trace.gradient_bytes), data)
+    gather = gather_seconds(links, float(trace.parameter_bytes), data)
+    if zero == 0:
+        return _exposed(reduce_seconds(links, float(trace.gradient_bytes), data), backward_s, calibration)
+    if zero == 1:
+        return _exposed(scatter + gather, backward_s, calibration)
+    if zero == 2:
+        return accumulation * _exposed(scatter, backward_s, calibration) + _exposed(gather, forward_s, calibration)
+    return accumulation * (
+        _exposed(gather, forward_s, calibration) + _exposed(gather + scatter, backward_s, calibration)
+    )
+
+
+def _statistics_seconds(
+    channels: Sequence[int], cluster: Cluster, links: Links, calibration: Calibration, data: int
+) -> float:
+    """Seconds in which batch norms of so many channels tell each other their statistics, forward and backward."""
+    quick = replace(
+        links,
+        intra_latency_s=min(links.intra_latency_s, _SMALL_LATENCY_S),
+        inter_latency_s=cluster.inter.latency_s.value + min(calibration.latency_s, _SMALL_LATENCY_S),
+    )
+    return sum(
+        gather_seconds(quick, data * (_GATHERED * each + 4.0), data)
+        + reduce_seconds(quick, float(_SUMMED * each), data)
+        for each in channels
+    )
 
 
 def replica_seconds(
