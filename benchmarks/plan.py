@@ -162,6 +162,7 @@ def main() -> None:
     quick = parser.parse_args().quick
     hardware.here(kind="cpu")  # measured alone, before predictions in two processes ask for it
     device, measured = rows(QUICK if quick else CASES, rivals=QUICK, told=told)
+    told(table(measured))
     samples, lines = memory(measured)
     ratios, more = choices(CHOICE_JOBS[:1] if quick else CHOICE_JOBS)
     figures = {

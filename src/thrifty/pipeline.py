@@ -15,6 +15,7 @@ from thrifty import hardware, models
 from thrifty.data import Store, content_key, prepare
 from thrifty.errors import ThriftyError
 from thrifty.files import hold, write_atomic
+from thrifty.hardware.pages import give_back
 from thrifty.ledger import Entry, Ledger, Meter, Stage, add_spent, resident_bytes
 from thrifty.names import check_names
 from thrifty.runs import Result, RunFolder, folder_for
@@ -145,6 +146,7 @@ class _Run:
             stage.says = _prepared(store)
         with self._stage("plan") as stage:
             plan = self.folder.find("plan", Plan) or self._plan(store)
+            give_back()  # traces and probes are done with
             self.folder.keep("plan", plan)
             self.ledger.planned(self.run_id, plan)
             self.emit(Planned(plan, self.device))

@@ -18,7 +18,7 @@ def test_measured_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert tuple(found) == runtime.PARTS
     # torch and its kernels: tens to hundreds of MiB
     assert 50 << 20 < found["imports"] < 1 << 30
-    (kept,) = (tmp_path / "hardware").glob("libraries-*.json")
+    (kept,) = (tmp_path / "hardware").glob("parts-*.json")
     kept.write_text(json.dumps({**found, "imports": 7}))
     runtime.runtime_bytes.cache_clear()
     assert runtime.runtime_bytes(1)["imports"] == 7

@@ -39,7 +39,7 @@ def peak_bytes(
     heap: HeapPeak | None = None,
     runtime: Mapping[str, int] | None = None,
 ) -> Interval:
-    """Predict the peak of a whole run: on a CPU resident memory above the bare interpreter, else memory of the GPU.
+    """Predict the peak of a whole run: on a CPU resident memory above what a run begins with, else memory of the GPU.
 
     The largest of four moments: a training step, the optimizer's first step, a validation, a checkpoint with the best
     weights copied; over weights, optimizer states, the runtime's own base and what loads the data.

@@ -1,14 +1,23 @@
-"""Let the process keep the memory it was given: on Linux a step otherwise pays for the same pages again and again."""
+"""What the process keeps of the memory it was given, and what it gives back."""
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import sys
 
 # parameters of mallopt (malloc.h of glibc)
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _TOP_PAD = -1, -3, -2
 _NEVER = (1 << 31) - 1
 _TOP_PAD_BYTES = 16 << 20
+
+
+def give_back() -> None:
+    """Give what is freed of the heap back to the kernel, where the C library can (glibc)."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform.startswith("linux") else None
+    if trim is not None:
+        trim(0)
 
 
 def keep_pages() -> bool:

@@ -23,6 +23,8 @@ def resident():
 # what the heap still holds of tensors that are gone is not torch's
 trim = getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)
 
+# a run counts its memory from here on
+import thrifty.api, thrifty.pipeline
 bare = resident()
 import torch
 from torch import nn
@@ -87,14 +89,14 @@ print(json.dumps(grown))
 
 @cache
 def runtime_bytes(threads: int) -> dict[str, int]:
-    """Measure what each of `PARTS` adds to the resident memory of a bare interpreter.
+    """Measure what each of `PARTS` adds to the resident memory of a process that has just begun a run.
 
     Takes a few seconds in a process of its own, once for a version of torch and a number of threads; kept in the cache.
     Zeros where it cannot be measured.
     """
     import importlib.metadata
 
-    path = cache_folder() / "hardware" / f"libraries-torch{importlib.metadata.version('torch')}-{threads}.json"
+    path = cache_folder() / "hardware" / f"parts-torch{importlib.metadata.version('torch')}-{threads}.json"
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         if set(found) == set(PARTS) and all(isinstance(value, int) for value in found.values()):

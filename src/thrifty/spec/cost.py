@@ -44,7 +44,7 @@ class Cost(Plain):
 
     Attributes:
         seconds: wall time of training and the validations in it.
-        peak_bytes: resident memory above the bare interpreter, or memory of the accelerator.
+        peak_bytes: resident memory above what a run begins with, or memory of the accelerator.
         joules: energy of the machine.
         usd: money at the device's price.
         flops: floating-point operations of training (a multiply-add counts two).
