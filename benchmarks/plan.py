@@ -1,7 +1,8 @@
 """Predictions of this machine against real steps of 36 cases: memory, time, the choice of a plan, and what it costs.
 
-``python -m benchmarks.plan [--quick]``. Each case is measured in a process of its own, and predicted in one that has
-run nothing. Nothing is fitted to the cases: prices come from micro-benchmarks (``thrifty hardware --measure``).
+``python -m benchmarks.plan [--quick] [--resume]``. Each case is measured in a process of its own, and predicted in one
+that has run nothing. Nothing is fitted to the cases: prices come from micro-benchmarks (``thrifty hardware
+--measure``). It takes most of an hour; what was cut off goes on with ``--resume``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dataclasses import replace
 from typing import Any
 
 from benchmarks.cases import CASES, QUICK, Case
+from benchmarks.kept import Kept
 from benchmarks.record import record
 from benchmarks.step_time import REPEATS, WARM_UP, Row, rows, table
 from benchmarks.step_time import figures as time_figures
@@ -49,10 +51,15 @@ def run(script: str, *arguments: str) -> dict[str, Any]:
     return found
 
 
-def predictions(cases: Sequence[str]) -> list[dict[str, Any]]:
+def predictions(cases: Sequence[Case], kept: Kept) -> list[dict[str, Any]]:
     """Predict cases, two at a time: nothing is timed meanwhile."""
+
+    def predict(case: Case) -> dict[str, Any]:
+        asked = functools.partial(run, "predict", json.dumps(case.__dict__))
+        return kept(f"predicted-{case.name}", dict, asked)
+
     with ThreadPoolExecutor(2) as two:
-        return list(two.map(functools.partial(run, "predict"), cases))
+        return list(two.map(predict, cases))
 
 
 def off(predicted: float, measured: float) -> float:
@@ -65,12 +72,12 @@ def told(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def memory(rows: Sequence[Row]) -> tuple[dict[str, list[float]], list[str]]:
+def memory(rows: Sequence[Row], cases: Sequence[Case], kept: Kept) -> tuple[dict[str, list[float]], list[str]]:
     """Predict the memory of each measured case; returns the samples of each figure, and a line of the table a case."""
     samples: dict[str, list[float]] = {}
     lines = ["| case | MiB measured | predicted | off | inside | ours above imports | others above imports |"]
     lines += ["|---|---:|---:|---:|---|---:|---|"]
-    for row, predicted in zip(rows, predictions([row.case for row in rows]), strict=True):
+    for row, predicted in zip(rows, predictions(cases, kept), strict=True):
         error = off(predicted["peak_bytes"], row.peak_bytes)
         added = row.peak_bytes - row.base_bytes
         above = off(predicted["peak_bytes"] - predicted["base_bytes"], added)
@@ -102,7 +109,7 @@ def timed(way: Case, size: int) -> float:
     return statistics.median(taken["seconds"][WARM_UP_STEPS:])
 
 
-def choices(jobs: Sequence[tuple[Case, int]]) -> tuple[dict[str, list[float]], list[str]]:
+def choices(jobs: Sequence[tuple[Case, int]], kept: Kept) -> tuple[dict[str, list[float]], list[str]]:
     """Choose a way of each job by price, and as `thrifty run` does; hold both against a sweep of every way.
 
     `thrifty run` takes a few real steps of the ways that the price cannot tell apart. Probe and sweep are apart: the
@@ -111,19 +118,23 @@ def choices(jobs: Sequence[tuple[Case, int]]) -> tuple[dict[str, list[float]], l
     ratios: dict[str, list[float]] = {"probed": [], "priced": []}
     lines = ["", "| job | by price | ms | as run | ms | best of the sweep | ms | ways | price | run |"]
     lines += ["|---|---|---:|---|---:|---|---:|---:|---:|---:|"]
+
+    def takes(what: str, way: Case, size: int) -> float:
+        return kept(f"{what}-{way.name}-of-{size}", float, functools.partial(timed, way, size))
+
     for case, size in jobs:
         ways = ways_of(case, size)
-        found = dict(zip(ways, predictions([json.dumps(way.__dict__) for way in ways]), strict=True))
+        found = dict(zip(ways, predictions(ways, kept), strict=True))
         price = {way: found[way]["batch_s"][str(size // way.samples)] for way in ways}
         ranked = sorted(ways, key=lambda way: price[way])
         first = ranked[0]
         high = price[first] * found[first]["step_high_s"] / found[first]["step_s"]
-        probed = {way: timed(way, size) for way in ranked[:CONTENDERS] if price[way] <= high}
-        sweep = {way: [timed(way, size)] for way in ways}
+        probed = {way: takes("probed", way, size) for way in ranked[:CONTENDERS] if price[way] <= high}
+        sweep = {way: [takes("swept", way, size)] for way in ways}
         least = min(times[0] for times in sweep.values())
         for way, times in sweep.items():
             if times[0] <= NEAR * least or way in probed:
-                times.append(timed(way, size))
+                times.append(takes("swept-again", way, size))
         seconds = {way: statistics.fmean(times) for way, times in sweep.items()}
         taken, best = min(probed, key=lambda way: probed[way]), min(ways, key=lambda way: seconds[way])
         ratios["probed"].append(seconds[best] / seconds[taken])
@@ -159,12 +170,15 @@ def main() -> None:
     """Measure, print the issue's figures, and write the report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="the small cases alone")
-    quick = parser.parse_args().quick
+    parser.add_argument("--resume", action="store_true", help="go on with what this code measured earlier today")
+    asked = parser.parse_args()
+    cases = QUICK if asked.quick else CASES
+    kept = Kept.of("plan", resume=asked.resume)
     hardware.here(kind="cpu")  # measured alone, before predictions in two processes ask for it
-    device, measured = rows(QUICK if quick else CASES, rivals=QUICK, told=told)
+    device, measured = rows(cases, rivals=QUICK, told=told, kept=kept)
     told(table(measured))
-    samples, lines = memory(measured)
-    ratios, more = choices(CHOICE_JOBS[:1] if quick else CHOICE_JOBS)
+    samples, lines = memory(measured, cases, kept)
+    ratios, more = choices(CHOICE_JOBS[:1] if asked.quick else CHOICE_JOBS, kept)
     figures = {
         "memory_median_error": statistics.median(map(abs, samples["ours"])),
         "memory_worst_error": max(map(abs, samples["ours"])),

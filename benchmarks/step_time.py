@@ -9,6 +9,7 @@ own. Nothing is fitted to the cases.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import math
 import os
@@ -22,6 +23,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.cases import CASES, QUICK, Case, trace
+from benchmarks.kept import Kept
 from benchmarks.predict import dry_run, roofline_seconds
 from benchmarks.record import record
 from benchmarks.torch_estimator import estimate
@@ -157,23 +159,27 @@ def rows(
     keep_pages: bool = False,
     rivals: Collection[Case] = (),
     told: Callable[[str], object] = print,
+    kept: Kept | None = None,
 ) -> tuple[Device, list[Row]]:
     """Measure and predict cases; returns the device with what was timed of it, too."""
+    kept = kept or Kept()
     measured: dict[str, Taken] = {}
     benches = []
-    for part in _parts(cases, CALIBRATIONS - 1):
-        benches.append(calibrate())
+    for number, part in enumerate(_parts(cases, CALIBRATIONS - 1)):
+        benches.append(kept(f"calibration-{number}", Bench, calibrate))
         for case in part:
-            measured[case.name] = measure(case, keep_pages=keep_pages)
+            take = functools.partial(measure, case, keep_pages=keep_pages)
+            measured[case.name] = kept(f"taken-{case.name}", Taken, take)
             told(f"{case.name}: {statistics.median(measured[case.name].seconds):.4g} s a step")
-    benches.append(calibrate())
+    benches.append(kept("calibration-last", Bench, calibrate))
     device = this_device(benches)
     found = []
     for case in cases:
         step = trace(case)
         fresh = 0 if keep_pages else fresh_bytes(case)
         predicted = step_seconds(step, 1, device, case.precision, fresh=fresh)  # type: ignore[arg-type]
-        rival = estimate(case) if case in rivals else None
+        asked = functools.partial(estimate, case)
+        rival = kept(f"rival-{case.name}", float | None, asked) if case in rivals else None
         taken = measured[case.name]
         naive = roofline_seconds(step, device)
         found.append(Row(case.name, taken.seconds, taken.base_bytes, taken.peak_bytes, predicted, naive, rival))

@@ -23,6 +23,7 @@ from thrifty.planner.learning import decide
 from thrifty.planner.local import Local, explore
 from thrifty.planner.rules import Reasons
 from thrifty.spec import DeclaredData, Plan, Spent, parse_job
+from thrifty.spec.proposal import Doubling
 
 # each plan traces a real model
 pytestmark = pytest.mark.slow
@@ -250,3 +251,18 @@ def test_a_run_that_fits_by_checkpointing_alone_stays_within_its_budget(sources:
     assert reason(followed).startswith("without it one sample at a time needs up to")
     assert followed.cost.peak_bytes.value <= budget
     assert 0 < entry.total.peak_rss_bytes <= budget
+
+
+@pytest.mark.usefixtures("no_dry_run")
+def test_twice_the_memory_buys_what_memory_cut(highs: dict[str, float]) -> None:
+    def memory_row(local: Local) -> Doubling:
+        proposal = propose_here(local.job, local.dataset, local.device, key="k")
+        assert {row.number for row in proposal.limited_by} == {"arithmetic", "memory bandwidth", "memory"}
+        assert all(row.speedup >= 1 for row in proposal.limited_by)
+        return next(row for row in proposal.limited_by if row.number == "memory")
+
+    cut = memory_row(here(memory=1.001 * highs["full"]))
+    assert cut.speedup > 1.01
+    assert cut.says and "full" not in cut.says
+    roomy = memory_row(here())
+    assert (roomy.speedup, roomy.says) == (1.0, "")

@@ -171,7 +171,10 @@ def _cheaper(local: Local, compiling_pays: bool, allowed: Collection[str]) -> tu
 
 
 def _doublings(local: Local, chosen: Way) -> tuple[Doubling, ...]:
-    """Price the step by the rates of this device, and by twice each of them."""
+    """What twice the arithmetic, memory bandwidth and memory of this device would buy; the greatest gain first.
+
+    Rates are compared by the step priced at this device's rates and at twice each; for memory the job is planned anew.
+    """
     settings = chosen.settings
     trace = local.trace(settings)
     parts = math.ceil(local.learning.size / settings["micro_batch"])
@@ -186,11 +189,26 @@ def _doublings(local: Local, chosen: Way) -> tuple[Doubling, ...]:
         name: before / step_seconds(trace, parts, device, settings["precision"]).value
         for name, device in changed.items()
     }
-    rows = [
-        Doubling(number=name, seconds=chosen.price.seconds / gain, speedup=gain)
-        for name, gain in sorted(gains.items(), key=lambda pair: -pair[1])
-    ]
-    return tuple(rows)
+    roomy = _with_twice_memory(local, chosen)
+    rows = [Doubling(number=name, seconds=chosen.price.seconds / gain, speedup=gain) for name, gain in gains.items()]
+    rows.append(
+        Doubling(
+            number="memory",
+            seconds=roomy.price.seconds,
+            speedup=chosen.price.seconds / roomy.price.seconds,
+            says="" if roomy is chosen else words(roomy.settings, than=chosen.settings),
+        )
+    )
+    return tuple(sorted(rows, key=lambda row: -row.speedup))
+
+
+def _with_twice_memory(local: Local, chosen: Way) -> Way:
+    """The way to take where the job might hold twice as much; the same one unless memory has cut something."""
+    settings = chosen.settings
+    if settings["checkpointing"] == "none" and settings["micro_batch"] >= local.learning.size:
+        return chosen
+    other = explore(local.with_memory(2)).choice
+    return other if other is not None and other.price.seconds < chosen.price.seconds else chosen
 
 
 def _notes(device: Device) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import thrifty.cost.timeline as cost_timeline
@@ -108,6 +108,19 @@ class Local:
         if asked is not None and asked < own:
             return asked, f"the budget of {format_bytes(asked)}"
         return own, f"nine tenths of this machine's {format_bytes(self.device.memory_bytes)}"
+
+    def with_memory(self, factor: int) -> Local:
+        """The same job where it may hold so many times as much; what was traced and priced here is known there."""
+        asked = self.job.budget.memory
+        budget = self.job.budget.model_copy(update={"memory": asked * factor if asked is not None else None})
+        other = replace(
+            self,
+            job=self.job.model_copy(update={"budget": budget}),
+            device=self.device.model_copy(update={"memory_bytes": self.device.memory_bytes * factor}),
+            known=dict(self.known),
+        )
+        other._traced = self._traced
+        return other
 
     @property
     def limits(self) -> dict[str, float]:
