@@ -31,7 +31,7 @@ from thrifty.cost import step_seconds
 from thrifty.errors import JobError
 from thrifty.hardware import probe
 from thrifty.hardware.bench import Bench, bench, merged
-from thrifty.hardware.measure import measure_cpu
+from thrifty.hardware.measure import Measurement, measure_cpu
 from thrifty.spec import Device, Interval
 
 WARM_UP, REPEATS = 3, 9
@@ -126,11 +126,9 @@ def fresh_bytes(case: Case) -> int | None:
     return found.fresh if found is not None else None
 
 
-def this_device(benches: Sequence[Bench]) -> Device:
+def this_device(benches: Sequence[Bench], rates: Measurement) -> Device:
     """Return this machine as a device that carries what was timed, averaged."""
     found = probe()
-    last = max(found.cache_bytes.items(), default=("", 0))[1]
-    rates = measure_cpu(found.cores, last_cache_bytes=last, memory_bytes=found.memory_bytes, kernel_seconds=0)
     known: dict[str, Any] = {
         "name": found.name,
         "kind": "cpu",
@@ -144,6 +142,13 @@ def this_device(benches: Sequence[Bench]) -> Device:
         "kernels": merged(benches).kernels,
     }
     return Device.model_construct(**known)
+
+
+def measure_rates() -> Measurement:
+    """Measure arithmetic and memory bandwidth once."""
+    found = probe()
+    last = max(found.cache_bytes.items(), default=("", 0))[1]
+    return measure_cpu(found.cores, last_cache_bytes=last, memory_bytes=found.memory_bytes, kernel_seconds=0)
 
 
 def calibrate() -> Bench:
@@ -172,7 +177,7 @@ def rows(
             measured[case.name] = kept(f"taken-{case.name}", Taken, take)
             told(f"{case.name}: {statistics.median(measured[case.name].seconds):.4g} s a step")
     benches.append(kept("calibration-last", Bench, calibrate))
-    device = this_device(benches)
+    device = this_device(benches, kept("rates", Measurement, measure_rates))
     found = []
     for case in cases:
         step = trace(case)

@@ -13,8 +13,8 @@ from thrifty.errors import BudgetError, JobError
 from thrifty.planner import plan
 from thrifty.spec import Device, Job, Plan, Probed, Quantity, Spent, parse_job
 
-# each plan traces and runs dry a real model
-pytestmark = pytest.mark.slow
+# each plan traces a real model
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_dry_run")]
 
 STEADY = Probed(step_s=(0.1, 0.1, 0.11), save_s=0.0)
 
@@ -95,11 +95,7 @@ def test_models_without_repeated_blocks_have_one_way_and_say_so(model: str, imag
         decide(images, job(model=model, plan={"checkpointing": "full"}))
 
 
-def test_a_small_memory_cuts_the_micro_batch_and_never_the_batch(
-    images: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # as where the C library does not tell of its heap: what a dry run tells also depends on the tests before this one
-    monkeypatch.setattr("thrifty.planner.local.heap_peak", lambda *_, **__: None)
+def test_a_small_memory_cuts_the_micro_batch_and_never_the_batch(images: Store) -> None:
     wide = decide(images, job(model="resnet20", train={"batch": 256}))
     least = decide(images, job(model="resnet20", train={"batch": 256}, plan={"micro_batch": 1})).cost.peak_bytes.high
     limit = int(least + (wide.cost.peak_bytes.high - least) * 0.4)

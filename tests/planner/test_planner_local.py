@@ -58,13 +58,6 @@ def reason(decided: Plan) -> str:
 
 
 @pytest.fixture
-def no_dry_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where the C library does not tell of its heap: what a dry run tells depends on the tests before this one."""
-    monkeypatch.setattr("thrifty.planner.local.heap_peak", lambda *_, **__: None)
-    monkeypatch.setattr("thrifty.planner.local.runtime_bytes", lambda *_: {})
-
-
-@pytest.fixture
 def patience(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     def set_to(seconds: float) -> None:
         monkeypatch.setattr("thrifty.planner.local.LEAST_PATIENCE_SECONDS", seconds)
