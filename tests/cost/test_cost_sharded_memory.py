@@ -268,9 +268,11 @@ def test_more_work_never_takes_less(
         )
     )
     more = device_bytes(shape, layout.model_copy(update=change), A100, stack=stack)
-    # sharing less takes a library's other road, which may spare its buffers; scores that are computed again leave no
-    # sums of theirs behind, as flash attention does
-    allowed = 1.6 if "zero" in change else 1.01 if "flash" in change else 1 + 1e-9
+    # Sharing less takes a library's other road, which may spare its buffers. Where scores are computed again, flash
+    # attention still keeps sums of them, and its result in bf16 where the layer after it keeps one byte of fp8: less
+    # than a tenth of a block, whose six other tensors of a token take two bytes each.
+    flash = 1.1 if layout.precision == "fp8" else 1.01
+    allowed = 1.6 if "zero" in change else flash if "flash" in change else 1 + 1e-9
     assert found.allocated.value <= more.allocated.value * allowed
 
 
