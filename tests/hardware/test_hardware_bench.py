@@ -6,7 +6,6 @@ import ctypes
 import platform
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -19,6 +18,7 @@ from thrifty.hardware.overheads import BACKWARD, FLUSH, FORGOTTEN, FORWARD, PAGE
 from thrifty.hardware.pages import give_back, keep_pages
 from thrifty.hardware.signature import note_of
 from thrifty.hardware.stopwatch import once, repeated
+from thrifty.ledger import resident_bytes
 from thrifty.spec.device import KernelPoint
 
 ASIDE = {FORWARD, BACKWARD, PARAMETER, PAGES, FLUSH, FORGOTTEN}
@@ -138,14 +138,10 @@ def test_pages_are_kept_where_the_allocator_obeys(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.skipif(not sys.platform.startswith("linux") or platform.libc_ver()[0] != "glibc", reason="glibc alone")
 def test_what_is_freed_is_given_back() -> None:
-    def resident() -> int:
-        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
-
     blocks = [b"x" * 50_000 for _ in range(4_000)]
     pin = b"y" * 50_000
-    held = resident()
+    held = resident_bytes()
     del blocks
     give_back()
-    assert resident() < held - 100 * 2**20
+    assert resident_bytes() < held - 100 * 2**20
     assert pin

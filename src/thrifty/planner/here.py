@@ -204,9 +204,10 @@ def _doublings(local: Local, chosen: Way) -> tuple[Doubling, ...]:
 
 def _with_twice_memory(local: Local, chosen: Way) -> Way:
     """The way to take where the job might hold twice as much; the same one unless memory has cut something."""
-    settings = chosen.settings
-    if settings["checkpointing"] == "none" and settings["micro_batch"] >= local.learning.size:
-        return chosen
+    for way in local.known.values():
+        whole = way.settings["checkpointing"] == "none" and way.settings["micro_batch"] >= local.learning.size
+        if whole and local.fits(way):
+            return chosen
     other = explore(local.with_memory(2)).choice
     return other if other is not None and other.price.seconds < chosen.price.seconds else chosen
 
