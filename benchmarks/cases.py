@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -262,6 +262,48 @@ CASES: tuple[Case, ...] = (
     Case("users-own", 32, "fp32"),
     Case("users-own", 64, "bf16", "momentum", "channels_last"),
 )
+GPU_CASES: tuple[Case, ...] = (
+    Case("bert-base", 64, "bf16"),
+    Case("bert-base", 32, "fp32"),
+    Case("bert-base", 128, "bf16", checkpointing="full"),
+    Case("bert-base", 128, "bf16", checkpointing="selective"),
+    Case("bert-mini", 128, "fp32"),
+    Case("bert-mini", 256, "bf16"),
+    Case("bert-mini", 512, "bf16", "sgd"),
+    Case("gpt-nano", 16, "fp32"),
+    Case("gpt-nano", 512, "bf16"),
+    Case("gpt-mini", 64, "fp32", "sgd"),
+    Case("gpt-mini", 64, "bf16"),
+    Case("gpt-mini", 256, "bf16", checkpointing="full"),
+    Case("gpt-small", 64, "bf16"),
+    Case("gpt-small", 32, "fp32", "momentum"),
+    Case("gpt2", 8, "fp32"),
+    Case("gpt2", 16, "bf16"),
+    Case("gpt2", 32, "bf16", checkpointing="selective"),
+    Case("gpt2", 32, "bf16", checkpointing="full"),
+    Case("resnet20", 1024, "fp32", "momentum"),
+    Case("resnet20", 2048, "bf16", "momentum", "channels_last"),
+    Case("resnet18", 512, "fp32", "momentum", "channels_last"),
+    Case("resnet18", 512, "bf16", "momentum"),
+    Case("resnet18", 1024, "bf16", "adamw", "channels_last"),
+    Case("resnet50", 256, "bf16", "momentum", "channels_last"),
+    Case("resnet50", 128, "bf16", "momentum"),
+    Case("resnet50", 128, "fp32", "momentum", "channels_last", "full"),
+    Case("mlp", 4096, "fp32", "sgd"),
+    Case("mlp", 65536, "bf16", "adamw"),
+    Case("vit", 128, "fp32"),
+    Case("vit", 256, "bf16"),
+    Case("vit", 256, "bf16", checkpointing="full"),
+    Case("llama", 32, "fp32"),
+    Case("llama", 64, "bf16"),
+    Case("llama", 64, "bf16", "sgd", checkpointing="full"),
+    Case("whisper", 64, "fp32"),
+    Case("whisper", 128, "bf16"),
+    Case("lstm", 256, "fp32"),
+    Case("lstm", 512, "fp32", "momentum"),
+    Case("users-own", 256, "fp32"),
+    Case("users-own", 1024, "bf16", "momentum", "channels_last"),
+)
 QUICK = tuple(case for case in CASES if case.model in {"gpt-nano", "mlp", "resnet20", "lstm", "users-own"})
 
 
@@ -272,8 +314,8 @@ def build(case: Case) -> nn.Module:
     return recomputing(MODELS[case.model].build(), case.checkpointing)
 
 
-def trace(case: Case) -> Trace:
-    """Trace a step of a case."""
+def trace(case: Case, device: Literal["cpu", "cuda"] = "cpu") -> Trace:
+    """Trace a step of a case on a device."""
     from thrifty import optim
     from thrifty.cost import trace_step
 
@@ -285,6 +327,7 @@ def trace(case: Case) -> Trace:
         precision=case.precision,  # type: ignore[arg-type]
         optimizer=optim.by_name(case.optimizer),
         memory_format=case.layout,  # type: ignore[arg-type]
+        device=device,
     )
 
 
@@ -328,7 +371,7 @@ def named(text: str) -> Case:
     """Find a case by its name, or make one of its fields in JSON."""
     if text.startswith("{"):
         return Case(**json.loads(text))
-    return next(each for each in CASES if each.name == text)
+    return next(each for each in (*CASES, *GPU_CASES) if each.name == text)
 
 
 def take_steps(case: Case, steps: int, accumulation: int = 1) -> list[float]:

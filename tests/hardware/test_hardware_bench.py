@@ -14,6 +14,7 @@ from thrifty.hardware import bench as bench_module
 from thrifty.hardware.bench import Bench, bench, merged, points
 from thrifty.hardware.capture import Captured, Key
 from thrifty.hardware.kernels import ARITHMETIC, FAMILIES
+from thrifty.hardware.sizes import CPU
 from thrifty.hardware.overheads import BACKWARD, FLUSH, FORGOTTEN, FORWARD, PAGES, PARAMETER, tiny_layers
 from thrifty.hardware.pages import give_back, keep_pages
 from thrifty.hardware.signature import note_of
@@ -49,7 +50,7 @@ def test_every_family_runs_in_both_precisions() -> None:
     for name, family in FAMILIES.items():
         for dtype in (torch.float32, torch.bfloat16):
             with Captured() as captured:
-                next(family(dtype))()
+                next(family(dtype, CPU))()
             assert captured.calls, name
 
 

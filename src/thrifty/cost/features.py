@@ -180,6 +180,15 @@ def _recurrence(op: Called, inputs: list[Sizes], results: list[Sizes]) -> Place:
     return Place(op.name, at, work * (2 if "backward" in op.name else 1))
 
 
+def _whole_recurrence(op: Called, inputs: list[Sizes], results: list[Sizes]) -> Place:
+    # all layers at once, each with two weights and two biases; beside them the batch and two states
+    x, weight, recurrent = inputs[:3]
+    layers = max((op.tensors - 3) // 4, 1)
+    work = 2.0 * x[0] * x[1] * layers * (math.prod(weight) + math.prod(recurrent))
+    at = (_log(x[0]), _log(x[1]), _log(x[2]), _log(recurrent[-1]), _log(layers))
+    return Place(op.name, at, work * (2 if "backward" in op.name else 1))
+
+
 def _many(op: Called, inputs: list[Sizes], results: list[Sizes]) -> Place:
     # one operator over all parameters
     return Place(op.name, (_log(op.moved_bytes), _log(op.tensors)), float(op.moved_bytes))
@@ -208,17 +217,22 @@ def _named(names: str, how: Callable[[Called, list[Sizes], list[Sizes]], Place])
     return dict.fromkeys(names.split(), how)
 
 
-_FLASH = "_scaled_dot_product_flash_attention_for_cpu"
+_ATTENTION = " ".join(
+    f"_scaled_dot_product_{kernel} _scaled_dot_product_{kernel}_backward"
+    for kernel in ("flash_attention_for_cpu", "flash_attention", "efficient_attention", "cudnn_attention")
+)
 _HOW = {
     **_named("mm addmm bmm baddbmm addbmm mv addmv dot", _product),
     **_named("convolution convolution_backward", _convolution),
-    **_named(f"{_FLASH} {_FLASH}_backward", _attention),
+    **_named(_ATTENTION, _attention),
     **_named(
         "_softmax _safe_softmax _softmax_backward_data _log_softmax _log_softmax_backward_data native_layer_norm "
         "native_layer_norm_backward nll_loss_backward _fused_rms_norm _fused_rms_norm_backward",
         _rows,
     ),
-    **_named("native_batch_norm native_batch_norm_backward", _batch_norm),
+    **_named(
+        "native_batch_norm native_batch_norm_backward cudnn_batch_norm cudnn_batch_norm_backward", _batch_norm
+    ),
     **_named("embedding embedding_dense_backward index index_select index_put index_add", _table),
     **_named("sum mean amax max min linalg_vector_norm all any argmax var_mean", _reduction),
     **_named(
@@ -227,4 +241,5 @@ _HOW = {
         _pool,
     ),
     **_named("mkldnn_rnn_layer mkldnn_rnn_layer_backward", _recurrence),
+    **_named("_cudnn_rnn _cudnn_rnn_backward", _whole_recurrence),
 }  # fmt: skip

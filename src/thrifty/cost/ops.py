@@ -30,13 +30,16 @@ aten = torch.ops.aten
 
 # Operators by kind, as time is priced by it. What is not named here goes by its tag (pointwise, reduction), or `other`.
 _NAMES = {
-    "matmul": "mm addmm bmm baddbmm addbmm addmv mv dot _scaled_mm mkldnn_rnn_layer mkldnn_rnn_layer_backward",
+    "matmul": "mm addmm bmm baddbmm addbmm addmv mv dot _scaled_mm mkldnn_rnn_layer mkldnn_rnn_layer_backward "
+    "_cudnn_rnn _cudnn_rnn_backward",
     "convolution": "convolution _convolution convolution_overrideable _slow_conv2d_forward convolution_backward",
     "attention": "_scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_flash_attention_for_cpu_backward "
     "_scaled_dot_product_flash_attention _scaled_dot_product_flash_attention_backward "
-    "_scaled_dot_product_efficient_attention _scaled_dot_product_efficient_attention_backward",
+    "_scaled_dot_product_efficient_attention _scaled_dot_product_efficient_attention_backward "
+    "_scaled_dot_product_cudnn_attention _scaled_dot_product_cudnn_attention_backward",
     "batch_norm": "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training "
-    "native_batch_norm_backward _batch_norm_with_update batch_norm_backward",
+    "native_batch_norm_backward _batch_norm_with_update batch_norm_backward "
+    "cudnn_batch_norm cudnn_batch_norm_backward",
     "layer_norm": "native_layer_norm native_layer_norm_backward native_group_norm native_group_norm_backward "
     "_fused_rms_norm _fused_rms_norm_backward",
     "softmax": "_softmax _softmax_backward_data _log_softmax _log_softmax_backward_data logsumexp nll_loss_forward "
@@ -60,6 +63,11 @@ _HEAVY_PREFIXES = ("linalg_", "_linalg_", "_fft_", "fft_", "_thnn_", "_cudnn_rnn
 def _rnn_flops(x: Any, w_ih: Any, w_hh: Any, *_: Any, **__: Any) -> int:
     # oneDNN runs a whole recurrent layer in one operator: x is (time, batch, width), weights (gates, width)
     return 2 * x[0] * x[1] * (math.prod(w_ih) + math.prod(w_hh))
+
+
+def _cudnn_rnn_flops(x: Any, weights: Any, *_: Any, **__: Any) -> int:
+    # all layers in one operator; x is (time, batch, width) or its first two swapped; biases have one dimension
+    return 2 * x[0] * x[1] * sum(math.prod(each) for each in weights if len(each) > 1)
 
 
 def _convolution_backward_flops(grad: Any, x: Any, weight: Any, *rest: Any, **_: Any) -> int:
@@ -87,6 +95,8 @@ _OWN_FORMULAS: dict[Any, Callable[..., int]] = {
     aten.convolution_backward: _shaped(_convolution_backward_flops),
     aten.mkldnn_rnn_layer: _shaped(_rnn_flops),
     aten.mkldnn_rnn_layer_backward: _shaped(lambda *a, **k: 2 * _rnn_flops(*a, **k)),
+    aten._cudnn_rnn: _shaped(_cudnn_rnn_flops),
+    aten._cudnn_rnn_backward: _shaped(lambda *a, **k: 2 * _cudnn_rnn_flops(*a, **k)),
     aten.mv: _shaped(lambda a, b, **_: 2 * math.prod(a)),
     aten.addmv: _shaped(lambda c, a, b, **_: 2 * math.prod(a)),
     aten.dot: _shaped(lambda a, b, **_: 2 * math.prod(a)),

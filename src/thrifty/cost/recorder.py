@@ -236,6 +236,7 @@ def record(
     precision: str,
     optimizer: Optimizer | None = None,
     clip: bool = False,
+    device: str = "cpu",
 ) -> Recorder:
     """Run one whole step under a recorder, on whatever tensors model and batch hold.
 
@@ -243,7 +244,7 @@ def record(
     """
     recorder = Recorder(path, [*model.parameters(), *model.buffers(), *batch.values()])
     with _errors_named(path), recorder:
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
             total, _ = loss(model, batch)
         recorder.note_kept()
         recorder.phase = "backward"
@@ -262,11 +263,11 @@ def record(
 
 
 def record_forward(
-    path: ModulePath, model: nn.Module, loss: Loss, batch: dict[str, Tensor], precision: str
+    path: ModulePath, model: nn.Module, loss: Loss, batch: dict[str, Tensor], precision: str, device: str = "cpu"
 ) -> Recorder:
     """Run forward and loss once without gradients under a recorder, as a validation does."""
     recorder = Recorder(path, [*model.parameters(), *model.buffers(), *batch.values()])
-    cast = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
+    cast = torch.autocast(device, torch.bfloat16, enabled=precision == "bf16")
     with _errors_named(path), torch.no_grad(), recorder, cast:
         loss(model, batch)
     return recorder

@@ -94,6 +94,7 @@ def trace_step(
     optimizer: Callable[[nn.Module], Optimizer],
     clip: bool = True,
     memory_format: Literal["contiguous", "channels_last"] = "contiguous",
+    device: Literal["cpu", "cuda"] = "cpu",
 ) -> Trace:
     """Trace one optimizer step over one micro-batch; nothing is computed and no tensor is allocated.
 
@@ -105,6 +106,7 @@ def trace_step(
         optimizer: makes the optimizer of a model; see `thrifty.optim.by_name`.
         clip: the norm of the gradients is clipped.
         memory_format: of images and convolution weights.
+        device: whose operators run; ``cuda`` takes a GPU that torch can use, of which only its rules are asked.
 
     Raises:
         JobError: an operator of the model cannot be traced or has no formula; names operator and module.
@@ -121,13 +123,14 @@ def trace_step(
     """
     path = ModulePath()
     with FakeTensorMode(allow_non_fake_inputs=True) as mode, path.followed():
-        model = _build(build, mode).train()
+        with torch.device(device):
+            model = _build(build, mode).train()
         path.name_modules(model)
         if memory_format == "channels_last":
             _to_channels_last(model)
-        tensors = {key: _fake(key, shape, dtype, memory_format) for key, (shape, dtype) in batch.items()}
-        step = record(path, model, loss, tensors, precision, optimizer(model), clip)
-        evaluation = record_forward(path, model.eval(), loss, tensors, precision)
+        tensors = {key: _fake(key, shape, dtype, memory_format, device) for key, (shape, dtype) in batch.items()}
+        step = record(path, model, loss, tensors, precision, optimizer(model), clip, device)
+        evaluation = record_forward(path, model.eval(), loss, tensors, precision, device)
     ops, allocations = step.finished()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     held = [*model.parameters(), *model.buffers()]
@@ -164,12 +167,12 @@ def _build(build: Callable[[], nn.Module], mode: FakeTensorMode) -> nn.Module:
     return model
 
 
-def _fake(key: str, shape: tuple[int, ...], dtype: str, memory_format: str) -> Tensor:
+def _fake(key: str, shape: tuple[int, ...], dtype: str, memory_format: str, device: str) -> Tensor:
     kind = getattr(torch, dtype, None)
     if not isinstance(kind, torch.dtype):
         names = [name for name in dir(torch) if isinstance(getattr(torch, name), torch.dtype)]
         raise JobError(f"unknown dtype '{dtype}' of batch key '{key}'", nearest=nearest(dtype, names))
-    tensor = torch.empty(shape, dtype=kind)
+    tensor = torch.empty(shape, dtype=kind, device=device)
     return tensor.contiguous(memory_format=MEMORY_FORMATS[memory_format]) if len(shape) == 4 else tensor
 
 

@@ -130,7 +130,7 @@ def _cpu_device(found: Probe, remeasure: bool) -> Device:
 def _gpu_device(found: Probe, gpu: Gpu, index: int, remeasure: bool) -> Device | None:
     if not _torch_has_cuda():
         return None
-    path = _cache_path(f"{found.fingerprint}-{gpu.uuid}-{gpu.driver}")
+    path = _cache_path(f"{found.fingerprint}-{gpu.uuid}-{gpu.driver}-operators")
     done = None if remeasure else _cached(path)
     if done is None:
         done = measure_cuda(index, uuid=gpu.uuid)
@@ -143,7 +143,7 @@ def _gpu_device(found: Probe, gpu: Gpu, index: int, remeasure: bool) -> Device |
         kind="cuda",
         cores=done.processors,
         isa=(),
-        cache_bytes={},
+        cache_bytes=done.cache_bytes,
         memory_bytes=gpu.memory_bytes,
         memory_source="installed memory of the GPU",
         flops_per_second=done.flops_per_second,
@@ -154,6 +154,7 @@ def _gpu_device(found: Probe, gpu: Gpu, index: int, remeasure: bool) -> Device |
         busy_watts=sheet.busy_watts,
         usd_per_hour=price("cuda", gpu.name),
         measured_on=done.measured_on,
+        kernels=done.kernels,
         calibration=sheet.calibration,
     )
 

@@ -22,6 +22,7 @@ from thrifty.spec.plain import Plain
 
 if TYPE_CHECKING:
     from thrifty.hardware.capture import Call, Key
+    from thrifty.hardware.sizes import Sizes
 
 # in all; the rates of `measure` come on top
 SECONDS = 50.0
@@ -126,6 +127,7 @@ def points(*, last_cache_bytes: int, seconds: float) -> Bench:
     from thrifty.hardware.capture import Captured
     from thrifty.hardware.kernels import ARITHMETIC, FAMILIES
     from thrifty.hardware.overheads import overheads
+    from thrifty.hardware.sizes import CPU
 
     began = time.perf_counter()
     size = min(max(2 * last_cache_bytes, _FLUSH_BYTES[0]), _FLUSH_BYTES[1])
@@ -140,7 +142,7 @@ def points(*, last_cache_bytes: int, seconds: float) -> Bench:
     for count in range(ROUNDS):
         between = 0 < count < ROUNDS - 1
         timed: set[Key] = set()
-        for work in _in_turn(ARITHMETIC if between else FAMILIES):
+        for work in in_turn(ARITHMETIC if between else FAMILIES, CPU):
             if time.perf_counter() - began > seconds:
                 break
             with Captured() as captured:
@@ -154,13 +156,14 @@ def points(*, last_cache_bytes: int, seconds: float) -> Bench:
     return Bench(kernels=(*aside, *(times.point(key) for key, times in found.items())), disturbed=disturbed)
 
 
-def _in_turn(families: Collection[str]) -> Iterator[Work]:
+def in_turn(families: Collection[str], sizes: Sizes) -> Iterator[Work]:
+    """Yield the works of families in fp32 and bf16; families take turns."""
     import torch
 
     from thrifty.hardware.kernels import FAMILIES
 
     both = (torch.float32, torch.bfloat16)
-    waiting = [family(dtype) for name, family in FAMILIES.items() if name in families for dtype in both]
+    waiting = [family(dtype, sizes) for name, family in FAMILIES.items() if name in families for dtype in both]
     while waiting:
         for each in list(waiting):
             work = next(each, None)

@@ -1,7 +1,7 @@
 """What the micro-benchmarks run: single layers and functions, forward and backward, over a range of sizes and dtypes.
 
-Each entry does one small thing as eager training does it; every operator inside is timed by `bench`. Sizes spread over
-what fits the second cache to what no cache holds; none is taken from a model.
+Each entry does one small thing as eager training does it; every operator inside is timed by `bench`, or of a GPU by
+`gpu_bench`.
 """
 
 from __future__ import annotations
@@ -12,69 +12,29 @@ import math
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from thrifty.hardware.sizes import CPU, GPU, Sizes
 from thrifty.hardware.stopwatch import Work
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-Family = Callable[["torch.dtype"], Iterator[Work]]
-
-# rows, inputs, outputs of a linear layer: from skinny to square, each dimension over two decades
-LINEAR = (
-    (64, 64, 64), (16, 1024, 1024), (256, 128, 512), (2048, 64, 64), (1024, 256, 256), (512, 768, 768),
-    (4096, 128, 128), (1024, 256, 1024), (1024, 1024, 256), (128, 2048, 2048), (2048, 512, 512), (32, 512, 2048),
-    (8, 256, 10), (256, 784, 512), (512, 2048, 512), (2048, 256, 64), (1024, 192, 768), (4096, 32, 256),
-    (512, 256, 8192), (256, 64, 4096), (1, 768, 768), (1024, 384, 1536), (2048, 768, 192), (8192, 64, 128),
-    (256, 512, 32768), (512, 3072, 768),
-)  # fmt: skip
-# products at once, rows, shared, columns: what attention written out does
-BATCHED = (
-    (32, 64, 32, 64), (64, 128, 64, 128), (16, 256, 64, 256), (64, 32, 64, 32), (8, 512, 64, 512), (96, 64, 64, 64),
-    (24, 197, 64, 197), (4, 1024, 64, 1024), (32, 128, 128, 128), (8, 128, 32, 128),
-)  # fmt: skip
-# samples, channels in, height, width, channels out, kernel, stride, groups
-CONVOLUTIONS = (
-    (32, 16, 32, 32, 16, 3, 1, 1), (32, 3, 32, 32, 16, 3, 1, 1), (32, 16, 32, 32, 32, 3, 2, 1),
-    (128, 32, 16, 16, 32, 3, 1, 1), (64, 64, 8, 8, 64, 3, 1, 1), (8, 64, 56, 56, 64, 3, 1, 1),
-    (2, 3, 224, 224, 64, 7, 2, 1), (4, 64, 56, 56, 256, 1, 1, 1), (8, 256, 28, 28, 128, 1, 1, 1),
-    (8, 3, 224, 224, 192, 16, 16, 1), (8, 64, 28, 28, 64, 3, 1, 64), (16, 256, 8, 8, 256, 3, 1, 1),
-    (32, 64, 16, 16, 128, 3, 2, 1), (32, 64, 16, 16, 128, 1, 2, 1), (8, 512, 7, 7, 512, 3, 1, 1),
-    (16, 128, 16, 16, 128, 3, 1, 1), (128, 16, 32, 32, 16, 3, 1, 1),
-    (16, 512, 4, 4, 2048, 1, 1, 1), (16, 2048, 4, 4, 512, 1, 1, 1), (16, 512, 8, 8, 512, 3, 2, 1),
-    (16, 1024, 8, 8, 256, 1, 1, 1), (16, 128, 32, 32, 128, 3, 2, 1), (16, 64, 16, 16, 256, 1, 1, 1),
-    (32, 1, 28, 28, 32, 5, 1, 1), (64, 32, 32, 32, 64, 3, 1, 1),
-)  # fmt: skip
-# samples, channels, length, channels out, kernel, stride
-CONVOLUTIONS_1D = ((4, 80, 1000, 256, 3, 1), (4, 256, 1000, 256, 3, 2), (8, 1, 4000, 64, 9, 4))
-# samples, heads, length, width of a head, causal
-ATTENTION = (
-    (8, 4, 64, 64, False), (4, 8, 128, 32, True), (4, 4, 256, 64, True), (8, 3, 197, 64, False), (2, 4, 512, 64, True),
-    (1, 4, 1024, 64, False), (32, 4, 32, 32, False), (4, 4, 256, 32, False), (4, 2, 256, 128, True),
-    (16, 8, 128, 64, False), (1, 4, 1500, 64, False),
-)  # fmt: skip
-# rows and width of a normalised or softmaxed matrix
-ROWS = ((64, 128), (1024, 256), (4096, 128), (8192, 64), (2048, 768), (4096, 1024), (16384, 197), (512, 8192))
-# samples, channels, height and width of images
-IMAGES = ((32, 16, 32), (64, 64, 8), (32, 32, 16), (8, 64, 56), (64, 64, 28), (128, 16, 32), (16, 256, 14))
-# samples, length, width in, width hidden of a recurrent layer
-RECURRENT = ((8, 16, 64, 64), (16, 64, 256, 256), (32, 32, 128, 512), (16, 64, 512, 512), (64, 16, 256, 128))
-# rows of the table, width, rows looked up
-TABLES = ((1000, 64, 512), (30000, 256, 2048), (8000, 256, 1024), (30000, 128, 4096), (512, 256, 2048), (2, 256, 4096))
-# numbers in a tensor that is worked on one by one
-COUNTS = (1 << 8, 1 << 14, 1 << 17, 1 << 19, 1 << 21, 7 << 20)
+Family = Callable[["torch.dtype", Sizes], Iterator[Work]]
 
 
 @functools.cache
-def _noise() -> Tensor:
+def _noise(count: int) -> Tensor:
     import torch
 
-    return torch.randn(1 << 24)
+    return torch.randn(count)
 
 
 def _made(*shape: int, dtype: torch.dtype, grad: bool = True) -> Tensor:
     """Noise of a shape, copied from one block: drawing it anew would take longer than what is timed on it."""
-    return _noise()[: math.prod(shape)].view(shape).to(dtype, copy=True).requires_grad_(grad)
+    import torch
+
+    count = CPU.numbers if torch.get_default_device().type == "cpu" else GPU.numbers
+    return _noise(count)[: math.prod(shape)].view(shape).to(dtype, copy=True).requires_grad_(grad)
 
 
 def _both(function: Callable[..., Tensor], *tensors: Tensor) -> None:
@@ -83,34 +43,34 @@ def _both(function: Callable[..., Tensor], *tensors: Tensor) -> None:
     out.backward(out.detach())
 
 
-def linears(dtype: torch.dtype) -> Iterator[Work]:
+def linears(dtype: torch.dtype, sizes: Sizes) -> Iterator[Work]:
     """Linear layers with and without bias; the backward pass multiplies both other ways round."""
     from torch.nn import functional as F
 
-    for index, (rows, inputs, outputs) in enumerate(LINEAR):
+    for index, (rows, inputs, outputs) in enumerate(sizes.linear):
         x, weight = _made(rows, inputs, dtype=dtype), _made(outputs, inputs, dtype=dtype)
         bias = (_made(outputs, dtype=dtype),) if index % 2 == 0 else ()
         yield functools.partial(_both, F.linear, x, weight, *bias)
 
 
-def batched(dtype: torch.dtype) -> Iterator[Work]:
+def batched(dtype: torch.dtype, sizes: Sizes) -> Iterator[Work]:
     """Scores and their use, as attention written out does: one factor is transposed, heads lie inside the rows."""
     import torch
 
-    for count, rows, shared, columns in BATCHED:
+    for count, rows, shared, columns in sizes.batched:
         query, key = _made(count, rows, shared, dtype=dtype), _made(count, columns, shared, dtype=dtype)
         scores, value = _made(count, rows, columns, dtype=dtype), _made(count, columns, shared, dtype=dtype)
         yield functools.partial(_both, lambda q, k: torch.bmm(q, k.transpose(1, 2)), query, key)
         yield functools.partial(_both, torch.bmm, scores, value)
 
 
-def convolutions(dtype: torch.dtype) -> Iterator[Work]:
+def convolutions(dtype: torch.dtype, sizes: Sizes) -> Iterator[Work]:
     """Convolutions in both memory layouts, with their gradients; of the first layer's input there is none."""
     import torch
     from torch.nn import functional as F
 
     for (samples, inputs, height, width, outputs, kernel, stride, groups), layout in itertools.product(
-        CONVOLUTIONS, (torch.contiguous_format, torch.channels_last)
+        sizes.convolutions, (torch.contiguous_format, torch.channels_last)
     ):
         x = _made(samples, inputs, height, width, dtype=dtype, grad=inputs > 3)
         x = x.detach().contiguous(memory_format=layout).requires_grad_(inputs > 3)
@@ -119,17 +79,18 @@ def convolutions(dtype: torch.dtype) -> Iterator[Work]:
         padding = kernel // 2 if stride < kernel or kernel == 1 else 0
         call = functools.partial(F.conv2d, stride=stride, padding=padding, groups=groups)
         yield functools.partial(_both, call, x, weight)
-    for samples, inputs, width, outputs, kernel, stride in CONVOLUTIONS_1D:
+    for samples, inputs, width, outputs, kernel, stride in sizes.lines:
         line = _made(samples, inputs, width, dtype=dtype)
         taps = _made(outputs, inputs, kernel, dtype=dtype)
         yield functools.partial(_both, functools.partial(F.conv1d, stride=stride, padding=kernel // 2), line, taps)
 
 
-def attention(dtype: torch.dtype) -> Iterator[Work]:
+def attention(dtype: torch.dtype, sizes: Sizes) -> Iterator[Work]:
     """Fused attention over heads that lie inside the rows, as a Transformer has them."""
+    import torch
     from torch.nn import functional as F
 
-    for samples, heads, length, width, causal in ATTENTION:
+    for samples, heads, length, width, causal in sizes.attention:
         q, k, v = (_made(samples, length, heads, width, dtype=dtype) for _ in range(3))
 
         def call(q: Tensor, k: Tensor, v: Tensor, causal: bool = causal) -> Tensor:
@@ -137,14 +98,23 @@ def attention(dtype: torch.dtype) -> Iterator[Work]:
             return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
 
         yield functools.partial(_both, call, q, k, v)
+    for samples, heads, length, width in sizes.masked:
+        q, k, v = (_made(samples, length, heads, width, dtype=dtype) for _ in range(3))
+        mask = torch.zeros(samples, 1, length, length, dtype=dtype)
+
+        def masked(q: Tensor, k: Tensor, v: Tensor, mask: Tensor = mask) -> Tensor:
+            q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+        yield functools.partial(_both, masked, q, k, v)
 
 
-def normalisation(dtype: torch.dtype) -> Iterator[Work]:
+def normalisation(dtype: torch.dtype, sizes: Sizes) -> Iterator[Work]:
     """Softmax, layer and batch normalisation, and the loss of a classifier."""
     import torch
     from torch.nn import functional as F
 
-    for rows, width in ROWS:
+    for rows, width in sizes.rows:
         x, gain, shift = _made(rows, width, dtype=dtype), _made(width, dtype=torch.float32), _made(width, dtype=dtype)
         yield functools.partial(_both, functools.partial(torch.softmax, dim=-1), x)
         yield functools.partial(_both, functools.partial(torch.log_softmax, dim=-1), x)
@@ -153,7 +123,9 @@ def normalisation(dtype: torch.dtype) -> Iterator[Work]:
         yield functools.partial(_both, lambda x, g, b: F.layer_norm(x, b.shape, g.to(x.dtype), b), x, gain, shift)
         label = torch.randint(0, width, (rows,))
         yield functools.partial(_both, lambda x, y=label: F.cross_entropy(x, y, reduction="sum"), x)
-    for (samples, channels, side), layout in itertools.product(IMAGES, (torch.contiguous_format, torch.channels_last)):
+    for (samples, channels, side), layout in itertools.product(
+        sizes.images, (torch.contiguous_format, torch.channels_last)
+    ):
         image = _made(samples, channels, side, side, dtype=dtype).detach().contiguous(memory_format=layout)
         gain, shift = torch.ones(channels, requires_grad=True), torch.zeros(channels, requires_grad=True)
         mean, variance = torch.zeros(channels), torch.ones(channels)
@@ -164,13 +136,13 @@ def normalisation(dtype: torch.dtype) -> Iterator[Work]:
         yield functools.partial(_both, call, image.requires_grad_(), gain, shift)
 
 
-def pooling(dtype: torch.dtype) -> Iterator[Work]:
+def pooling(dtype: torch.dtype, sizes: Sizes) -> Iterator[Work]:
     """Largest and mean of windows, and the mean over whole images."""
     import torch
     from torch.nn import functional as F
 
     for (samples, channels, side), layout in itertools.product(
-        IMAGES[:5], (torch.contiguous_format, torch.channels_last)
+        sizes.images[:5], (torch.contiguous_format, torch.channels_last)
     ):
         image = _made(samples, channels, side, side, dtype=dtype).detach().contiguous(memory_format=layout)
         image.requires_grad_()
@@ -180,22 +152,22 @@ def pooling(dtype: torch.dtype) -> Iterator[Work]:
         yield functools.partial(_both, lambda x: F.adaptive_avg_pool2d(x, 1), image)
 
 
-def recurrence(dtype: torch.dtype) -> Iterator[Work]:
+def recurrence(dtype: torch.dtype, sizes: Sizes) -> Iterator[Work]:
     """One LSTM layer."""
     import torch
 
-    for samples, length, width, hidden in RECURRENT:
+    for samples, length, width, hidden in sizes.recurrent:
         layer = torch.nn.LSTM(width, hidden, batch_first=True).to(dtype)
         x = _made(samples, length, width, dtype=dtype)
         yield functools.partial(_both, lambda x, layer=layer: layer(x)[0], x)
 
 
-def lookups(dtype: torch.dtype) -> Iterator[Work]:
+def lookups(dtype: torch.dtype, sizes: Sizes) -> Iterator[Work]:
     """Rows of a table, and the table's dense gradient; rows picked and put by index."""
     import torch
     from torch.nn import functional as F
 
-    for rows, width, count in TABLES:
+    for rows, width, count in sizes.tables:
         table, index = _made(rows, width, dtype=dtype), torch.randint(0, rows, (count,))
         yield functools.partial(_both, lambda table, index=index: F.embedding(index, table), table)
         if rows >= count:
@@ -203,7 +175,7 @@ def lookups(dtype: torch.dtype) -> Iterator[Work]:
             yield functools.partial(_both, lambda table, index=index: table.index_select(0, index), table)
 
 
-def pointwise(dtype: torch.dtype) -> Iterator[Work]:
+def pointwise(dtype: torch.dtype, sizes: Sizes) -> Iterator[Work]:
     """Functions of one number, with their gradients, and arithmetic of two tensors and of a tensor and a number."""
     import torch
     from torch.nn import functional as F
@@ -212,7 +184,7 @@ def pointwise(dtype: torch.dtype) -> Iterator[Work]:
         return F.gelu(x, approximate="tanh")
 
     smooth = (torch.exp, torch.tanh, torch.sigmoid, torch.erf, F.gelu, gelu_tanh, F.silu, F.relu)
-    for count in COUNTS:
+    for count in sizes.counts:
         x, y = _made(count, dtype=dtype), _made(count, dtype=dtype)
         mask = x.detach() < 0
         for function in smooth:
@@ -234,13 +206,13 @@ def pointwise(dtype: torch.dtype) -> Iterator[Work]:
         )
 
 
-def copies(dtype: torch.dtype) -> Iterator[Work]:
+def copies(dtype: torch.dtype, sizes: Sizes) -> Iterator[Work]:
     """Copies, changes of dtype and of order, filling, joining, and random numbers."""
     import torch
     from torch.nn import functional as F
 
     other = torch.float32 if dtype == torch.bfloat16 else torch.bfloat16
-    for count in COUNTS:
+    for count in sizes.counts:
         rows = max(count >> 8, 1)
         x, narrow = _made(count, dtype=dtype, grad=False), _made(rows, 256, dtype=dtype, grad=False)
         heads = _made(rows, 4, 64, dtype=dtype, grad=False)
@@ -273,29 +245,29 @@ def copies(dtype: torch.dtype) -> Iterator[Work]:
         )
 
 
-def reductions(dtype: torch.dtype) -> Iterator[Work]:
+def reductions(dtype: torch.dtype, sizes: Sizes) -> Iterator[Work]:
     """Sums, means, norms and largest, over everything, over rows and over columns."""
     import torch
 
-    for count in COUNTS[1:]:
+    for count in sizes.counts[1:]:
         x = _made(count, dtype=dtype, grad=False)
         yield functools.partial(lambda x: (x.sum(), x.mean(), torch.linalg.vector_norm(x), x.max()), x)
-    for rows, width in ROWS:
+    for rows, width in sizes.rows:
         matrix = _made(rows, width, dtype=dtype, grad=False)
         yield functools.partial(
             lambda x: (x.sum(0, keepdim=True), x.sum(-1, keepdim=True), x.mean(-1, keepdim=True), x.amax(-1)), matrix
         )
-    for samples, channels, side in IMAGES:
+    for samples, channels, side in sizes.images:
         image = _made(samples, channels, side, side, dtype=dtype, grad=False)
         yield functools.partial(lambda x: (x.sum((0, 2, 3)), x.mean((2, 3))), image)
 
 
-def updates(dtype: torch.dtype) -> Iterator[Work]:
+def updates(dtype: torch.dtype, sizes: Sizes) -> Iterator[Work]:
     """Optimizer steps and the clipping of gradients over many tensors, small and large."""
     import torch
     from torch.nn.utils import clip_grad_norm_
 
-    for tensors, size in ((8, 256), (48, 1 << 16), (8, 1 << 20), (64, 1 << 10), (3, 1 << 22), (24, 1 << 18)):
+    for tensors, size in sizes.updates:
         parameters = [torch.nn.Parameter(_made(size, dtype=dtype, grad=False)) for _ in range(tensors)]
         for parameter in parameters:
             parameter.grad = parameter.detach() * 1e-6

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from thrifty.hardware.bench import SECONDS as KERNEL_SECONDS
 from thrifty.hardware.bench import Bench, bench
+from thrifty.hardware.gpu_bench import gpu_bench
 from thrifty.spec.device import KernelPoint, Quantity
 from thrifty.spec.plain import Plain
 
@@ -40,10 +41,11 @@ class Measurement(Plain):
         processors: multiprocessors of a GPU; 0 for a CPU.
         flops_per_second: by precision, of the best shape.
         bytes_per_second: of a copy that no cache holds.
+        cache_bytes: by level, of a GPU.
         measured_on: ISO date.
         seconds: that measuring took.
         disturbed: share of the processor's time that others took meanwhile; above `QUIET_SHARE` the rates are too low.
-        kernels: operators timed one by one, of a CPU; what the doubt about all of them is, each figure's source says.
+        kernels: operators timed one by one; what the doubt about all of them is, each figure's source says.
     """
 
     device: str
@@ -56,6 +58,7 @@ class Measurement(Plain):
     seconds: float
     disturbed: float = 0.0
     kernels: tuple[KernelPoint, ...] = ()
+    cache_bytes: dict[str, int] = {}
 
 
 def measure_cpu(
@@ -85,10 +88,9 @@ def measure_cpu(
     finally:
         torch.set_num_threads(before)
     kernels = Bench(kernels=(), disturbed=0.0)
-    if kernel_seconds is None:
-        kernel_seconds = float(os.environ.get("THRIFTY_MEASURE_SECONDS", KERNEL_SECONDS))
-    if kernel_seconds:
-        kernels = bench(threads, last_cache_bytes=last_cache_bytes, seconds=kernel_seconds)
+    seconds = _kernel_seconds(kernel_seconds)
+    if seconds:
+        kernels = bench(threads, last_cache_bytes=last_cache_bytes, seconds=seconds)
     taken = max(taken, kernels.disturbed)
     if taken > QUIET_SHARE:
         doubt = f"; other processes took {taken:.0%} of the cores meanwhile, measure again when they rest"
@@ -107,12 +109,13 @@ def measure_cpu(
     )
 
 
-def measure_cuda(index: int = 0, *, uuid: str = "") -> Measurement | None:
+def measure_cuda(index: int = 0, *, uuid: str = "", kernel_seconds: float | None = None) -> Measurement | None:
     """Measure a GPU by CUDA events; None when this torch cannot use it.
 
     Args:
         index: of the GPU as the driver lists them.
         uuid: of the GPU; it goes before ``index``, since CUDA may count them in another order than the driver.
+        kernel_seconds: for timing operators one by one; as of `measure_cpu`.
     """
     import torch
 
@@ -132,6 +135,7 @@ def measure_cuda(index: int = 0, *, uuid: str = "") -> Measurement | None:
         rates = {name: _products(timer, "cuda", dtype, how) for name, dtype in dtypes.items()}
         bandwidth = _copy(timer, "cuda", min(_COPY_BYTES[1], found.total_memory // 8), how)
         torch.cuda.empty_cache()
+    seconds = _kernel_seconds(kernel_seconds)
     return Measurement(
         device=found.name,
         torch=torch.__version__,
@@ -139,9 +143,15 @@ def measure_cuda(index: int = 0, *, uuid: str = "") -> Measurement | None:
         processors=found.multi_processor_count,
         flops_per_second=rates,
         bytes_per_second=bandwidth,
+        cache_bytes={"L2": found.L2_cache_size},
         measured_on=_today(),
+        kernels=gpu_bench(index, seconds=seconds) if seconds else (),
         seconds=time.perf_counter() - began,
     )
+
+
+def _kernel_seconds(asked: float | None) -> float:
+    return float(os.environ.get("THRIFTY_MEASURE_SECONDS", KERNEL_SECONDS)) if asked is None else asked
 
 
 def _dtypes(*names: str) -> dict[str, torch.dtype]:

@@ -13,6 +13,7 @@ from thrifty.spec.device import KernelPoint
 
 FORWARD, BACKWARD, PARAMETER, PAGES = "forward overhead", "backward overhead", "parameter overhead", "fresh pages"
 FLUSH, FORGOTTEN = "flush", "forgotten"
+TO_DEVICE, WORKSPACE = "to device", "workspace"
 # beyond glibc's largest threshold for blocks that it maps anew each time (M_MMAP_THRESHOLD's ceiling, 32 MiB)
 _FRESH_BYTES = 64 << 20
 _REPEATS = 9
@@ -35,15 +36,22 @@ def tiny_layers() -> nn.Module:
 
 
 def overheads(last_cache_bytes: int, flush: Work) -> tuple[KernelPoint, ...]:
-    """Time what is no operator's own work; each point's ``warm_s`` is what its name says.
+    """Time what is no operator's own work on a CPU; each point's ``warm_s`` is what its name says.
+
+    Those of `host_overheads`; and ``fresh pages``: seconds to have ``moved_bytes`` mapped, cleared and taken back.
+    ``flush``: seconds that ``flush`` costs an operator which touches next to nothing. ``forgotten``: share of a block
+    that must come from memory once ``moved_bytes`` of others were touched since.
+    """
+    return (*host_overheads(), _pages(), _flushed(flush), *_forgotten(last_cache_bytes))
+
+
+def host_overheads(device: str = "cpu") -> tuple[KernelPoint, ...]:
+    """Time what the host does beside operators; of a GPU's operators, to ask for them is all that it does.
 
     ``forward overhead``, ``backward overhead``: seconds beside an operator, as small layers take them over the sum of
     their operators called alone. ``parameter overhead``: seconds of a parameter in clipping and update, likewise.
-    ``fresh pages``: seconds to have ``moved_bytes`` mapped, cleared and taken back. ``flush``: seconds that ``flush``
-    costs an operator which touches next to nothing. ``forgotten``: share of a block that must come from memory once
-    ``moved_bytes`` of others were touched since.
     """
-    model, x = tiny_layers(), torch.randn(4, 16)
+    model, x = tiny_layers().to(device), torch.randn(4, 16).to(device)
     model(x).sum().backward()
     with Captured() as ahead:
         loss = model(x).sum()
@@ -68,14 +76,10 @@ def overheads(last_cache_bytes: int, flush: Work) -> tuple[KernelPoint, ...]:
     forward = repeated(lambda: model(x).sum(), _REPEATS, burst=3)
     backward = repeated(lambda: losses.pop().backward(), _REPEATS, before=lambda: losses.append(model(x).sum()))
     updated = repeated(update, _REPEATS, before=give_back)
-    parameters = len(gradients)
     return (
         _beside(FORWARD, forward, ahead, len(ahead.order)),
         _beside(BACKWARD, backward, behind, len(behind.order)),
-        _beside(PARAMETER, updated, updating, parameters),
-        _pages(),
-        _flushed(flush),
-        *_forgotten(last_cache_bytes),
+        _beside(PARAMETER, updated, updating, len(gradients)),
     )
 
 
@@ -83,7 +87,7 @@ def _beside(name: str, whole: Timing, captured: Captured, parts: int) -> KernelP
     with torch.no_grad():
         alone = {key: repeated(call.again, 5, burst=5).median_s for key, call in captured.calls.items()}
     inside_s = sum(alone[key] for key in captured.order)
-    return _point(name, max(whole.median_s - inside_s, 0.0) / parts, whole.spread, 1, 0)
+    return aside(name, max(whole.median_s - inside_s, 0.0) / parts, whole.spread, 1, 0)
 
 
 def _pages() -> KernelPoint:
@@ -98,13 +102,13 @@ def _pages() -> KernelPoint:
         there.fill_(0.5)
 
     whole, written = repeated(fresh, 5), repeated(again, 5)
-    return _point(PAGES, max(whole.median_s - written.median_s, 0.0), whole.spread, 1, _FRESH_BYTES)
+    return aside(PAGES, max(whole.median_s - written.median_s, 0.0), whole.spread, 1, _FRESH_BYTES)
 
 
 def _flushed(flush: Work) -> KernelPoint:
     small = torch.ones(256)
     warm, cold = repeated(lambda: small + 1.0, 7, burst=5), repeated(lambda: small + 1.0, 7, before=flush)
-    return _point(FLUSH, max(cold.median_s - warm.median_s, 0.0), cold.spread, 1, 0)
+    return aside(FLUSH, max(cold.median_s - warm.median_s, 0.0), cold.spread, 1, 0)
 
 
 def _forgotten(last_cache_bytes: int) -> list[KernelPoint]:
@@ -118,10 +122,11 @@ def _forgotten(last_cache_bytes: int) -> list[KernelPoint]:
         seconds.append(repeated(lambda: target.copy_(source), 5, before=functools.partial(other.mul_, 1.0)).median_s)
     least, most = min(seconds), max(seconds)
     shares = [(each - least) / max(most - least, 1e-9) for each in seconds]
-    return [_point(FORGOTTEN, share, 0.0, 1, size) for share, size in zip(shares, sizes, strict=True)]
+    return [aside(FORGOTTEN, share, 0.0, 1, size) for share, size in zip(shares, sizes, strict=True)]
 
 
-def _point(name: str, seconds: float, spread: float, tensors: int, moved_bytes: int) -> KernelPoint:
+def aside(name: str, seconds: float, spread: float, tensors: int, moved_bytes: int) -> KernelPoint:
+    """Make the point of what is no operator."""
     return KernelPoint(
         name=name, dtype="", shapes="", layouts="", tensors=tensors, moved_bytes=moved_bytes,
         warm_s=seconds, cold_s=seconds, spread=spread,

@@ -257,6 +257,7 @@ class Local:
             precision=precision,
             memory_format=memory_format,
             checkpointing=checkpointing,
+            device="cuda" if self.device.kind == "cuda" else "cpu",
         )
 
 

@@ -30,6 +30,7 @@ def trace_of(
     precision: Literal["fp32", "bf16"],
     memory_format: Literal["contiguous", "channels_last"] = "contiguous",
     checkpointing: str = "none",
+    device: Literal["cpu", "cuda"] = "cpu",
 ) -> Trace:
     """Trace a step of so many samples.
 
@@ -37,11 +38,12 @@ def trace_of(
         JobError: as `thrifty.cost.trace_step` and `thrifty.models.recompute.recomputing`.
     """
     return trace_step(
-        lambda: recomputing(models.build(learning.model), checkpointing),
+        lambda: recomputing(models.build(learning.model, device), checkpointing),
         LOSSES[learning.task],
         batch_of(dataset, samples),
         precision=precision,
         memory_format=memory_format,
         optimizer=by_name(learning.optim.optimizer),
         clip=math.isfinite(learning.optim.clip),
+        device=device,
     )

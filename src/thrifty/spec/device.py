@@ -28,6 +28,8 @@ class KernelPoint(Plain):
         warm_s: seconds of one call when what it touches was touched just before; median of a few.
         cold_s: when none of it is in a cache.
         spread: median deviation of the warm times from their median, as a share of it.
+        host_s: seconds in which the host asks a GPU for it, while the GPU is busy with something else.
+        scratch_bytes: of the GPU's memory that it takes while it runs, beside its results.
     """
 
     name: str
@@ -39,6 +41,8 @@ class KernelPoint(Plain):
     warm_s: float
     cold_s: float
     spread: float
+    host_s: float = 0.0
+    scratch_bytes: int = 0
 
 
 class Device(Plain):

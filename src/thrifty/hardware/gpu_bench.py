@@ -1,0 +1,237 @@
+"""Time every operator of the micro-benchmarks on a GPU: what keeps it busy, what the host takes, what memory it needs.
+
+Calls are asked for behind a kernel that only waits, so that the GPU finds them all in its queue and runs them one after
+another; meanwhile the clock of the host tells what asking takes. In a process of its own, as on a CPU.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from thrifty.hardware.stopwatch import Work
+from thrifty.spec.device import KernelPoint
+
+if TYPE_CHECKING:
+    from thrifty.hardware.capture import Call, Key
+
+SECONDS = 50.0
+_TRIES, _MOST_CALLS, _TRY_SECONDS = 3, 12, 2e-3
+# what a wait is asked for in; no GPU's clock is faster
+_CYCLES_A_SECOND = 2.2e9
+# operators that touch less, or more than so many times the last cache, take the same time with that cache emptied
+_SMALL_BYTES, _LARGE = 96 << 10, 4.0
+# what other data of so many times the last cache's size leaves of a small block
+_DISTANCES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2, 4)
+_BATCH_BYTES = (1 << 18, 1 << 26)
+
+
+def gpu_bench(index: int, *, seconds: float = SECONDS) -> tuple[KernelPoint, ...]:
+    """Run the micro-benchmarks in a process of their own; empty when that process fails.
+
+    Args:
+        index: of the GPU in CUDA's order.
+        seconds: for all; what they are too few for is left out.
+    """
+    program = f"from thrifty.hardware.gpu_bench import main; main({index}, {seconds})"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    if done.returncode:
+        return ()
+    return tuple(KernelPoint.model_validate(each) for each in json.loads(done.stdout.splitlines()[-1]))
+
+
+class Asked(NamedTuple):
+    """Seconds of one call: on the GPU and on the host that asks for it, each the median of a few tries."""
+
+    busy_s: float
+    host_s: float
+    spread: float
+
+
+def asked(work: Work, calls: int, host_s: float, *, between: Work | None = None) -> Asked:
+    """Time so many calls in a row, ``between`` before each; it counts as theirs.
+
+    Args:
+        work: asks the GPU for something.
+        calls: in one try.
+        host_s: that one call takes of the host, about.
+        between: asked for before each call.
+    """
+    import torch
+
+    busy, host = [], []
+    for _ in range(_TRIES):
+        began, ended = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        torch.cuda.synchronize()
+        torch.cuda._sleep(int(min(1.5 * host_s * calls + 5e-5, 0.02) * _CYCLES_A_SECOND))
+        began.record()
+        at = time.perf_counter()
+        for _ in range(calls):
+            if between is not None:
+                between()
+            work()
+        host.append((time.perf_counter() - at) / calls)
+        ended.record()
+        torch.cuda.synchronize()
+        busy.append(began.elapsed_time(ended) / 1e3 / calls)
+    busy_s = statistics.median(busy)
+    apart = statistics.median(abs(each - busy_s) for each in busy)
+    return Asked(busy_s, statistics.median(host), apart / max(busy_s, 1e-9))
+
+
+class _Cache:
+    """The last cache of the GPU, and what it costs to fill it with something else."""
+
+    def __init__(self) -> None:
+        import torch
+
+        self.bytes = torch.cuda.get_device_properties("cuda").L2_cache_size
+        other = torch.ones(2 * self.bytes // 4, device="cuda")
+        self.flush: Work = functools.partial(other.mul_, 1.0)
+        self.flush()
+        self.seconds = asked(self.flush, 10, 2e-5).busy_s
+
+    def holds_some(self, moved_bytes: int) -> bool:
+        return _SMALL_BYTES < moved_bytes < _LARGE * self.bytes
+
+    def forgotten(self) -> Iterator[KernelPoint]:
+        """Time a copy of an eighth of the cache after more and more other data."""
+        import torch
+
+        from thrifty.hardware.overheads import FORGOTTEN, aside
+
+        source = torch.ones(self.bytes // 8 // 4, device="cuda")
+        target = torch.ones_like(source)
+        sizes, seconds = [int(self.bytes * distance) for distance in _DISTANCES], []
+        for size in sizes:
+            other = torch.ones(size // 4, device="cuda")
+            touch = functools.partial(other.mul_, 1.0)
+            both = asked(functools.partial(target.copy_, source), 10, 4e-5, between=touch)
+            seconds.append(both.busy_s - asked(touch, 10, 2e-5).busy_s)
+        least, most = min(seconds), max(seconds)
+        for size, each in zip(sizes, seconds, strict=True):
+            yield aside(FORGOTTEN, (each - least) / max(most - least, 1e-9), 0.0, 1, size)
+
+
+def points(seconds: float = SECONDS) -> list[KernelPoint]:
+    """Time the operators of all families in fp32 and bf16 on the current GPU, in this process.
+
+    Args:
+        seconds: for all; what they are too few for is left out.
+    """
+    import torch
+
+    from thrifty.hardware.bench import in_turn
+    from thrifty.hardware.capture import Captured
+    from thrifty.hardware.kernels import FAMILIES
+    from thrifty.hardware.overheads import host_overheads
+    from thrifty.hardware.sizes import GPU
+
+    began = time.perf_counter()
+    found: dict[Key, KernelPoint] = {}
+    kept = _workspace()
+    cache = _Cache()
+    aside = [*kept, *host_overheads("cuda"), *_to_device(), *cache.forgotten()]
+    works = in_turn(FAMILIES, GPU)
+    while time.perf_counter() - began < seconds:
+        with torch.device("cuda"):
+            work = next(works, None)
+            if work is None:
+                break
+            try:
+                with Captured() as captured:
+                    work()
+            except RuntimeError:
+                # too large for this GPU, or nothing that it can do: others stand for it
+                torch.cuda.empty_cache()
+                continue
+        with torch.no_grad():
+            for key, call in captured.calls.items():
+                if key not in found:
+                    with contextlib.suppress(RuntimeError):
+                        found[key] = _point(key, call, cache)
+    return [*aside, *found.values()]
+
+
+def _point(key: Key, call: Call, cache: _Cache) -> KernelPoint:
+    import torch
+
+    call.again()
+    torch.cuda.synchronize()
+    at = time.perf_counter()
+    call.again()
+    host_s = time.perf_counter() - at
+    torch.cuda.synchronize()
+    whole_s = time.perf_counter() - at
+    calls = max(2, min(_MOST_CALLS, int(_TRY_SECONDS / whole_s)))
+    warm = asked(call.again, calls, host_s)
+    cold_s = warm.busy_s
+    if cache.holds_some(call.moved_bytes):
+        both = asked(call.again, calls, host_s + 2e-5, between=cache.flush)
+        cold_s = max(both.busy_s - cache.seconds, warm.busy_s)
+    return KernelPoint(
+        **key._asdict(),
+        tensors=call.tensors,
+        moved_bytes=call.moved_bytes,
+        warm_s=warm.busy_s,
+        cold_s=cold_s,
+        spread=warm.spread,
+        host_s=warm.host_s,
+        scratch_bytes=_scratch_bytes(call),
+    )
+
+
+def _scratch_bytes(call: Call) -> int:
+    """What a call holds of the GPU's memory at most, over what it leaves or found."""
+    import torch
+
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    out = call.func(*call.args, **call.kwargs)
+    most = torch.cuda.max_memory_allocated() - max(torch.cuda.memory_allocated(), before)
+    del out
+    return max(most, 0)
+
+
+def _workspace() -> list[KernelPoint]:
+    """What the libraries of matrix products keep from their first call on: in fp32, in bf16, and with a bias."""
+    import torch
+
+    from thrifty.hardware.overheads import WORKSPACE, aside
+
+    before = torch.cuda.memory_allocated()
+    for dtype in (torch.float32, torch.bfloat16):
+        a = torch.ones(256, 256, device="cuda", dtype=dtype)
+        a @ a
+        torch.nn.functional.linear(a, a, a[0])
+        torch.bmm(a.view(4, 64, 256), a.view(4, 256, 64))
+        del a
+    return [aside(WORKSPACE, 0.0, 0.0, 1, torch.cuda.memory_allocated() - before)]
+
+
+def _to_device() -> Iterator[KernelPoint]:
+    """Seconds to copy a batch of so many bytes from the host to the GPU."""
+    import torch
+
+    from thrifty.hardware.overheads import TO_DEVICE, aside
+    from thrifty.hardware.stopwatch import repeated
+
+    for size in _BATCH_BYTES:
+        batch = torch.ones(size // 4)
+        timing = repeated(functools.partial(batch.to, "cuda"), 5, burst=3)
+        yield aside(TO_DEVICE, timing.median_s, timing.spread, 1, size)
+
+
+def main(index: int, seconds: float) -> None:
+    """Measure a GPU, by its number in CUDA's order, and print what was timed as JSON."""
+    import torch
+
+    torch.cuda.set_device(index)
+    print(json.dumps([point.model_dump(mode="json") for point in points(seconds)]))
