@@ -78,7 +78,7 @@ def _ours(name: str, **arguments: Any) -> Callable[[], nn.Module]:
 
         recipe = MODELS[name]
         plan = ModelPlan(name=name, family=recipe.family, arguments={**recipe.arguments, **arguments})
-        return build_model(plan, torch.get_default_device().type)
+        return build_model(plan, "meta" if torch.get_default_device().type == "meta" else "cpu")
 
     return build
 

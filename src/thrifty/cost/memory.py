@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from thrifty.cost.cuda_allocator import replay
 from thrifty.cost.heap import HeapPeak
 from thrifty.cost.trace import Trace
+from thrifty.hardware.capture import Key
 from thrifty.spec import DeviceKind, Interval
 from thrifty.spec.units import format_bytes
 
@@ -27,6 +28,8 @@ _HEAP = {"convolutions": (1.0, 1.85, 2.8), "no convolutions": (0.97, 1.35, 1.9)}
 _DRY_RUN = (0.90, 1.0, 1.12)
 # Beside tensors a CUDA step holds cuBLAS's workspace: 8 MiB, on Hopper 32 MiB (its default).
 _CUDA_WORKSPACE_MIB = {"low": 8, "value": 8, "high": 40}
+# Bounds over the value where the GPU itself was asked about every operator.
+_ASKED = (0.97, 1.03)
 
 
 def peak_bytes(
@@ -120,19 +123,20 @@ def _base(trace: Trace, runtime: Mapping[str, int] | None) -> tuple[dict[str, fl
 def _device_peak(trace: Trace, accumulation: int, evaluation_batch_ratio: float) -> Interval:
     """Peak that ``torch.cuda.max_memory_allocated`` would show, by replay through the caching allocator's rules."""
     found = replay(_device_events(trace, accumulation))
-    steady = trace.parameter_bytes + trace.buffer_bytes + trace.optimizer_bytes
+    steady = trace.parameter_bytes + trace.buffer_bytes + trace.optimizer_bytes + trace.workspace_bytes
     evaluation = int(steady + evaluation_batch_ratio * (trace.evaluation_bytes + trace.input_bytes))
     allocated = max(found.allocated, evaluation)
+    said = f"{format_bytes(found.allocated)} allocated, {format_bytes(found.reserved)} reserved by replay of the "
+    said += "traced step through the caching allocator's rules; "
+    if trace.timed:
+        low, high = (share * allocated for share in _ASKED)
+        said += "what operators take beside their results, this GPU was asked"
+        return Interval(low=low, value=allocated, high=max(high, found.reserved), method=said)
     low, value, high = (allocated + _CUDA_WORKSPACE_MIB[name] * MIB for name in ("low", "value", "high"))
     # the highest that may be asked of the device: what the allocator holds, and its context
     high = max(high, found.reserved + _CUDA_WORKSPACE_MIB["high"] * MIB)
-    return Interval(
-        low=0.95 * low,
-        value=value,
-        high=1.05 * high,
-        method=f"{format_bytes(found.allocated)} allocated, {format_bytes(found.reserved)} reserved by replay of the "
-        "traced step through the caching allocator's rules; operators as a CPU runs them, no GPU was asked",
-    )
+    said += "operators as a CPU runs them, no GPU was asked"
+    return Interval(low=0.95 * low, value=value, high=1.05 * high, method=said)
 
 
 def _device_events(trace: Trace, accumulation: int) -> Iterator[tuple[int, int]]:
@@ -142,25 +146,43 @@ def _device_events(trace: Trace, accumulation: int) -> Iterator[tuple[int, int]]
         yield next(number), max(size, 1)
     batch = next(number)
     kept: dict[int, int] = {}
+    scratch = _scratch(trace)
+    if trace.workspace_bytes:
+        yield next(number), trace.workspace_bytes
     for step in range(3):
         if step:
             yield batch, 0
         batch = next(number)
         yield batch, max(trace.input_bytes, 1)
         for part in range(min(accumulation, 2)):
-            yield from _pass_events(trace, number, kept, first=step == 0 and part == 0, adds=part > 0)
+            yield from _pass_events(trace, scratch, number, kept, first=step == 0 and part == 0, adds=part > 0)
         for gradient in kept.values():
             yield gradient, 0
         kept.clear()
 
 
+def _scratch(trace: Trace) -> list[int]:
+    """Bytes that each operator takes while it runs, beside its results, as the GPU was seen to."""
+    timed = (trace.timed.get(Key(op.name, op.dtype, op.shapes, op.layouts)) for op in trace.ops)
+    return [point.scratch_bytes if point is not None else 0 for point in timed]
+
+
 def _pass_events(
-    trace: Trace, number: Iterator[int], kept: dict[int, int], *, first: bool, adds: bool
+    trace: Trace, scratch: list[int], number: Iterator[int], kept: dict[int, int], *, first: bool, adds: bool
 ) -> Iterator[tuple[int, int]]:
     """One pass over a micro-batch: gradients are kept, or added to those kept and freed; states are made once."""
     alive: dict[int, int] = {}
+    done = 0
     for block, event in trace.step.events:
         role, size = trace.step.blocks[block].role, trace.step.blocks[block].bytes
+        # results are noted under the operator that made them, what is freed under the next one
+        ready = -event - 1 if event < 0 else event
+        while done < min(ready, len(scratch)):
+            if scratch[done]:
+                made = next(number)
+                yield made, scratch[done]
+                yield made, 0
+            done += 1
         if event < 0:
             if block in alive:
                 yield alive.pop(block), 0

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
-from torch.utils.flop_counter import conv_flop_count, flop_registry, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils.flop_counter import conv_flop_count, flop_registry
 
 from thrifty.hardware.signature import ALLOCATIONS, tensors_in, touched_bytes, traffic, written_in_place
 
@@ -28,15 +28,16 @@ __all__ = [
 
 aten = torch.ops.aten
 
+_ATTENTION = tuple(
+    f"_scaled_dot_product_{kernel}_attention{where}"
+    for kernel, where in (("flash", "_for_cpu"), ("flash", ""), ("efficient", ""), ("cudnn", ""))
+)
 # Operators by kind, as time is priced by it. What is not named here goes by its tag (pointwise, reduction), or `other`.
 _NAMES = {
     "matmul": "mm addmm bmm baddbmm addbmm addmv mv dot _scaled_mm mkldnn_rnn_layer mkldnn_rnn_layer_backward "
     "_cudnn_rnn _cudnn_rnn_backward",
     "convolution": "convolution _convolution convolution_overrideable _slow_conv2d_forward convolution_backward",
-    "attention": "_scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_flash_attention_for_cpu_backward "
-    "_scaled_dot_product_flash_attention _scaled_dot_product_flash_attention_backward "
-    "_scaled_dot_product_efficient_attention _scaled_dot_product_efficient_attention_backward "
-    "_scaled_dot_product_cudnn_attention _scaled_dot_product_cudnn_attention_backward",
+    "attention": " ".join(f"{name} {name}_backward" for name in _ATTENTION),
     "batch_norm": "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training "
     "native_batch_norm_backward _batch_norm_with_update batch_norm_backward "
     "cudnn_batch_norm cudnn_batch_norm_backward",
@@ -77,6 +78,17 @@ def _convolution_backward_flops(grad: Any, x: Any, weight: Any, *rest: Any, **_:
     return conv_flop_count(x, weight, grad, transposed=transposed) * sum(wanted[:2])
 
 
+def _attention_flops(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    # heads of keys and values may be fewer than those of queries, which share them
+    batch, heads, length, width = query
+    return 2 * batch * heads * length * key[2] * (width + value[3])
+
+
+def _attention_backward_flops(grad: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    batch, heads, length, width = query
+    return 2 * batch * heads * length * key[2] * (3 * width + 2 * value[3])
+
+
 def _shaped(formula: Callable[..., int]) -> Callable[..., int]:
     def flops(*args: Any, out_val: Any = None, **kwargs: Any) -> int:
         shapes, spec = pytree.tree_map(lambda v: v.shape if isinstance(v, Tensor) else v, (args, kwargs)), out_val
@@ -88,10 +100,8 @@ def _shaped(formula: Callable[..., int]) -> Callable[..., int]:
 # Where torch's own registry lacks a formula, or has a wrong one. Attention: two products forward, five backward (Dao et
 # al. 2022, sec. B).
 _OWN_FORMULAS: dict[Any, Callable[..., int]] = {
-    aten._scaled_dot_product_flash_attention_for_cpu: _shaped(lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v)),
-    aten._scaled_dot_product_flash_attention_for_cpu_backward: _shaped(
-        lambda grad, q, k, v, *_, **__: sdpa_backward_flop_count(grad, q, k, v)
-    ),
+    **{getattr(aten, name): _shaped(_attention_flops) for name in _ATTENTION},
+    **{getattr(aten, f"{name}_backward"): _shaped(_attention_backward_flops) for name in _ATTENTION},
     aten.convolution_backward: _shaped(_convolution_backward_flops),
     aten.mkldnn_rnn_layer: _shaped(_rnn_flops),
     aten.mkldnn_rnn_layer_backward: _shaped(lambda *a, **k: 2 * _rnn_flops(*a, **k)),

@@ -26,8 +26,10 @@ from thrifty.cost.ops import (
     unpriceable,
     written_in_place,
 )
+from thrifty.cost.scratch import cudnn_rnn
 from thrifty.errors import JobError, ThriftyError
-from thrifty.hardware.signature import layouts_of, note_of
+from thrifty.hardware.capture import Call, Key, blank
+from thrifty.hardware.signature import dtype_of, layouts_of, note_of, shapes_of
 
 Phase = Literal["forward", "backward", "recompute", "clip", "optimizer"]
 Loss = Callable[[nn.Module, dict[str, Tensor]], tuple[Tensor, Any]]
@@ -80,12 +82,14 @@ class Recorder(TorchDispatchMode):
     """Notes every operator that runs and every block of memory that comes and goes.
 
     Blocks are numbered as they appear, since an address is used again once freed. Events are pairs of a block's number
-    and the operator's index, the index negated and less one where the block was freed.
+    and the operator's index, the index negated and less one where the block was freed. Of a GPU's operators a call of
+    each kind is kept, with blanks for its tensors, to time it on that GPU.
     """
 
-    def __init__(self, path: ModulePath, known: list[Tensor]) -> None:
+    def __init__(self, path: ModulePath, known: list[Tensor], keeps_calls: bool = False) -> None:
         super().__init__()
         self.path = path
+        self.keeps_calls = keeps_calls
         self.ops: list[Op] = []
         self.phase: Phase = "forward"
         self.blocks: list[Block] = []
@@ -95,6 +99,7 @@ class Recorder(TorchDispatchMode):
         outside = dict.fromkeys(tensor.untyped_storage()._cdata for tensor in known)
         self._outside = {address: -1 - index for index, address in enumerate(outside)}
         self._callers: dict[int, str] = {}
+        self.calls: dict[Key, Call] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -107,7 +112,7 @@ class Recorder(TorchDispatchMode):
         reason = unpriceable(func)
         if reason:
             raise self.path.error(str(func), reason)
-        out = func(*args, **kwargs)
+        out = _run(func, args, kwargs)
         self._note(func, args, kwargs, out, phase, module)
         return out
 
@@ -129,14 +134,22 @@ class Recorder(TorchDispatchMode):
 
     def _note(self, func: Any, args: Any, kwargs: Any, out: Any, phase: Phase, module: str) -> None:
         name = func.overloadpacket.__name__
-        results = tensors_in(out)
+        # cuDNN's packed weights are the weights themselves
+        results = tensors_in(out)[:4] if name == "_cudnn_rnn" else tensors_in(out)
         fresh = [tensor for tensor in results if self._is_new(tensor)]
         written = written_in_place(func, args, kwargs)
         if name in ALLOCATIONS or not (fresh or written):
             return
         inputs = tensors_in((args, kwargs))
         read_bytes, written_bytes = traffic(name, inputs, written, fresh)
-        computed = next((t for t in [*inputs, *results] if t.is_floating_point()), (inputs + results)[0])
+        key = Key(
+            name,
+            dtype_of(inputs, results),
+            shapes_of(inputs, results),
+            layouts_of(inputs, results, note_of(func, args, kwargs)),
+        )
+        if self.keeps_calls and key not in self.calls:
+            self.calls[key] = Call(func, blank(args), blank(kwargs), len(inputs), read_bytes + written_bytes)
         self.ops.append(
             Op(
                 name=name,
@@ -145,10 +158,10 @@ class Recorder(TorchDispatchMode):
                 flops=flops_of(func, args, kwargs, out),
                 bytes_read=read_bytes,
                 bytes_written=written_bytes,
-                dtype=str(computed.dtype).removeprefix("torch."),
-                shapes=f"{_shapes(inputs)}->{_shapes(results)}",
+                dtype=key.dtype,
+                shapes=key.shapes,
                 module=module,
-                layouts=layouts_of(inputs, results, note_of(func, args, kwargs)),
+                layouts=key.layouts,
                 tensors=len(inputs),
                 touched=self._touched(inputs, results),
             )
@@ -242,7 +255,7 @@ def record(
 
     Forward, loss, backward, and where there is an optimizer clipping, its step, and letting the gradients go.
     """
-    recorder = Recorder(path, [*model.parameters(), *model.buffers(), *batch.values()])
+    recorder = Recorder(path, [*model.parameters(), *model.buffers(), *batch.values()], keeps_calls=device != "cpu")
     with _errors_named(path), recorder:
         with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
             total, _ = loss(model, batch)
@@ -253,7 +266,8 @@ def record(
         recorder.note_roles(model)
         if clip:
             recorder.phase = "clip"
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            # left to itself it would take fake tensors one by one, and real ones all at once
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0, foreach=True if device != "cpu" else None)
         if optimizer is not None:
             recorder.phase = "optimizer"
             optimizer.step()
@@ -330,10 +344,17 @@ def _errors_named(path: ModulePath) -> Iterator[None]:
 
 
 def _is_composite(func: Any) -> bool:
-    """Whether an operator is defined through others; without gradients such a one may arrive whole."""
-    key = torch._C.DispatchKey.CompositeImplicitAutograd
-    return func.namespace == "aten" and torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key.name)
+    """Whether an operator is defined through others alone; without gradients such a one may arrive whole."""
+    keys, has = torch._C.DispatchKey, torch._C._dispatch_has_kernel_for_dispatch_key
+    own = has(func.name(), keys.CPU.name)
+    return func.namespace == "aten" and not own and has(func.name(), keys.CompositeImplicitAutograd.name)
 
 
-def _shapes(tensors: list[Tensor]) -> str:
-    return ",".join("x".join(map(str, tensor.shape)) or "1" for tensor in tensors[:4])
+def _run(func: Any, args: Any, kwargs: Any) -> Any:
+    """Run an operator; where what it gives depends on values, or on what fake tensors cannot know, give its usual."""
+    if func is torch.ops.aten.rand.default and not args[0]:
+        # a draw that decides about a layer, compared with its rate: the middle one
+        return torch.tensor(0.5)
+    if func is torch.ops.aten._cudnn_rnn.default:
+        return cudnn_rnn(func, args, kwargs)
+    return func(*args, **kwargs)

@@ -42,12 +42,16 @@ _SECONDS_A_PARAMETER = {"cpu": 40e-6, "other": 10e-6}
 
 
 class Priced(NamedTuple):
-    """An operator of a trace, its seconds, the share in doubt (one standard deviation), and what it is like."""
+    """An operator of a trace, its seconds, the share in doubt (one standard deviation), and what it is like.
+
+    Of a GPU ``host_s`` are the seconds that the host takes to ask for it, meanwhile or before.
+    """
 
     op: Op
     seconds: float
     doubt: float
     group: str
+    host_s: float = 0.0
 
 
 class Times:

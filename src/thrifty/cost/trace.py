@@ -13,8 +13,11 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from torch.optim import Optimizer
 
 from thrifty.cost.allocations import Allocations
+from thrifty.cost.asked import ask, workspace_bytes
 from thrifty.cost.recorder import Loss, ModulePath, Op, record, record_forward
 from thrifty.errors import JobError, nearest
+from thrifty.hardware.capture import Key
+from thrifty.spec.device import KernelPoint
 
 Batch = dict[str, tuple[tuple[int, ...], str]]
 MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -35,6 +38,8 @@ class Trace:
         parameter_bytes, gradient_bytes: of the parameters, and of the gradients of those that are trained.
         buffer_bytes: other state of the model, such as running statistics.
         input_bytes: the batch itself.
+        timed: of a GPU's operators, each kind as that GPU was seen to run it.
+        workspace_bytes: that the GPU's libraries keep for themselves.
     """
 
     ops: tuple[Op, ...] = field(repr=False)
@@ -48,6 +53,8 @@ class Trace:
     gradient_bytes: int
     buffer_bytes: int
     input_bytes: int
+    timed: dict[Key, KernelPoint] = field(default_factory=dict, repr=False)
+    workspace_bytes: int = 0
 
     @property
     def forward_flops(self) -> int:
@@ -96,7 +103,7 @@ def trace_step(
     memory_format: Literal["contiguous", "channels_last"] = "contiguous",
     device: Literal["cpu", "cuda"] = "cpu",
 ) -> Trace:
-    """Trace one optimizer step over one micro-batch; nothing is computed and no tensor is allocated.
+    """Trace one optimizer step over one micro-batch; of the step nothing is computed, and no tensor is allocated.
 
     Args:
         build: makes the model; it runs on fake tensors, so any size will do.
@@ -106,7 +113,7 @@ def trace_step(
         optimizer: makes the optimizer of a model; see `thrifty.optim.by_name`.
         clip: the norm of the gradients is clipped.
         memory_format: of images and convolution weights.
-        device: whose operators run; ``cuda`` takes a GPU that torch can use, of which only its rules are asked.
+        device: whose operators run. With ``cuda`` the current GPU is asked about each kind (`thrifty.cost.asked`).
 
     Raises:
         JobError: an operator of the model cannot be traced or has no formula; names operator and module.
@@ -123,8 +130,9 @@ def trace_step(
     """
     path = ModulePath()
     with FakeTensorMode(allow_non_fake_inputs=True) as mode, path.followed():
-        with torch.device(device):
-            model = _build(build, mode).train()
+        model = _build(build, mode).train()
+        if device != "cpu":
+            _to_device(model, device)
         path.name_modules(model)
         if memory_format == "channels_last":
             _to_channels_last(model)
@@ -146,6 +154,8 @@ def trace_step(
         gradient_bytes=sum(_bytes(parameter) for parameter in trained),
         buffer_bytes=sum(_bytes(buffer) for buffer in model.buffers()),
         input_bytes=sum(_bytes(tensor) for tensor in tensors.values()),
+        timed=ask(step.calls) if step.calls else {},
+        workspace_bytes=workspace_bytes() if device == "cuda" else 0,
     )
 
 
@@ -184,6 +194,17 @@ def _to_channels_last(model: nn.Module) -> None:
             if old.dim() == 4:
                 new = nn.Parameter(old.detach().contiguous(memory_format=torch.channels_last), old.requires_grad)
                 setattr(module, name, changed.setdefault(id(old), new))
+
+
+def _to_device(model: nn.Module, device: str) -> None:
+    # as `_to_channels_last`: parameters that are shared stay so
+    moved: dict[int, nn.Parameter] = {}
+    for module in model.modules():
+        for name, old in module.named_parameters(recurse=False):
+            new = moved.setdefault(id(old), nn.Parameter(old.detach().to(device), old.requires_grad))
+            setattr(module, name, new)
+        for name, buffer in module.named_buffers(recurse=False):
+            module._buffers[name] = buffer.to(device)
 
 
 def _bytes(tensor: Tensor) -> int:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from thrifty.hardware.signature import (
@@ -29,6 +33,36 @@ class Key(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Blank:
+    """What makes a tensor like another."""
+
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+
+    def filled(self, device: str, below: int) -> Tensor:
+        """Make it of noise between 0 and 1, or of whole numbers below one."""
+        made = torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device=device)
+        if self.dtype.is_floating_point:
+            return made.uniform_(0.01, 1.0)
+        return made.zero_() if self.dtype == torch.bool or below < 2 else made.random_(0, below)
+
+
+def blank(tree: Any) -> Any:
+    """Put blanks for all tensors of nested arguments."""
+    return pytree.tree_map_only(Tensor, lambda t: Blank(tuple(t.shape), t.stride(), t.dtype), tree)
+
+
+# what whole numbers among an operator's tensors count: rows of a table, classes
+_BELOW: dict[str, Callable[[Any], int]] = {
+    "embedding": lambda args: args[0].shape[0],
+    "embedding_dense_backward": lambda args: args[2],
+    "nll_loss_forward": lambda args: args[0].shape[-1],
+    "nll_loss_backward": lambda args: args[1].shape[-1],
+}
+
+
+@dataclass(frozen=True)
 class Call:
     """A call that can be made again; ``tensors`` among its arguments, ``moved_bytes`` read and written."""
 
@@ -41,6 +75,18 @@ class Call:
     def again(self) -> None:
         """Make the call once more."""
         self.func(*self.args, **self.kwargs)
+
+    def filled(self, device: str) -> Call:
+        """Put tensors on a device for the call's blanks."""
+        below = _BELOW.get(self.func.overloadpacket.__name__, lambda args: 1)(self.args)
+
+        def fill(leaf: Any) -> Any:
+            if isinstance(leaf, torch.device):
+                return torch.device(device)
+            return leaf.filled(device, below) if isinstance(leaf, Blank) else leaf
+
+        args, kwargs = pytree.tree_map(fill, (self.args, self.kwargs))
+        return Call(self.func, args, kwargs, self.tensors, self.moved_bytes)
 
 
 class Captured(TorchDispatchMode):

@@ -31,6 +31,8 @@ _SMALL_BYTES, _LARGE = 96 << 10, 4.0
 # what other data of so many times the last cache's size leaves of a small block
 _DISTANCES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2, 4)
 _BATCH_BYTES = (1 << 18, 1 << 26)
+# of the two sizes of a small model
+_BLOCKS = (4, 20)
 
 
 def gpu_bench(index: int, *, seconds: float = SECONDS) -> tuple[KernelPoint, ...]:
@@ -131,14 +133,13 @@ def points(seconds: float = SECONDS) -> list[KernelPoint]:
     from thrifty.hardware.bench import in_turn
     from thrifty.hardware.capture import Captured
     from thrifty.hardware.kernels import FAMILIES
-    from thrifty.hardware.overheads import host_overheads
     from thrifty.hardware.sizes import GPU
 
     began = time.perf_counter()
     found: dict[Key, KernelPoint] = {}
     kept = _workspace()
     cache = _Cache()
-    aside = [*kept, *host_overheads("cuda"), *_to_device(), *cache.forgotten()]
+    aside = [*kept, *_host(), *_to_device(), *cache.forgotten()]
     works = in_turn(FAMILIES, GPU)
     while time.perf_counter() - began < seconds:
         with torch.device("cuda"):
@@ -156,11 +157,16 @@ def points(seconds: float = SECONDS) -> list[KernelPoint]:
             for key, call in captured.calls.items():
                 if key not in found:
                     with contextlib.suppress(RuntimeError):
-                        found[key] = _point(key, call, cache)
+                        found[key] = time_call(key, call, cache)
     return [*aside, *found.values()]
 
 
-def _point(key: Key, call: Call, cache: _Cache) -> KernelPoint:
+def time_call(key: Key, call: Call, cache: _Cache | None = None) -> KernelPoint:
+    """Time a call on the GPU, and see what memory it takes; with emptied caches, too, where ``cache`` is given.
+
+    Raises:
+        RuntimeError: it does not run there, or not with the memory there is.
+    """
     import torch
 
     call.again()
@@ -173,7 +179,7 @@ def _point(key: Key, call: Call, cache: _Cache) -> KernelPoint:
     calls = max(2, min(_MOST_CALLS, int(_TRY_SECONDS / whole_s)))
     warm = asked(call.again, calls, host_s)
     cold_s = warm.busy_s
-    if cache.holds_some(call.moved_bytes):
+    if cache is not None and cache.holds_some(call.moved_bytes):
         both = asked(call.again, calls, host_s + 2e-5, between=cache.flush)
         cold_s = max(both.busy_s - cache.seconds, warm.busy_s)
     return KernelPoint(
@@ -214,6 +220,34 @@ def _workspace() -> list[KernelPoint]:
         torch.bmm(a.view(4, 64, 256), a.view(4, 256, 64))
         del a
     return [aside(WORKSPACE, 0.0, 0.0, 1, torch.cuda.memory_allocated() - before)]
+
+
+def _host() -> Iterator[KernelPoint]:
+    """What the host does beside asking for operators, and what the GPU waits between two: over two sizes of one model.
+
+    Of each phase in fp32 and under autocast: seconds beside each operator, and as often as there is a phase; seconds of
+    a parameter in clipping and update. The GPU's wait is what a row of operators takes over the sum of them alone.
+    """
+    import torch
+
+    from thrifty.hardware.overheads import BACKWARD, FORWARD, GAP, PARAMETER, START, Phases, aside, tiny_layers
+
+    def small(blocks: int) -> torch.nn.Module:
+        return torch.nn.Sequential(*(tiny_layers(1) for _ in range(blocks))).to("cuda")
+
+    for cast in (False, True):
+        x = torch.randn(4, 16, device="cuda")
+        few, many = (Phases(small(blocks), x, cast) for blocks in _BLOCKS)
+        dtype = "bfloat16" if cast else "float32"
+        for name, phase in ((FORWARD, "forward"), (BACKWARD, "backward"), (PARAMETER, "update")):
+            (least_s, least), (most_s, most) = ((each.beside(phase), each.parts(phase)) for each in (few, many))
+            each_s = max((most_s - least_s) / (most - least), 0.0)
+            yield aside(name, each_s, 0.0, 1, 0, dtype)
+            yield aside(f"{name} {START}", max(least_s - each_s * least, 0.0), 0.0, 1, 0, dtype)
+    whole = asked(many.loss, 3, 2e-5 * len(many.ahead.order))
+    alone = {key: asked(call.again, 10, 2e-5).busy_s for key, call in many.ahead.calls.items()}
+    wait_s = (whole.busy_s - sum(alone[key] for key in many.ahead.order)) / len(many.ahead.order)
+    yield aside(GAP, max(wait_s, 0.0), whole.spread, 1, 0)
 
 
 def _to_device() -> Iterator[KernelPoint]:

@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from pydantic import Field
+
 from thrifty.hardware.bench import SECONDS as KERNEL_SECONDS
 from thrifty.hardware.bench import Bench, bench
 from thrifty.hardware.gpu_bench import gpu_bench
@@ -58,7 +60,7 @@ class Measurement(Plain):
     seconds: float
     disturbed: float = 0.0
     kernels: tuple[KernelPoint, ...] = ()
-    cache_bytes: dict[str, int] = {}
+    cache_bytes: dict[str, int] = Field(default_factory=dict)
 
 
 def measure_cpu(

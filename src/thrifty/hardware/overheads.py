@@ -13,7 +13,7 @@ from thrifty.spec.device import KernelPoint
 
 FORWARD, BACKWARD, PARAMETER, PAGES = "forward overhead", "backward overhead", "parameter overhead", "fresh pages"
 FLUSH, FORGOTTEN = "flush", "forgotten"
-TO_DEVICE, WORKSPACE = "to device", "workspace"
+TO_DEVICE, WORKSPACE, GAP, START = "to device", "workspace", "gap", "start"
 # beyond glibc's largest threshold for blocks that it maps anew each time (M_MMAP_THRESHOLD's ceiling, 32 MiB)
 _FRESH_BYTES = 64 << 20
 _REPEATS = 9
@@ -29,10 +29,10 @@ class Heads(nn.Module):
         return x.view(-1, 4, 4).transpose(0, 1).transpose(0, 1).reshape(x.shape)
 
 
-def tiny_layers() -> nn.Module:
+def tiny_layers(blocks: int = 4) -> nn.Module:
     """Layers so small that only what surrounds their operators takes time."""
     block = (nn.Linear(16, 16), nn.LayerNorm(16), nn.GELU(), Heads(), nn.Dropout(0.0))
-    return nn.Sequential(*(each for _ in range(4) for each in block)).train()
+    return nn.Sequential(*(each for _ in range(blocks) for each in block)).train()
 
 
 def overheads(last_cache_bytes: int, flush: Work) -> tuple[KernelPoint, ...]:
@@ -45,49 +45,90 @@ def overheads(last_cache_bytes: int, flush: Work) -> tuple[KernelPoint, ...]:
     return (*host_overheads(), _pages(), _flushed(flush), *_forgotten(last_cache_bytes))
 
 
-def host_overheads(device: str = "cpu") -> tuple[KernelPoint, ...]:
-    """Time what the host does beside operators; of a GPU's operators, to ask for them is all that it does.
+def host_overheads() -> tuple[KernelPoint, ...]:
+    """Time what the host does beside operators.
 
     ``forward overhead``, ``backward overhead``: seconds beside an operator, as small layers take them over the sum of
     their operators called alone. ``parameter overhead``: seconds of a parameter in clipping and update, likewise.
     """
-    model, x = tiny_layers().to(device), torch.randn(4, 16).to(device)
-    model(x).sum().backward()
-    with Captured() as ahead:
-        loss = model(x).sum()
-    with Captured() as behind:
-        loss.backward()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.0, fused=True)
-    gradients = [parameter.grad for parameter in model.parameters()]
-
-    def update() -> None:
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-    def give_back() -> None:
-        for parameter, gradient in zip(model.parameters(), gradients, strict=True):
-            parameter.grad = gradient
-
-    losses: list[Tensor] = []
-    with Captured() as updating:
-        update()
-    give_back()
-    forward = repeated(lambda: model(x).sum(), _REPEATS, burst=3)
-    backward = repeated(lambda: losses.pop().backward(), _REPEATS, before=lambda: losses.append(model(x).sum()))
-    updated = repeated(update, _REPEATS, before=give_back)
+    whole = Phases(tiny_layers(), torch.randn(4, 16))
     return (
-        _beside(FORWARD, forward, ahead, len(ahead.order)),
-        _beside(BACKWARD, backward, behind, len(behind.order)),
-        _beside(PARAMETER, updated, updating, len(gradients)),
+        _beside(FORWARD, whole.forward(), whole.ahead, len(whole.ahead.order)),
+        _beside(BACKWARD, whole.backward(), whole.behind, len(whole.behind.order)),
+        _beside(PARAMETER, whole.update(), whole.updating, whole.parameters),
     )
 
 
+class Phases:
+    """The phases of a step of a small model, each to be timed alone.
+
+    Attributes:
+        ahead, behind, updating: operators of the forward pass, of the backward pass, of clipping and update.
+        parameters: number of tensors.
+    """
+
+    def __init__(self, model: nn.Module, x: Tensor, cast: bool = False) -> None:
+        self._model, self._x, self._cast = model, x, cast
+        self.loss().backward()
+        with Captured() as self.ahead:
+            loss = self.loss()
+        with Captured() as self.behind:
+            loss.backward()
+        self._optimizer = torch.optim.SGD(model.parameters(), lr=0.0, fused=True)
+        self._gradients = [parameter.grad for parameter in model.parameters()]
+        self.parameters = len(self._gradients)
+        with Captured() as self.updating:
+            self._update()
+        self._give_back()
+
+    def parts(self, phase: str) -> int:
+        """Count the operators of a phase; of the update, its parameters."""
+        return {"forward": len(self.ahead.order), "backward": len(self.behind.order), "update": self.parameters}[phase]
+
+    def beside(self, phase: str) -> float:
+        """Seconds of a phase over the sum of its operators called alone."""
+        timing = {"forward": self.forward, "backward": self.backward, "update": self.update}[phase]()
+        captured = {"forward": self.ahead, "backward": self.behind, "update": self.updating}[phase]
+        return timing.median_s - alone_seconds(captured)
+
+    def forward(self) -> Timing:
+        """Time the forward pass."""
+        return repeated(self.loss, _REPEATS, burst=3)
+
+    def backward(self) -> Timing:
+        """Time the backward pass."""
+        losses: list[Tensor] = []
+        return repeated(lambda: losses.pop().backward(), _REPEATS, before=lambda: losses.append(self.loss()))
+
+    def update(self) -> Timing:
+        """Time clipping and update."""
+        return repeated(self._update, _REPEATS, before=self._give_back)
+
+    def loss(self) -> Tensor:
+        """Run the forward pass."""
+        with torch.autocast(self._x.device.type, torch.bfloat16, enabled=self._cast):
+            loss: Tensor = self._model(self._x).sum()
+        return loss
+
+    def _update(self) -> None:
+        nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def _give_back(self) -> None:
+        for parameter, gradient in zip(self._model.parameters(), self._gradients, strict=True):
+            parameter.grad = gradient
+
+
 def _beside(name: str, whole: Timing, captured: Captured, parts: int) -> KernelPoint:
+    return aside(name, max(whole.median_s - alone_seconds(captured), 0.0) / parts, whole.spread, 1, 0)
+
+
+def alone_seconds(captured: Captured) -> float:
+    """Seconds of captured operators, each kind called alone."""
     with torch.no_grad():
         alone = {key: repeated(call.again, 5, burst=5).median_s for key, call in captured.calls.items()}
-    inside_s = sum(alone[key] for key in captured.order)
-    return aside(name, max(whole.median_s - inside_s, 0.0) / parts, whole.spread, 1, 0)
+    return sum(alone[key] for key in captured.order)
 
 
 def _pages() -> KernelPoint:
@@ -125,9 +166,9 @@ def _forgotten(last_cache_bytes: int) -> list[KernelPoint]:
     return [aside(FORGOTTEN, share, 0.0, 1, size) for share, size in zip(shares, sizes, strict=True)]
 
 
-def aside(name: str, seconds: float, spread: float, tensors: int, moved_bytes: int) -> KernelPoint:
+def aside(name: str, seconds: float, spread: float, tensors: int, moved_bytes: int, dtype: str = "") -> KernelPoint:
     """Make the point of what is no operator."""
     return KernelPoint(
-        name=name, dtype="", shapes="", layouts="", tensors=tensors, moved_bytes=moved_bytes,
+        name=name, dtype=dtype, shapes="", layouts="", tensors=tensors, moved_bytes=moved_bytes,
         warm_s=seconds, cold_s=seconds, spread=spread,
     )  # fmt: skip

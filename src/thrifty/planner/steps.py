@@ -38,7 +38,7 @@ def trace_of(
         JobError: as `thrifty.cost.trace_step` and `thrifty.models.recompute.recomputing`.
     """
     return trace_step(
-        lambda: recomputing(models.build(learning.model, device), checkpointing),
+        lambda: recomputing(models.build(learning.model), checkpointing),
         LOSSES[learning.task],
         batch_of(dataset, samples),
         precision=precision,
