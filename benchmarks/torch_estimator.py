@@ -43,6 +43,35 @@ def estimate(case: Case) -> float | None:
     return None
 
 
+def on_gpu(case: Case) -> float | None:
+    """Return the seconds of a step that the estimator says of this machine's GPU; None where it fails."""
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.distributed._tools.runtime_estimator import RuntimeEstimator
+
+    from thrifty import optim
+    from thrifty.cost.trace import put_on
+
+    of = MODELS[case.model]
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True), contextlib.redirect_stdout(io.StringIO()):
+            model = build(case).train()
+            put_on(model, "cuda")
+            shapes = of.shapes(case.samples)
+            batch = {key: torch.empty(s, dtype=getattr(torch, d), device="cuda") for key, (s, d) in shapes.items()}
+            optimizer = optim.by_name(case.optimizer)(model)
+            with RuntimeEstimator()("operator-level-benchmark") as estimator:
+                with torch.autocast("cuda", torch.bfloat16, enabled=case.precision == "bf16"):
+                    total, _ = of.loss(model, batch)
+                total.backward()
+                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                optimizer.step()
+    except Exception:
+        # it stops at operators that it cannot run, in many ways
+        return None
+    return float(estimator.total_runtime) / 1e3
+
+
 def main(name: str) -> None:
     """Print the estimate of a case in seconds."""
     signal.alarm(SECONDS)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from types import FrameType
 from typing import Any, Literal
 
 import torch
+import torch.utils.checkpoint
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -33,6 +36,8 @@ from thrifty.hardware.signature import dtype_of, layouts_of, note_of, shapes_of
 
 Phase = Literal["forward", "backward", "recompute", "clip", "optimizer"]
 Loss = Callable[[nn.Module, dict[str, Tensor]], tuple[Tensor, Any]]
+# of torch's own, between a mode and the next
+_FRAMES = 5
 _WAY_OUT = "Leave the prediction out and let a probe time real steps of it."
 
 
@@ -54,6 +59,7 @@ class Op:
         bytes_kept: of its results, those that the backward pass needs.
         layouts: how its tensors lie in memory, as `thrifty.hardware.signature` writes it.
         tensors: among its arguments.
+        watched: selective checkpointing looks at it as it runs, which costs the host time.
         touched: number and bytes of each block of memory that it reads or writes, as `Allocations` counts them;
             parameters, buffers and inputs count down from -1.
     """
@@ -70,6 +76,7 @@ class Op:
     bytes_kept: int = 0
     layouts: str = ""
     tensors: int = 0
+    watched: bool = False
     touched: tuple[tuple[int, int], ...] = ()
 
     @property
@@ -109,11 +116,12 @@ class Recorder(TorchDispatchMode):
             with self:
                 return func.decompose(*args, **kwargs)
         phase, module = self._where()
+        watched = _is_watched(sys._getframe(1))
         reason = unpriceable(func)
         if reason:
             raise self.path.error(str(func), reason)
         out = _run(func, args, kwargs)
-        self._note(func, args, kwargs, out, phase, module)
+        self._note(func, args, kwargs, out, phase, module, watched)
         return out
 
     def _where(self) -> tuple[Phase, str]:
@@ -132,7 +140,7 @@ class Recorder(TorchDispatchMode):
         node = torch._C._current_autograd_node()
         return "backward", self._callers.get(node._sequence_nr(), "") if node is not None else ""
 
-    def _note(self, func: Any, args: Any, kwargs: Any, out: Any, phase: Phase, module: str) -> None:
+    def _note(self, func: Any, args: Any, kwargs: Any, out: Any, phase: Phase, module: str, watched: bool) -> None:
         name = func.overloadpacket.__name__
         # cuDNN's packed weights are the weights themselves
         results = tensors_in(out)[:4] if name == "_cudnn_rnn" else tensors_in(out)
@@ -163,6 +171,7 @@ class Recorder(TorchDispatchMode):
                 module=module,
                 layouts=key.layouts,
                 tensors=len(inputs),
+                watched=watched,
                 touched=self._touched(inputs, results),
             )
         )
@@ -348,6 +357,18 @@ def _is_composite(func: Any) -> bool:
     keys, has = torch._C.DispatchKey, torch._C._dispatch_has_kernel_for_dispatch_key
     own = has(func.name(), keys.CPU.name)
     return func.namespace == "aten" and not own and has(func.name(), keys.CompositeImplicitAutograd.name)
+
+
+def _is_watched(frame: FrameType) -> bool:
+    """Whether a mode of selective checkpointing hands an operator on, from the frame that it was called in."""
+    caller: FrameType | None = frame
+    for _ in range(_FRAMES):
+        if caller is None:
+            return False
+        if caller.f_code.co_name == "__torch_dispatch__":
+            return caller.f_code.co_filename == torch.utils.checkpoint.__file__
+        caller = caller.f_back
+    return False
 
 
 def _run(func: Any, args: Any, kwargs: Any) -> Any:

@@ -16,10 +16,12 @@ import numpy as np
 
 from thrifty.cost.curves import Curves
 from thrifty.cost.features import parse, place
+from thrifty.cost.queue import Host, queue_seconds
 from thrifty.cost.rates import rate_seconds
 from thrifty.cost.recorder import Op, Phase
 from thrifty.cost.residency import LARGEST_THRESHOLD, cold_shares, fresh_bytes
 from thrifty.cost.trace import Trace
+from thrifty.hardware.capture import Key
 from thrifty.hardware.overheads import BACKWARD, FORGOTTEN, FORWARD, PAGES, PARAMETER
 from thrifty.spec import Device, Interval
 from thrifty.spec.device import KernelPoint
@@ -33,6 +35,9 @@ _RESIDENCY_DOUBT = 0.3
 _TOGETHER = 0.4
 # of what a dry run tells of fresh memory: from step to step it tells that much more or less
 _DRY_RUN_DOUBT = 0.4
+# Of a GPU, one standard deviation: of an operator timed alone, of what the host does, of copies, and of the GPU's own
+# clock. Assumed.
+_ASKED_DOUBT, _HOST_DOUBT, _COPY_DOUBT, _GPU_DOUBT = 0.02, 0.3, 0.15, 0.02
 # standard deviation of the uniform distribution over its width
 _UNIFORM = 1 / math.sqrt(12)
 # bounds over the value where only the two rates are known: residuals over models were 0.55 to 1.8 on one CPU
@@ -42,16 +47,12 @@ _SECONDS_A_PARAMETER = {"cpu": 40e-6, "other": 10e-6}
 
 
 class Priced(NamedTuple):
-    """An operator of a trace, its seconds, the share in doubt (one standard deviation), and what it is like.
-
-    Of a GPU ``host_s`` are the seconds that the host takes to ask for it, meanwhile or before.
-    """
+    """An operator of a trace, its seconds, the share in doubt (one standard deviation), and what it is like."""
 
     op: Op
     seconds: float
     doubt: float
     group: str
-    host_s: float = 0.0
 
 
 class Times:
@@ -64,6 +65,7 @@ class Times:
         self._pages = next((point for point in device.kernels if point.name == PAGES), None)
         self._forgotten = _forgetting(device.kernels)
         self.spread = float(np.median([point.spread for point in device.kernels] or [0.0]))
+        self.host = Host(device.kernels) if device.kind == "cuda" and device.kernels else None
 
     def price(self, trace: Trace) -> list[Priced]:
         """Price each operator of a step; see `Priced`."""
@@ -71,7 +73,8 @@ class Times:
             known = {op: rate_seconds(op, trace.memory_format, self.device) for op in set(trace.ops)}
             return [Priced(op, known[op], 0.0, op.kind) for op in trace.ops]
         shares = cold_shares(trace.ops, trace.step, self._forgotten)
-        return [self.op(op, share) for op, share in zip(trace.ops, shares, strict=True)]
+        found = [self.op(op, share) for op, share in zip(trace.ops, shares, strict=True)]
+        return [_as_timed(each, trace) for each in found] if trace.timed else found
 
     def op(self, op: Op, cold_share: float) -> Priced:
         """Price one operator of which a share of what it touches lies in no cache."""
@@ -79,12 +82,26 @@ class Times:
         if found is None:
             return Priced(op, rate_seconds(op, "contiguous", self.device), 1.0, op.kind)
         beside_s = self._aside.get(FORWARD if op.phase == "forward" else BACKWARD, 0.0)
-        if op.phase in {"clip", "optimizer"}:
+        if op.phase in {"clip", "optimizer"} or self.host is not None:
             beside_s = 0.0
         busy_s = found.warm_s + (found.cold_s - found.warm_s) * cold_share
         seconds = busy_s + beside_s
         doubt = math.hypot(found.doubt * busy_s, _RESIDENCY_DOUBT * (found.cold_s - found.warm_s)) / seconds
         return Priced(op, seconds, doubt, f"{place(op).group} {op.dtype}")
+
+    def queued(self, trace: Trace, priced: Sequence[Priced], precision: str) -> tuple[float, float]:
+        """Seconds of a row of operators that a GPU is asked for, and those in which it waits for the host."""
+        assert self.host is not None
+        asked, phase = [], ""
+        for each in priced:
+            known = trace.timed.get(key_of(each.op))
+            host_s = self.host.ask(each.op, known.host_s if known is not None else None, precision)
+            now = "update" if each.op.phase in {"clip", "optimizer"} else each.op.phase.replace("recompute", "backward")
+            if now != phase:
+                host_s += self.host.begin(now, precision, trace.parameter_tensors)
+                phase = now
+            asked.append((host_s, each.seconds))
+        return queue_seconds(asked)
 
     def parameters_seconds(self, trace: Trace) -> float:
         """Seconds of an update beside its operators, by the number of tensors."""
@@ -177,6 +194,8 @@ def step_seconds(
     """
     times = times_of(device)
     priced = times.price(trace)
+    if times.host is not None:
+        return _queued_step(times, trace, priced, accumulation, precision)
     passes = [each for each in priced if each.op.phase not in {"clip", "optimizer"}]
     update = [each for each in priced if each.op.phase in {"clip", "optimizer"}]
     adding_s = 3 * trace.gradient_bytes / device.bytes_per_second.value * (accumulation - 1)
@@ -197,6 +216,41 @@ def step_seconds(
         how = f"each by those timed on this device on {device.measured_on}; bounds by leaving timed ones out"
     method = f"{len(trace.ops)} traced operators, {how}; no step was timed"
     return Interval(low=value * low, value=value, high=value * high, method=method)
+
+
+def _queued_step(
+    times: Times, trace: Trace, priced: list[Priced], accumulation: int, precision: Literal["fp32", "bf16"]
+) -> Interval:
+    """Predict a step of a GPU: each micro-batch begins with a copy that the host waits for."""
+    assert times.host is not None
+    passes = [each for each in priced if each.op.phase not in {"clip", "optimizer"}]
+    one_s, one_waits_s = times.queued(trace, passes, precision) if accumulation > 1 else (0.0, 0.0)
+    last_s, last_waits_s = times.queued(trace, priced, precision)
+    adding_s = 3 * trace.gradient_bytes / times.device.bytes_per_second.value * (accumulation - 1)
+    copy_s = times.host.copy(trace.input_bytes) * accumulation
+    value = one_s * (accumulation - 1) + last_s + adding_s + copy_s
+    waits_s = one_waits_s * (accumulation - 1) + last_waits_s
+    counted = [(each, accumulation if each.op.phase not in {"clip", "optimizer"} else 1) for each in priced]
+    doubt = math.hypot(_doubt_s(counted), _HOST_DOUBT * waits_s, _COPY_DOUBT * copy_s) / value
+    doubt = math.hypot(doubt, _GPU_DOUBT)
+    low, high = math.exp(-_NINE_IN_TEN * doubt), math.exp(_NINE_IN_TEN * doubt)
+    known = sum(key_of(each.op) in trace.timed for each in priced)
+    method = (
+        f"{len(trace.ops)} traced operators, {known} as this GPU ran their like alone, the rest by those timed there "
+        f"on {times.device.measured_on}; it waits for the host {waits_s / value:.0%} of the time; no step was timed"
+    )
+    return Interval(low=value * low, value=value, high=value * high, method=method)
+
+
+def _as_timed(priced: Priced, trace: Trace) -> Priced:
+    """Take the seconds of an operator's kind as the GPU was seen to run it, where it was asked."""
+    point = trace.timed.get(key_of(priced.op))
+    return priced if point is None else priced._replace(seconds=point.warm_s, doubt=_ASKED_DOUBT)
+
+
+def key_of(op: Op) -> Key:
+    """What tells an operator from others."""
+    return Key(op.name, op.dtype, op.shapes, op.layouts)
 
 
 def _doubt_s(counted: list[tuple[Priced, int]]) -> float:

@@ -132,7 +132,7 @@ def trace_step(
     with FakeTensorMode(allow_non_fake_inputs=True) as mode, path.followed():
         model = _build(build, mode).train()
         if device != "cpu":
-            _to_device(model, device)
+            put_on(model, device)
         path.name_modules(model)
         if memory_format == "channels_last":
             _to_channels_last(model)
@@ -196,8 +196,9 @@ def _to_channels_last(model: nn.Module) -> None:
                 setattr(module, name, changed.setdefault(id(old), new))
 
 
-def _to_device(model: nn.Module, device: str) -> None:
-    # as `_to_channels_last`: parameters that are shared stay so
+def put_on(model: nn.Module, device: str) -> None:
+    """Move fake weights to a device; parameters that are shared stay so."""
+    # as `_to_channels_last`
     moved: dict[int, nn.Parameter] = {}
     for module in model.modules():
         for name, old in module.named_parameters(recurse=False):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -42,10 +43,15 @@ class Blank:
 
     def filled(self, device: str, below: int) -> Tensor:
         """Make it of noise between 0 and 1, or of whole numbers below one."""
-        made = torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device=device)
+        last = sum((size - 1) * stride for size, stride in zip(self.shape, self.stride, strict=True))
+        block = torch.empty(last + 1 if math.prod(self.shape) else 0, dtype=self.dtype, device=device)
         if self.dtype.is_floating_point:
-            return made.uniform_(0.01, 1.0)
-        return made.zero_() if self.dtype == torch.bool or below < 2 else made.random_(0, below)
+            block.uniform_(0.01, 1.0)
+        elif self.dtype == torch.bool or below < 2:
+            block.zero_()
+        else:
+            block.random_(0, below)
+        return block.as_strided(self.shape, self.stride)
 
 
 def blank(tree: Any) -> Any:
@@ -60,6 +66,7 @@ _BELOW: dict[str, Callable[[Any], int]] = {
     "nll_loss_forward": lambda args: args[0].shape[-1],
     "nll_loss_backward": lambda args: args[1].shape[-1],
 }
+_SEEDED = "_scaled_dot_product_efficient_attention"
 
 
 @dataclass(frozen=True)
@@ -78,12 +85,17 @@ class Call:
 
     def filled(self, device: str) -> Call:
         """Put tensors on a device for the call's blanks."""
-        below = _BELOW.get(self.func.overloadpacket.__name__, lambda args: 1)(self.args)
+        name = self.func.overloadpacket.__name__
+        below = _BELOW.get(name, lambda args: 1)(self.args)
 
         def fill(leaf: Any) -> Any:
             if isinstance(leaf, torch.device):
                 return torch.device(device)
-            return leaf.filled(device, below) if isinstance(leaf, Blank) else leaf
+            if not isinstance(leaf, Blank):
+                return leaf
+            # the state of dropout, which the host reads
+            seed = name.startswith(_SEEDED) and not leaf.shape and leaf.dtype == torch.int64
+            return leaf.filled("cpu" if seed else device, below)
 
         args, kwargs = pytree.tree_map(fill, (self.args, self.kwargs))
         return Call(self.func, args, kwargs, self.tensors, self.moved_bytes)

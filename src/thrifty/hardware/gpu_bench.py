@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import json
 import statistics
 import subprocess
@@ -20,6 +21,8 @@ from thrifty.hardware.stopwatch import Work
 from thrifty.spec.device import KernelPoint
 
 if TYPE_CHECKING:
+    import torch
+
     from thrifty.hardware.capture import Call, Key
 
 SECONDS = 50.0
@@ -32,7 +35,7 @@ _SMALL_BYTES, _LARGE = 96 << 10, 4.0
 _DISTANCES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2, 4)
 _BATCH_BYTES = (1 << 18, 1 << 26)
 # of the two sizes of a small model
-_BLOCKS = (4, 20)
+_BLOCKS = (4, 64)
 
 
 def gpu_bench(index: int, *, seconds: float = SECONDS) -> tuple[KernelPoint, ...]:
@@ -137,9 +140,8 @@ def points(seconds: float = SECONDS) -> list[KernelPoint]:
 
     began = time.perf_counter()
     found: dict[Key, KernelPoint] = {}
-    kept = _workspace()
     cache = _Cache()
-    aside = [*kept, *_host(), *_to_device(), *cache.forgotten()]
+    aside = [*_host(), *_to_device(), *cache.forgotten()]
     works = in_turn(FAMILIES, GPU)
     while time.perf_counter() - began < seconds:
         with torch.device("cuda"):
@@ -206,48 +208,47 @@ def _scratch_bytes(call: Call) -> int:
     return max(most, 0)
 
 
-def _workspace() -> list[KernelPoint]:
-    """What the libraries of matrix products keep from their first call on: in fp32, in bf16, and with a bias."""
-    import torch
-
-    from thrifty.hardware.overheads import WORKSPACE, aside
-
-    before = torch.cuda.memory_allocated()
-    for dtype in (torch.float32, torch.bfloat16):
-        a = torch.ones(256, 256, device="cuda", dtype=dtype)
-        a @ a
-        torch.nn.functional.linear(a, a, a[0])
-        torch.bmm(a.view(4, 64, 256), a.view(4, 256, 64))
-        del a
-    return [aside(WORKSPACE, 0.0, 0.0, 1, torch.cuda.memory_allocated() - before)]
-
-
 def _host() -> Iterator[KernelPoint]:
-    """What the host does beside asking for operators, and what the GPU waits between two: over two sizes of one model.
+    """What the host does beside asking for operators, by two sizes of one model.
 
     Of each phase in fp32 and under autocast: seconds beside each operator, and as often as there is a phase; seconds of
-    a parameter in clipping and update. The GPU's wait is what a row of operators takes over the sum of them alone.
+    a parameter in clipping and update.
     """
     import torch
 
-    from thrifty.hardware.overheads import BACKWARD, FORWARD, GAP, PARAMETER, START, Phases, aside, tiny_layers
+    from thrifty.hardware.overheads import BACKWARD, FORWARD, PARAMETER, START, WATCHED, Phases, aside, tiny_layers
 
     def small(blocks: int) -> torch.nn.Module:
         return torch.nn.Sequential(*(tiny_layers(1) for _ in range(blocks))).to("cuda")
 
     for cast in (False, True):
         x = torch.randn(4, 16, device="cuda")
-        few, many = (Phases(small(blocks), x, cast) for blocks in _BLOCKS)
+        few, many = (Phases(small(blocks), x, cast, torch.optim.AdamW) for blocks in _BLOCKS)
         dtype = "bfloat16" if cast else "float32"
         for name, phase in ((FORWARD, "forward"), (BACKWARD, "backward"), (PARAMETER, "update")):
             (least_s, least), (most_s, most) = ((each.beside(phase), each.parts(phase)) for each in (few, many))
             each_s = max((most_s - least_s) / (most - least), 0.0)
             yield aside(name, each_s, 0.0, 1, 0, dtype)
             yield aside(f"{name} {START}", max(least_s - each_s * least, 0.0), 0.0, 1, 0, dtype)
-    whole = asked(many.loss, 3, 2e-5 * len(many.ahead.order))
-    alone = {key: asked(call.again, 10, 2e-5).busy_s for key, call in many.ahead.calls.items()}
-    wait_s = (whole.busy_s - sum(alone[key] for key in many.ahead.order)) / len(many.ahead.order)
-    yield aside(GAP, max(wait_s, 0.0), whole.spread, 1, 0)
+    yield aside(WATCHED, _watched(small(_BLOCKS[0]), x), 0.0, 1, 0)
+
+
+def _watched(model: torch.nn.Module, x: torch.Tensor) -> float:
+    """Seconds that an operator costs the host more where selective checkpointing looks at it, in Python."""
+    from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+
+    from thrifty.hardware.capture import Captured
+    from thrifty.hardware.stopwatch import repeated
+
+    def policy(*_: object, **__: object) -> CheckpointPolicy:
+        return CheckpointPolicy.MUST_SAVE
+
+    contexts = functools.partial(create_selective_checkpoint_contexts, policy)
+    with Captured() as captured:
+        model(x)
+    plain = repeated(lambda: model(x), 15)
+    watched = repeated(lambda: checkpoint(model, x, use_reentrant=False, context_fn=contexts), 15)
+    return max(watched.median_s - plain.median_s, 0.0) / len(captured.order)
 
 
 def _to_device() -> Iterator[KernelPoint]:
@@ -258,8 +259,13 @@ def _to_device() -> Iterator[KernelPoint]:
     from thrifty.hardware.stopwatch import repeated
 
     for size in _BATCH_BYTES:
-        batch = torch.ones(size // 4)
-        timing = repeated(functools.partial(batch.to, "cuda"), 5, burst=3)
+        # each in its turn: a batch comes from memory, not from a cache
+        batches = itertools.cycle([torch.ones(size // 4) for _ in range(8)])
+
+        def copy(batches: Iterator[torch.Tensor] = batches) -> None:
+            next(batches).to("cuda")
+
+        timing = repeated(copy, 24)
         yield aside(TO_DEVICE, timing.median_s, timing.spread, 1, size)
 
 

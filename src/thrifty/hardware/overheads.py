@@ -6,6 +6,7 @@ import functools
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from thrifty.hardware.capture import Captured
 from thrifty.hardware.stopwatch import Timing, Work, repeated
@@ -13,7 +14,7 @@ from thrifty.spec.device import KernelPoint
 
 FORWARD, BACKWARD, PARAMETER, PAGES = "forward overhead", "backward overhead", "parameter overhead", "fresh pages"
 FLUSH, FORGOTTEN = "flush", "forgotten"
-TO_DEVICE, WORKSPACE, GAP, START = "to device", "workspace", "gap", "start"
+TO_DEVICE, WATCHED, START = "to device", "watched", "start"
 # beyond glibc's largest threshold for blocks that it maps anew each time (M_MMAP_THRESHOLD's ceiling, 32 MiB)
 _FRESH_BYTES = 64 << 20
 _REPEATS = 9
@@ -67,14 +68,16 @@ class Phases:
         parameters: number of tensors.
     """
 
-    def __init__(self, model: nn.Module, x: Tensor, cast: bool = False) -> None:
+    def __init__(
+        self, model: nn.Module, x: Tensor, cast: bool = False, optimizer: type[Optimizer] = torch.optim.SGD
+    ) -> None:
         self._model, self._x, self._cast = model, x, cast
         self.loss().backward()
         with Captured() as self.ahead:
             loss = self.loss()
         with Captured() as self.behind:
             loss.backward()
-        self._optimizer = torch.optim.SGD(model.parameters(), lr=0.0, fused=True)
+        self._optimizer = optimizer(model.parameters(), lr=0.0, fused=True)  # type: ignore[call-arg]
         self._gradients = [parameter.grad for parameter in model.parameters()]
         self.parameters = len(self._gradients)
         with Captured() as self.updating:

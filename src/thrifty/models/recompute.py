@@ -30,7 +30,9 @@ _KEPT = {
     aten._scaled_dot_product_flash_attention_for_cpu.default,
     aten._scaled_dot_product_flash_attention.default,
     aten._scaled_dot_product_efficient_attention.default,
+    aten._scaled_dot_product_cudnn_attention.default,
     aten.mkldnn_rnn_layer.default,
+    aten._cudnn_rnn.default,
 }
 
 # Buffers that a norm updates in its forward pass; what it computes in training does not depend on them.
