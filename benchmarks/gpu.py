@@ -24,12 +24,13 @@ from benchmarks.record import record
 from benchmarks.torch_estimator import on_gpu
 from thrifty import hardware
 from thrifty.cost import peak_bytes, step_seconds
+from thrifty.errors import JobError
 from thrifty.spec import Device, Interval
 
 WARM_UP, STEPS = 3, 23
 QUICK = GPU_CASES[::8]
 # of PyTorch's estimator, which times every operator anew
-RIVAL_CASES, RIVAL_SECONDS = 12, 60.0
+RIVAL_CASES, RIVAL_SECONDS = 12, 20.0
 MIB = 1 << 20
 
 
@@ -60,31 +61,39 @@ class Measured:
         return statistics.median(self.steps)
 
 
-def measured(cases: Sequence[Case], device: Device) -> Iterator[Measured]:
-    """Predict and train each case; one that cannot be traced or trained stops the benchmark."""
+def measured(cases: Sequence[Case], device: Device, failed: list[str]) -> Iterator[Measured]:
+    """Predict and train each case; of one that cannot be traced or trained ``failed`` takes the reason."""
     for case in cases:
-        began = time.perf_counter()
-        traced = trace(case, "cuda")
-        memory = peak_bytes(traced, device_kind="cuda")
-        step = step_seconds(traced, 1, device, case.precision)  # type: ignore[arg-type]
-        planning_s = time.perf_counter() - began
+        try:
+            yield _measured(case, device)
+        except (JobError, RuntimeError) as error:
+            failed.append(f"{case.name}: {' '.join(str(error).split())[:300]}")
+            print(failed[-1], flush=True)
         _give_back()
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        seconds = take_steps(case, STEPS, device="cuda")[WARM_UP:]
-        found = Measured(
-            case,
-            torch.cuda.max_memory_allocated() - before,
-            seconds,
-            memory,
-            step,
-            planning_s,
-            memory_estimates(case, traced),
-            roofline_seconds(traced, device),
-        )
-        print(line(found), flush=True)
-        yield found
-        _give_back()
+
+
+def _measured(case: Case, device: Device) -> Measured:
+    began = time.perf_counter()
+    traced = trace(case, "cuda")
+    memory = peak_bytes(traced, device_kind="cuda")
+    step = step_seconds(traced, 1, device, case.precision)  # type: ignore[arg-type]
+    planning_s = time.perf_counter() - began
+    _give_back()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    seconds = take_steps(case, STEPS, device="cuda")[WARM_UP:]
+    found = Measured(
+        case,
+        torch.cuda.max_memory_allocated() - before,
+        seconds,
+        memory,
+        step,
+        planning_s,
+        memory_estimates(case, traced),
+        roofline_seconds(traced, device),
+    )
+    print(line(found), flush=True)
+    return found
 
 
 def _give_back() -> None:
@@ -166,15 +175,18 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="five cases alone")
     asked = parser.parse_args()
     device = hardware.here(kind="cuda")
-    rows = list(measured(QUICK if asked.quick else GPU_CASES, device))
-    found: dict[str, Any] = figures(rows) | rival(rows)
+    failed: list[str] = []
+    rows = list(measured(QUICK if asked.quick else GPU_CASES, device, failed))
+    found: dict[str, Any] = figures(rows) | {"cases": len(rows), "cases_failed": len(failed)} | rival(rows)
     says = (
         f"{STEPS - WARM_UP} steps at most of each case after {WARM_UP} to warm up; ± is half the quartiles' distance. "
         "Memory is what torch.cuda.max_memory_allocated says, in MiB; times are in ms, planning in seconds: the trace "
         "and the asking. A batch comes from the host's memory in each step, and the host reads a number at its end, as "
         "the loop does. The roofline takes the GPU's measured rates.\n\n"
         "| case | memory | foreseen | off | step | foreseen | bounds | off | roofline | planning |\n"
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n" + "\n".join(map(line, rows))
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n"
+        + "\n".join(map(line, rows))
+        + "".join(f"\n\nFailed: {each}" for each in failed)
     )
     plain = device.model_copy(update={"kernels": ()})
     record("gpu", plain, says, {name: [value] for name, value in found.items()})

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from thrifty.cost.recorder import Op
-from thrifty.hardware.overheads import BACKWARD, FORWARD, PARAMETER, START, TO_DEVICE, WATCHED
+from thrifty.hardware.overheads import BACKWARD, MODULE, PARAMETER, START, TO_DEVICE, WATCHED
 from thrifty.spec.device import KernelPoint
 
 # seconds that asking takes, where nothing was timed
@@ -21,7 +21,7 @@ _ASKING_S = 10e-6
 _LONGEST_S = 1e-4
 # tensors of a batch: what is learned from, and what is to be learned
 _BATCH_TENSORS = 2
-_PHASES = {"forward": FORWARD, "backward": BACKWARD, "recompute": BACKWARD}
+_PHASES = {"forward": MODULE, "backward": BACKWARD, "update": PARAMETER}
 
 
 class Host:
@@ -43,15 +43,16 @@ class Host:
         own_s = self._names.get(op.name, self._any)
         if known_s is not None and (known_s < _LONGEST_S or op.phase in {"clip", "optimizer"}):
             own_s = known_s
-        beside = _PHASES.get(op.phase)
-        beside_s = self._of(beside, precision) if beside else 0.0
+        beside_s = op.entered * self._of(MODULE, precision)
+        if op.phase == "backward":
+            beside_s += self._of(BACKWARD, precision)
         return own_s + beside_s + (self._aside.get((WATCHED, ""), 0.0) if op.watched else 0.0)
 
     def begin(self, phase: str, precision: str, parameters: int) -> float:
-        """Seconds before the first operator of a phase; of an update by its number of parameters."""
-        name = _PHASES.get(phase, PARAMETER)
+        """Seconds before the first operator of ``forward``, ``backward`` or ``update``; of that by its parameters."""
+        name = _PHASES[phase]
         start_s = self._of(f"{name} {START}", precision)
-        return start_s if phase in _PHASES else start_s + parameters * self._of(PARAMETER, precision)
+        return start_s + parameters * self._of(PARAMETER, precision) if name == PARAMETER else start_s
 
     def copy(self, batch_bytes: int) -> float:
         """Seconds to copy a batch to the GPU, which the host waits for."""

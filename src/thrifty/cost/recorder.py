@@ -59,6 +59,7 @@ class Op:
         bytes_kept: of its results, those that the backward pass needs.
         layouts: how its tensors lie in memory, as `thrifty.hardware.signature` writes it.
         tensors: among its arguments.
+        entered: modules whose forward began since the operator before; each costs the host time.
         watched: selective checkpointing looks at it as it runs, which costs the host time.
         touched: number and bytes of each block of memory that it reads or writes, as `Allocations` counts them;
             parameters, buffers and inputs count down from -1.
@@ -76,6 +77,7 @@ class Op:
     bytes_kept: int = 0
     layouts: str = ""
     tensors: int = 0
+    entered: int = 0
     watched: bool = False
     touched: tuple[tuple[int, int], ...] = ()
 
@@ -171,6 +173,7 @@ class Recorder(TorchDispatchMode):
                 module=module,
                 layouts=key.layouts,
                 tensors=len(inputs),
+                entered=self.path.entered_since(),
                 watched=watched,
                 touched=self._touched(inputs, results),
             )
@@ -303,17 +306,27 @@ class ModulePath:
         self.names: dict[int, str] = {}
         self.stack: list[nn.Module] = []
         self.last: nn.Module | None = None
+        self._entered = 0
 
     @contextlib.contextmanager
     def followed(self) -> Iterator[None]:
         """Follow every module's forward while this lasts."""
-        before = nn.modules.module.register_module_forward_pre_hook(lambda module, _: self.stack.append(module))
+        before = nn.modules.module.register_module_forward_pre_hook(self._enter)
         after = nn.modules.module.register_module_forward_hook(self._leave, always_call=True)
         try:
             yield
         finally:
             before.remove()
             after.remove()
+
+    def entered_since(self) -> int:
+        """Count the modules whose forward began since this was asked last."""
+        count, self._entered = self._entered, 0
+        return count
+
+    def _enter(self, module: nn.Module, _: Any) -> None:
+        self.stack.append(module)
+        self._entered += 1
 
     def _leave(self, *_: Any) -> None:
         self.stack.pop()

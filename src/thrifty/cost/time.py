@@ -7,6 +7,7 @@ dispatch and autograd, each parameter's share of the update, and memory that the
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -35,9 +36,11 @@ _RESIDENCY_DOUBT = 0.3
 _TOGETHER = 0.4
 # of what a dry run tells of fresh memory: from step to step it tells that much more or less
 _DRY_RUN_DOUBT = 0.4
-# Of a GPU, one standard deviation: of an operator timed alone, of what the host does, of copies, and of the GPU's own
-# clock. Assumed.
-_ASKED_DOUBT, _HOST_DOUBT, _COPY_DOUBT, _GPU_DOUBT = 0.02, 0.3, 0.15, 0.02
+# Of a GPU, one standard deviation: of an operator timed alone, of copies, and of the GPU's own clock. Assumed.
+_ASKED_DOUBT, _COPY_DOUBT, _GPU_DOUBT = 0.02, 0.15, 0.02
+# How much less and more the host may take than it was foreseen to: bounds. The host of a GPU shares its processors, and
+# its speed wanders. Assumed.
+_HOST_SLOW = (0.8, 1.7)
 # standard deviation of the uniform distribution over its width
 _UNIFORM = 1 / math.sqrt(12)
 # bounds over the value where only the two rates are known: residuals over models were 0.55 to 1.8 on one CPU
@@ -60,21 +63,24 @@ class Times:
 
     def __init__(self, device: Device) -> None:
         self.device = device
-        self.curves = Curves(device.kernels) if device.kernels else None
         self._aside = {point.name: point.warm_s for point in device.kernels if not point.shapes}
         self._pages = next((point for point in device.kernels if point.name == PAGES), None)
         self._forgotten = _forgetting(device.kernels)
         self.spread = float(np.median([point.spread for point in device.kernels] or [0.0]))
         self.host = Host(device.kernels) if device.kind == "cuda" and device.kernels else None
 
+    @functools.cached_property
+    def curves(self) -> Curves | None:
+        """Curves through what was timed of the device; made when first needed."""
+        return Curves(self.device.kernels) if self.device.kernels else None
+
     def price(self, trace: Trace) -> list[Priced]:
         """Price each operator of a step; see `Priced`."""
-        if self.curves is None:
+        if not self.device.kernels:
             known = {op: rate_seconds(op, trace.memory_format, self.device) for op in set(trace.ops)}
             return [Priced(op, known[op], 0.0, op.kind) for op in trace.ops]
         shares = cold_shares(trace.ops, trace.step, self._forgotten)
-        found = [self.op(op, share) for op, share in zip(trace.ops, shares, strict=True)]
-        return [_as_timed(each, trace) for each in found] if trace.timed else found
+        return [_as_timed(op, trace) or self.op(op, share) for op, share in zip(trace.ops, shares, strict=True)]
 
     def op(self, op: Op, cold_share: float) -> Priced:
         """Price one operator of which a share of what it touches lies in no cache."""
@@ -89,8 +95,11 @@ class Times:
         doubt = math.hypot(found.doubt * busy_s, _RESIDENCY_DOUBT * (found.cold_s - found.warm_s)) / seconds
         return Priced(op, seconds, doubt, f"{place(op).group} {op.dtype}")
 
-    def queued(self, trace: Trace, priced: Sequence[Priced], precision: str) -> tuple[float, float]:
-        """Seconds of a row of operators that a GPU is asked for, and those in which it waits for the host."""
+    def queued(self, trace: Trace, priced: Sequence[Priced], precision: str, slow: float = 1.0) -> tuple[float, float]:
+        """Seconds of a row of operators that a GPU is asked for, and those in which it waits for the host.
+
+        With ``slow`` the host takes so many times as long.
+        """
         assert self.host is not None
         asked, phase = [], ""
         for each in priced:
@@ -100,7 +109,7 @@ class Times:
             if now != phase:
                 host_s += self.host.begin(now, precision, trace.parameter_tensors)
                 phase = now
-            asked.append((host_s, each.seconds))
+            asked.append((slow * host_s, each.seconds))
         return queue_seconds(asked)
 
     def parameters_seconds(self, trace: Trace) -> float:
@@ -224,28 +233,32 @@ def _queued_step(
     """Predict a step of a GPU: each micro-batch begins with a copy that the host waits for."""
     assert times.host is not None
     passes = [each for each in priced if each.op.phase not in {"clip", "optimizer"}]
-    one_s, one_waits_s = times.queued(trace, passes, precision) if accumulation > 1 else (0.0, 0.0)
-    last_s, last_waits_s = times.queued(trace, priced, precision)
     adding_s = 3 * trace.gradient_bytes / times.device.bytes_per_second.value * (accumulation - 1)
     copy_s = times.host.copy(trace.input_bytes) * accumulation
-    value = one_s * (accumulation - 1) + last_s + adding_s + copy_s
-    waits_s = one_waits_s * (accumulation - 1) + last_waits_s
+
+    def seconds(slow: float) -> tuple[float, float]:
+        one_s, one_waits_s = times.queued(trace, passes, precision, slow) if accumulation > 1 else (0.0, 0.0)
+        last_s, last_waits_s = times.queued(trace, priced, precision, slow)
+        whole_s = one_s * (accumulation - 1) + last_s + adding_s + copy_s
+        return whole_s, one_waits_s * (accumulation - 1) + last_waits_s
+
+    value, waits_s = seconds(1.0)
     counted = [(each, accumulation if each.op.phase not in {"clip", "optimizer"} else 1) for each in priced]
-    doubt = math.hypot(_doubt_s(counted), _HOST_DOUBT * waits_s, _COPY_DOUBT * copy_s) / value
-    doubt = math.hypot(doubt, _GPU_DOUBT)
-    low, high = math.exp(-_NINE_IN_TEN * doubt), math.exp(_NINE_IN_TEN * doubt)
+    doubt = math.hypot(_doubt_s(counted) / value, _COPY_DOUBT * copy_s / value, _GPU_DOUBT)
+    wide = math.exp(_NINE_IN_TEN * doubt)
+    low, high = seconds(_HOST_SLOW[0])[0] / wide, seconds(_HOST_SLOW[1])[0] * wide
     known = sum(key_of(each.op) in trace.timed for each in priced)
     method = (
         f"{len(trace.ops)} traced operators, {known} as this GPU ran their like alone, the rest by those timed there "
-        f"on {times.device.measured_on}; it waits for the host {waits_s / value:.0%} of the time; no step was timed"
+        f"on {times.device.measured_on}; {waits_s / value:.0%} of the time it waits for the host; no step was timed"
     )
-    return Interval(low=value * low, value=value, high=value * high, method=method)
+    return Interval(low=low, value=value, high=high, method=method)
 
 
-def _as_timed(priced: Priced, trace: Trace) -> Priced:
-    """Take the seconds of an operator's kind as the GPU was seen to run it, where it was asked."""
-    point = trace.timed.get(key_of(priced.op))
-    return priced if point is None else priced._replace(seconds=point.warm_s, doubt=_ASKED_DOUBT)
+def _as_timed(op: Op, trace: Trace) -> Priced | None:
+    """Price an operator as the GPU was seen to run its kind; None where it was not asked."""
+    point = trace.timed.get(key_of(op))
+    return None if point is None else Priced(op, point.warm_s, _ASKED_DOUBT, f"{op.kind} {op.dtype}")
 
 
 def key_of(op: Op) -> Key:

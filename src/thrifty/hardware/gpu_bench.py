@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import torch
 
     from thrifty.hardware.capture import Call, Key
+    from thrifty.hardware.overheads import Phases
 
 SECONDS = 50.0
 _TRIES, _MOST_CALLS, _TRY_SECONDS = 3, 12, 2e-3
@@ -35,7 +36,7 @@ _SMALL_BYTES, _LARGE = 96 << 10, 4.0
 _DISTANCES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2, 4)
 _BATCH_BYTES = (1 << 18, 1 << 26)
 # of the two sizes of a small model
-_BLOCKS = (4, 64)
+_BLOCKS = (4, 32)
 
 
 def gpu_bench(index: int, *, seconds: float = SECONDS) -> tuple[KernelPoint, ...]:
@@ -209,28 +210,50 @@ def _scratch_bytes(call: Call) -> int:
 
 
 def _host() -> Iterator[KernelPoint]:
-    """What the host does beside asking for operators, by two sizes of one model.
+    """What the host does beside asking for operators, by two sizes of small models of two kinds.
 
-    Of each phase in fp32 and under autocast: seconds beside each operator, and as often as there is a phase; seconds of
-    a parameter in clipping and update.
+    In fp32 and under autocast: seconds of a module's forward, of an operator's backward, of a parameter in clipping and
+    update, each beside the operators that are asked for; and as often as there is such a phase.
     """
     import torch
 
-    from thrifty.hardware.overheads import BACKWARD, FORWARD, PARAMETER, START, WATCHED, Phases, aside, tiny_layers
+    from thrifty.hardware.overheads import (
+        BACKWARD,
+        MODULE,
+        PARAMETER,
+        START,
+        WATCHED,
+        SmallAttention,
+        SmallConvolution,
+        aside,
+    )
 
-    def small(blocks: int) -> torch.nn.Module:
-        return torch.nn.Sequential(*(tiny_layers(1) for _ in range(blocks))).to("cuda")
+    kinds = ((SmallAttention, torch.randn(2, 4, 16)), (SmallConvolution, torch.randn(2, 8, 4, 4)))
+    names = ((MODULE, "forward"), (BACKWARD, "backward"), (PARAMETER, "update"))
+    for cast, dtype in ((False, "float32"), (True, "bfloat16")):
+        sizes = [[_phases(block, count, x, cast) for count in _BLOCKS] for block, x in kinds]
+        for name, phase in names:
+            found = [_beside(few, many, phase) for few, many in sizes]
+            yield aside(name, statistics.fmean(each for each, _ in found), 0.0, 1, 0, dtype)
+            yield aside(f"{name} {START}", statistics.fmean(start for _, start in found), 0.0, 1, 0, dtype)
+    small = torch.nn.Sequential(*(SmallAttention() for _ in range(_BLOCKS[0]))).to("cuda")
+    yield aside(WATCHED, _watched(small, kinds[0][1].to("cuda")), 0.0, 1, 0)
 
-    for cast in (False, True):
-        x = torch.randn(4, 16, device="cuda")
-        few, many = (Phases(small(blocks), x, cast, torch.optim.AdamW) for blocks in _BLOCKS)
-        dtype = "bfloat16" if cast else "float32"
-        for name, phase in ((FORWARD, "forward"), (BACKWARD, "backward"), (PARAMETER, "update")):
-            (least_s, least), (most_s, most) = ((each.beside(phase), each.parts(phase)) for each in (few, many))
-            each_s = max((most_s - least_s) / (most - least), 0.0)
-            yield aside(name, each_s, 0.0, 1, 0, dtype)
-            yield aside(f"{name} {START}", max(least_s - each_s * least, 0.0), 0.0, 1, 0, dtype)
-    yield aside(WATCHED, _watched(small(_BLOCKS[0]), x), 0.0, 1, 0)
+
+def _phases(block: type[torch.nn.Module], count: int, x: torch.Tensor, cast: bool) -> Phases:
+    import torch
+
+    from thrifty.hardware.overheads import Phases
+
+    model = torch.nn.Sequential(*(block() for _ in range(count))).to("cuda")
+    return Phases(model, x.to("cuda"), cast, torch.optim.AdamW)
+
+
+def _beside(few: Phases, many: Phases, phase: str) -> tuple[float, float]:
+    """Seconds of one more of what a phase counts, and of none, through a small and a larger model."""
+    least_s, most_s = few.beside(phase), many.beside(phase)
+    each_s = max((most_s - least_s) / (many.parts(phase) - few.parts(phase)), 0.0)
+    return each_s, max(least_s - each_s * few.parts(phase), 0.0)
 
 
 def _watched(model: torch.nn.Module, x: torch.Tensor) -> float:

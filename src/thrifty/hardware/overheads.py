@@ -14,7 +14,7 @@ from thrifty.spec.device import KernelPoint
 
 FORWARD, BACKWARD, PARAMETER, PAGES = "forward overhead", "backward overhead", "parameter overhead", "fresh pages"
 FLUSH, FORGOTTEN = "flush", "forgotten"
-TO_DEVICE, WATCHED, START = "to device", "watched", "start"
+TO_DEVICE, WATCHED, START, MODULE = "to device", "watched", "start", "module overhead"
 # beyond glibc's largest threshold for blocks that it maps anew each time (M_MMAP_THRESHOLD's ceiling, 32 MiB)
 _FRESH_BYTES = 64 << 20
 _REPEATS = 9
@@ -34,6 +34,38 @@ def tiny_layers(blocks: int = 4) -> nn.Module:
     """Layers so small that only what surrounds their operators takes time."""
     block = (nn.Linear(16, 16), nn.LayerNorm(16), nn.GELU(), Heads(), nn.Dropout(0.0))
     return nn.Sequential(*(each for _ in range(blocks) for each in block)).train()
+
+
+class SmallAttention(nn.Module):
+    """A block of a Transformer, so small that only the host takes time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(16) for _ in range(2))
+        self.qkv, self.out = nn.Linear(16, 48), nn.Linear(16, 16)
+        self.mlp = nn.Sequential(nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 16))
+        self.dropout = nn.Dropout(0.1)
+
+    def forward(self, x_BTC: Tensor) -> Tensor:
+        """Attend over tokens, then work on each; both are added to what came in."""
+        heads = self.qkv(self.norms[0](x_BTC)).unflatten(-1, (3, 2, 8)).permute(2, 0, 3, 1, 4)
+        mixed = nn.functional.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
+        x_BTC = x_BTC + self.dropout(self.out(mixed))
+        return x_BTC + self.dropout(self.mlp(self.norms[1](x_BTC)))
+
+
+class SmallConvolution(nn.Module):
+    """A block of a residual network, so small that only the host takes time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolutions = nn.ModuleList(nn.Conv2d(8, 8, 3, padding=1, bias=False) for _ in range(2))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(8) for _ in range(2))
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Convolve and norm twice; that is added to what came in."""
+        out_BCHW = torch.relu(self.norms[0](self.convolutions[0](x_BCHW)))
+        return torch.relu(x_BCHW + self.norms[1](self.convolutions[1](out_BCHW)))
 
 
 def overheads(last_cache_bytes: int, flush: Work) -> tuple[KernelPoint, ...]:
@@ -66,6 +98,7 @@ class Phases:
     Attributes:
         ahead, behind, updating: operators of the forward pass, of the backward pass, of clipping and update.
         parameters: number of tensors.
+        modules: whose forward is called in a pass.
     """
 
     def __init__(
@@ -80,13 +113,24 @@ class Phases:
         self._optimizer = optimizer(model.parameters(), lr=0.0, fused=True)  # type: ignore[call-arg]
         self._gradients = [parameter.grad for parameter in model.parameters()]
         self.parameters = len(self._gradients)
+        self.modules = self._modules()
         with Captured() as self.updating:
             self._update()
         self._give_back()
 
     def parts(self, phase: str) -> int:
-        """Count the operators of a phase; of the update, its parameters."""
-        return {"forward": len(self.ahead.order), "backward": len(self.behind.order), "update": self.parameters}[phase]
+        """Count what a phase costs by: the modules of a forward pass, operators backward, parameters of an update."""
+        return {"forward": self.modules, "backward": len(self.behind.order), "update": self.parameters}[phase]
+
+    def _modules(self) -> int:
+        entered: list[nn.Module] = []
+        hooks = [
+            each.register_forward_pre_hook(lambda module, _: entered.append(module)) for each in self._model.modules()
+        ]
+        self.loss()
+        for hook in hooks:
+            hook.remove()
+        return len(entered)
 
     def beside(self, phase: str) -> float:
         """Seconds of a phase over the sum of its operators called alone."""
@@ -110,7 +154,7 @@ class Phases:
     def loss(self) -> Tensor:
         """Run the forward pass."""
         with torch.autocast(self._x.device.type, torch.bfloat16, enabled=self._cast):
-            loss: Tensor = self._model(self._x).sum()
+            loss: Tensor = self._model(self._x).float().sum()
         return loss
 
     def _update(self) -> None:
