@@ -26,7 +26,9 @@ def record(name: str, device: Device, says: str, samples: Mapping[str, Sequence[
         samples: every measurement of each figure; the unit is in the figure's name.
     """
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
-    hardware = re.sub(r"[^a-z0-9]+", "-", f"{device.name} {device.cores} cores".lower()).strip("-")
+    hardware = re.sub(
+        r"[^a-z0-9]+", "-", f"{device.name} {device.parts if device.kind == 'cpu' else ''}".lower()
+    ).strip("-")
     path = REPORTS / f"{name}-{hardware}-{date}.md"
     path.parent.mkdir(parents=True, exist_ok=True)
     stack = f"Python {platform.python_version()}, torch {version('torch')}"
@@ -35,7 +37,7 @@ def record(name: str, device: Device, says: str, samples: Mapping[str, Sequence[
     ]
     table = "\n".join(["| figure | median | least | most | runs |", "|---|---:|---:|---:|---:|", *rows])
     path.write_text(
-        f"# {name}, {date}\n\n{device.name}, {device.cores} cores. {stack}.\n\n{says}\n\n{table}\n", encoding="utf-8"
+        f"# {name}, {date}\n\n{device.name}, {device.parts}. {stack}.\n\n{says}\n\n{table}\n", encoding="utf-8"
     )
     facts = {
         "benchmark": name,

@@ -14,10 +14,10 @@ from thrifty.hardware import bench as bench_module
 from thrifty.hardware.bench import Bench, bench, merged, points
 from thrifty.hardware.capture import Captured, Key
 from thrifty.hardware.kernels import ARITHMETIC, FAMILIES
-from thrifty.hardware.sizes import CPU
 from thrifty.hardware.overheads import BACKWARD, FLUSH, FORGOTTEN, FORWARD, PAGES, PARAMETER, tiny_layers
 from thrifty.hardware.pages import give_back, keep_pages
 from thrifty.hardware.signature import note_of
+from thrifty.hardware.sizes import CPU
 from thrifty.hardware.stopwatch import once, repeated
 from thrifty.ledger import resident_bytes
 from thrifty.spec.device import KernelPoint

@@ -17,8 +17,6 @@ from thrifty.spec.device import KernelPoint
 
 # seconds that asking takes, where nothing was timed
 _ASKING_S = 10e-6
-# an operator that keeps the host longer makes it wait for the GPU, or was timed while its kernels were loaded
-_LONGEST_S = 1e-4
 # tensors of a batch: what is learned from, and what is to be learned
 _BATCH_TENSORS = 2
 _PHASES = {"forward": MODULE, "backward": BACKWARD, "update": PARAMETER}
@@ -30,7 +28,7 @@ class Host:
     def __init__(self, points: Sequence[KernelPoint]) -> None:
         named: dict[str, list[float]] = defaultdict(list)
         for point in points:
-            if point.shapes and 0 < point.host_s < _LONGEST_S:
+            if point.shapes and point.host_s:
                 named[point.name].append(point.host_s)
         self._names = {name: float(np.median(seconds)) for name, seconds in named.items()}
         self._any = float(np.median(list(self._names.values()))) if named else _ASKING_S
@@ -40,13 +38,11 @@ class Host:
 
     def ask(self, op: Op, known_s: float | None, precision: str) -> float:
         """Seconds of one operator, with what lies beside it; ``known_s`` where this one was timed."""
-        own_s = self._names.get(op.name, self._any)
-        if known_s is not None and (known_s < _LONGEST_S or op.phase in {"clip", "optimizer"}):
-            own_s = known_s
+        own_s = known_s if known_s is not None else self._names.get(op.name, self._any)
         beside_s = op.entered * self._of(MODULE, precision)
         if op.phase == "backward":
             beside_s += self._of(BACKWARD, precision)
-        return own_s + beside_s + (self._aside.get((WATCHED, ""), 0.0) if op.watched else 0.0)
+        return own_s + beside_s + self._aside.get((f"{WATCHED} {op.watched}", ""), 0.0)
 
     def begin(self, phase: str, precision: str, parameters: int) -> float:
         """Seconds before the first operator of ``forward``, ``backward`` or ``update``; of that by its parameters."""

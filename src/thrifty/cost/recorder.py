@@ -60,7 +60,8 @@ class Op:
         layouts: how its tensors lie in memory, as `thrifty.hardware.signature` writes it.
         tensors: among its arguments.
         entered: modules whose forward began since the operator before; each costs the host time.
-        watched: selective checkpointing looks at it as it runs, which costs the host time.
+        watched: by what Python code looks at it as it runs, which costs the host time: ``hooks`` of saved tensors, as
+            checkpointing sets them, ``selective`` checkpointing, or nothing.
         touched: number and bytes of each block of memory that it reads or writes, as `Allocations` counts them;
             parameters, buffers and inputs count down from -1.
     """
@@ -78,7 +79,7 @@ class Op:
     layouts: str = ""
     tensors: int = 0
     entered: int = 0
-    watched: bool = False
+    watched: str = ""
     touched: tuple[tuple[int, int], ...] = ()
 
     @property
@@ -118,7 +119,7 @@ class Recorder(TorchDispatchMode):
             with self:
                 return func.decompose(*args, **kwargs)
         phase, module = self._where()
-        watched = _is_watched(sys._getframe(1))
+        watched = _watcher(sys._getframe(1))
         reason = unpriceable(func)
         if reason:
             raise self.path.error(str(func), reason)
@@ -142,7 +143,7 @@ class Recorder(TorchDispatchMode):
         node = torch._C._current_autograd_node()
         return "backward", self._callers.get(node._sequence_nr(), "") if node is not None else ""
 
-    def _note(self, func: Any, args: Any, kwargs: Any, out: Any, phase: Phase, module: str, watched: bool) -> None:
+    def _note(self, func: Any, args: Any, kwargs: Any, out: Any, phase: Phase, module: str, watched: str) -> None:
         name = func.overloadpacket.__name__
         # cuDNN's packed weights are the weights themselves
         results = tensors_in(out)[:4] if name == "_cudnn_rnn" else tensors_in(out)
@@ -372,16 +373,16 @@ def _is_composite(func: Any) -> bool:
     return func.namespace == "aten" and not own and has(func.name(), keys.CompositeImplicitAutograd.name)
 
 
-def _is_watched(frame: FrameType) -> bool:
-    """Whether a mode of selective checkpointing hands an operator on, from the frame that it was called in."""
+def _watcher(frame: FrameType) -> Literal["", "hooks", "selective"]:
+    """What Python code looks at an operator, from the frame that it was called in; see `Op.watched`."""
     caller: FrameType | None = frame
     for _ in range(_FRAMES):
-        if caller is None:
-            return False
-        if caller.f_code.co_name == "__torch_dispatch__":
-            return caller.f_code.co_filename == torch.utils.checkpoint.__file__
-        caller = caller.f_back
-    return False
+        if caller is not None and caller.f_code.co_name == "__torch_dispatch__":
+            if caller.f_code.co_filename == torch.utils.checkpoint.__file__:
+                return "selective"
+            break
+        caller = caller.f_back if caller is not None else None
+    return "hooks" if torch._C._autograd._top_saved_tensors_default_hooks(False) is not None else ""
 
 
 def _run(func: Any, args: Any, kwargs: Any) -> Any:

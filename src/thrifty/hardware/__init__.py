@@ -154,6 +154,7 @@ def _gpu_device(found: Probe, gpu: Gpu, index: int, remeasure: bool) -> Device |
         busy_watts=sheet.busy_watts,
         usd_per_hour=price("cuda", gpu.name),
         measured_on=done.measured_on,
+        host_cores=found.cores,
         kernels=done.kernels,
         calibration=sheet.calibration,
     )

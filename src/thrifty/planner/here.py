@@ -75,7 +75,7 @@ def propose_here(
     return Proposal(
         job=job.name,
         model=plan.model.name,
-        where=f"this machine: {device.name}, {device.cores} cores, {format_bytes(device.memory_bytes)}",
+        where=f"this machine: {device.name}, {device.parts}, {format_bytes(device.memory_bytes)}",
         parameters=local.learning.parameters,
         steps=plan.stop.steps,
         batch=plan.batch.size,

@@ -137,7 +137,7 @@ def draft_of(local: Local, way: Way, key: str) -> Plan:
         ),
         stop=learning.stop,
         device="cuda" if local.device.kind == "cuda" else "cpu",
-        threads=local.job.plan.threads or local.device.cores,
+        threads=local.job.plan.threads or local.device.threads,
         precision=settings["precision"],
         memory_format=settings["memory_format"],
         checkpointing=settings["checkpointing"],
@@ -169,7 +169,7 @@ def _say_why(local: Local, found: Found, chosen: Way, why: Reasons, source: rule
         compared = _compared(chosen, best, field, source) if best else ""
         doubt = _doubt(chosen) if others else rules.DOUBTS.get(field, "")
         why.say(field, value, "; ".join(part for part in (compared, facts[field]) if part), source, doubt)
-    threads = (local.device.cores, "each core this process may use")
+    threads = (local.device.threads, "each core this process may use")
     why.take("threads", pins.threads, threads, source="measured")
 
 

@@ -149,8 +149,7 @@ def hardware_table(device: Device, compared: Iterable[hardware.Comparison] | Non
         device: the device.
         compared: its figures beside the datasheet, by `thrifty.hardware.comparison`; asked for when left out.
     """
-    cores = f"{device.cores} {'cores' if device.kind == 'cpu' else 'multiprocessors'}"
-    facts = [cores, *device.isa]
+    facts = [device.parts, *device.isa]
     caches = [f"{level} {rows.format_bytes(size)}" for level, size in device.cache_bytes.items()]
     lines = rows.hardware_rows(device, compared)
     return Group(

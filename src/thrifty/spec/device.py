@@ -65,6 +65,7 @@ class Device(Plain):
         measured_on: ISO date of the measurements; empty for a device of the catalogue, which was never run here.
         disturbed: share of the processor's time that others took while it was measured.
         calibration: which fit of `thrifty.cost` prices its kernels: the name of one, or of the family it is nearest to.
+        host_cores: logical processors of the host that this process may run on; 0 for a CPU, which is its own host.
         kernels: operators timed here, by `thrifty.hardware.bench`; empty for a device that was never measured so.
     """
 
@@ -85,7 +86,18 @@ class Device(Plain):
     measured_on: str
     disturbed: float = 0.0
     calibration: str = ""
+    host_cores: int = 0
     kernels: tuple[KernelPoint, ...] = ()
+
+    @property
+    def threads(self) -> int:
+        """Threads that the host may run."""
+        return self.host_cores or self.cores
+
+    @property
+    def parts(self) -> str:
+        """Its cores, by their name: ``2 cores``, ``132 multiprocessors``."""
+        return f"{self.cores} {'cores' if self.kind == 'cpu' else 'multiprocessors'}"
 
     def watts(self, utilisation: float) -> float:
         """Power at a utilisation from 0 to 1, on the straight line from idle to busy."""
