@@ -1,12 +1,14 @@
 """What oneDNN allocates inside an operator on a CPU: memory that is in no result and so in no trace.
 
-Convolutions of plain layout are computed in a blocked one: copies in, copies out, and weights in an order of their own.
+Convolutions of plain layout are computed in a blocked one: the result's blocks live beside first the argument's, then
+the result (which counts as such), and weights in an order of their own.
 A recurrent layer keeps its gates for the backward pass. Measured with torch 2.13 on AVX512 by giving every block pages
 of its own (MALLOC_MMAP_THRESHOLD_=65536) and reading the resident peak of each operator: 16 convolutions and 6 LSTMs.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -37,14 +39,17 @@ def scratch_bytes(name: str, args: Any, result_bytes: int) -> tuple[int, ...]:
     """
     if name == "convolution":
         x, weight = args[:2]
-        return (_bytes(weight),) if _channels_last(x, weight) else (result_bytes, _bytes(weight))
+        if _channels_last(x, weight):
+            return (_bytes(weight),)
+        return (max(_bytes(x), _wide(weight.dtype) * result_bytes), _bytes(weight))
     if name == "convolution_backward":
         grad, x, weight = args[:3]
         weights = _WEIGHT_COPIES.get(weight.dtype, 2) * _bytes(weight)
         if _channels_last(x, weight):
             return (weights,) if _channels_last(grad) else (_bytes(grad), weights)
         again = () if grad.is_contiguous() else (_bytes(grad),)
-        return (*again, _bytes(grad), _bytes(x), weights)
+        rest = max(_bytes(x), _wide(weight.dtype) * _bytes(x) - _bytes(grad))
+        return (*again, _bytes(grad), rest, weights)
     if name == "mkldnn_rnn_layer":
         return (result_bytes // args[0].element_size() * _IN_FORWARD.get(args[0].dtype, 0),)
     if name == "mkldnn_rnn_layer_backward":
@@ -58,6 +63,12 @@ def workspace_bytes(output: Tensor) -> int:
     What is allocated is 2.4 times as much in fp32; its pages are touched in the backward pass (`scratch_bytes`).
     """
     return output.numel() * _KEPT.get(output.dtype, 0)
+
+
+@functools.cache
+def _wide(dtype: torch.dtype) -> int:
+    """How many times as wide as the result its blocks are: AMX sums bf16 in fp32."""
+    return 2 if dtype == torch.bfloat16 and torch.cpu.get_capabilities().get("amx_bf16") else 1
 
 
 def _bytes(tensor: Tensor) -> int:
