@@ -17,10 +17,17 @@ from hypothesis import strategies as st
 from thrifty.cost import HeapPeak, Op, Trace, largest_micro_batch, peak_bytes
 from thrifty.cost.allocations import Allocations, Block
 from thrifty.cost.memory import RUNTIME_MIB
+from thrifty.cost.time import key_of
+from thrifty.hardware.capture import Key
 from thrifty.hardware.runtime import PARTS, runtime_bytes
+from thrifty.spec.device import KernelPoint
 
 MIB = 1 << 20
 LIVE = 100 * MIB
+ASKED = KernelPoint(
+    name="mm", dtype="float32", shapes="2->2", layouts="c>c", tensors=1, moved_bytes=8, warm_s=1e-6, cold_s=1e-6,
+    spread=0.0,
+)  # fmt: skip
 
 
 def made(live: int = LIVE, evaluation: int = 30 * MIB, states: int = 20 * MIB) -> Trace:
@@ -147,3 +154,37 @@ def test_a_real_peak_is_foreseen(case: str, precision: str, layout: str) -> None
     # the process of the test imports less than a run does
     assert found.value * 0.75 <= measured <= found.high * 1.1, f"{measured / MIB:.0f} MiB; {found}"
     assert found.high / found.value < 1.2 and found.value / found.low < 1.2
+
+
+def test_what_operators_take_beside_their_results_counts_while_they_run() -> None:
+    ops = tuple(
+        Op(name, "other", "forward", 0, 0, 0, "float32", "2->2", layouts="c>c") for name in ("light", "heavy", "light")
+    )
+    # of three results of 8 MiB, the first is gone before the last operator runs
+    blocks = tuple(Block(8 * MIB, index) for index in range(3))
+    events = ((0, 0), (1, 1), (0, -3), (2, 2), (1, -4), (2, -4))
+    plain = replace(made(evaluation=MIB), ops=ops, step=Allocations(blocks, events))
+
+    def peak(**scratch: int) -> float:
+        timed = {
+            key_of(each): KernelPoint(
+                name=each.name, dtype="float32", shapes="2->2", layouts="c>c", tensors=1, moved_bytes=8, warm_s=1e-6,
+                cold_s=1e-6, spread=0.0, scratch_bytes=scratch.get(each.name, 0) * MIB,
+            )
+            for each in ops
+        }  # fmt: skip
+        return peak_bytes(replace(plain, timed=timed), device_kind="cuda").value / MIB
+
+    without = peak()
+    assert peak(heavy=32) == pytest.approx(without + 32, abs=2)
+    assert peak(light=32) == pytest.approx(without + 32 - 8, abs=10)
+    held = replace(plain, timed={}, workspace_bytes=65 * MIB)
+    assert peak_bytes(held, device_kind="cuda").value / MIB == pytest.approx(without + 65 + 8, abs=2)
+
+
+def test_a_gpu_that_was_asked_is_in_less_doubt() -> None:
+    asked = replace(made(), timed={Key("mm", "float32", "2->2", "c>c"): ASKED}, workspace_bytes=65 * MIB)
+    narrow, wide = (peak_bytes(trace, device_kind="cuda") for trace in (asked, made()))
+    assert narrow.low / narrow.value > wide.low / wide.value
+    assert "this GPU was asked" in narrow.method
+    assert "no GPU was asked" in wide.method

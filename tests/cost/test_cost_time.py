@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from thrifty.cost import Op, Trace, step_seconds, trace_step
 from thrifty.cost.allocations import Allocations, Block
 from thrifty.cost.compiling import compile_gain, compile_seconds, loading_seconds
-from thrifty.cost.time import op_seconds, phase_seconds, seconds_by
+from thrifty.cost.time import key_of, op_seconds, phase_seconds, seconds_by
 from thrifty.hardware import probe
 from thrifty.hardware.bench import points
-from thrifty.hardware.overheads import BACKWARD, FORGOTTEN, FORWARD, PAGES
+from thrifty.hardware.overheads import BACKWARD, FORGOTTEN, FORWARD, PAGES, TO_DEVICE
 from thrifty.spec import Device, Quantity
 from thrifty.spec.device import KernelPoint
 
@@ -288,3 +288,55 @@ def test_real_steps_fall_inside(case: str, layout: Any, precision: Any) -> None:
     if not inside and max(times) > 2 * min(times):
         pytest.skip(f"steps took {min(times):.3f} to {max(times):.3f} s: the machine is too unsteady to tell")
     assert inside, f"{median:.4f} s measured; {predicted}"
+
+
+GPU_HOST = (
+    aside(f"{BACKWARD}", 5e-6),
+    timed("mm", "64x64,64x64->64x64", 1 << 16, 5e-6, host_s=10e-6),
+)
+
+
+def on_gpu(*ops: Op, busy_s: float, host_s: float, **more: Any) -> Trace:
+    """A trace whose operators a GPU was asked about: each takes so long there, and so long of the host."""
+    point = timed("mm", "8x8,8x8->8x8", 768, busy_s, host_s=host_s)
+    return replace(trace_of(*ops, **more), timed={key_of(each): point for each in ops})
+
+
+def gpu(*kernels: KernelPoint) -> Device:
+    return device(kind="cuda", kernels=kernels or GPU_HOST)
+
+
+MM = op("mm", flops=10**6, shapes="8x8,8x8->8x8", layouts="cc>c")
+ROW = (MM,) * 100
+
+
+def test_a_gpu_that_is_kept_busy_takes_what_its_operators_take() -> None:
+    step = step_seconds(on_gpu(*ROW, busy_s=1e-3, host_s=1e-5), 1, gpu(), "fp32")
+    assert step.value == pytest.approx(0.1, rel=0.01)
+    assert step.low < step.value < step.high < 1.2 * step.value
+    assert "100 as this GPU ran their like alone" in step.method
+    assert "0% of the time it waits for the host" in step.method
+
+
+def test_a_gpu_that_waits_takes_what_the_host_takes_and_is_in_doubt() -> None:
+    step = step_seconds(on_gpu(*ROW, busy_s=1e-6, host_s=1e-4), 1, gpu(), "fp32")
+    assert step.value == pytest.approx(0.01, rel=0.02)
+    assert step.high > 1.6 * step.value, "a host's speed wanders"
+    assert "99% of the time it waits for the host" in step.method
+
+
+def test_each_micro_batch_of_a_gpu_waits_for_its_copy() -> None:
+    copies = (aside(TO_DEVICE, 1e-4, 1 << 18), aside(TO_DEVICE, 1e-2, 1 << 26))
+    trace = on_gpu(*ROW, busy_s=1e-4, host_s=1e-5)
+    one, four = (step_seconds(trace, n, gpu(*GPU_HOST, *copies), "fp32").value for n in (1, 4))
+    assert four == pytest.approx(4 * one, rel=0.01)
+    assert one > step_seconds(trace, 1, gpu(), "fp32").value
+    larger = replace(trace, input_bytes=1 << 26)
+    assert step_seconds(larger, 1, gpu(*GPU_HOST, *copies), "fp32").value > one + 0.009
+
+
+def test_what_a_gpu_was_not_asked_goes_by_those_timed_there() -> None:
+    known = on_gpu(*ROW, busy_s=1e-3, host_s=1e-5)
+    step = step_seconds(replace(known, timed={}), 1, gpu(*PRODUCTS), "fp32")
+    assert 0 < step.value < 0.1
+    assert step_seconds(known, 1, gpu(*PRODUCTS), "fp32").value == pytest.approx(0.1, rel=0.01)

@@ -25,6 +25,7 @@ from thrifty.errors import JobError
 from thrifty.models import MODELS, build
 from thrifty.models.inputs import MEMORY_FORMATS
 from thrifty.models.losses import cross_entropy
+from thrifty.models.recompute import recomputing
 from thrifty.spec import ModelPlan
 
 aten = torch.ops.aten
@@ -323,3 +324,56 @@ def test_gpt2_is_traced_in_seconds_and_takes_little_memory() -> None:
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < 200e6
     assert found.parameters == 124_439_808
     assert found.live_peak_bytes > 4e9
+
+
+def test_an_operator_with_a_kernel_of_its_own_stays_whole() -> None:
+    step = trace(lambda: nn.Sequential(nn.Linear(8, 8), nn.SiLU()), 4, 8)
+    assert [op.name for op in step.ops if op.module == "1"] == ["silu", "silu_backward"]
+
+
+def test_shared_keys_and_values_are_counted_for_every_query() -> None:
+    class Grouped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mix = nn.Linear(8, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            q = self.mix(x).view(2, 16, 4, 2).transpose(1, 2)
+            kv = self.mix(x)[..., :4].view(2, 16, 2, 2).transpose(1, 2)
+            return F.scaled_dot_product_attention(q, kv, kv, enable_gqa=True)
+
+    ops = [op for op in trace(Grouped, 2, 16, 8).ops if op.kind == "attention" and op.phase == "forward"]
+    # two products of 2 x 4 heads, 16 x 16 tokens, width 2
+    assert sum(op.flops for op in ops) in (0, 2 * 2 * 2 * 4 * 16 * 16 * 2)
+
+
+def test_a_draw_that_decides_takes_its_middle() -> None:
+    class Dropped(nn.Module):
+        def __init__(self, rate: float) -> None:
+            super().__init__()
+            self.rate, self.layer = rate, nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = x if torch.rand([]) < self.rate else self.layer(x)
+            return out * self.layer.weight.sum()
+
+    kept, dropped = (trace(lambda rate=rate: Dropped(rate), 2, 4) for rate in (0.1, 0.9))
+    assert "addmm" in {op.name for op in kept.ops}
+    assert "addmm" not in {op.name for op in dropped.ops}
+
+
+def test_modules_are_counted_as_they_are_entered() -> None:
+    step = trace(lambda: nn.Sequential(nn.Linear(4, 4), nn.Identity(), nn.ReLU()), 2, 4)
+    assert sum(op.entered for op in step.ops) == 4, "the whole and its three parts"
+    assert all(not op.entered for op in step.ops if op.phase != "forward")
+
+
+@pytest.mark.parametrize(("how", "watched"), [("none", {""}), ("full", {"hooks"}), ("selective", {"selective"})])
+def test_what_checkpointing_looks_at_is_noted(how: str, watched: set[str]) -> None:
+    def make() -> nn.Module:
+        blocks = (nn.Sequential(nn.Linear(8, 8), nn.GELU()) for _ in range(3))
+        return recomputing(nn.Sequential(*blocks), how)
+
+    step = trace(make, 4, 8)
+    inside = {op.watched for op in step.ops if op.name == "gelu"}
+    assert inside == watched
