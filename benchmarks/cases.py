@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -48,7 +48,7 @@ class Case:
     precision: str = "fp32"
     optimizer: str = "adamw"
     layout: str = "contiguous"
-    checkpointing: str = "none"
+    checkpointing: Literal["none", "selective", "full"] = "none"
 
     @property
     def name(self) -> str:
@@ -339,8 +339,10 @@ def take_steps(case: Case, steps: int, accumulation: int = 1) -> list[float]:
     import torch
 
     from thrifty import optim
+    from thrifty.hardware.pages import keep_pages, keeping
     from thrifty.models.inputs import to_device, to_tensors
 
+    keep_pages(keeping("cpu", case.checkpointing))
     model = to_device(build(case), "cpu", case.layout).train()
     optimizer = optim.by_name(case.optimizer)(model)
     loss, batches = MODELS[case.model].loss, arrays(case)
