@@ -49,7 +49,7 @@ class Case:
     precision: str = "fp32"
     optimizer: str = "adamw"
     layout: str = "contiguous"
-    checkpointing: str = "none"
+    checkpointing: Literal["none", "selective", "full"] = "none"
 
     @property
     def name(self) -> str:
@@ -376,7 +376,7 @@ def named(text: str) -> Case:
     return next(each for each in (*CASES, *GPU_CASES) if each.name == text)
 
 
-def take_steps(case: Case, steps: int, accumulation: int = 1, device: str = "cpu") -> list[float]:
+def take_steps(case: Case, steps: int, accumulation: int = 1, device: Literal["cpu", "cuda"] = "cpu") -> list[float]:
     """Train a case as the loop does, from so many micro-batches a step; returns the seconds of each step.
 
     Slow cases take fewer steps, at least `LEAST_STEPS`. A GPU is given the same batch each time.
@@ -384,8 +384,10 @@ def take_steps(case: Case, steps: int, accumulation: int = 1, device: str = "cpu
     import torch
 
     from thrifty import optim
+    from thrifty.hardware.pages import keep_pages, keeping
     from thrifty.models.inputs import to_device, to_tensors
 
+    keep_pages(keeping(device, case.checkpointing))
     model = to_device(build(case), device, case.layout).train()
     optimizer = optim.by_name(case.optimizer)(model)
     loss, batches = MODELS[case.model].loss, arrays(case)

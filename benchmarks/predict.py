@@ -18,6 +18,7 @@ def predict(case: Case) -> dict[str, Any]:
     """Predict memory and time of a case, and what others' rules say of its memory."""
     import thrifty.hardware as hardware
     from thrifty.cost import peak_bytes, step_seconds
+    from thrifty.hardware.pages import keeping
     from thrifty.hardware.runtime import runtime_bytes
 
     device = hardware.here(kind="cpu")
@@ -27,8 +28,8 @@ def predict(case: Case) -> dict[str, Any]:
     runtime = {**runtime_bytes(device.cores), "imports": base_bytes}
     peak = peak_bytes(traced, heap=heap, runtime=runtime)
     precision: Any = case.precision
-    fresh = heap.fresh if heap is not None else None
-    step = step_seconds(traced, 1, device, precision, fresh=fresh)
+    kept = keeping("cpu", case.checkpointing)
+    step = step_seconds(traced, 1, device, precision, keeping=kept)
     return {
         "base_bytes": base_bytes,
         "peak_bytes": peak.value,
@@ -37,15 +38,16 @@ def predict(case: Case) -> dict[str, Any]:
         "step_s": step.value,
         "step_low_s": step.low,
         "step_high_s": step.high,
-        "batch_s": {str(n): step_seconds(traced, n, device, precision, fresh=fresh).value for n in (1, 2, 4)},
+        "batch_s": {str(n): step_seconds(traced, n, device, precision, keeping=kept).value for n in (1, 2, 4)},
         "rival_bytes": memory_estimates(case, traced),
     }
 
 
-def dry_run(case: Case, steps: int = 3) -> HeapPeak | None:
+def dry_run(case: Case) -> HeapPeak | None:
     """Take steps of a case on memory alone."""
     from thrifty import optim
     from thrifty.cost.heap import heap_peak
+    from thrifty.hardware.pages import keeping
     from thrifty.models.inputs import MEMORY_FORMATS
 
     model = MODELS[case.model]
@@ -56,7 +58,7 @@ def dry_run(case: Case, steps: int = 3) -> HeapPeak | None:
         precision=case.precision,
         optimizer=optim.by_name(case.optimizer),
         memory_format=MEMORY_FORMATS[case.layout],
-        steps=steps,
+        keeping=keeping("cpu", case.checkpointing),
     )
 
 
@@ -99,13 +101,14 @@ def plan_bert() -> None:
     """Plan BERT-base here: trace, price and dry run of every local way, as `thrifty plan` would."""
     import thrifty.hardware as hardware
     from thrifty.cost import peak_bytes, step_seconds
+    from thrifty.hardware.pages import keeping
     from thrifty.hardware.runtime import runtime_bytes
 
     device = hardware.here(kind="cpu")
     for precision in ("fp32", "bf16"):
         case = Case("bert-base", 8, precision)
         traced = trace(case)
-        step_seconds(traced, 1, device, precision)
+        step_seconds(traced, 1, device, precision, keeping=keeping("cpu", case.checkpointing))
         peak_bytes(traced)
     peak_bytes(traced, heap=dry_run(case), runtime=runtime_bytes(device.cores))
 

@@ -1,6 +1,6 @@
 """Step time on this machine: predicted from micro-benchmarks, beside real steps, a naive roofline and PyTorch's own.
 
-    python -m benchmarks.step_time [--quick] [--keep-pages] [--case NAME ...]
+    python -m benchmarks.step_time [--quick] [--case NAME ...]
 
 The machine is measured before, amid and after the cases, for its speed may wander; each case trains in a process of its
 own. Nothing is fitted to the cases.
@@ -12,7 +12,6 @@ import argparse
 import functools
 import json
 import math
-import os
 import resource
 import statistics
 import subprocess
@@ -24,14 +23,14 @@ from typing import Any
 
 from benchmarks.cases import CASES, QUICK, Case, trace
 from benchmarks.kept import Kept
-from benchmarks.predict import dry_run, roofline_seconds
+from benchmarks.predict import roofline_seconds
 from benchmarks.record import record
 from benchmarks.torch_estimator import estimate
 from thrifty.cost import step_seconds
-from thrifty.errors import JobError
 from thrifty.hardware import probe
 from thrifty.hardware.bench import Bench, bench, merged
 from thrifty.hardware.measure import Measurement, measure_cpu
+from thrifty.hardware.pages import keeping
 from thrifty.spec import Device, Interval
 
 WARM_UP, REPEATS = 3, 9
@@ -40,8 +39,6 @@ CALIBRATIONS = 3
 # A case is measured again where its threads lost their cores more often than this a second: alone on the machine they
 # do a few times, beside another process's threads hundreds of times.
 TRIES, QUIET_SWITCHES = 3, 40.0
-# glibc's settings of `thrifty.hardware.pages.keep_pages`, for a process to start with
-_KEEP_PAGES = {"MALLOC_MMAP_THRESHOLD_": str(1 << 31), "MALLOC_TRIM_THRESHOLD_": str(1 << 31)}
 
 
 @dataclass(frozen=True)
@@ -91,39 +88,29 @@ class Taken:
     peak_bytes: int
 
 
-def measure(case: Case, *, keep_pages: bool = False, steps: int = WARM_UP + REPEATS) -> Taken:
+def measure(case: Case, *, steps: int = WARM_UP + REPEATS) -> Taken:
     """Train a case in a fresh process; again, up to three times in all, while others took its cores.
 
     Of several the least disturbed counts, whatever it took.
     """
     tries = []
     for _ in range(TRIES):
-        taken, switches = _measure_once(case, keep_pages, steps)
+        taken, switches = _measure_once(case, steps)
         tries.append((switches, taken))
         if switches < QUIET_SWITCHES:
             break
     return min(tries, key=lambda each: each[0])[1]
 
 
-def _measure_once(case: Case, keep_pages: bool, steps: int) -> tuple[Taken, float]:
+def _measure_once(case: Case, steps: int) -> tuple[Taken, float]:
     """What a case took, and how often a second one of its threads lost its core."""
     command = [sys.executable, "-m", "benchmarks.cases", case.name, str(steps)]
-    env = os.environ | (_KEEP_PAGES if keep_pages else {})
     began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_nivcsw
-    done = subprocess.run(command, env=env, check=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    done = subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     switched = resource.getrusage(resource.RUSAGE_CHILDREN).ru_nivcsw - before
     found = json.loads(done.stdout.splitlines()[-1])
     taken = Taken(tuple(found["seconds"][WARM_UP:]), found["base_bytes"], found["peak_bytes"])
     return taken, switched / (time.perf_counter() - began)
-
-
-def fresh_bytes(case: Case) -> int | None:
-    """Bytes that the kernel clears in a step, by a dry run; None where there is none."""
-    try:
-        found = dry_run(case, steps=4)
-    except JobError:
-        return None
-    return found.fresh if found is not None else None
 
 
 def this_device(benches: Sequence[Bench], rates: Measurement) -> Device:
@@ -161,7 +148,6 @@ def calibrate() -> Bench:
 def rows(
     cases: Sequence[Case],
     *,
-    keep_pages: bool = False,
     rivals: Collection[Case] = (),
     told: Callable[[str], object] = print,
     kept: Kept | None = None,
@@ -173,7 +159,7 @@ def rows(
     for number, part in enumerate(_parts(cases, CALIBRATIONS - 1)):
         benches.append(kept(f"calibration-{number}", Bench, calibrate))
         for case in part:
-            take = functools.partial(measure, case, keep_pages=keep_pages)
+            take = functools.partial(measure, case)
             measured[case.name] = kept(f"taken-{case.name}", Taken, take)
             told(f"{case.name}: {statistics.median(measured[case.name].seconds):.4g} s a step")
     benches.append(kept("calibration-last", Bench, calibrate))
@@ -181,8 +167,8 @@ def rows(
     found = []
     for case in cases:
         step = trace(case)
-        fresh = 0 if keep_pages else fresh_bytes(case)
-        predicted = step_seconds(step, 1, device, case.precision, fresh=fresh)  # type: ignore[arg-type]
+        pages = keeping("cpu", case.checkpointing)
+        predicted = step_seconds(step, 1, device, case.precision, keeping=pages)  # type: ignore[arg-type]
         asked = functools.partial(estimate, case)
         rival = kept(f"rival-{case.name}", float | None, asked) if case in rivals else None
         taken = measured[case.name]
@@ -235,14 +221,12 @@ def main() -> None:
     """Run, print the figures, and write the report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="the small cases alone")
-    parser.add_argument("--keep-pages", action="store_true", help="train in processes that keep their memory")
     parser.add_argument("--no-rivals", action="store_true", help="leave PyTorch's estimator out")
     parser.add_argument("--case", action="append", default=[], help="these alone")
     asked = parser.parse_args()
     cases = [case for case in CASES if case.name in asked.case] or list(QUICK if asked.quick else CASES)
     device, found = rows(
         cases,
-        keep_pages=asked.keep_pages,
         rivals=() if asked.no_rivals else cases,
         told=lambda line: print(line, file=sys.stderr, flush=True),
     )
@@ -250,10 +234,7 @@ def main() -> None:
         f"{len(found)} cases, {REPEATS} steps each, after {WARM_UP} to warm up; ± is half the quartiles' distance. "
         f"The machine was measured {CALIBRATIONS} times over the run. Errors are shares of the median step."
     )
-    if asked.keep_pages:
-        says += " The processes kept their memory."
-    name = "step_time_keep_pages" if asked.keep_pages else "step_time"
-    path = record(name, device.model_copy(update={"kernels": ()}), f"{says}\n\n{table(found)}", {
+    path = record("step_time", device.model_copy(update={"kernels": ()}), f"{says}\n\n{table(found)}", {
         key: [value] for key, value in figures(found).items()
     })  # fmt: skip
     print(path)

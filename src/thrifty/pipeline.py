@@ -15,7 +15,7 @@ from thrifty import hardware, models
 from thrifty.data import Store, content_key, prepare
 from thrifty.errors import ThriftyError
 from thrifty.files import hold, write_atomic
-from thrifty.hardware.pages import give_back
+from thrifty.hardware.pages import give_back, keep_pages, keeping
 from thrifty.ledger import Entry, Ledger, Meter, Stage, add_spent, resident_bytes
 from thrifty.names import check_names
 from thrifty.runs import Result, RunFolder, folder_for
@@ -125,6 +125,8 @@ class _Run:
         except ThriftyError as error:
             self.ledger.finish(self.run_id, status="failed", metrics={}, reason=str(error))
             raise
+        finally:
+            give_back()  # the caller's process may live on
         self.folder.keep("result", result)
         shutil.rmtree(self.folder.checkpoints, ignore_errors=True)
         return self._close_bill(result, fresh=True)
@@ -156,6 +158,8 @@ class _Run:
         with self._stage("build") as stage:
             from thrifty.models import build
 
+            # weights lie in the heap, as the dry run has them
+            keep_pages(keeping(plan.device, plan.checkpointing))
             model = build(plan.model, seed=plan.seed)
             count = sum(p.numel() for p in model.parameters())
             stage.says = f"{plan.model.name}, {format_count(count)} parameters"

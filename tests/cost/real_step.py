@@ -91,10 +91,12 @@ def take_steps(case: str, precision: str, layout: str, steps: int) -> list[float
     """Take optimizer steps as the training loop does; processor seconds of each, all threads together."""
     import torch
 
+    from thrifty.hardware.pages import keep_pages, keeping
     from thrifty.models import build
     from thrifty.models.inputs import MEMORY_FORMATS
     from thrifty.models.losses import cross_entropy
 
+    keep_pages(keeping("cpu", "none"))
     model = build(model_plan(case)).to(memory_format=MEMORY_FORMATS[layout]).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, fused=True)
     batch = real_batch(batch_shapes(case), layout)

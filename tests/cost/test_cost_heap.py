@@ -17,6 +17,7 @@ from thrifty import optim
 from thrifty.cost import HeapPeak, heap_peak, trace_step
 from thrifty.cost.heap import _mallinfo
 from thrifty.errors import JobError
+from thrifty.hardware.pages import Keeping, keeping
 from thrifty.models.recompute import recomputing
 
 pytestmark = pytest.mark.skipif(_mallinfo() is None, reason="this C library does not tell what its heap holds")
@@ -62,6 +63,19 @@ def test_no_page_is_touched_and_nothing_stays() -> None:
     assert resident() < before + 100 * MIB
 
 
+@pytest.mark.parametrize("what", ["all", "small"])
+def test_copies_keep_what_training_keeps(what: Keeping) -> None:
+    def build() -> nn.Module:
+        info = _mallinfo()
+        assert info is not None
+        before = info().hblks
+        blocks = [torch.empty(size * MIB, dtype=torch.uint8) for size in (64, 31)]
+        assert info().hblks - before == {"all": 0, "small": 1}[what] and blocks
+        return stack()
+
+    dry(build, keeping=what)
+
+
 def test_random_numbers_are_left_as_they_were() -> None:
     before = torch.get_rng_state()
     dry()
@@ -71,7 +85,8 @@ def test_random_numbers_are_left_as_they_were() -> None:
 @pytest.mark.slow
 def test_checkpointing_holds_less() -> None:
     large = {"x": ((16_384, 256), "float32")}
-    assert dry(lambda: recomputing(stack(), "full"), large).step < 0.6 * dry(shapes=large).step
+    again = dry(lambda: recomputing(stack(), "full"), large, keeping=keeping("cpu", "full"))
+    assert again.step < 0.6 * dry(shapes=large, keeping=keeping("cpu", "none")).step
 
 
 @pytest.mark.slow
@@ -103,6 +118,8 @@ def test_a_validation_is_counted_apart() -> None:
     found = dry(evaluation_batch={"x": ((65_536, 256), "float32")})
     assert found.evaluation > found.step
     assert dry().evaluation == 0
+    small = dry(shapes={"x": ((16_384, 256), "float32")}, evaluation_batch=SHAPES)
+    assert small.evaluation < small.step, "what the step held is free by then, if kept"
 
 
 def test_what_looks_at_values_is_told() -> None:

@@ -23,6 +23,7 @@ from thrifty.cost.time import key_of, op_seconds, phase_seconds, seconds_by
 from thrifty.hardware import probe
 from thrifty.hardware.bench import points
 from thrifty.hardware.overheads import BACKWARD, FORGOTTEN, FORWARD, PAGES, TO_DEVICE
+from thrifty.hardware.pages import Keeping, keeping
 from thrifty.spec import Device, Quantity
 from thrifty.spec.device import KernelPoint
 
@@ -116,9 +117,14 @@ def test_a_convolution_reaches_less_of_amx() -> None:
     assert seconds(half, isa=("amx_bf16",)) > seconds(half)
 
 
-def test_large_fresh_results_pay_for_their_pages() -> None:
+def test_large_fresh_results_pay_for_their_pages_where_they_are_not_kept() -> None:
+    def step_s(each: Op, **more: Any) -> float:
+        return step_seconds(trace_of(each), 1, device(), "fp32", **more).value
+
     fresh = op("pointwise", moved=0, bytes_written=1 << 30)
-    assert seconds(fresh) > 3 * seconds(replace(fresh, name="add_"))
+    assert step_s(fresh) > 3 * step_s(replace(fresh, name="add_"))
+    assert step_s(fresh, keeping="small") == step_s(fresh)
+    assert step_s(fresh, keeping="all") == step_s(replace(fresh, name="add_"))
 
 
 def test_a_precision_that_was_not_measured_takes_fp32() -> None:
@@ -194,11 +200,18 @@ def test_dispatch_and_pages_come_on_top() -> None:
     assert phase_seconds(one, "forward", more) == pytest.approx(phase_seconds(one, "forward", plain) + 1e-3)
     back = trace_of(product(16, 64, 64, phase="recompute"))
     assert phase_seconds(back, "backward", more) == pytest.approx(phase_seconds(back, "backward", plain) + 2e-3)
-    told = step_seconds(one, 1, more, "fp32", fresh=1 << 30).value - step_seconds(one, 1, more, "fp32", fresh=0).value
-    assert told == pytest.approx(1.0)
-    large = Allocations((Block(1 << 30, 0),), ((0, 0), (0, -1)))
-    mapped = step_seconds(trace_of(product(16, 64, 64), step=large), 1, more, "fp32")
-    assert mapped.value > 1.0
+
+    def page_s(size: int, count: int, what: Keeping) -> float:
+        events = tuple((number, op) for number in range(count) for op in (0, -1))
+        step = Allocations(tuple(Block(size, 0) for _ in range(count)), events)
+        found = step_seconds(trace_of(product(16, 64, 64), step=step), 1, more, "fp32", keeping=what)
+        return found.value - step_seconds(one, 1, more, "fp32", keeping="all").value
+
+    kept: dict[Keeping, float] = {"all": 0.0, "small": 1.0, "default": 1.0}
+    for what, large_s in kept.items():
+        assert page_s(1 << 30, 1, what) == pytest.approx(large_s, abs=0.01)
+    # blocks below the threshold that all live at once: a top that may be given back
+    assert page_s(1 << 24, 64, "small") == page_s(1 << 24, 64, "all") == 0
 
 
 def test_one_operator_lies_between_warm_and_cold() -> None:
@@ -242,7 +255,7 @@ def test_a_real_small_step_by_operators_timed_here() -> None:
         precision="fp32",
         optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=0.1, fused=True),
     )
-    predicted = step_seconds(step, 1, device(kernels=kernels), "fp32", fresh=0).value
+    predicted = step_seconds(step, 1, device(kernels=kernels), "fp32", keeping="all").value
     optimizer, x = torch.optim.SGD(model.parameters(), lr=1e-6, fused=True), torch.randn(512, 256)
     torch.set_num_threads(1)
 
@@ -279,7 +292,7 @@ def test_real_steps_fall_inside(case: str, layout: Any, precision: Any) -> None:
     rates = {name: Quantity(value=value, source="measured") for name, value in measured["rates"].items()}
     thread = device(flops_per_second=rates, bytes_per_second=rates.pop("memory"), isa=probe().isa)
     trace = real_step.trace_case(case, precision, layout)
-    predicted = step_seconds(trace, 1, thread, precision)
+    predicted = step_seconds(trace, 1, thread, precision, keeping=keeping("cpu", "none"))
     times = measured["seconds"][1:]
     median = statistics.median(times)
     print(f"{case} {layout} {precision}: {predicted.value / median:.2f} of {median:.4f} s, {measured['rates']}")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import platform
-import sys
 import time
 
 import pytest
@@ -15,11 +12,9 @@ from thrifty.hardware.bench import Bench, bench, merged, points
 from thrifty.hardware.capture import Captured, Key
 from thrifty.hardware.kernels import ARITHMETIC, FAMILIES
 from thrifty.hardware.overheads import BACKWARD, FLUSH, FORGOTTEN, FORWARD, PAGES, PARAMETER, tiny_layers
-from thrifty.hardware.pages import give_back, keep_pages
 from thrifty.hardware.signature import note_of
 from thrifty.hardware.sizes import CPU
 from thrifty.hardware.stopwatch import once, repeated
-from thrifty.ledger import resident_bytes
 from thrifty.spec.device import KernelPoint
 
 ASIDE = {FORWARD, BACKWARD, PARAMETER, PAGES, FLUSH, FORGOTTEN}
@@ -116,33 +111,3 @@ def test_points_of_a_short_run() -> None:
 def test_a_process_of_its_own_says_the_same_things() -> None:
     found = bench(1, last_cache_bytes=4 << 20, seconds=4.0)
     assert {point.dtype for point in found.kernels} >= {"float32", "bfloat16"}
-
-
-def test_pages_are_kept_where_the_allocator_obeys(monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[tuple[int, int]] = []
-
-    class Library:
-        @staticmethod
-        def mallopt(name: int, value: int) -> int:
-            said.append((name, value))
-            return 1
-
-    monkeypatch.setattr(ctypes, "CDLL", lambda _: Library)
-    monkeypatch.setattr("sys.platform", "linux")
-    assert keep_pages()
-    assert {name for name, _ in said} == {-1, -2, -3}
-    monkeypatch.setattr(ctypes, "CDLL", lambda _: object())
-    assert not keep_pages()
-    monkeypatch.setattr("sys.platform", "darwin")
-    assert not keep_pages()
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux") or platform.libc_ver()[0] != "glibc", reason="glibc alone")
-def test_what_is_freed_is_given_back() -> None:
-    blocks = [b"x" * 50_000 for _ in range(4_000)]
-    pin = b"y" * 50_000
-    held = resident_bytes()
-    del blocks
-    give_back()
-    assert resident_bytes() < held - 100 * 2**20
-    assert pin

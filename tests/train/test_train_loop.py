@@ -13,6 +13,7 @@ from torch import nn
 
 from thrifty.data import Batches, Store
 from thrifty.errors import BundleError, DivergedError
+from thrifty.hardware.pages import keeping
 from thrifty.models import build
 from thrifty.models.init import initialise
 from thrifty.models.resnet import BasicBlock
@@ -133,6 +134,24 @@ def test_checkpointing_calls_blocks_twice_and_a_probe_does_too(
         calls = 0
         assert len(probe_steps(make_plan("resnet14", checkpointing=how), store, tmp_path, seconds=0).step_s) == 1
         assert calls == passes * blocks
+
+
+def test_a_probe_keeps_its_pages_before_it_builds_and_training_keeps_them_too(
+    make_plan: PlanFactory, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+
+    def built(*arguments: Any) -> nn.Module:
+        done.append("build")
+        return build(*arguments)
+
+    monkeypatch.setattr("thrifty.train.probe.keep_pages", lambda what: done.append(f"keep {what}"))
+    monkeypatch.setattr("thrifty.train.probe.build", built)
+    probe_steps(make_plan(), store, tmp_path, seconds=0)
+    assert done == [f"keep {keeping('cpu', 'none')}", "build"]
+    monkeypatch.setattr("thrifty.train.loop.keep_pages", lambda what: done.append(f"keep {what}"))
+    go(make_plan("resnet14", steps=1, checkpointing="full"), store, tmp_path / "train")
+    assert done[2:] == [f"keep {keeping('cpu', 'full')}"]
 
 
 @pytest.mark.parametrize("micro", [1, 7, 32])

@@ -12,6 +12,7 @@ from thrifty.cost.price import UTILISATION, joules, usd
 from thrifty.cost.recorder import Op
 from thrifty.cost.time import phase_seconds, step_seconds
 from thrifty.cost.trace import Trace, trace_step
+from thrifty.hardware.pages import Keeping
 from thrifty.spec import Cost, Device, Interval
 from thrifty.spec.units import format_seconds
 
@@ -53,6 +54,7 @@ def predict(
     loader_bytes: int = 0,
     heap: HeapPeak | None = None,
     runtime: Mapping[str, int] | None = None,
+    keeping: Keeping = "default",
 ) -> Cost:
     """Predict what a training run costs, validations included.
 
@@ -69,12 +71,12 @@ def predict(
             median is then taken as the step.
         save_seconds: to write the weights once, at each validation; 0 where it was not timed.
         evaluation_batch_ratio, loader_bytes, heap, runtime: as for `peak_bytes`.
+        keeping: as for `step_seconds`.
     """
     if probe_step_seconds:
         step = _probed(probe_step_seconds)
     else:
-        fresh = heap.fresh if heap is not None else None
-        step = step_seconds(micro, accumulation, device, precision, fresh=fresh)
+        step = step_seconds(micro, accumulation, device, precision, keeping=keeping)
     forward_s, backward_s = (phase_seconds(micro, phase, device) for phase in ("forward", "backward"))
     forward_share = forward_s / (forward_s + backward_s)
     samples_per_step = samples_per_micro * accumulation

@@ -3,7 +3,8 @@
 What a process holds is more than what lives at once. Between blocks that come and go the C library's heap keeps holes,
 pinned by the small objects of autograd, and how many depends on every size and order. So the step is taken for real, on
 real tensors with a real graph, but each operator only allocates its results. Untouched pages cost nothing, and the
-library tells how far its heap had to grow: that is what would have been resident.
+library tells how far its heap is used: that is what would be resident of a process that keeps what it was given, as
+training does on a CPU (`thrifty.hardware.pages`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import random
 import re
 import select
 import signal
-import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -32,6 +32,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from thrifty.cost.scratch import scratch_bytes, workspace_bytes
 from thrifty.errors import JobError
+from thrifty.hardware.pages import Keeping, keep_pages
 
 Loss = Callable[[nn.Module, dict[str, Tensor]], tuple[Tensor, Any]]
 Shapes = dict[str, tuple[tuple[int, ...], str]]
@@ -48,13 +49,10 @@ class HeapPeak:
     Attributes:
         step: at the most of a few training steps, weights and optimizer states included; the most of all dry runs.
         evaluation: at the most of a forward pass without gradients after them, likewise.
-        fresh: it grew in a settled step, in all: memory given back before, which the kernel must clear anew; the median
-            of the dry runs.
     """
 
     step: int
     evaluation: int
-    fresh: int = 0
 
 
 class _MallInfo(ctypes.Structure):
@@ -87,6 +85,7 @@ def heap_peak(
     accumulation: int = 1,
     evaluation_batch: Shapes | None = None,
     memory_format: torch.memory_format = torch.contiguous_format,
+    keeping: Keeping = "all",
     steps: int = 3,
 ) -> HeapPeak | None:
     """Take a few steps without computing, and return how far the heap grew; None where the C library does not tell.
@@ -96,6 +95,7 @@ def heap_peak(
         accumulation: micro-batches of an optimizer step; more than two change nothing any more.
         evaluation_batch: of the validation that follows; none when left out.
         memory_format: of images and convolution weights.
+        keeping: what training keeps of freed memory.
         steps: the holes of the heap settle in the second or third.
 
     Raises:
@@ -105,6 +105,7 @@ def heap_peak(
         return None
 
     def dry_run(start: int) -> HeapPeak:
+        keep_pages(keeping)
         small = _small_blocks(start)  # noqa: F841
         with _Allocating() as heap:
             heap.building = True
@@ -113,24 +114,17 @@ def heap_peak(
             if memory_format != torch.contiguous_format:
                 model = model.to(memory_format=memory_format)  # type: ignore[call-overload]
             stepper = optimizer(model)
-            for count in range(steps):
+            for _ in range(steps):
                 _dry_step(model, loss, batch, stepper, precision, min(accumulation, 2), memory_format)
-                if count == 0:
-                    heap.grown_bytes = 0
-            step, fresh = heap.peak_bytes, heap.grown_bytes // max(steps - 1, 1)
-            heap.peak_bytes = 0
+            step, heap.peak_bytes = heap.peak_bytes, 0
             if evaluation_batch is not None:
                 model.eval()
                 with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
                     loss(model, _tensors(evaluation_batch, memory_format))
-        return HeapPeak(step=step, evaluation=heap.peak_bytes, fresh=fresh)
+        return HeapPeak(step=step, evaluation=heap.peak_bytes)
 
     runs = _in_copies([functools.partial(dry_run, start) for start in range(RUNS)])
-    return HeapPeak(
-        step=max(run.step for run in runs),
-        evaluation=max(run.evaluation for run in runs),
-        fresh=int(statistics.median(run.fresh for run in runs)),
-    )
+    return HeapPeak(step=max(run.step for run in runs), evaluation=max(run.evaluation for run in runs))
 
 
 def _dry_step(
@@ -178,7 +172,7 @@ def _in_copies(works: Sequence[Callable[[], HeapPeak]]) -> list[HeapPeak]:
     for reading, child in copies.items():
         os.kill(child, signal.SIGKILL)
         _heard(child, reading)
-    found = [HeapPeak(*map(int, each.split())) for each in said if re.fullmatch(r"\d+ \d+ \d+", each)]
+    found = [HeapPeak(*map(int, each.split())) for each in said if re.fullmatch(r"\d+ \d+", each)]
     if not found:
         why = said[0] if said else f"it took longer than {DRY_RUN_SECONDS:.0f} s"
         raise JobError(
@@ -198,7 +192,7 @@ def _copy(work: Callable[[], HeapPeak]) -> tuple[int, int]:
         said = "died"
         try:
             found = work()
-            said = f"{found.step} {found.evaluation} {found.fresh}"
+            said = f"{found.step} {found.evaluation}"
         except BaseException as error:
             said = f"{type(error).__name__}: {error}"
         finally:
@@ -230,10 +224,10 @@ class _Allocating(TorchDispatchMode):
         super().__init__()
         self._fake = FakeTensorMode(allow_non_fake_inputs=True)
         self._known: dict[Any, Any] = {}
-        self.peak_bytes = self.grown_bytes = 0
+        self.peak_bytes = 0
         self.building = False
         # what earlier work left free in the heap is resident, and belongs to the steps that will use it
-        self._start, self._last = _used_bytes(), _heap_bytes()
+        self._start = _used_bytes()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -242,10 +236,7 @@ class _Allocating(TorchDispatchMode):
         return out
 
     def _look(self) -> None:
-        now = _heap_bytes()
-        self.peak_bytes = max(self.peak_bytes, now - self._start)
-        self.grown_bytes += max(0, now - self._last)
-        self._last = now
+        self.peak_bytes = max(self.peak_bytes, _heap_bytes() - self._start)
 
     def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
         if func.namespace in {"prim", "profiler"} or _only_views(func) or _only_allocates(func):
@@ -316,10 +307,11 @@ def _used_bytes() -> int:
 
 
 def _heap_bytes() -> int:
+    """Bytes up to the last block in use: beyond it lies only what was asked for ahead, or was in use before."""
     told = _mallinfo()
     assert told is not None
     now = told()
-    return int(now.arena + now.hblkhd)
+    return int(now.arena + now.hblkhd - now.keepcost)
 
 
 def _is_small(args: Any, kwargs: Any) -> bool:

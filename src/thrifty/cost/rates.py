@@ -36,8 +36,8 @@ _CHANNELS_LAST_GAIN = {"batch_norm": 1.3, "pool": 5.0}
 # Seconds beside an operator's own work. CPU: dispatch, Python and autograd of small layers, as above. GPU: a launch
 # from Python takes 5 to 10 µs and hides behind longer kernels.
 _SECONDS_PER_OP = {"cpu": 12e-6, "other": 8e-6}
-# glibc maps blocks from here on anew each time (M_MMAP_THRESHOLD's ceiling), and the kernel clears each page as it is
-# first touched: 3.3 to 4 GB/s
+# Where a process does not keep all pages, glibc maps blocks from here on anew each time (M_MMAP_THRESHOLD's ceiling),
+# and the kernel clears each page as it is first touched: 3.3 to 4 GB/s
 _FRESH_BYTES = 32 << 20
 _FRESH_BYTES_PER_SECOND = 3.5e9
 
@@ -62,6 +62,10 @@ def rate_seconds(op: Op, memory_format: str, device: Device) -> float:
         share *= _AMX_CONVOLUTION
     gain = _CHANNELS_LAST_GAIN.get(op.kind, 1.0) if memory_format == "channels_last" else 1.0
     traffic_s = moved / (bandwidth * gain * (1.0 if op.flops else _TRAFFIC.get(op.kind, _OTHER_TRAFFIC)))
+    return max(op.flops / (rate.value * share), traffic_s) + _SECONDS_PER_OP["cpu"]
+
+
+def clearing_seconds(op: Op) -> float:
+    """Seconds in which the kernel clears the pages of a large result, where a process does not keep those."""
     fresh = op.bytes_written >= _FRESH_BYTES and not op.name.endswith("_")
-    fresh_s = op.bytes_written / _FRESH_BYTES_PER_SECOND if fresh else 0.0
-    return max(op.flops / (rate.value * share), traffic_s) + fresh_s + _SECONDS_PER_OP["cpu"]
+    return op.bytes_written / _FRESH_BYTES_PER_SECOND if fresh else 0.0

@@ -18,12 +18,13 @@ import numpy as np
 from thrifty.cost.curves import Curves
 from thrifty.cost.features import parse, place
 from thrifty.cost.queue import Host, queue_seconds
-from thrifty.cost.rates import rate_seconds
+from thrifty.cost.rates import clearing_seconds, rate_seconds
 from thrifty.cost.recorder import Op, Phase
 from thrifty.cost.residency import LARGEST_THRESHOLD, cold_shares, fresh_bytes
 from thrifty.cost.trace import Trace
 from thrifty.hardware.capture import Key
 from thrifty.hardware.overheads import BACKWARD, FORGOTTEN, FORWARD, PAGES, PARAMETER
+from thrifty.hardware.pages import Keeping
 from thrifty.spec import Device, Interval
 from thrifty.spec.device import KernelPoint
 
@@ -34,8 +35,6 @@ _RESIDENCY_DOUBT = 0.3
 # Share of an operator's variance that is wrong alike at all sizes of its group: the fit takes out what is alike, the
 # machine's own speed wanders. Assumed: with 1 all of 36 bounds of nine in ten held, with 0.25 three quarters did.
 _TOGETHER = 0.4
-# of what a dry run tells of fresh memory: from step to step it tells that much more or less
-_DRY_RUN_DOUBT = 0.4
 # Of a GPU, one standard deviation: of an operator timed alone, of copies, and of the GPU's own clock. Assumed.
 _ASKED_DOUBT, _COPY_DOUBT, _GPU_DOUBT = 0.02, 0.15, 0.02
 # How much less and more the host may take than it was foreseen to: bounds. The host of a GPU shares its processors, and
@@ -117,19 +116,23 @@ class Times:
         default = _SECONDS_A_PARAMETER["cpu" if self.device.kind == "cpu" else "other"]
         return trace.parameter_tensors * self._aside.get(PARAMETER, default)
 
-    def pages_seconds(self, trace: Trace, fresh: int | None) -> tuple[float, float]:
+    def pages_seconds(self, trace: Trace, keeping: Keeping) -> tuple[float, float]:
         """Seconds in which the kernel clears memory for a step, and their standard deviation.
 
-        Without ``fresh`` bytes: halfway between a heap that maps only large blocks anew and keeps all else, and one
-        that gives back its free top whenever glibc may; which of the two depends on where a small block happens to lie.
+        By default halfway between a heap that maps only large blocks anew and keeps all else, and one that gives back
+        its free top whenever glibc may; which of the two depends on where a small block happens to lie.
         """
+        if keeping == "all":
+            return 0.0, 0.0
+        if self.curves is None and self.device.kind == "cpu":
+            return sum(map(clearing_seconds, trace.ops)), 0.0
         if self._pages is None:
             return 0.0, 0.0
         a_byte_s = self._pages.warm_s / self._pages.moved_bytes
-        if fresh is not None:
-            return fresh * a_byte_s, fresh * a_byte_s * _DRY_RUN_DOUBT
         workspace = sum(self._workspace_bytes(op) for op in trace.ops)
         mapped = sum(b.bytes for b in trace.step.blocks if b.bytes >= LARGEST_THRESHOLD and b.role != "state")
+        if keeping == "small":
+            return (mapped + workspace) * a_byte_s, 0.0
         least, most = mapped + workspace, max(fresh_bytes(trace.step, True), mapped) + workspace
         return (least + most) / 2 * a_byte_s, (most - least) * a_byte_s * _UNIFORM
 
@@ -189,7 +192,7 @@ def step_seconds(
     device: Device,
     precision: Literal["fp32", "bf16"],
     *,
-    fresh: int | None = None,
+    keeping: Keeping = "default",
 ) -> Interval:
     """Predict the seconds of one optimizer step of ``accumulation`` micro-batches, without running anything.
 
@@ -198,8 +201,7 @@ def step_seconds(
         accumulation: micro-batches in a step.
         device: its timed operators, or at least its two rates.
         precision: that the model computes in; names the rate where only rates are known.
-        fresh: bytes that the kernel must clear in a settled step, as a dry run (`thrifty.cost.heap`) tells; 0 where the
-            process keeps its memory (`thrifty.hardware.pages.keep_pages`); bounded by a replay when left out.
+        keeping: what the process keeps of freed memory (`thrifty.hardware.pages`): the kernel clears it once.
     """
     times = times_of(device)
     priced = times.price(trace)
@@ -208,7 +210,7 @@ def step_seconds(
     passes = [each for each in priced if each.op.phase not in {"clip", "optimizer"}]
     update = [each for each in priced if each.op.phase in {"clip", "optimizer"}]
     adding_s = 3 * trace.gradient_bytes / device.bytes_per_second.value * (accumulation - 1)
-    pages_s, pages_doubt_s = times.pages_seconds(trace, fresh)
+    pages_s, pages_doubt_s = times.pages_seconds(trace, keeping)
     parameters_s = times.parameters_seconds(trace)
     counted = [(each, accumulation) for each in passes] + [(each, 1) for each in update]
     value = sum(each.seconds * times for each, times in counted) + adding_s + pages_s * accumulation + parameters_s

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from thrifty.cost import Trace, predict
 from thrifty.errors import BudgetError
+from thrifty.hardware.pages import keeping
 from thrifty.planner.learning import EVALUATIONS, by_epochs
 from thrifty.planner.local import Held, corrected
 from thrifty.planner.rules import Reasons
@@ -61,6 +62,7 @@ class _Course:
             evaluation_batch_ratio=self.draft.batch.evaluation / self.draft.batch.micro,
             heap=self.held.heap,
             runtime=self.held.runtime,
+            keeping=keeping(self.device.kind, self.draft.checkpointing),
         )
 
     @property

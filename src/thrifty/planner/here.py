@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 import thrifty.planner.rules as rules
 from thrifty.cost import step_seconds
+from thrifty.hardware.pages import keeping
 from thrifty.planner.correction import Seen
 from thrifty.planner.explain import quote_of, words
 from thrifty.planner.learning import decide
@@ -184,11 +185,13 @@ def _doublings(local: Local, chosen: Way) -> tuple[Doubling, ...]:
         "arithmetic": plain.model_copy(update={"flops_per_second": faster}),
         "memory bandwidth": plain.model_copy(update={"bytes_per_second": twice(plain.bytes_per_second)}),
     }
-    before = step_seconds(trace, parts, plain, settings["precision"]).value
-    gains = {
-        name: before / step_seconds(trace, parts, device, settings["precision"]).value
-        for name, device in changed.items()
-    }
+
+    def seconds(device: Device) -> float:
+        kept = keeping(device.kind, settings["checkpointing"])
+        return step_seconds(trace, parts, device, settings["precision"], keeping=kept).value
+
+    before = seconds(plain)
+    gains = {name: before / seconds(device) for name, device in changed.items()}
     roomy = _with_twice_memory(local, chosen)
     rows = [Doubling(number=name, seconds=chosen.price.seconds / gain, speedup=gain) for name, gain in gains.items()]
     rows.append(

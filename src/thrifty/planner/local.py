@@ -19,6 +19,7 @@ from thrifty import models
 from thrifty.cost import HeapPeak, Trace, heap_peak, largest_micro_batch, peak_bytes, predict
 from thrifty.cost.time import seconds_by
 from thrifty.errors import BudgetError, JobError
+from thrifty.hardware.pages import keeping
 from thrifty.hardware.runtime import runtime_bytes
 from thrifty.models.inputs import MEMORY_FORMATS
 from thrifty.models.losses import LOSSES
@@ -215,6 +216,7 @@ class Local:
             evaluation_samples=self.dataset.counts["validation"],
             device=self.device,
             precision=settings["precision"],
+            keeping=keeping(self.device.kind, settings["checkpointing"]),
         )
         cost = corrected(cost, self.correct)
         quote = Quote(
@@ -246,6 +248,7 @@ class Local:
             accumulation=math.ceil(learning.size / micro),
             evaluation_batch=batch_of(self.dataset, evaluation),
             memory_format=MEMORY_FORMATS[settings["memory_format"]],
+            keeping=keeping(self.device.kind, settings["checkpointing"]),
         )
         return Held(heap, runtime_bytes(self.device.cores))
 

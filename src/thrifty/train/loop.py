@@ -15,6 +15,7 @@ from torch import nn
 from thrifty import optim
 from thrifty.data import Batches, Store
 from thrifty.errors import DivergedError
+from thrifty.hardware.pages import keep_pages, keeping
 from thrifty.models.inputs import to_device, to_tensors
 from thrifty.models.losses import LOSSES
 from thrifty.models.recompute import recomputing
@@ -67,6 +68,7 @@ def train(
         DivergedError: the loss stopped being a number before any validation.
         StorageError: a checkpoint could not be written.
     """
+    keep_pages(keeping(plan.device, plan.checkpointing))
     torch.set_num_threads(plan.threads)
     torch.manual_seed(plan.seed)  # dropout draws from it; a checkpoint brings its state back
     to_device(model, plan.device, plan.memory_format)

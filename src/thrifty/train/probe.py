@@ -10,6 +10,7 @@ import torch
 
 from thrifty import optim
 from thrifty.data import Batches, Store
+from thrifty.hardware.pages import keep_pages, keeping
 from thrifty.models import build
 from thrifty.models.init import initialise
 from thrifty.models.inputs import to_device
@@ -35,6 +36,7 @@ def probe_steps(plan: Plan, store: Store, folder: Path, *, seconds: float = 10.0
         folder: a scratch checkpoint is written in it, and removed: the disk that the run will use.
         seconds: about the most that this takes; one step is timed at least.
     """
+    keep_pages(keeping(plan.device, plan.checkpointing))
     torch.set_num_threads(plan.threads)
     generator_state = torch.get_rng_state()
     model = build(plan.model, plan.device)

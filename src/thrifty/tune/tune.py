@@ -14,6 +14,7 @@ from thrifty import hardware, models, planner
 from thrifty.data import Store, prepare
 from thrifty.errors import ThriftyError
 from thrifty.files import hold, write_atomic
+from thrifty.hardware.pages import keep_pages, keeping
 from thrifty.ledger import Ledger, Meter, Stage
 from thrifty.models.init import initialise
 from thrifty.names import check_names
@@ -155,6 +156,7 @@ class _Trial:
                 report(validations, event.metrics[plan.stop.metric])
 
         shutil.rmtree(self.folder, ignore_errors=True)
+        keep_pages(keeping(plan.device, plan.checkpointing))
         model = models.build(plan.model, seed=plan.seed)
         initialise(model, plan.init, plan.seed)
         try:
