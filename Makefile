@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test quick check format bench bench-plan clean
+.PHONY: demo test quick check format bench bench-plan bench-gpu clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py
@@ -34,6 +34,10 @@ bench-plan: $(READY)
 	DS_BUILD_OPS=0 $(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[bench]' --constraint constraints.txt
 	$(BIN)/python -W ignore -m benchmarks.plan
 	$(BIN)/python -m benchmarks.published
+
+# Memory and time of this machine's GPU, predicted beside real steps.
+bench-gpu: $(READY)
+	$(BIN)/python -W ignore -m benchmarks.gpu
 
 clean:
 	rm -rf $(VENV) runs examples/data
