@@ -114,6 +114,9 @@ class Phases:
         self._gradients = [parameter.grad for parameter in model.parameters()]
         self.parameters = len(self._gradients)
         self.modules = self._modules()
+        # the first makes the optimizer's states
+        self._update()
+        self._give_back()
         with Captured() as self.updating:
             self._update()
         self._give_back()
