@@ -264,6 +264,40 @@ def test_mistakes_of_a_plan_are_told_in_one_line(workplace: Path, mistake: str) 
     assert done.stdout == ""
 
 
+DEAD = """
+import torch
+from torch import Tensor, nn
+
+
+class Dead(nn.Module):
+    def __init__(self, inputs: int, classes: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(inputs, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if type(x) is Tensor and not x.is_meta and self.training:
+            raise ValueError("the third sensor is dead")
+        return self.head(x.flatten(1))
+
+
+def dead(classes: int, channels: int, height: int, width: int) -> nn.Module:
+    return Dead(channels * height * width, classes)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", [["plan", "job.yaml", "--probe"], ["run", "job.yaml"]])
+def test_a_probe_that_fails_says_what_and_what_to_do(workplace: Path, verb: list[str]) -> None:
+    write(workplace, changed(model="sensors:dead"))
+    (workplace / "sensors.py").write_text(DEAD)
+    done = thrifty(*verb, cwd=workplace)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    message = done.stderr.strip().splitlines()[-1]
+    for part in ("the probe of", "samples at once failed: the third sensor is dead", "mend the model or the data"):
+        assert part in message
+
+
 BAD_INPUT: dict[str, tuple[Callable[[Path], dict[str, Any]], int, list[str]]] = {
     "unknown key": (lambda _: changed(modle="x"), 2, ["unknown key 'modle'", "did you mean 'model'"]),
     "misspelt model": (lambda _: changed(model="resnt8"), 2, ["unknown model 'resnt8'", "Did you mean 'resnet8'?"]),

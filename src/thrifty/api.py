@@ -14,7 +14,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thrifty.errors import BudgetError, DataError, JobError, unknown_name
+from thrifty.errors import DataError, JobError, unknown_name
 from thrifty.files import write_atomic
 from thrifty.ledger import Entry, Ledger
 from thrifty.runs import RunFolder, open_run
@@ -146,19 +146,9 @@ def _plan_here(
 
 
 def _prober(store: Store, scratch: Path) -> Callable[[Plan], Probed]:
-    """Time a few steps of a plan; a probe that fails says of which way, and what to do."""
     from thrifty.train import probe_steps
 
-    def probe(draft: Plan) -> Probed:
-        try:
-            return probe_steps(draft, store, scratch)
-        except (RuntimeError, MemoryError) as error:
-            raise BudgetError(
-                f"the probe of {draft.precision} with micro-batch {draft.batch.micro} failed: {error}",
-                mend="Plan without --probe, or pin another way under plan: in the job.",
-            ) from error
-
-    return probe
+    return lambda draft: probe_steps(draft, store, scratch)
 
 
 def run(job: Path, *, runs: Path = RUNS, emit: Emit = silent) -> Outcome:

@@ -91,3 +91,23 @@ def test_each_figure_says_how_it_was_got() -> None:
     for name, interval in price(evaluations=3):
         assert len(interval.method) > 20, name
         assert interval.low <= interval.value <= interval.high
+
+
+def test_a_gpu_draws_by_what_it_does_and_a_cpu_by_its_threads() -> None:
+    busy = {"fp32": Quantity(value=1e8, source="datasheet")}
+    gpu = DEVICE.model_copy(
+        update={
+            "kind": "cuda",
+            "kernels": (),
+            "datasheet_flops_per_second": busy,
+            "datasheet_bytes_per_second": {"memory": Quantity(value=1e9, source="datasheet")},
+        }
+    )
+
+    def watts(device: Device, step_s: float) -> float:
+        cost = price(device=device, probe_step_seconds=(step_s,) * 5)
+        return cost.joules.value / cost.seconds.value
+
+    assert watts(gpu, 10.0) == pytest.approx(20 + 80 * 0.25, rel=0.01), "awake and waiting"
+    assert watts(gpu, 0.02) > 1.5 * watts(gpu, 10.0)
+    assert watts(DEVICE, 10.0) == pytest.approx(watts(DEVICE, 0.02))

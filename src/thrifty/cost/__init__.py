@@ -8,7 +8,7 @@ from typing import Literal
 
 from thrifty.cost.heap import HeapPeak, heap_peak
 from thrifty.cost.memory import largest_micro_batch, peak_bytes
-from thrifty.cost.price import UTILISATION, joules, usd
+from thrifty.cost.price import UTILISATION, Use, joules, power_share, usd
 from thrifty.cost.recorder import Op
 from thrifty.cost.time import phase_seconds, step_seconds
 from thrifty.cost.trace import Trace, trace_step
@@ -101,7 +101,7 @@ def predict(
             heap=heap,
             runtime=runtime,
         ),
-        joules=joules(seconds, device, UTILISATION[device.kind]),
+        joules=joules(seconds, device, _utilisation(micro, accumulation, step.value, device, precision)),
         usd=usd(seconds, device),
         flops=Interval(
             low=flops * (1 - _FLOPS_DOUBT),
@@ -110,6 +110,21 @@ def predict(
             method="products, convolutions and attention of the traced step x steps; a smaller last batch does less",
         ),
     )
+
+
+def _utilisation(micro: Trace, accumulation: int, step_s: float, device: Device, precision: str) -> float:
+    """How far a device is from idle to busy watts over steps of so many seconds.
+
+    A CPU's threads work or spin whatever they reach; a GPU draws by the arithmetic and the traffic of its operators.
+    """
+    if device.kind == "cpu" or not step_s:
+        return UTILISATION[device.kind]
+    peaks = {**device.flops_per_second, **device.datasheet_flops_per_second}
+    peak = peaks.get(precision, peaks["fp32"])
+    bandwidth = device.datasheet_bytes_per_second.get("memory", device.bytes_per_second)
+    flops = (micro.forward_flops + micro.backward_flops) * accumulation
+    moved = sum(op.moved_bytes for op in micro.ops) * accumulation
+    return power_share(Use(flops / (step_s * peak.value), moved / (step_s * bandwidth.value)))
 
 
 def _probed(times: tuple[float, ...]) -> Interval:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from thrifty.hardware.capture import Call, Key
     from thrifty.hardware.overheads import Phases
 
+DEVICE = "cuda"
 SECONDS = 50.0
 _TRIES, _MOST_CALLS, _TRY_SECONDS = 3, 12, 2e-3
 # what a wait is asked for in; no GPU's clock is faster
@@ -98,8 +99,8 @@ class _Cache:
     def __init__(self) -> None:
         import torch
 
-        self.bytes = torch.cuda.get_device_properties("cuda").L2_cache_size
-        other = torch.ones(2 * self.bytes // 4, device="cuda")
+        self.bytes = torch.cuda.get_device_properties(DEVICE).L2_cache_size
+        other = torch.ones(2 * self.bytes // 4, device=DEVICE)
         self.flush: Work = functools.partial(other.mul_, 1.0)
         self.flush()
         self.seconds = asked(self.flush, 10, 2e-5).busy_s
@@ -113,11 +114,11 @@ class _Cache:
 
         from thrifty.hardware.overheads import FORGOTTEN, aside
 
-        source = torch.ones(self.bytes // 8 // 4, device="cuda")
+        source = torch.ones(self.bytes // 8 // 4, device=DEVICE)
         target = torch.ones_like(source)
         sizes, seconds = [int(self.bytes * distance) for distance in _DISTANCES], []
         for size in sizes:
-            other = torch.ones(size // 4, device="cuda")
+            other = torch.ones(size // 4, device=DEVICE)
             touch = functools.partial(other.mul_, 1.0)
             both = asked(functools.partial(target.copy_, source), 10, 4e-5, between=touch)
             seconds.append(both.busy_s - asked(touch, 10, 2e-5).busy_s)
@@ -145,7 +146,7 @@ def points(seconds: float = SECONDS) -> list[KernelPoint]:
     aside = [*_host(), *_to_device(), *cache.forgotten()]
     works = in_turn(FAMILIES, GPU)
     while time.perf_counter() - began < seconds:
-        with torch.device("cuda"):
+        with torch.device(DEVICE):
             work = next(works, None)
             if work is None:
                 break
@@ -235,8 +236,8 @@ def _host() -> Iterator[KernelPoint]:
             found = [_beside(few, many, phase) for few, many in sizes]
             yield aside(name, statistics.fmean(each for each, _ in found), 0.0, 1, 0, dtype)
             yield aside(f"{name} {START}", statistics.fmean(start for _, start in found), 0.0, 1, 0, dtype)
-    small = torch.nn.Sequential(*(SmallAttention() for _ in range(_BLOCKS[0]))).to("cuda")
-    yield from _watched(small, kinds[0][1].to("cuda"))
+    small = torch.nn.Sequential(*(SmallAttention() for _ in range(_BLOCKS[0]))).to(DEVICE)
+    yield from _watched(small, kinds[0][1].to(DEVICE))
 
 
 def _phases(block: type[torch.nn.Module], count: int, x: torch.Tensor, cast: bool) -> Phases:
@@ -244,8 +245,8 @@ def _phases(block: type[torch.nn.Module], count: int, x: torch.Tensor, cast: boo
 
     from thrifty.hardware.overheads import Phases
 
-    model = torch.nn.Sequential(*(block() for _ in range(count))).to("cuda")
-    return Phases(model, x.to("cuda"), cast, torch.optim.AdamW)
+    model = torch.nn.Sequential(*(block() for _ in range(count))).to(DEVICE)
+    return Phases(model, x.to(DEVICE), cast, torch.optim.AdamW)
 
 
 def _beside(few: Phases, many: Phases, phase: str) -> tuple[float, float]:
@@ -296,7 +297,7 @@ def _to_device() -> Iterator[KernelPoint]:
         batches = itertools.cycle([torch.ones(size // 4) for _ in range(8)])
 
         def copy(batches: Iterator[torch.Tensor] = batches) -> None:
-            next(batches).to("cuda")
+            next(batches).to(DEVICE)
 
         timing = repeated(copy, 24)
         yield aside(TO_DEVICE, timing.median_s, timing.spread, 1, size)

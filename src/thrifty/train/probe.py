@@ -10,6 +10,7 @@ import torch
 
 from thrifty import optim
 from thrifty.data import Batches, Store
+from thrifty.errors import BudgetError, JobError, ThriftyError
 from thrifty.hardware.pages import keep_pages, keeping
 from thrifty.models import build
 from thrifty.models.init import initialise
@@ -23,6 +24,8 @@ WARM_UP_STEPS = 2
 LEAST_STEPS = 5
 # quick steps are timed for this long, or their first ones, before caches and clocks have settled, would decide
 LEAST_SECONDS = 0.5
+# characters of an error that are told
+_SAID = 300
 
 
 def probe_steps(plan: Plan, store: Store, folder: Path, *, seconds: float = 10.0) -> Probed:
@@ -35,7 +38,26 @@ def probe_steps(plan: Plan, store: Store, folder: Path, *, seconds: float = 10.0
         store: prepared data.
         folder: a scratch checkpoint is written in it, and removed: the disk that the run will use.
         seconds: about the most that this takes; one step is timed at least.
+
+    Raises:
+        BudgetError: there is not the memory for it.
+        JobError: real steps fail, as the trace did not show.
     """
+    try:
+        return _timed(plan, store, folder, seconds)
+    except ThriftyError:
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split())[:_SAID] or type(error).__name__
+        what = f"the probe of {plan.precision} with {plan.batch.micro:,} samples at once failed: {said}"
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in said:
+            raise BudgetError(what, mend="Pin fewer at once, by plan.micro_batch in the job.") from error
+        raise JobError(
+            what, mend="Real steps fail where traced ones do not: mend the model or the data, or pin another plan."
+        ) from error
+
+
+def _timed(plan: Plan, store: Store, folder: Path, seconds: float) -> Probed:
     keep_pages(keeping(plan.device, plan.checkpointing))
     torch.set_num_threads(plan.threads)
     generator_state = torch.get_rng_state()
