@@ -130,6 +130,8 @@ def choices(jobs: Sequence[tuple[Case, int]], kept: Kept) -> tuple[dict[str, lis
         first = ranked[0]
         high = price[first] * found[first]["step_high_s"] / found[first]["step_s"]
         probed = {way: takes("probed", way, size) for way in ranked[:CONTENDERS] if price[way] <= high}
+        if min(probed.values()) < probed[first]:
+            probed[first] = min(probed[first], takes("probed-again", first, size))
         sweep = {way: [takes("swept", way, size)] for way in ways}
         least = min(times[0] for times in sweep.values())
         for way, times in sweep.items():

@@ -11,6 +11,7 @@ import pytest
 from thrifty.data import Store, prepare
 from thrifty.errors import BudgetError, JobError
 from thrifty.planner import plan
+from thrifty.planner.planner import fastest_of
 from thrifty.spec import Device, Job, Plan, Probed, Quantity, Spent, parse_job
 
 # each plan traces a real model
@@ -168,3 +169,28 @@ def test_a_target_is_watched_in_its_direction(images: Store) -> None:
     stop = decide(images, job(target={"loss": 0.2})).stop
     assert (stop.metric, stop.target, stop.higher_is_better) == ("loss", 0.2, False)
     assert decide(images, job()).stop.target == math.inf
+
+
+@pytest.mark.parametrize(
+    ("seconds", "wanted", "asked"),
+    [
+        ({"a": [1.0], "b": [2.0]}, "a", "ab"),
+        ({"a": [3.0, 1.0], "b": [2.0]}, "a", "aba"),
+        ({"a": [3.0, 2.5], "b": [2.0], "c": [2.2]}, "b", "abca"),
+        ({"a": [1.0]}, "a", "a"),
+    ],
+    ids=["the first is fastest", "the first was slow by chance", "another is faster", "there is but one"],
+)
+def test_a_way_that_loses_its_probe_is_probed_again(seconds: dict[str, list[float]], wanted: str, asked: str) -> None:
+    left = {name: list(times) for name, times in seconds.items()}
+    order: list[str] = []
+
+    def probe(draft: Any) -> Probed:
+        order.append(draft)
+        return Probed(step_s=(left[draft].pop(0),), save_s=0.0)
+
+    names: Any = list(seconds)
+    at, probed = fastest_of(names, probe)
+    assert names[at] == wanted
+    assert probed.step_s[0] == min(seconds[wanted])
+    assert "".join(order) == asked

@@ -71,9 +71,8 @@ def plan_of(local: Local, found: Found, why: Reasons, *, key: str, spent: Spent,
     chosen, draft, probed = ways[0], drafts[0], Probed(step_s=(), save_s=0.0)
     source: rules.Source = "search"
     if probe:
-        probes = [probe(each) for each in drafts]
-        fastest = min(range(len(ways)), key=lambda at: sorted(probes[at].step_s)[len(probes[at].step_s) // 2])
-        chosen, draft, probed = ways[fastest], drafts[fastest], probes[fastest]
+        fastest, probed = fastest_of(drafts, probe)
+        chosen, draft = ways[fastest], drafts[fastest]
         source = "probe" if len(ways) > 1 else "search"
     fitted = _fitted(local, chosen, draft, probed, spent, why)
     # a dry run knows the heap better than the trace that the way was chosen by
@@ -84,6 +83,22 @@ def plan_of(local: Local, found: Found, why: Reasons, *, key: str, spent: Spent,
         fitted = _fitted(local, chosen, draft, probed, spent, why)
     _say_why(local, found, chosen, why, source)
     return fitted.model_copy(update={"why": tuple(why.lines)})
+
+
+def fastest_of(drafts: Sequence[Plan], probe: Probe) -> tuple[int, Probed]:
+    """Probe drafts, the one with the best price first; return the place of the fastest, and its probe.
+
+    Where another is faster than the first, the first is probed once more: a shared machine is slow at times.
+    """
+
+    def median_s(probed: Probed) -> float:
+        return sorted(probed.step_s)[len(probed.step_s) // 2]
+
+    probes = [probe(each) for each in drafts]
+    if min(map(median_s, probes)) < median_s(probes[0]):
+        probes[0] = min(probes[0], probe(drafts[0]), key=median_s)
+    fastest = min(range(len(drafts)), key=lambda at: median_s(probes[at]))
+    return fastest, probes[fastest]
 
 
 def _fitted(local: Local, way: Way, draft: Plan, probed: Probed, spent: Spent, why: Reasons) -> Plan:
