@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from benchmarks.cases import MODELS, Case, build, named
@@ -45,30 +46,36 @@ def estimate(case: Case) -> float | None:
 
 def on_gpu(case: Case) -> float | None:
     """Return the seconds of a step that the estimator says of this machine's GPU; None where it fails."""
+    try:
+        return _estimated_s(case, "cuda")
+    except Exception:
+        # it stops at operators that it cannot run, in many ways
+        return None
+
+
+def _estimated_s(case: Case, device: str, built: Callable[[], None] = lambda: None) -> float:
+    """Seconds of a step on a device; ``built`` is called between building and estimating."""
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.distributed._tools.runtime_estimator import RuntimeEstimator
 
     from thrifty import optim
-    from thrifty.cost.trace import put_on
+    from thrifty.cost.trace import change_tensors
 
     of = MODELS[case.model]
-    try:
-        with FakeTensorMode(allow_non_fake_inputs=True), contextlib.redirect_stdout(io.StringIO()):
-            model = build(case).train()
-            put_on(model, "cuda")
-            shapes = of.shapes(case.samples)
-            batch = {key: torch.empty(s, dtype=getattr(torch, d), device="cuda") for key, (s, d) in shapes.items()}
-            optimizer = optim.by_name(case.optimizer)(model)
-            with RuntimeEstimator()("operator-level-benchmark") as estimator:
-                with torch.autocast("cuda", torch.bfloat16, enabled=case.precision == "bf16"):
-                    total, _ = of.loss(model, batch)
-                total.backward()
-                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-                optimizer.step()
-    except Exception:
-        # it stops at operators that it cannot run, in many ways
-        return None
+    with FakeTensorMode(allow_non_fake_inputs=True), contextlib.redirect_stdout(io.StringIO()):
+        model = build(case).train()
+        change_tensors(model, lambda tensor: tensor.to(device))
+        optimizer = optim.by_name(case.optimizer)(model)
+        shapes = of.shapes(case.samples)
+        batch = {key: torch.empty(s, dtype=getattr(torch, d), device=device) for key, (s, d) in shapes.items()}
+        built()
+        with RuntimeEstimator()("operator-level-benchmark") as estimator:
+            with torch.autocast(device, torch.bfloat16, enabled=case.precision == "bf16"):
+                total, _ = of.loss(model, batch)
+            total.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
     return float(estimator.total_runtime) / 1e3
 
 
@@ -76,30 +83,12 @@ def main(name: str) -> None:
     """Print the estimate of a case in seconds."""
     signal.alarm(SECONDS)
     import torch
-    from torch._subclasses.fake_tensor import FakeTensorMode
-    from torch.distributed._tools.runtime_estimator import RuntimeEstimator
-
-    from thrifty import optim
 
     cuda: Any = torch.cuda
     cuda.Event, cuda.current_stream, cuda.synchronize = _Event, lambda: None, lambda: None
-    case = named(name)
-    model_of = MODELS[case.model]
     torch.set_num_threads(2)
-    with FakeTensorMode(allow_non_fake_inputs=True), contextlib.redirect_stdout(io.StringIO()):
-        model = build(case).train()
-        optimizer = optim.by_name(case.optimizer)(model)
-        batch = {key: torch.empty(s, dtype=getattr(torch, d)) for key, (s, d) in model_of.shapes(case.samples).items()}
-        # asked only whether there is a GPU, after everything is built
-        cuda.is_available = lambda: True
-        with RuntimeEstimator()("operator-level-benchmark") as estimator:
-            with torch.autocast("cpu", torch.bfloat16, enabled=case.precision == "bf16"):
-                total, _ = model_of.loss(model, batch)
-            total.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-        cuda.is_available = lambda: False
-    print(estimator.total_runtime / 1e3)
+    # asked only whether there is a GPU, after everything is built
+    print(_estimated_s(named(name), "cpu", lambda: setattr(cuda, "is_available", lambda: True)))
 
 
 if __name__ == "__main__":

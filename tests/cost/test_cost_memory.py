@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from thrifty.cost import HeapPeak, Op, Trace, largest_micro_batch, peak_bytes
 from thrifty.cost.allocations import Allocations, Block
 from thrifty.cost.memory import RUNTIME_MIB
-from thrifty.cost.time import key_of
 from thrifty.hardware.capture import Key
 from thrifty.hardware.runtime import PARTS, runtime_bytes
 from thrifty.spec.device import KernelPoint
@@ -167,7 +166,7 @@ def test_what_operators_take_beside_their_results_counts_while_they_run() -> Non
 
     def peak(**scratch: int) -> float:
         timed = {
-            key_of(each): KernelPoint(
+            each.key: KernelPoint(
                 name=each.name, dtype="float32", shapes="2->2", layouts="c>c", tensors=1, moved_bytes=8, warm_s=1e-6,
                 cold_s=1e-6, spread=0.0, scratch_bytes=scratch.get(each.name, 0) * MIB,
             )

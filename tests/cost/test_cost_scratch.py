@@ -7,11 +7,12 @@ import os
 import platform
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
 
-from thrifty.cost.scratch import scratch_bytes, workspace_bytes
+from thrifty.cost.scratch import cudnn_rnn, scratch_bytes, workspace_bytes
 
 MIB = 1 << 20
 REAL = """
@@ -91,3 +92,17 @@ def test_most_operators_need_none() -> None:
     x = torch.empty(8, 16, device="meta")
     assert scratch_bytes("addmm", (x, x, x), 512) == ()
     assert workspace_bytes(torch.empty(10, 4, 8, dtype=torch.float64, device="meta")) == 0
+
+
+@pytest.mark.parametrize(("samples", "layers", "kept"), [(256, 2, 576_717_056), (512, 2, 1_153_433_856)])
+def test_cudnn_keeps_of_an_lstm_what_it_was_seen_to_keep(samples: int, layers: int, kept: int) -> None:
+    x = torch.empty(samples, 100, 256, device="meta")
+    weights = [torch.empty(2048, 256, device="meta"), torch.empty(2048, 512, device="meta")]
+    nothing = torch.empty(0, device="meta")
+
+    def func(*args: Any, **_: Any) -> tuple[torch.Tensor, ...]:
+        assert args[3].numel() == 2048 * 768, "weights that lie apart are packed"
+        return torch.empty(samples, 100, 512, device="meta"), nothing, nothing, nothing, nothing
+
+    args = (x, weights, 4, None, nothing, nothing, 2, 512, 0, layers)
+    assert cudnn_rnn(func, args, {})[3].numel() == kept

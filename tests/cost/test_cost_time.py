@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from thrifty.cost import Op, Trace, step_seconds, trace_step
 from thrifty.cost.allocations import Allocations, Block
 from thrifty.cost.compiling import compile_gain, compile_seconds, loading_seconds
-from thrifty.cost.time import key_of, op_seconds, phase_seconds, seconds_by
+from thrifty.cost.time import op_seconds, phase_seconds, seconds_by
 from thrifty.hardware import probe
 from thrifty.hardware.bench import points
 from thrifty.hardware.overheads import BACKWARD, FORGOTTEN, FORWARD, PAGES, TO_DEVICE
@@ -312,7 +312,7 @@ GPU_HOST = (
 def on_gpu(*ops: Op, busy_s: float, host_s: float, **more: Any) -> Trace:
     """A trace whose operators a GPU was asked about: each takes so long there, and so long of the host."""
     point = timed("mm", "8x8,8x8->8x8", 768, busy_s, host_s=host_s)
-    return replace(trace_of(*ops, **more), timed={key_of(each): point for each in ops})
+    return replace(trace_of(*ops, **more), timed={each.key: point for each in ops})
 
 
 def gpu(*kernels: KernelPoint) -> Device:

@@ -10,6 +10,8 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+from thrifty.cost.ops import KIND_OF
+
 Sizes = tuple[int, ...]
 # how far apart, in doublings, two operators of one group lie that differ in a mark
 _APART = 3.0
@@ -175,15 +177,8 @@ def _pool(op: Called, inputs: list[Sizes], results: list[Sizes]) -> Place:
 
 def _recurrence(op: Called, inputs: list[Sizes], results: list[Sizes]) -> Place:
     x, weight, recurrent = inputs[:3]
-    work = 2.0 * x[0] * x[1] * (math.prod(weight) + math.prod(recurrent))
-    at = (_log(x[0]), _log(x[1]), _log(x[2]), _log(recurrent[-1]))
-    return Place(op.name, at, work * (2 if "backward" in op.name else 1))
-
-
-def _whole_recurrence(op: Called, inputs: list[Sizes], results: list[Sizes]) -> Place:
-    # all layers at once, each with two weights and two biases; beside them the batch and two states
-    x, weight, recurrent = inputs[:3]
-    layers = max((op.tensors - 3) // 4, 1)
+    # cuDNN runs all layers at once, each with two weights and two biases; beside them the batch and two states
+    layers = max((op.tensors - 3) // 4, 1) if op.name.startswith("_cudnn") else 1
     work = 2.0 * x[0] * x[1] * layers * (math.prod(weight) + math.prod(recurrent))
     at = (_log(x[0]), _log(x[1]), _log(x[2]), _log(recurrent[-1]), _log(layers))
     return Place(op.name, at, work * (2 if "backward" in op.name else 1))
@@ -217,14 +212,10 @@ def _named(names: str, how: Callable[[Called, list[Sizes], list[Sizes]], Place])
     return dict.fromkeys(names.split(), how)
 
 
-_ATTENTION = " ".join(
-    f"_scaled_dot_product_{kernel} _scaled_dot_product_{kernel}_backward"
-    for kernel in ("flash_attention_for_cpu", "flash_attention", "efficient_attention", "cudnn_attention")
-)
 _HOW = {
     **_named("mm addmm bmm baddbmm addbmm mv addmv dot", _product),
     **_named("convolution convolution_backward", _convolution),
-    **_named(_ATTENTION, _attention),
+    **dict.fromkeys((name for name, kind in KIND_OF.items() if kind == "attention"), _attention),
     **_named(
         "_softmax _safe_softmax _softmax_backward_data _log_softmax _log_softmax_backward_data native_layer_norm "
         "native_layer_norm_backward nll_loss_backward _fused_rms_norm _fused_rms_norm_backward",
@@ -240,6 +231,5 @@ _HOW = {
         "_adaptive_avg_pool2d _adaptive_avg_pool2d_backward",
         _pool,
     ),
-    **_named("mkldnn_rnn_layer mkldnn_rnn_layer_backward", _recurrence),
-    **_named("_cudnn_rnn _cudnn_rnn_backward", _whole_recurrence),
+    **_named("mkldnn_rnn_layer mkldnn_rnn_layer_backward _cudnn_rnn _cudnn_rnn_backward", _recurrence),
 }  # fmt: skip

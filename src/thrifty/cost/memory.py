@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 from thrifty.cost.cuda_allocator import replay
 from thrifty.cost.heap import HeapPeak
 from thrifty.cost.trace import Trace
-from thrifty.hardware.capture import Key
 from thrifty.spec import DeviceKind, Interval
 from thrifty.spec.units import format_bytes
 
@@ -163,7 +162,7 @@ def _device_events(trace: Trace, accumulation: int) -> Iterator[tuple[int, int]]
 
 def _scratch(trace: Trace) -> list[int]:
     """Bytes that each operator takes while it runs, beside its results, as the GPU was seen to."""
-    timed = (trace.timed.get(Key(op.name, op.dtype, op.shapes, op.layouts)) for op in trace.ops)
+    timed = (trace.timed.get(op.key) for op in trace.ops)
     return [point.scratch_bytes if point is not None else 0 for point in timed]
 
 

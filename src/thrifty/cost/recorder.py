@@ -83,6 +83,11 @@ class Op:
     touched: tuple[tuple[int, int], ...] = ()
 
     @property
+    def key(self) -> Key:
+        """What tells its kind from others."""
+        return Key(self.name, self.dtype, self.shapes, self.layouts)
+
+    @property
     def moved_bytes(self) -> int:
         """Bytes read and written."""
         return self.bytes_read + self.bytes_written

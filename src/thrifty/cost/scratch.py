@@ -1,9 +1,9 @@
-"""What oneDNN allocates inside an operator on a CPU: memory that is in no result and so in no trace.
+"""What libraries allocate that no fake result shows: oneDNN inside an operator on a CPU, cuDNN for recurrent layers.
 
 Convolutions of plain layout are computed in a blocked one: the result's blocks live beside first the argument's, then
-the result (which counts as such), and weights in an order of their own.
-A recurrent layer keeps its gates for the backward pass. Measured with torch 2.13 on AVX512 by giving every block pages
-of its own (MALLOC_MMAP_THRESHOLD_=65536) and reading the resident peak of each operator: 16 convolutions and 6 LSTMs.
+the result (which counts as such), and weights in an order of their own. A recurrent layer keeps its gates for the
+backward pass. Measured with torch 2.13 on AVX512, convolutions on AMX too, by giving every block pages of its own
+(MALLOC_MMAP_THRESHOLD_=65536) and reading the resident peak of each operator: 16 convolutions and 6 LSTMs.
 """
 
 from __future__ import annotations

@@ -22,12 +22,13 @@ from thrifty.cost.rates import clearing_seconds, rate_seconds
 from thrifty.cost.recorder import Op, Phase
 from thrifty.cost.residency import LARGEST_THRESHOLD, cold_shares, fresh_bytes
 from thrifty.cost.trace import Trace
-from thrifty.hardware.capture import Key
 from thrifty.hardware.overheads import BACKWARD, FORGOTTEN, FORWARD, PAGES, PARAMETER
 from thrifty.hardware.pages import Keeping
 from thrifty.spec import Device, Interval
 from thrifty.spec.device import KernelPoint
 
+# phases that a step has once, after its passes
+UPDATE = frozenset(["clip", "optimizer"])
 # of the standard normal distribution: nine in ten lie within
 _NINE_IN_TEN = 1.645
 # how much of what caches save may be wrong: a replay knows neither their ways nor who shares them. Assumed.
@@ -87,29 +88,26 @@ class Times:
         if found is None:
             return Priced(op, rate_seconds(op, "contiguous", self.device), 1.0, op.kind)
         beside_s = self._aside.get(FORWARD if op.phase == "forward" else BACKWARD, 0.0)
-        if op.phase in {"clip", "optimizer"} or self.host is not None:
+        if op.phase in UPDATE or self.host is not None:
             beside_s = 0.0
         busy_s = found.warm_s + (found.cold_s - found.warm_s) * cold_share
         seconds = busy_s + beside_s
         doubt = math.hypot(found.doubt * busy_s, _RESIDENCY_DOUBT * (found.cold_s - found.warm_s)) / seconds
         return Priced(op, seconds, doubt, f"{place(op).group} {op.dtype}")
 
-    def queued(self, trace: Trace, priced: Sequence[Priced], precision: str, slow: float = 1.0) -> tuple[float, float]:
-        """Seconds of a row of operators that a GPU is asked for, and those in which it waits for the host.
-
-        With ``slow`` the host takes so many times as long.
-        """
+    def asked(self, trace: Trace, priced: Sequence[Priced], precision: str) -> list[tuple[float, float]]:
+        """Seconds of the host and of the GPU for each of a row of operators, in order."""
         assert self.host is not None
         asked, phase = [], ""
         for each in priced:
-            known = trace.timed.get(key_of(each.op))
+            known = trace.timed.get(each.op.key)
             host_s = self.host.ask(each.op, known.host_s if known is not None else None, precision)
-            now = "update" if each.op.phase in {"clip", "optimizer"} else each.op.phase.replace("recompute", "backward")
+            now = "update" if each.op.phase in UPDATE else each.op.phase.replace("recompute", "backward")
             if now != phase:
                 host_s += self.host.begin(now, precision, trace.parameter_tensors)
                 phase = now
-            asked.append((slow * host_s, each.seconds))
-        return queue_seconds(asked)
+            asked.append((host_s, each.seconds))
+        return asked
 
     def parameters_seconds(self, trace: Trace) -> float:
         """Seconds of an update beside its operators, by the number of tensors."""
@@ -207,8 +205,8 @@ def step_seconds(
     priced = times.price(trace)
     if times.host is not None:
         return _queued_step(times, trace, priced, accumulation, precision)
-    passes = [each for each in priced if each.op.phase not in {"clip", "optimizer"}]
-    update = [each for each in priced if each.op.phase in {"clip", "optimizer"}]
+    passes = [each for each in priced if each.op.phase not in UPDATE]
+    update = [each for each in priced if each.op.phase in UPDATE]
     adding_s = 3 * trace.gradient_bytes / device.bytes_per_second.value * (accumulation - 1)
     pages_s, pages_doubt_s = times.pages_seconds(trace, keeping)
     parameters_s = times.parameters_seconds(trace)
@@ -234,22 +232,25 @@ def _queued_step(
 ) -> Interval:
     """Predict a step of a GPU: each micro-batch begins with a copy that the host waits for."""
     assert times.host is not None
-    passes = [each for each in priced if each.op.phase not in {"clip", "optimizer"}]
     adding_s = 3 * trace.gradient_bytes / times.device.bytes_per_second.value * (accumulation - 1)
     copy_s = times.host.copy(trace.input_bytes) * accumulation
+    asked = times.asked(trace, priced, precision)
+    passes = sum(each.op.phase not in UPDATE for each in priced)
 
     def seconds(slow: float) -> tuple[float, float]:
-        one_s, one_waits_s = times.queued(trace, passes, precision, slow) if accumulation > 1 else (0.0, 0.0)
-        last_s, last_waits_s = times.queued(trace, priced, precision, slow)
-        whole_s = one_s * (accumulation - 1) + last_s + adding_s + copy_s
-        return whole_s, one_waits_s * (accumulation - 1) + last_waits_s
+        """Of the step, and those in which the GPU waits; the host takes so many times as long."""
+        row = [(slow * host_s, busy_s) for host_s, busy_s in asked]
+        one_s, one_waits_s = queue_seconds(row[:passes])
+        last_s, last_waits_s = queue_seconds(row)
+        more = accumulation - 1
+        return one_s * more + last_s + adding_s + copy_s, one_waits_s * more + last_waits_s
 
     value, waits_s = seconds(1.0)
-    counted = [(each, accumulation if each.op.phase not in {"clip", "optimizer"} else 1) for each in priced]
+    counted = [(each, 1 if each.op.phase in UPDATE else accumulation) for each in priced]
     doubt = math.hypot(_doubt_s(counted) / value, _COPY_DOUBT * copy_s / value, _GPU_DOUBT)
     wide = math.exp(_NINE_IN_TEN * doubt)
     low, high = seconds(_HOST_SLOW[0])[0] / wide, seconds(_HOST_SLOW[1])[0] * wide
-    known = sum(key_of(each.op) in trace.timed for each in priced)
+    known = sum(each.op.key in trace.timed for each in priced)
     method = (
         f"{len(trace.ops)} traced operators, {known} as this GPU ran their like alone, the rest by those timed there "
         f"on {times.device.measured_on}; {waits_s / value:.0%} of the time it waits for the host; no step was timed"
@@ -259,13 +260,8 @@ def _queued_step(
 
 def _as_timed(op: Op, trace: Trace) -> Priced | None:
     """Price an operator as the GPU was seen to run its kind; None where it was not asked."""
-    point = trace.timed.get(key_of(op))
+    point = trace.timed.get(op.key) if trace.timed else None
     return None if point is None else Priced(op, point.warm_s, _ASKED_DOUBT, f"{op.kind} {op.dtype}")
-
-
-def key_of(op: Op) -> Key:
-    """What tells an operator from others."""
-    return Key(op.name, op.dtype, op.shapes, op.layouts)
 
 
 def _doubt_s(counted: list[tuple[Priced, int]]) -> float:

@@ -132,10 +132,10 @@ def trace_step(
     with FakeTensorMode(allow_non_fake_inputs=True) as mode, path.followed():
         model = _build(build, mode).train()
         if device != "cpu":
-            put_on(model, device)
+            change_tensors(model, lambda tensor: tensor.to(device))
         path.name_modules(model)
         if memory_format == "channels_last":
-            _to_channels_last(model)
+            change_tensors(model, _rows_of_channels)
         tensors = {key: _fake(key, shape, dtype, memory_format, device) for key, (shape, dtype) in batch.items()}
         step = record(path, model, loss, tensors, precision, optimizer(model), clip, device)
         evaluation = record_forward(path, model.eval(), loss, tensors, precision, device)
@@ -167,13 +167,7 @@ def _build(build: Callable[[], nn.Module], mode: FakeTensorMode) -> nn.Module:
         pass
     with unset_fake_temporarily():
         model = build()
-    made: dict[int, nn.Parameter] = {}
-    for module in model.modules():
-        for name, old in list(module.named_parameters(recurse=False)):
-            fake = made.setdefault(id(old), nn.Parameter(mode.from_tensor(old.detach()), old.requires_grad))
-            setattr(module, name, fake)
-        for name, buffer in list(module.named_buffers(recurse=False)):
-            module._buffers[name] = mode.from_tensor(buffer)
+    change_tensors(model, mode.from_tensor)
     return model
 
 
@@ -186,26 +180,23 @@ def _fake(key: str, shape: tuple[int, ...], dtype: str, memory_format: str, devi
     return tensor.contiguous(memory_format=MEMORY_FORMATS[memory_format]) if len(shape) == 4 else tensor
 
 
-def _to_channels_last(model: nn.Module) -> None:
-    # `model.to` swaps the tensors of a parameter, which fake tensors refuse: they are held by weak references
-    changed: dict[int, nn.Parameter] = {}
-    for module in model.modules():
-        for name, old in module.named_parameters(recurse=False):
-            if old.dim() == 4:
-                new = nn.Parameter(old.detach().contiguous(memory_format=torch.channels_last), old.requires_grad)
-                setattr(module, name, changed.setdefault(id(old), new))
+def _rows_of_channels(tensor: Tensor) -> Tensor:
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
 
 
-def put_on(model: nn.Module, device: str) -> None:
-    """Move fake weights to a device; parameters that are shared stay so."""
-    # as `_to_channels_last`
-    moved: dict[int, nn.Parameter] = {}
+def change_tensors(model: nn.Module, change: Callable[[Tensor], Tensor]) -> None:
+    """Put changed tensors for a model's parameters and buffers; parameters that are shared stay so.
+
+    `model.to` swaps the tensor of a parameter, which fake tensors refuse: they are held by weak references.
+    """
+    made: dict[int, nn.Parameter] = {}
     for module in model.modules():
-        for name, old in module.named_parameters(recurse=False):
-            new = moved.setdefault(id(old), nn.Parameter(old.detach().to(device), old.requires_grad))
-            setattr(module, name, new)
-        for name, buffer in module.named_buffers(recurse=False):
-            module._buffers[name] = buffer.to(device)
+        for name, old in list(module.named_parameters(recurse=False)):
+            if id(old) not in made:
+                made[id(old)] = nn.Parameter(change(old.detach()), old.requires_grad)
+            setattr(module, name, made[id(old)])
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            module._buffers[name] = change(buffer)
 
 
 def _bytes(tensor: Tensor) -> int:
