@@ -31,13 +31,14 @@ LEAST_STEPS, ENOUGH_SECONDS = 7, 6.0
 class Model:
     """What is trained: built by ``build``, on batches of ``shapes(samples)``, by ``loss``.
 
-    Whole numbers of a batch lie below ``below``: classes or tokens.
+    Whole numbers of a batch lie below ``below``: classes or tokens. ``init`` fills the weights, as the loop has it.
     """
 
     build: Callable[[], nn.Module]
     shapes: Callable[[int], Shapes]
     loss: Callable[[nn.Module, dict[str, Tensor]], tuple[Tensor, Any]]
     below: int = CLASSES
+    init: str = "own"
 
 
 @dataclass(frozen=True)
@@ -90,12 +91,16 @@ def _gpt(name: str, length: int, vocabulary: int = 4096) -> Model:
         lambda samples: {"x": ((samples, length), "int64"), "y": ((samples, length), "int64")},
         _cross_entropy,
         vocabulary,
+        "default",
     )
 
 
-def _image(build: Callable[[], nn.Module], *shape: int) -> Model:
+def _image(build: Callable[[], nn.Module], *shape: int, init: str = "default") -> Model:
     return Model(
-        build, lambda samples: {"x": ((samples, *shape), "float32"), "y": ((samples,), "int64")}, _cross_entropy
+        build,
+        lambda samples: {"x": ((samples, *shape), "float32"), "y": ((samples,), "int64")},
+        _cross_entropy,
+        init=init,
     )
 
 
@@ -222,7 +227,7 @@ MODELS: dict[str, Model] = {
         decoder_start_token_id=1,
     ),
     "lstm": Model(_lstm, lambda samples: {"x": ((samples, 100), "int64"), "y": ((samples,), "int64")}, _cross_entropy),
-    "users-own": _image(_users_own, 3, 64, 64),
+    "users-own": _image(_users_own, 3, 64, 64, init="own"),
 }
 
 CASES: tuple[Case, ...] = (
@@ -385,10 +390,13 @@ def take_steps(case: Case, steps: int, accumulation: int = 1, device: Literal["c
 
     from thrifty import optim
     from thrifty.hardware.pages import keep_pages, keeping
+    from thrifty.models.init import initialise
     from thrifty.models.inputs import to_device, to_tensors
 
     keep_pages(keeping(device, case.checkpointing))
-    model = to_device(build(case), device, case.layout).train()
+    model = build(case)
+    initialise(model, MODELS[case.model].init, seed=0)
+    model = to_device(model, device, case.layout).train()
     optimizer = optim.by_name(case.optimizer)(model)
     loss, batches = MODELS[case.model].loss, arrays(case)
     if device != "cpu":

@@ -24,7 +24,9 @@ from benchmarks.record import record
 from benchmarks.torch_estimator import on_gpu
 from thrifty import hardware
 from thrifty.cost import peak_bytes, step_seconds
+from thrifty.cost.asked import heard
 from thrifty.errors import JobError
+from thrifty.hardware.asking import Asker
 from thrifty.spec import Device, Interval
 
 WARM_UP, STEPS = 3, 23
@@ -63,18 +65,21 @@ class Measured:
 
 def measured(cases: Sequence[Case], device: Device, failed: list[str]) -> Iterator[Measured]:
     """Predict and train each case; of one that cannot be traced or trained ``failed`` takes the reason."""
+    asker = Asker("cuda")
     for case in cases:
         try:
-            yield _measured(case, device)
+            yield _measured(case, device, asker)
         except (JobError, RuntimeError) as error:
             failed.append(f"{case.name}: {' '.join(str(error).split())[:300]}")
             print(failed[-1], flush=True)
         _give_back()
+    asker.close()
 
 
-def _measured(case: Case, device: Device) -> Measured:
+def _measured(case: Case, device: Device, asker: Asker) -> Measured:
     began = time.perf_counter()
-    traced = trace(case, "cuda")
+    traced = heard(trace(case, "cuda"), asker)
+    asker.ask(traced.calls)
     memory = peak_bytes(traced, device_kind="cuda")
     step = step_seconds(traced, 1, device, case.precision)  # type: ignore[arg-type]
     planning_s = time.perf_counter() - began

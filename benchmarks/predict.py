@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.cases import MODELS, Case, build, imported_bytes, named, trace
@@ -18,8 +19,11 @@ def predict(case: Case) -> dict[str, Any]:
     """Predict memory and time of a case, and what others' rules say of its memory."""
     import thrifty.hardware as hardware
     from thrifty.cost import peak_bytes, step_seconds
+    from thrifty.cost.asked import heard, slowest
+    from thrifty.cost.time import times_of
     from thrifty.hardware.pages import keeping
     from thrifty.hardware.runtime import runtime_bytes
+    from thrifty.planner.settle import SECONDS_A_WAY, asker_of
 
     device = hardware.here(kind="cpu")
     base_bytes = imported_bytes(case)
@@ -29,6 +33,13 @@ def predict(case: Case) -> dict[str, Any]:
     peak = peak_bytes(traced, heap=heap, runtime=runtime)
     precision: Any = case.precision
     kept = keeping("cpu", case.checkpointing)
+    by_curves = step_seconds(traced, 1, device, precision, keeping=kept)
+    began = time.perf_counter()
+    with asker_of(device) as asker:
+        if asker is not None:
+            traced = heard(traced, asker)
+            asker.ask(slowest(traced, times_of(device).price(traced)), SECONDS_A_WAY)
+    asking_s = time.perf_counter() - began
     step = step_seconds(traced, 1, device, precision, keeping=kept)
     return {
         "base_bytes": base_bytes,
@@ -36,6 +47,8 @@ def predict(case: Case) -> dict[str, Any]:
         "peak_low_bytes": peak.low,
         "peak_high_bytes": peak.high,
         "step_s": step.value,
+        "curves_s": by_curves.value,
+        "asking_s": asking_s,
         "step_low_s": step.low,
         "step_high_s": step.high,
         "batch_s": {str(n): step_seconds(traced, n, device, precision, keeping=kept).value for n in (1, 2, 4)},

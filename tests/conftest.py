@@ -27,6 +27,8 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("THRIFTY_CACHE", str(folder))
         # a few operators of each family: tests of prices bring their own
         patch.setenv("THRIFTY_MEASURE_SECONDS", "3")
+        # a process of its own for each plan would take the tests minutes
+        patch.setenv("THRIFTY_ASK_SECONDS", "0")
         patch.delenv("THRIFTY_LEDGER", raising=False)
         patch.delenv("THRIFTY_PRICES", raising=False)
         yield folder

@@ -18,9 +18,10 @@ from thrifty.errors import BudgetError, JobError
 from thrifty.ledger import Ledger
 from thrifty.models.recompute import repeated_blocks
 from thrifty.planner import declared_dataset, plan
+from thrifty.planner.explore import explore
 from thrifty.planner.here import propose_here
 from thrifty.planner.learning import decide
-from thrifty.planner.local import Local, explore
+from thrifty.planner.local import Local
 from thrifty.planner.rules import Reasons
 from thrifty.spec import DeclaredData, Plan, Spent, parse_job
 from thrifty.spec.proposal import Doubling
@@ -60,8 +61,8 @@ def reason(decided: Plan) -> str:
 @pytest.fixture
 def patience(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     def set_to(seconds: float) -> None:
-        monkeypatch.setattr("thrifty.planner.local.LEAST_PATIENCE_SECONDS", seconds)
-        monkeypatch.setattr("thrifty.planner.local.MOST_PATIENCE_SECONDS", seconds)
+        monkeypatch.setattr("thrifty.planner.explore.LEAST_PATIENCE_SECONDS", seconds)
+        monkeypatch.setattr("thrifty.planner.explore.MOST_PATIENCE_SECONDS", seconds)
 
     return set_to
 

@@ -97,14 +97,13 @@ class Recorder(TorchDispatchMode):
     """Notes every operator that runs and every block of memory that comes and goes.
 
     Blocks are numbered as they appear, since an address is used again once freed. Events are pairs of a block's number
-    and the operator's index, the index negated and less one where the block was freed. Of a GPU's operators a call of
-    each kind is kept, with blanks for its tensors, to time it on that GPU.
+    and the operator's index, the index negated and less one where the block was freed. A call of each kind is kept,
+    with blanks for its tensors, to time it on the device.
     """
 
-    def __init__(self, path: ModulePath, known: list[Tensor], keeps_calls: bool = False) -> None:
+    def __init__(self, path: ModulePath, known: list[Tensor]) -> None:
         super().__init__()
         self.path = path
-        self.keeps_calls = keeps_calls
         self.ops: list[Op] = []
         self.phase: Phase = "forward"
         self.blocks: list[Block] = []
@@ -164,7 +163,7 @@ class Recorder(TorchDispatchMode):
             shapes_of(inputs, results),
             layouts_of(inputs, results, note_of(func, args, kwargs)),
         )
-        if self.keeps_calls and key not in self.calls:
+        if key not in self.calls:
             self.calls[key] = Call(func, blank(args), blank(kwargs), len(inputs), read_bytes + written_bytes)
         self.ops.append(
             Op(
@@ -273,7 +272,7 @@ def record(
 
     Forward, loss, backward, and where there is an optimizer clipping, its step, and letting the gradients go.
     """
-    recorder = Recorder(path, [*model.parameters(), *model.buffers(), *batch.values()], keeps_calls=device != "cpu")
+    recorder = Recorder(path, [*model.parameters(), *model.buffers(), *batch.values()])
     with _errors_named(path), recorder:
         with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
             total, _ = loss(model, batch)
@@ -397,4 +396,8 @@ def _run(func: Any, args: Any, kwargs: Any) -> Any:
         return torch.tensor(0.5)
     if func is torch.ops.aten._cudnn_rnn.default:
         return cudnn_rnn(func, args, kwargs)
-    return func(*args, **kwargs)
+    out = func(*args, **kwargs)
+    if func is torch.ops.aten.native_batch_norm.default and args[1] is not None:
+        # statistics are kept in the dtype of the weights, which fake tensors do not know
+        return (out[0], *(each.to(args[1].dtype) for each in out[1:]))
+    return out

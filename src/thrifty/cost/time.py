@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from thrifty.cost.curves import Curves
+from thrifty.cost.curves import Curves, Estimate
 from thrifty.cost.features import parse, place
 from thrifty.cost.queue import Host, queue_seconds
 from thrifty.cost.rates import clearing_seconds, rate_seconds
@@ -36,8 +36,10 @@ _RESIDENCY_DOUBT = 0.3
 # Share of an operator's variance that is wrong alike at all sizes of its group: the fit takes out what is alike, the
 # machine's own speed wanders. Assumed: with 1 all of 36 bounds of nine in ten held, with 0.25 three quarters did.
 _TOGETHER = 0.4
-# Of a GPU, one standard deviation: of an operator timed alone, of copies, and of the GPU's own clock. Assumed.
-_ASKED_DOUBT, _COPY_DOUBT, _GPU_DOUBT = 0.02, 0.15, 0.02
+# One standard deviation of what was timed alone beside what it takes within a step. Assumed.
+_ASKED_DOUBT = {"cpu": 0.12, "cuda": 0.02}
+# Of a GPU, likewise: of copies, and of its own clock. Assumed.
+_COPY_DOUBT, _GPU_DOUBT = 0.15, 0.02
 # How much less and more the host may take than it was foreseen to: bounds. The host of a GPU shares its processors, and
 # its speed wanders. Assumed.
 _HOST_SLOW = (0.8, 1.7)
@@ -80,13 +82,28 @@ class Times:
             known = {op: rate_seconds(op, trace.memory_format, self.device) for op in set(trace.ops)}
             return [Priced(op, known[op], 0.0, op.kind) for op in trace.ops]
         shares = cold_shares(trace.ops, trace.step, self._forgotten)
-        return [_as_timed(op, trace) or self.op(op, share) for op, share in zip(trace.ops, shares, strict=True)]
+        points = [trace.timed.get(op.key) for op in trace.ops]
+        return [
+            self.op(op, share) if point is None else self._as_timed(op, point, share)
+            for op, point, share in zip(trace.ops, points, shares, strict=True)
+        ]
 
     def op(self, op: Op, cold_share: float) -> Priced:
         """Price one operator of which a share of what it touches lies in no cache."""
         found = self.curves.estimate(op, op.dtype) if self.curves is not None else None
         if found is None:
             return Priced(op, rate_seconds(op, "contiguous", self.device), 1.0, op.kind)
+        return self._between(op, found, cold_share)
+
+    def _as_timed(self, op: Op, point: KernelPoint, cold_share: float) -> Priced:
+        """Price an operator as the device was seen to run its kind."""
+        if self.host is not None:
+            return Priced(op, point.warm_s, _ASKED_DOUBT["cuda"], f"{op.kind} {op.dtype}")
+        doubt = math.hypot(point.spread, _ASKED_DOUBT["cpu"])
+        return self._between(op, Estimate(point.warm_s, point.cold_s, doubt), cold_share)
+
+    def _between(self, op: Op, found: Estimate, cold_share: float) -> Priced:
+        """Price an operator between its times with all in the caches and with nothing, and what lies beside it."""
         beside_s = self._aside.get(FORWARD if op.phase == "forward" else BACKWARD, 0.0)
         if op.phase in UPDATE or self.host is not None:
             beside_s = 0.0
@@ -256,12 +273,6 @@ def _queued_step(
         f"on {times.device.measured_on}; {waits_s / value:.0%} of the time it waits for the host; no step was timed"
     )
     return Interval(low=low, value=value, high=high, method=method)
-
-
-def _as_timed(op: Op, trace: Trace) -> Priced | None:
-    """Price an operator as the GPU was seen to run its kind; None where it was not asked."""
-    point = trace.timed.get(op.key) if trace.timed else None
-    return None if point is None else Priced(op, point.warm_s, _ASKED_DOUBT, f"{op.kind} {op.dtype}")
 
 
 def _doubt_s(counted: list[tuple[Priced, int]]) -> float:

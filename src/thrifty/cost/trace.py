@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,10 +14,9 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from torch.optim import Optimizer
 
 from thrifty.cost.allocations import Allocations
-from thrifty.cost.asked import ask, workspace_bytes
 from thrifty.cost.recorder import Loss, ModulePath, Op, record, record_forward
 from thrifty.errors import JobError, nearest
-from thrifty.hardware.capture import Key
+from thrifty.hardware.capture import Call, Key
 from thrifty.spec.device import KernelPoint
 
 Batch = dict[str, tuple[tuple[int, ...], str]]
@@ -38,8 +38,9 @@ class Trace:
         parameter_bytes, gradient_bytes: of the parameters, and of the gradients of those that are trained.
         buffer_bytes: other state of the model, such as running statistics.
         input_bytes: the batch itself.
-        timed: of a GPU's operators, each kind as that GPU was seen to run it.
-        workspace_bytes: that the GPU's libraries keep for themselves.
+        calls: one of each kind of operator, with blanks for its tensors, to ask a device about it.
+        timed: what a device said of them (`thrifty.cost.asked`).
+        workspace_bytes: that a GPU's libraries keep for themselves.
     """
 
     ops: tuple[Op, ...] = field(repr=False)
@@ -53,6 +54,7 @@ class Trace:
     gradient_bytes: int
     buffer_bytes: int
     input_bytes: int
+    calls: dict[Key, Call] = field(default_factory=dict, repr=False)
     timed: dict[Key, KernelPoint] = field(default_factory=dict, repr=False)
     workspace_bytes: int = 0
 
@@ -113,7 +115,7 @@ def trace_step(
         optimizer: makes the optimizer of a model; see `thrifty.optim.by_name`.
         clip: the norm of the gradients is clipped.
         memory_format: of images and convolution weights.
-        device: whose operators run. With ``cuda`` the current GPU is asked about each kind (`thrifty.cost.asked`).
+        device: whose operators run.
 
     Raises:
         JobError: an operator of the model cannot be traced or has no formula; names operator and module.
@@ -154,17 +156,19 @@ def trace_step(
         gradient_bytes=sum(_bytes(parameter) for parameter in trained),
         buffer_bytes=sum(_bytes(buffer) for buffer in model.buffers()),
         input_bytes=sum(_bytes(tensor) for tensor in tensors.values()),
-        timed=ask(step.calls) if step.calls else {},
-        workspace_bytes=workspace_bytes() if device == "cuda" else 0,
+        calls=step.calls,
     )
 
 
 def _build(build: Callable[[], nn.Module], mode: FakeTensorMode) -> nn.Module:
     """Build on fake tensors; a model that looks at values while it is built, for real, and its tensors made fake."""
-    try:
-        return build()
-    except DataDependentOutputException:
-        pass
+    with warnings.catch_warnings():
+        # torch looks where they lie when it copies them, as its own stacks of layers do
+        warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor", UserWarning)
+        try:
+            return build()
+        except DataDependentOutputException:
+            pass
     with unset_fake_temporarily():
         model = build()
     change_tensors(model, mode.from_tensor)

@@ -117,6 +117,11 @@ class _Times:
         )
 
 
+def flush_bytes(last_cache_bytes: int) -> int:
+    """Bytes to write so that little else stays in the caches."""
+    return min(max(2 * last_cache_bytes, _FLUSH_BYTES[0]), _FLUSH_BYTES[1])
+
+
 def points(*, last_cache_bytes: int, seconds: float) -> Bench:
     """Time the operators of all families in fp32 and bf16, in this process.
 
@@ -130,8 +135,7 @@ def points(*, last_cache_bytes: int, seconds: float) -> Bench:
     from thrifty.hardware.sizes import CPU
 
     began = time.perf_counter()
-    size = min(max(2 * last_cache_bytes, _FLUSH_BYTES[0]), _FLUSH_BYTES[1])
-    other = torch.ones(size // 4)
+    other = torch.ones(flush_bytes(last_cache_bytes) // 4)
 
     def flush() -> None:
         # written, not only read: a step leaves caches full of what must go back to memory first

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -22,6 +22,9 @@ from thrifty.hardware.signature import (
     traffic,
     written_in_place,
 )
+
+# numbers that are drawn before they repeat
+_NOISE = 1 << 18
 
 
 class Key(NamedTuple):
@@ -46,12 +49,19 @@ class Blank:
         last = sum((size - 1) * stride for size, stride in zip(self.shape, self.stride, strict=True))
         block = torch.empty(last + 1 if math.prod(self.shape) else 0, dtype=self.dtype, device=device)
         if self.dtype.is_floating_point:
-            block.uniform_(0.01, 1.0)
+            _scatter(block)
         elif self.dtype == torch.bool or below < 2:
             block.zero_()
         else:
             block.random_(0, below)
         return block.as_strided(self.shape, self.stride)
+
+
+def _scatter(block: Tensor) -> None:
+    """Fill a block with noise; a large one with the same again and again, since drawing it takes long."""
+    drawn = block[:_NOISE].uniform_(0.01, 1.0)
+    for rest in block[_NOISE:].split(_NOISE):
+        rest.copy_(drawn[: len(rest)])
 
 
 def blank(tree: Any) -> Any:
@@ -82,6 +92,10 @@ class Call:
     def again(self) -> None:
         """Make the call once more."""
         self.func(*self.args, **self.kwargs)
+
+    def with_func(self, func: Any) -> Call:
+        """The same call of another operator; of None, which can go to another process."""
+        return replace(self, func=func)
 
     def filled(self, device: str) -> Call:
         """Put tensors on a device for the call's blanks."""

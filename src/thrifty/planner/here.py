@@ -12,13 +12,15 @@ from thrifty.cost import step_seconds
 from thrifty.hardware.pages import keeping
 from thrifty.planner.correction import Seen
 from thrifty.planner.explain import quote_of, words
+from thrifty.planner.explore import explore
 from thrifty.planner.learning import decide
-from thrifty.planner.local import Local, base_bytes, explore, scaled, timeline
+from thrifty.planner.local import Local, base_bytes, scaled, timeline
 from thrifty.planner.moves import check_allowed, off_unless_asked
 from thrifty.planner.offers import front_offers, limits_beside, offer
 from thrifty.planner.planner import Probe, draft_of, plan_of
 from thrifty.planner.rules import Reasons
 from thrifty.planner.search import Found, Way
+from thrifty.planner.settle import asker_of
 from thrifty.planner.whatif import twice
 from thrifty.spec import Dataset, Decision, Device, Job, Plan, Probed, Spent
 from thrifty.spec.proposal import Doubling, Offer, Probing, Proposal
@@ -62,7 +64,15 @@ def propose_here(
     began = time.perf_counter()
     check_allowed(allowed)
     why = Reasons([])
-    local = Local(job, decide(job, dataset, why), dataset, device, history)
+    learning = decide(job, dataset, why)
+    with asker_of(device) as asker:
+        local = Local(job, learning, dataset, device, history, asker=asker)
+        proposal = _propose(local, why, key, probe, allowed, top)
+    return proposal.model_copy(update={"planning_seconds": time.perf_counter() - began})
+
+
+def _propose(local: Local, why: Reasons, key: str, probe: Probe | None, allowed: Collection[str], top: int) -> Proposal:
+    job, dataset, device = local.job, local.dataset, local.device
     found = explore(local)
     probes: list[tuple[Way, Probed]] = []
     remember = _remembering(local, found, key, probe, probes) if probe else None
@@ -94,7 +104,7 @@ def propose_here(
         candidates=found.candidates,
         priced=found.priced,
         notes=_notes(device),
-        planning_seconds=time.perf_counter() - began,
+        planning_seconds=0.0,
         plan=plan,
     )
 

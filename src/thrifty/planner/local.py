@@ -1,24 +1,21 @@
-"""The ways of doing a job on the machine at hand, each traced and priced, the most promising first.
-
-A trace takes a second or two, so not every combination is tried: the moves that gain most are tried one after another
-from the best way so far, and trying stops when it has cost a hundredth of the training it plans, or a few seconds.
-"""
+"""A job on the machine at hand: what can be tried, and the price of each way, traced and priced once."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import math
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import thrifty.cost.timeline as cost_timeline
 from thrifty import models
 from thrifty.cost import HeapPeak, Trace, heap_peak, largest_micro_batch, peak_bytes, predict
-from thrifty.cost.time import seconds_by
-from thrifty.errors import BudgetError, JobError
+from thrifty.cost.asked import heard, slowest
+from thrifty.cost.time import seconds_by, times_of
+from thrifty.errors import JobError
+from thrifty.hardware.asking import Asker
 from thrifty.hardware.pages import keeping
 from thrifty.hardware.runtime import runtime_bytes
 from thrifty.models.inputs import MEMORY_FORMATS
@@ -29,14 +26,12 @@ from thrifty.planner.correction import Seen, correct, kin_of
 from thrifty.planner.explain import Quote, quote_of
 from thrifty.planner.learning import Learning, evaluations_of
 from thrifty.planner.moves import values
-from thrifty.planner.search import Found, Priced, Settings, Space, Way, search
+from thrifty.planner.search import Priced, Settings, Way
 from thrifty.planner.steps import batch_of, trace_of
 from thrifty.spec import Cost, Dataset, Device, Interval, Job
 from thrifty.spec.proposal import Timeline
 from thrifty.spec.units import format_bytes
 
-# Trying another way stops when what was tried took this share of the training it plans, within these seconds.
-PATIENCE_SHARE, LEAST_PATIENCE_SECONDS, MOST_PATIENCE_SECONDS = 0.01, 2.0, 3.0
 MEMORY_SHARE = 0.9
 RUNTIME = "torch and its libraries"
 INSTANTS = 400
@@ -65,6 +60,7 @@ class Local:
         job, learning, dataset, device: what is planned, and where.
         history: earlier runs here, by which predictions are corrected.
         known: ways priced so far.
+        asker: of this machine's device; None leaves all to what was timed of it before.
     """
 
     job: Job
@@ -73,6 +69,7 @@ class Local:
     device: Device
     history: Sequence[Seen] = ()
     known: dict[str, Way] = field(default_factory=dict)
+    asker: Asker | None = None
 
     def __post_init__(self) -> None:
         pinned = self.job.plan.precision
@@ -145,10 +142,23 @@ class Local:
 
     def way(self, settings: Settings) -> Way:
         """Price a way, once."""
-        key = repr(sorted(settings.items()))
+        key = key_of(settings)
         if key not in self.known:
             self.known[key] = Way(dict(settings), self.price(settings))
         return self.known[key]
+
+    def ask(self, settings: Settings, seconds: float) -> None:
+        """Ask the device about the operators that take most of a way, and price all ways anew by what it says.
+
+        What it says of an operator tells of those like it, too.
+        """
+        assert self.asker is not None
+        trace, before = self.trace(settings), set(self.asker.known)
+        self.asker.ask(slowest(trace, times_of(self.device).price(trace)), seconds)
+        found = tuple(point for key, point in self.asker.known.items() if key not in before)
+        self.device = self.device.model_copy(update={"kernels": (*self.device.kernels, *found)})
+        for key, way in self.known.items():
+            self.known[key] = Way(way.settings, self.price(way.settings))
 
     def widest(self, settings: Settings) -> Way | None:
         """Price a way with the micro-batch that the job pins, else the largest that fits; None where none does."""
@@ -238,6 +248,8 @@ class Local:
         """Take the steps of a way on memory alone, a validation of so many samples after them."""
         if self.device.kind != "cpu":
             return Held()
+        if self.asker is not None:
+            self.asker.close()
         learning, micro = self.learning, settings["micro_batch"]
         heap = heap_peak(
             lambda: recomputing(models.build(learning.model), settings["checkpointing"]),
@@ -253,7 +265,7 @@ class Local:
         return Held(heap, runtime_bytes(self.device.cores))
 
     def _trace(self, precision: Any, memory_format: Any, checkpointing: str, micro: int) -> Trace:
-        return trace_of(
+        trace = trace_of(
             self.learning,
             self.dataset,
             micro,
@@ -262,6 +274,16 @@ class Local:
             checkpointing=checkpointing,
             device="cuda" if self.device.kind == "cuda" else "cpu",
         )
+        if self.asker is None:
+            return trace
+        if self.device.kind == "cuda":
+            self.asker.ask(trace.calls)
+        return heard(trace, self.asker)
+
+
+def key_of(settings: Settings) -> str:
+    """What tells a way from another."""
+    return repr(sorted(settings.items()))
 
 
 def corrected(cost: Cost, correct: Callable[[str, Interval], Interval]) -> Cost:
@@ -277,51 +299,6 @@ def scaled(interval: Interval, factor: float) -> Interval:
     """Return an interval times a factor."""
     low, value, high = (bound * factor for bound in (interval.low, interval.value, interval.high))
     return Interval(low=low, value=value, high=high, method=interval.method)
-
-
-def explore(local: Local) -> Found:
-    """Try ways from the most promising on; return those tried, their front and the choice.
-
-    Raises:
-        BudgetError: not even one sample at a time fits.
-    """
-    began = time.perf_counter()
-    dimensions = local.dimensions()
-    best: Way | None = None
-    for settings in _plain_first(dimensions):
-        best = _better(local, best, local.widest(settings))
-        if best is not None and _spent(best, began):
-            break
-    micro = best.settings["micro_batch"] if best is not None and local.job.plan.micro_batch is None else 1
-    while best is not None and micro > 1 and math.ceil(micro / 2) >= local.fewest and not _spent(best, began):
-        micro = math.ceil(micro / 2)
-        way = local.way({**best.settings, "micro_batch": micro})
-        if way.price.seconds > 1.1 * best.price.seconds:
-            break  # smaller ones pay the overheads of an operator for fewer samples
-        best = _better(local, best, way)
-    if best is None or not local.fits(best):
-        best = _until_it_fits(local, dimensions, best, began)
-    else:
-        _try_checkpointing(local, dimensions["checkpointing"][1:], best, began)
-    if best is None:
-        raise _too_small(local, dimensions)
-    ways = list(local.known.values())
-    space = Space({"at": range(len(ways))})
-    found = search(space, lambda settings: ways[settings["at"]].price, limits=local.limits)
-    if found.choice is None:
-        raise _too_small(local, dimensions)
-    own = {id(way.price): way for way in ways}
-
-    def named(each: Way) -> Way:
-        return own[id(each.price)]
-
-    return Found(
-        feasible=tuple(map(named, found.feasible)),
-        front=tuple(map(named, found.front)),
-        choice=named(found.choice),
-        candidates=math.prod(map(len, dimensions.values())) * (math.floor(math.log2(local.learning.size)) + 1),
-        priced=len(ways),
-    )
 
 
 def timeline(trace: Trace, base_bytes: float, *, accumulating: bool) -> Timeline:
@@ -344,87 +321,6 @@ def timeline(trace: Trace, base_bytes: float, *, accumulating: bool) -> Timeline
         axis="per cent of the step's operators",
         at=tuple(row[0] for row in shown),
         held=held,
-    )
-
-
-def _until_it_fits(local: Local, dimensions: dict[str, tuple[Any, ...]], best: Way | None, began: float) -> Way | None:
-    """Compute more and more again, until some way fits; the best there is, None where no way takes even one sample.
-
-    Code of a model that does not bear being run twice leaves that way out.
-    """
-    for how in dimensions["checkpointing"][1:]:
-        for plain in _plain_first(dimensions):
-            settings = {**plain, "checkpointing": how}
-            with contextlib.suppress(JobError):
-                one = local.peak({**settings, "micro_batch": local.fewest})
-                if one.high <= local.memory[0]:
-                    best = _better(local, best, local.widest(settings))
-        if best is not None and local.fits(best):
-            whole = best.settings["micro_batch"] in (local.job.plan.micro_batch, local.learning.size)
-            if whole or _spent(best, began):
-                break
-    return best
-
-
-def _try_checkpointing(local: Local, kinds: Sequence[str], best: Way, began: float) -> None:
-    """Price what computes more again than the best way: where that lets more samples through at once, or to show it.
-
-    Computing again never makes a micro-batch faster. So it can only win where memory cut the micro-batch and the whole
-    batch would have been faster; elsewhere it is shown for its memory, while there is patience for a trace.
-    """
-    settings, size = best.settings, local.learning.size
-    cut = settings["micro_batch"] < size and not local.job.plan.micro_batch
-    if cut and local.price({**settings, "micro_batch": size}).seconds < best.price.seconds:
-        for how in kinds:
-            with contextlib.suppress(JobError):
-                local.widest({**settings, "checkpointing": how})
-            if _spent(best, began):
-                break
-        return
-    for how in reversed(kinds):
-        if _spent(best, began):
-            break
-        with contextlib.suppress(JobError):
-            local.way({**settings, "checkpointing": how})
-
-
-def _better(local: Local, one: Way | None, other: Way | None) -> Way | None:
-    """The faster of two ways, where both or none fit."""
-    ways = [way for way in (one, other) if way is not None]
-    return min(ways, key=lambda way: (not local.fits(way), way.price.seconds), default=None)
-
-
-def _plain_first(dimensions: dict[str, tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
-    """Combinations with the likeliest gain first: channels-last where there is a choice, then the cheaper precision.
-
-    Of checkpointing the first value alone: the others never make a micro-batch faster.
-    """
-    again = dimensions["checkpointing"][0]
-    formats = sorted(dimensions["memory_format"], key=lambda value: value != "channels_last")
-    for precision in reversed(dimensions["precision"]):
-        yield {"precision": precision, "memory_format": formats[0], "checkpointing": again}
-    for other in formats[1:]:
-        for precision in reversed(dimensions["precision"]):
-            yield {"precision": precision, "memory_format": other, "checkpointing": again}
-
-
-def _spent(best: Way, began: float) -> bool:
-    patience = min(max(LEAST_PATIENCE_SECONDS, PATIENCE_SHARE * best.price.seconds), MOST_PATIENCE_SECONDS)
-    return time.perf_counter() - began > patience
-
-
-def _too_small(local: Local, dimensions: dict[str, tuple[Any, ...]]) -> BudgetError:
-    plain, needed = next(_plain_first(dimensions)), {}
-    for how in dimensions["checkpointing"]:
-        with contextlib.suppress(JobError):
-            needed[how] = local.peak({**plain, "checkpointing": how, "micro_batch": local.fewest}).high
-    how = min(needed, key=lambda each: needed[each])
-    samples = "one sample at a time needs" if local.fewest == 1 else f"{local.fewest:,} samples at a time need"
-    again = "" if how == "none" else f", with {how} checkpointing"
-    lower = "Lower plan.micro_batch, raise" if local.job.plan.micro_batch and local.fewest > 1 else "Raise"
-    return BudgetError(
-        f"memory {format_bytes(local.memory[0])} is too small: {samples} about {format_bytes(needed[how])}{again}",
-        mend=f"{lower} budget.memory, choose a smaller model, or plan on another machine: thrifty plan JOB --on any.",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import typing
 from collections.abc import Callable, Sequence
@@ -10,12 +11,14 @@ import thrifty.planner.rules as rules
 from thrifty.cost import Trace, peak_bytes
 from thrifty.planner.correction import Seen
 from thrifty.planner.explain import MEMORY_TOLD, quote_of
+from thrifty.planner.explore import explore
 from thrifty.planner.fit import fit
 from thrifty.planner.learning import decide
-from thrifty.planner.local import Local, explore
+from thrifty.planner.local import Local
 from thrifty.planner.moves import name_of
 from thrifty.planner.rules import Reasons
 from thrifty.planner.search import INDIFFERENCE, Found, Way
+from thrifty.planner.settle import asker_of
 from thrifty.spec import BatchPlan, Checkpointing, Cost, Dataset, Device, Interval, Job, Plan, Probed, Spent
 from thrifty.spec.units import format_bytes, format_seconds
 
@@ -60,8 +63,11 @@ def plan(
         BudgetError: the budget is too small for one step and one validation; it says what would be enough.
     """
     why = Reasons([])
-    local = Local(job, decide(job, dataset, why), dataset, device, history)
-    return plan_of(local, explore(local), why, key=key, spent=spent, probe=probe)
+    learning = decide(job, dataset, why)
+    # real steps tell more than operators do
+    with asker_of(device) if probe is None or device.kind == "cuda" else contextlib.nullcontext() as asker:
+        local = Local(job, learning, dataset, device, history, asker=asker)
+        return plan_of(local, explore(local), why, key=key, spent=spent, probe=probe)
 
 
 def plan_of(local: Local, found: Found, why: Reasons, *, key: str, spent: Spent, probe: Probe | None = None) -> Plan:

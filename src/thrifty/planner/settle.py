@@ -1,0 +1,57 @@
+"""Ask this machine about the ways that may be best, until the one with the best price was asked about."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+
+from thrifty.errors import JobError
+from thrifty.hardware.asking import Asker
+from thrifty.planner.local import Local, key_of
+from thrifty.spec import Device
+
+# for one way, and after which no further way is asked about
+SECONDS_A_WAY, SECONDS = 3.0, 6.0
+# of the memory, for the tensors of what is asked about
+_MEMORY_SHARE = 0.25
+
+
+@contextlib.contextmanager
+def asker_of(device: Device) -> Iterator[Asker | None]:
+    """Give an asker of this machine's device; none where no operator was timed, or ``THRIFTY_ASK_SECONDS`` is 0."""
+    if not device.kernels or device.kind not in {"cpu", "cuda"} or not _seconds():
+        yield None
+        return
+    with Asker(
+        "cuda" if device.kind == "cuda" else "cpu",
+        threads=device.threads,
+        last_cache_bytes=max(device.cache_bytes.values(), default=0),
+        most_bytes=int(_MEMORY_SHARE * device.memory_bytes),
+    ) as asker:
+        yield asker
+
+
+def settle(local: Local) -> None:
+    """Ask about the way with the best price, which may change it, until that was asked about.
+
+    A GPU is asked about every way as it is traced.
+    """
+    began, asked = time.perf_counter(), set()
+    seconds = min(_seconds(), SECONDS)
+    while local.asker is not None and local.device.kind == "cpu" and time.perf_counter() - began < seconds:
+        fitting = [way for way in local.known.values() if local.fits(way)]
+        best = min(fitting, key=lambda way: way.price.seconds, default=None)
+        if best is None or key_of(best.settings) in asked:
+            break
+        asked.add(key_of(best.settings))
+        local.ask(best.settings, min(SECONDS_A_WAY, seconds))
+
+
+def _seconds() -> float:
+    text = os.environ.get("THRIFTY_ASK_SECONDS", str(SECONDS))
+    try:
+        return max(float(text), 0.0)
+    except ValueError as error:
+        raise JobError(f"THRIFTY_ASK_SECONDS is '{text}', not a number of seconds") from error
