@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import warnings
+from collections import Counter
+from dataclasses import replace
 from typing import Any
 
+import made_devices
 import pytest
 import torch
 from torch import Tensor, nn
 
 from thrifty import optim
-from thrifty.cost import peak_bytes, trace_step
-from thrifty.cost.recorder import ModulePath, record
-from thrifty.hardware.capture import Blank, Call, Captured, blank
+from thrifty.cost import Trace, peak_bytes, step_seconds, trace_step
+from thrifty.cost.asked import heard, slowest
+from thrifty.cost.time import Priced
+from thrifty.hardware.asking import Asker
+from thrifty.hardware.capture import Blank, Call, Captured, Key, blank
+from thrifty.spec.device import KernelPoint
 
 
 class Words(nn.Module):
@@ -86,10 +93,72 @@ def test_dropout_state_that_the_host_reads_stays_with_the_host() -> None:
     assert [each.device.type for each in filled.args] == ["meta", "cpu"]
 
 
-def test_calls_are_kept_for_a_gpu_alone() -> None:
-    model, batch = nn.Linear(4, 2), {"x": torch.rand(3, 4)}
-    total: Any = lambda model, batch: (model(batch["x"]).sum(), 1)  # noqa: E731
-    assert record(ModulePath(), model, total, batch, "fp32").calls == {}
+def trained(model: nn.Module, shape: tuple[int, ...], precision: Any = "fp32", device: Any = "cpu") -> Trace:
+    return trace_step(
+        lambda: model,
+        lambda model, batch: (model(batch["x"]).float().square().sum(), 1),
+        {"x": (shape, "float32")},
+        precision=precision,
+        optimizer=optim.by_name("adamw"),
+        device=device,
+    )
+
+
+def test_a_call_of_each_kind_is_kept() -> None:
+    traced = trained(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)), (3, 4))
+    assert {op.key for op in traced.ops} <= set(traced.calls)
+    assert len(traced.calls) < len(traced.ops)
+
+
+def test_what_takes_most_is_asked_about_first() -> None:
+    traced = trained(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)), (3, 4))
+    priced = [Priced(op, float(index), 0.0, "") for index, op in enumerate(traced.ops)]
+    seconds = Counter[Key]()
+    for each in priced:
+        seconds[each.op.key] += each.seconds
+    keys = list(slowest(traced, priced, share=1.0))
+    assert [seconds[key] for key in keys] == sorted((took for took in seconds.values() if took), reverse=True)
+    half = list(slowest(traced, priced, share=0.5))
+    assert half == keys[: len(half)]
+    total = sum(seconds.values())
+    assert sum(seconds[key] for key in half[:-1]) < total / 2 <= sum(seconds[key] for key in half)
+
+
+def test_a_step_is_priced_by_what_was_said_of_its_operators() -> None:
+    kernels = (
+        KernelPoint(
+            name="mm", dtype="float32", shapes="8x8,8x8->8x8", layouts="cc>c", tensors=2, moved_bytes=768,
+            warm_s=1e-6, cold_s=1e-6, spread=0.0,
+        ),
+    )  # fmt: skip
+    traced = trained(nn.Linear(64, 64), (32, 64))
+    before = step_seconds(traced, 1, made_devices.device(kernels=kernels), "fp32")
+    said = {key: kernels[0].model_copy(update={**key._asdict(), "warm_s": 1.0, "cold_s": 1.0}) for key in traced.calls}
+    after = step_seconds(replace(traced, timed=said), 1, made_devices.device(kernels=kernels), "fp32")
+    assert before.value < 1 < len(traced.ops) == pytest.approx(after.value, rel=0.01)
+    assert 0.85 * after.value < after.low < after.high < 1.2 * after.value
+
+
+def test_statistics_of_batch_norm_in_16_bits_can_be_asked_about() -> None:
+    block = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
+    traced = trained(block, (2, 3, 8, 8), "bf16")
+    (key,) = [key for key in traced.calls if key.name == "native_batch_norm_backward"]
+    with torch.no_grad():
+        traced.calls[key].filled("cpu").again()
+
+
+def test_layers_that_are_copied_are_traced_without_a_warning() -> None:
+    block = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        traced = trace_step(
+            lambda: nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), 3),
+            lambda model, batch: (model(batch["x"]).sum(), 1),
+            {"x": ((2, 4, 16), "float32")},
+            precision="fp32",
+            optimizer=optim.by_name("adamw"),
+        )
+    assert traced.parameters == 3 * sum(each.numel() for each in block.parameters())
 
 
 @pytest.mark.gpu
@@ -111,7 +180,9 @@ def test_memory_of_a_gpu_is_foreseen_within_two_per_cent(precision: Any) -> None
         optimizer=optim.by_name("adamw"),
         device="cuda",
     )
-    foreseen = peak_bytes(traced, device_kind="cuda")
+    with Asker("cuda") as asker:
+        asker.ask(traced.calls)
+        foreseen = peak_bytes(heard(traced, asker), device_kind="cuda")
     torch._C._cuda_clearCublasWorkspaces()
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated()

@@ -22,7 +22,7 @@ from thrifty.cost.rates import clearing_seconds, rate_seconds
 from thrifty.cost.recorder import Op, Phase
 from thrifty.cost.residency import LARGEST_THRESHOLD, cold_shares, fresh_bytes
 from thrifty.cost.trace import Trace
-from thrifty.hardware.overheads import BACKWARD, FORGOTTEN, FORWARD, PAGES, PARAMETER
+from thrifty.hardware.overheads import BACKWARD, FORGOTTEN, FORWARD, PAGES, PARAMETER, WATCHED
 from thrifty.hardware.pages import Keeping
 from thrifty.spec import Device, Interval
 from thrifty.spec.device import KernelPoint
@@ -107,6 +107,8 @@ class Times:
         beside_s = self._aside.get(FORWARD if op.phase == "forward" else BACKWARD, 0.0)
         if op.phase in UPDATE or self.host is not None:
             beside_s = 0.0
+        elif op.watched:
+            beside_s += self._aside.get(f"{WATCHED} {op.watched}", 0.0)
         busy_s = found.warm_s + (found.cold_s - found.warm_s) * cold_share
         seconds = busy_s + beside_s
         doubt = math.hypot(found.doubt * busy_s, _RESIDENCY_DOUBT * (found.cold_s - found.warm_s)) / seconds
@@ -239,7 +241,9 @@ def step_seconds(
         doubt = math.sqrt(_doubt_s(counted) ** 2 + (pages_doubt_s * accumulation) ** 2) / value
         doubt = math.hypot(doubt, times.spread)
         low, high = math.exp(-_NINE_IN_TEN * doubt), math.exp(_NINE_IN_TEN * doubt)
-        how = f"each by those timed on this device on {device.measured_on}; bounds by leaving timed ones out"
+        known = sum(op.key in trace.timed for op in trace.ops)
+        asked = f"{known} as this device ran their like alone, the rest" if known else "each"
+        how = f"{asked} by those timed on it on {device.measured_on}; bounds by leaving timed ones out"
     method = f"{len(trace.ops)} traced operators, {how}; no step was timed"
     return Interval(low=value * low, value=value, high=value * high, method=method)
 

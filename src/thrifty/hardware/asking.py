@@ -21,9 +21,10 @@ from thrifty.hardware.bench import flush_bytes
 from thrifty.hardware.capture import Call, Key
 from thrifty.spec.device import KernelPoint
 
-# beyond the seconds that it was given, for what was begun and to start
-_GRACE_S = 60.0
-_END_S = 5.0
+# how long the other process may say nothing, and take to end
+_SILENCE_S, _END_S = 60.0, 5.0
+# processes that calls may break before the rest is left out
+_BREAKS = 4
 
 
 class Asker:
@@ -68,9 +69,9 @@ class Asker:
             seconds: after which nothing more is begun.
         """
         ends = time.monotonic() + seconds
-        while new := list(self._packed(calls)):
-            left_s = ends - time.monotonic()
-            if left_s <= 0 or self._asked(new, left_s):
+        for _ in range(_BREAKS):
+            new, left_s = list(self._packed(calls)), ends - time.monotonic()
+            if not new or left_s <= 0 or self._asked(new, left_s):
                 break
         return {key: self.known[key] for key in calls if key in self.known}
 
@@ -95,7 +96,7 @@ class Asker:
     def _packed(self, calls: Mapping[Key, Call]) -> Iterator[bytes]:
         """Pack the calls that were not tried; those whose arguments cannot go to another process are left out."""
         for key, call in calls.items():
-            if key not in self._tried:
+            if key not in self.known and key not in self._tried:
                 with contextlib.suppress(TypeError, AttributeError, pickle.PicklingError):
                     yield pickle.dumps((key, call.func.name(), call.with_func(None)))
 
@@ -115,21 +116,21 @@ class Asker:
         """Ask once; False where the other process broke on a call, which is not tried again."""
         if self._process is None:
             self._start()
-        last: Key | None = None
-        ends = time.monotonic() + seconds + _GRACE_S
+        begun: list[Key] = []
         try:
             self._line.send((new, seconds))
-            while self._line.poll(max(ends - time.monotonic(), 0.0)):
+            while self._line.poll(_SILENCE_S):
                 said = self._line.recv()
                 if said is None:
+                    self._tried.update(begun)
                     return True
                 if isinstance(said, Key):
-                    last = said
-                    self._tried.add(said)
+                    begun.append(said)
                 else:
                     self.known[Key(said.name, said.dtype, said.shapes, said.layouts)] = said
         except (EOFError, OSError):
             pass
         self.close()
+        self._tried.update(begun[-1:])
         # one that breaks before its first call would break on the rest, too
-        return last is None
+        return not begun

@@ -131,7 +131,7 @@ def points(*, last_cache_bytes: int, seconds: float) -> Bench:
 
     from thrifty.hardware.capture import Captured
     from thrifty.hardware.kernels import ARITHMETIC, FAMILIES
-    from thrifty.hardware.overheads import overheads
+    from thrifty.hardware.overheads import host_overheads, overheads
     from thrifty.hardware.sizes import CPU
 
     began = time.perf_counter()
@@ -141,11 +141,12 @@ def points(*, last_cache_bytes: int, seconds: float) -> Bench:
         # written, not only read: a step leaves caches full of what must go back to memory first
         other.mul_(1.0)
 
-    aside = overheads(last_cache_bytes, flush)
+    aside = list(overheads(last_cache_bytes, flush))
     found: dict[Key, _Times] = {}
     for count in range(ROUNDS):
         between = 0 < count < ROUNDS - 1
         timed: set[Key] = set()
+        aside += host_overheads() if count else ()
         for work in in_turn(ARITHMETIC if between else FAMILIES, CPU):
             if time.perf_counter() - began > seconds:
                 break
@@ -157,7 +158,15 @@ def points(*, last_cache_bytes: int, seconds: float) -> Bench:
                         timed.add(key)
                         found.setdefault(key, _Times(call)).add(call, None if between else flush)
     disturbed = sum(not times.clean for times in found.values()) / max(len(found), 1)
-    return Bench(kernels=(*aside, *(times.point(key) for key, times in found.items())), disturbed=disturbed)
+    return Bench(kernels=(*_medians(aside), *(times.point(key) for key, times in found.items())), disturbed=disturbed)
+
+
+def _medians(points: Sequence[KernelPoint]) -> list[KernelPoint]:
+    """Of what was timed more than once, the one in the middle; how fast Python runs wanders by half."""
+    found: dict[tuple[str, int], list[KernelPoint]] = {}
+    for point in points:
+        found.setdefault((point.name, point.moved_bytes), []).append(point)
+    return [sorted(each, key=lambda point: point.warm_s)[len(each) // 2] for each in found.values()]
 
 
 def in_turn(families: Collection[str], sizes: Sizes) -> Iterator[Work]:

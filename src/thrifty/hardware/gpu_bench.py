@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from thrifty.hardware.stopwatch import Work
 from thrifty.spec.device import KernelPoint
@@ -226,6 +226,7 @@ def _host() -> Iterator[KernelPoint]:
         SmallAttention,
         SmallConvolution,
         aside,
+        watched,
     )
 
     kinds = ((SmallAttention, torch.randn(2, 4, 16)), (SmallConvolution, torch.randn(2, 8, 4, 4)))
@@ -237,7 +238,7 @@ def _host() -> Iterator[KernelPoint]:
             yield aside(name, statistics.fmean(each for each, _ in found), 0.0, 1, 0, dtype)
             yield aside(f"{name} {START}", statistics.fmean(start for _, start in found), 0.0, 1, 0, dtype)
     small = torch.nn.Sequential(*(SmallAttention() for _ in range(_BLOCKS[0]))).to(DEVICE)
-    yield from _watched(small, kinds[0][1].to(DEVICE))
+    yield from watched(small, kinds[0][1].to(DEVICE))
 
 
 def _phases(block: type[torch.nn.Module], count: int, x: torch.Tensor, cast: bool) -> Phases:
@@ -254,35 +255,6 @@ def _beside(few: Phases, many: Phases, phase: str) -> tuple[float, float]:
     least_s, most_s = few.beside(phase), many.beside(phase)
     each_s = max((most_s - least_s) / (many.parts(phase) - few.parts(phase)), 0.0)
     return each_s, max(least_s - each_s * few.parts(phase), 0.0)
-
-
-def _watched(model: torch.nn.Module, x: torch.Tensor) -> Iterator[KernelPoint]:
-    """Seconds that an operator costs the host more where checkpointing looks at it in Python, full or selective."""
-    from torch.utils.checkpoint import (
-        CheckpointPolicy,
-        checkpoint,
-        create_selective_checkpoint_contexts,
-        noop_context_fn,
-    )
-
-    from thrifty.hardware.capture import Captured
-    from thrifty.hardware.overheads import WATCHED, aside
-    from thrifty.hardware.stopwatch import repeated
-
-    def policy(*_: object, **__: object) -> CheckpointPolicy:
-        return CheckpointPolicy.MUST_SAVE
-
-    with Captured() as captured:
-        model(x)
-    plain = repeated(lambda: model(x), 15)
-    ways: dict[str, Any] = {
-        "hooks": noop_context_fn,
-        "selective": functools.partial(create_selective_checkpoint_contexts, policy),
-    }
-    for name, contexts in ways.items():
-        watched = repeated(functools.partial(checkpoint, model, x, use_reentrant=False, context_fn=contexts), 15)
-        more_s = max(watched.median_s - plain.median_s, 0.0) / len(captured.order)
-        yield aside(f"{WATCHED} {name}", more_s, watched.spread, 1, 0)
 
 
 def _to_device() -> Iterator[KernelPoint]:

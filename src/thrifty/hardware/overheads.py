@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils.checkpoint import (
+    CheckpointPolicy,
+    checkpoint,
+    create_selective_checkpoint_contexts,
+    noop_context_fn,
+)
 
 from thrifty.hardware.capture import Captured
 from thrifty.hardware.stopwatch import Timing, Work, repeated
@@ -82,14 +90,35 @@ def host_overheads() -> tuple[KernelPoint, ...]:
     """Time what the host does beside operators.
 
     ``forward overhead``, ``backward overhead``: seconds beside an operator, as small layers take them over the sum of
-    their operators called alone. ``parameter overhead``: seconds of a parameter in clipping and update, likewise.
+    their operators called alone. ``parameter overhead``: seconds of a parameter in clipping and update, likewise. And
+    those of `watched`.
     """
     whole = Phases(tiny_layers(), torch.randn(4, 16))
     return (
         _beside(FORWARD, whole.forward(), whole.ahead, len(whole.ahead.order)),
         _beside(BACKWARD, whole.backward(), whole.behind, len(whole.behind.order)),
         _beside(PARAMETER, whole.update(), whole.updating, whole.parameters),
+        *watched(nn.Sequential(*(SmallAttention() for _ in range(4))), torch.randn(2, 4, 16)),
     )
+
+
+def watched(model: nn.Module, x: Tensor) -> Iterator[KernelPoint]:
+    """Seconds that an operator costs the host more where checkpointing looks at it in Python, full or selective."""
+
+    def policy(*_: object, **__: object) -> CheckpointPolicy:
+        return CheckpointPolicy.MUST_SAVE
+
+    with Captured() as captured:
+        model(x)
+    plain = repeated(lambda: model(x), 15)
+    ways: dict[str, Any] = {
+        "hooks": noop_context_fn,
+        "selective": functools.partial(create_selective_checkpoint_contexts, policy),
+    }
+    for name, contexts in ways.items():
+        taken = repeated(functools.partial(checkpoint, model, x, use_reentrant=False, context_fn=contexts), 15)
+        more_s = max(taken.median_s - plain.median_s, 0.0) / len(captured.order)
+        yield aside(f"{WATCHED} {name}", more_s, taken.spread, 1, 0)
 
 
 class Phases:

@@ -12,8 +12,10 @@ from thrifty.hardware.asking import Asker
 from thrifty.planner.local import Local, key_of
 from thrifty.spec import Device
 
-# for one way, and after which no further way is asked about
+# for one way, and after which no further way is asked about; within these seconds, or a share of the training that is
+# planned, ways are asked about that seem slower than the best
 SECONDS_A_WAY, SECONDS = 3.0, 6.0
+_SPARE_SECONDS, _SPARE_SHARE = 1.5, 0.005
 # of the memory, for the tensors of what is asked about
 _MEMORY_SHARE = 0.25
 
@@ -34,19 +36,22 @@ def asker_of(device: Device) -> Iterator[Asker | None]:
 
 
 def settle(local: Local) -> None:
-    """Ask about the way with the best price, which may change it, until that was asked about.
+    """Ask about the way with the best price, which may change it, until that was asked about; then about others.
 
     A GPU is asked about every way as it is traced.
     """
     began, asked = time.perf_counter(), set()
-    seconds = min(_seconds(), SECONDS)
-    while local.asker is not None and local.device.kind == "cpu" and time.perf_counter() - began < seconds:
-        fitting = [way for way in local.known.values() if local.fits(way)]
-        best = min(fitting, key=lambda way: way.price.seconds, default=None)
-        if best is None or key_of(best.settings) in asked:
+    most = min(_seconds(), SECONDS)
+    while local.asker is not None and local.device.kind == "cpu":
+        ranked = sorted(filter(local.fits, local.known.values()), key=lambda way: way.price.seconds)
+        waiting = [way for way in ranked if key_of(way.settings) not in asked]
+        if not waiting:
             break
-        asked.add(key_of(best.settings))
-        local.ask(best.settings, min(SECONDS_A_WAY, seconds))
+        spare = max(_SPARE_SECONDS, _SPARE_SHARE * ranked[0].price.seconds)
+        if time.perf_counter() - began > (most if waiting[0] is ranked[0] else min(spare, most)):
+            break
+        asked.add(key_of(waiting[0].settings))
+        local.ask(waiting[0].settings, min(SECONDS_A_WAY, most))
 
 
 def _seconds() -> float:
