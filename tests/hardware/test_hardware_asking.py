@@ -61,7 +61,9 @@ def test_what_cannot_run_or_travel_is_left_out(asker: Asker) -> None:
     key, call = product(32)
     wrong = Call(ATEN.mm.default, (call.args[0], call.args[0]), {}, 2, 1)
     unpacked = Call(ATEN.mm.default, (lambda: 0, call.args[1]), {}, 2, 1)
-    calls = {key._replace(shapes="wrong"): wrong, key._replace(shapes="unpacked"): unpacked, key: call}
+    stored = Call(ATEN.mm.default, (torch.empty(2, device="meta").untyped_storage(), call.args[1]), {}, 2, 1)
+    others = {"wrong": wrong, "unpacked": unpacked, "stored": stored}
+    calls = {key._replace(shapes=name): other for name, other in others.items()} | {key: call}
     assert set(asker.ask(calls)) == {key}
 
 

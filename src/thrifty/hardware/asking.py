@@ -97,7 +97,7 @@ class Asker:
         """Pack the calls that were not tried; those whose arguments cannot go to another process are left out."""
         for key, call in calls.items():
             if key not in self.known and key not in self._tried:
-                with contextlib.suppress(TypeError, AttributeError, pickle.PicklingError):
+                with contextlib.suppress(TypeError, AttributeError, RuntimeError, pickle.PicklingError):
                     yield pickle.dumps((key, call.func.name(), call.with_func(None)))
 
     def _start(self) -> None:
