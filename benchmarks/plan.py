@@ -51,15 +51,15 @@ def run(script: str, *arguments: str) -> dict[str, Any]:
     return found
 
 
-def predictions(cases: Sequence[Case], kept: Kept) -> list[dict[str, Any]]:
-    """Predict cases, two at a time: nothing is timed meanwhile."""
+def predictions(what: str, cases: Sequence[Case], kept: Kept, *, at_once: int) -> list[dict[str, Any]]:
+    """Predict ``memory`` or ``time`` of cases, so many at once: memory two, of time one, for operators are timed."""
 
     def predict(case: Case) -> dict[str, Any]:
-        asked = functools.partial(run, "predict", json.dumps(case.__dict__))
-        return kept(f"predicted-{case.name}", dict, asked)
+        asked = functools.partial(run, "predict", what, json.dumps(case.__dict__))
+        return kept(f"predicted-{what}-{case.name}", dict, asked)
 
-    with ThreadPoolExecutor(2) as two:
-        return list(two.map(predict, cases))
+    with ThreadPoolExecutor(at_once) as several:
+        return list(several.map(predict, cases))
 
 
 def off(predicted: float, measured: float) -> float:
@@ -77,7 +77,7 @@ def memory(rows: Sequence[Row], cases: Sequence[Case], kept: Kept) -> tuple[dict
     samples: dict[str, list[float]] = {}
     lines = ["| case | MiB measured | predicted | off | inside | ours above imports | others above imports |"]
     lines += ["|---|---:|---:|---:|---|---:|---|"]
-    for row, predicted in zip(rows, predictions(cases, kept), strict=True):
+    for row, predicted in zip(rows, predictions("memory", cases, kept, at_once=2), strict=True):
         error = off(predicted["peak_bytes"], row.peak_bytes)
         added = row.peak_bytes - row.base_bytes
         above = off(predicted["peak_bytes"] - predicted["base_bytes"], added)
@@ -124,7 +124,7 @@ def choices(jobs: Sequence[tuple[Case, int]], kept: Kept) -> tuple[dict[str, lis
 
     for case, size in jobs:
         ways = ways_of(case, size)
-        found = dict(zip(ways, predictions(ways, kept), strict=True))
+        found = dict(zip(ways, predictions("time", ways, kept, at_once=1), strict=True))
         price = {way: found[way]["batch_s"][str(size // way.samples)] for way in ways}
         ranked = sorted(ways, key=lambda way: price[way])
         first = ranked[0]
@@ -150,22 +150,38 @@ def choices(jobs: Sequence[tuple[Case, int]], kept: Kept) -> tuple[dict[str, lis
     return ratios, lines
 
 
+# what a process imports, and what it then does
 PLANNING = {
-    "bert": "from benchmarks.predict import plan_bert; plan_bert()",
-    "gpt3": "from pathlib import Path; from thrifty import api; "
-    "api.plan(Path('examples/gpt3_175b.yaml'), on='a100-80g:8x128')",
+    "bert": (
+        "import transformers; from transformers import BertForSequenceClassification; from benchmarks import predict",
+        "predict.plan_bert()",
+    ),
+    "gpt3": (
+        "from pathlib import Path; from thrifty import api",
+        "api.plan(Path('examples/gpt3_175b.yaml'), on='a100-80g:8x128')",
+    ),
 }
 
 
-def planning(name: str) -> tuple[float, int]:
-    """Seconds and peak resident bytes of planning in a process of its own, its start included."""
-    began = time.perf_counter()
+def planning(name: str) -> dict[str, float]:
+    """Seconds and peak resident bytes of planning in a process of its own, its start included; and seconds without."""
+    imports, plans = PLANNING[name]
     # not getrusage, whose mark begins with what the parent held
-    script = f"{PLANNING[name]}; from benchmarks.cases import status_bytes; print(status_bytes('VmHWM'))"
+    script = (
+        f"import time; {imports}; began = time.perf_counter(); {plans}; took_s = time.perf_counter() - began; "
+        "from benchmarks.cases import status_bytes; print(took_s, status_bytes('VmHWM'))"
+    )
+    began = time.perf_counter()
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=False)
+    whole_s = time.perf_counter() - began
     if done.returncode:
         raise RuntimeError(done.stderr[-800:])
-    return time.perf_counter() - began, int(done.stdout.splitlines()[-1])
+    took_s, peak_bytes = map(float, done.stdout.split()[-2:])
+    return {
+        f"plan_seconds_{name}": whole_s,
+        f"plan_seconds_{name}_without_imports": took_s,
+        f"plan_gib_{name}": peak_bytes / 2**30,
+    }
 
 
 def main() -> None:
@@ -199,8 +215,7 @@ def main() -> None:
         "local_choice_median_priced": statistics.median(ratios["priced"]),
     }
     for name in PLANNING:
-        figures[f"plan_seconds_{name}"], peak_bytes = planning(name)
-        figures[f"plan_gib_{name}"] = peak_bytes / 2**30
+        figures |= planning(name)
     says = (
         "## Memory\n\nResident memory as the kernel counts it (VmHWM), each case measured in one process and predicted "
         "in another that has run nothing, by a dry run; what the process had imported before the model was built is "

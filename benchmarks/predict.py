@@ -1,59 +1,78 @@
-"""Predict one case in a process that has run nothing, as planning does: ``python -m benchmarks.predict CASE``."""
+"""Predict one case in a process that has run nothing, as planning does.
+
+``python -m benchmarks.predict memory|time CASE``
+"""
 
 from __future__ import annotations
 
 import functools
 import json
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.cases import MODELS, Case, build, imported_bytes, named, trace
 
 if TYPE_CHECKING:
     from thrifty.cost import HeapPeak, Trace
+    from thrifty.hardware.asking import Asker
     from thrifty.spec import Device
 
 
-def predict(case: Case) -> dict[str, Any]:
-    """Predict memory and time of a case, and what others' rules say of its memory."""
+def predict_memory(case: Case) -> dict[str, Any]:
+    """Predict the memory of a case, and say what others' rules say of it; bytes."""
     import thrifty.hardware as hardware
-    from thrifty.cost import peak_bytes, step_seconds
-    from thrifty.cost.asked import heard, slowest
-    from thrifty.cost.time import times_of
-    from thrifty.hardware.pages import keeping
+    from thrifty.cost import peak_bytes
     from thrifty.hardware.runtime import runtime_bytes
-    from thrifty.planner.settle import SECONDS_A_WAY, asker_of
 
-    device = hardware.here(kind="cpu")
     base_bytes = imported_bytes(case)
     heap = dry_run(case)
     traced = trace(case)
-    runtime = {**runtime_bytes(device.cores), "imports": base_bytes}
+    runtime = {**runtime_bytes(hardware.here(kind="cpu").cores), "imports": base_bytes}
     peak = peak_bytes(traced, heap=heap, runtime=runtime)
-    precision: Any = case.precision
-    kept = keeping("cpu", case.checkpointing)
-    by_curves = step_seconds(traced, 1, device, precision, keeping=kept)
-    began = time.perf_counter()
-    with asker_of(device) as asker:
-        if asker is not None:
-            traced = heard(traced, asker)
-            asker.ask(slowest(traced, times_of(device).price(traced)), SECONDS_A_WAY)
-    asking_s = time.perf_counter() - began
-    step = step_seconds(traced, 1, device, precision, keeping=kept)
     return {
         "base_bytes": base_bytes,
         "peak_bytes": peak.value,
         "peak_low_bytes": peak.low,
         "peak_high_bytes": peak.high,
-        "step_s": step.value,
-        "curves_s": by_curves.value,
-        "asking_s": asking_s,
-        "step_low_s": step.low,
-        "step_high_s": step.high,
-        "batch_s": {str(n): step_seconds(traced, n, device, precision, keeping=kept).value for n in (1, 2, 4)},
         "rival_bytes": memory_estimates(case, traced),
     }
+
+
+def predict_time(case: Case) -> dict[str, Any]:
+    """Predict the seconds of a step of one, two and four micro-batches of a case, this machine asked."""
+    import thrifty.hardware as hardware
+    from thrifty.cost import step_seconds
+    from thrifty.hardware.pages import keeping
+
+    device = hardware.here(kind="cpu")
+    traced = asked(trace(case), device)
+    precision: Any = case.precision
+    kept = keeping("cpu", case.checkpointing)
+    step = step_seconds(traced, 1, device, precision, keeping=kept)
+    return {
+        "step_s": step.value,
+        "step_high_s": step.high,
+        "batch_s": {str(n): step_seconds(traced, n, device, precision, keeping=kept).value for n in (1, 2, 4)},
+    }
+
+
+def asked(traced: Trace, device: Device) -> Trace:
+    """Ask this machine about a trace as a plan does of one way; at most three seconds, the start of a process aside."""
+    from thrifty.planner.settle import asker_of
+
+    with asker_of(device) as asker:
+        return answered(traced, device, asker)
+
+
+def answered(traced: Trace, device: Device, asker: Asker | None) -> Trace:
+    """Ask about the operators that take most of a trace."""
+    from thrifty.cost.asked import heard, slowest
+    from thrifty.cost.time import times_of
+    from thrifty.planner.settle import SECONDS_A_WAY
+
+    assert asker is not None
+    asker.ask(slowest(traced, times_of(device).price(traced)), SECONDS_A_WAY)
+    return heard(traced, asker)
 
 
 def dry_run(case: Case) -> HeapPeak | None:
@@ -111,20 +130,23 @@ def memory_estimates(case: Case, traced: Trace) -> dict[str, float]:
 
 
 def plan_bert() -> None:
-    """Plan BERT-base here: trace, price and dry run of every local way, as `thrifty plan` would."""
+    """Plan BERT-base here as `thrifty plan` would: traces, prices, this machine asked about the best, its dry run."""
     import thrifty.hardware as hardware
     from thrifty.cost import peak_bytes, step_seconds
     from thrifty.hardware.pages import keeping
     from thrifty.hardware.runtime import runtime_bytes
+    from thrifty.planner.settle import asker_of
 
     device = hardware.here(kind="cpu")
-    for precision in ("fp32", "bf16"):
-        case = Case("bert-base", 8, precision)
-        traced = trace(case)
-        step_seconds(traced, 1, device, precision, keeping=keeping("cpu", case.checkpointing))
-        peak_bytes(traced)
-    peak_bytes(traced, heap=dry_run(case), runtime=runtime_bytes(device.cores))
+    kept = keeping("cpu", "none")
+    with asker_of(device) as asker:
+        fp32, bf16 = (trace(Case("bert-base", 8, precision)) for precision in ("fp32", "bf16"))
+        step_seconds(fp32, 1, device, "fp32", keeping=kept)
+        step_seconds(answered(bf16, device, asker), 1, device, "bf16", keeping=kept)
+    peak_bytes(bf16, heap=dry_run(Case("bert-base", 8, "bf16")), runtime=runtime_bytes(device.cores))
 
+
+PREDICTED = {"memory": predict_memory, "time": predict_time}
 
 if __name__ == "__main__":
-    print(json.dumps(predict(named(sys.argv[1]))))
+    print(json.dumps(PREDICTED[sys.argv[1]](named(sys.argv[2]))))

@@ -2,8 +2,8 @@
 
     python -m benchmarks.step_time [--quick] [--case NAME ...]
 
-The machine is measured before, amid and after the cases, for its speed may wander; each case trains in a process of its
-own. Nothing is fitted to the cases.
+The machine is measured before, amid and after the cases, for its speed may wander, and asked about the operators of
+each case just before that trains, in a process of its own. Nothing is fitted to the cases.
 """
 
 from __future__ import annotations
@@ -18,20 +18,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from benchmarks.cases import CASES, QUICK, Case, trace
 from benchmarks.kept import Kept
-from benchmarks.predict import roofline_seconds
+from benchmarks.predict import asked, roofline_seconds
 from benchmarks.record import record
 from benchmarks.torch_estimator import estimate
 from thrifty.cost import step_seconds
 from thrifty.hardware import probe
 from thrifty.hardware.bench import Bench, bench, merged
+from thrifty.hardware.capture import Key
 from thrifty.hardware.measure import Measurement, measure_cpu
 from thrifty.hardware.pages import keeping
 from thrifty.spec import Device, Interval
+from thrifty.spec.device import KernelPoint
 
 WARM_UP, REPEATS = 3, 9
 # times the machine is measured over a run
@@ -49,7 +51,8 @@ class Row:
         case: its name.
         measured: seconds of each step.
         base_bytes, peak_bytes: resident in that process before the model was built, and at most.
-        predicted: ours.
+        predicted: ours, this machine asked about the operators that take most of the step.
+        curves: ours by the micro-benchmarks alone.
         naive: each operator at peak arithmetic and full bandwidth, the slower of the two.
         rival: PyTorch's `RuntimeEstimator` by its benchmark of operators; None where it failed or was not asked. Its
             roofline asks CUDA for the figures of a GPU, and runs on none else.
@@ -60,6 +63,7 @@ class Row:
     base_bytes: int
     peak_bytes: int
     predicted: Interval
+    curves: float
     naive: float
     rival: float | None
 
@@ -119,6 +123,7 @@ def this_device(benches: Sequence[Bench], rates: Measurement) -> Device:
     known: dict[str, Any] = {
         "name": found.name,
         "kind": "cpu",
+        "host_cores": 0,
         "cores": found.cores,
         "isa": found.isa,
         "cache_bytes": found.cache_bytes,
@@ -155,26 +160,39 @@ def rows(
     """Measure and predict cases; returns the device with what was timed of it, too."""
     kept = kept or Kept()
     measured: dict[str, Taken] = {}
-    benches = []
+    said: dict[str, tuple[KernelPoint, ...]] = {}
+    benches: list[Bench] = []
+    rates = kept("rates", Measurement, measure_rates)
     for number, part in enumerate(_parts(cases, CALIBRATIONS - 1)):
         benches.append(kept(f"calibration-{number}", Bench, calibrate))
+        device = this_device(benches, rates)
         for case in part:
+            said[case.name] = kept(f"asked-{case.name}", tuple[KernelPoint, ...], functools.partial(ask, case, device))
             take = functools.partial(measure, case)
             measured[case.name] = kept(f"taken-{case.name}", Taken, take)
             told(f"{case.name}: {statistics.median(measured[case.name].seconds):.4g} s a step")
     benches.append(kept("calibration-last", Bench, calibrate))
-    device = this_device(benches, kept("rates", Measurement, measure_rates))
+    device = this_device(benches, rates)
     found = []
     for case in cases:
         step = trace(case)
         pages = keeping("cpu", case.checkpointing)
-        predicted = step_seconds(step, 1, device, case.precision, keeping=pages)  # type: ignore[arg-type]
-        asked = functools.partial(estimate, case)
-        rival = kept(f"rival-{case.name}", float | None, asked) if case in rivals else None
+        precision: Any = case.precision
+        curves = step_seconds(step, 1, device, precision, keeping=pages)
+        timed = {Key(point.name, point.dtype, point.shapes, point.layouts): point for point in said[case.name]}
+        predicted = step_seconds(replace(step, timed=timed), 1, device, precision, keeping=pages)
+        rival = kept(f"rival-{case.name}", float | None, functools.partial(estimate, case)) if case in rivals else None
         taken = measured[case.name]
         naive = roofline_seconds(step, device)
-        found.append(Row(case.name, taken.seconds, taken.base_bytes, taken.peak_bytes, predicted, naive, rival))
+        found.append(
+            Row(case.name, taken.seconds, taken.base_bytes, taken.peak_bytes, predicted, curves.value, naive, rival)
+        )
     return device, found
+
+
+def ask(case: Case, device: Device) -> tuple[KernelPoint, ...]:
+    """Ask this machine about a case, just before it is trained."""
+    return tuple(asked(trace(case), device).timed.values())
 
 
 def _parts(cases: Sequence[Case], count: int) -> Iterator[Sequence[Case]]:
@@ -189,6 +207,7 @@ def figures(found: Sequence[Row]) -> dict[str, float]:
     scores["interval_coverage"] = statistics.fmean(
         row.predicted.low <= row.median <= row.predicted.high for row in found
     )
+    scores |= _errors("curves", [row.error(row.curves) for row in found])
     scores |= _errors("naive_roofline", [row.error(row.naive) for row in found])
     rivals = [row.error(row.rival) for row in found if row.rival is not None]
     return scores | (_errors("runtime_estimator", rivals) if rivals else {})
@@ -205,14 +224,14 @@ def _errors(name: str, errors: Sequence[float]) -> dict[str, float]:
 
 def table(found: Sequence[Row]) -> str:
     """The cases as a table of Markdown."""
-    lines = ["| case | measured s | ± | predicted s | range | error | inside | naive | torch |"]
-    lines += ["|---|---:|---:|---:|---|---:|---|---:|---:|"]
+    lines = ["| case | measured s | ± | predicted s | range | error | inside | not asked | naive | torch |"]
+    lines += ["|---|---:|---:|---:|---|---:|---|---:|---:|---:|"]
     for row in found:
         inside = row.predicted.low <= row.median <= row.predicted.high
         cells = [row.case, f"{row.median:.4g}", f"{row.spread:.1%}", f"{row.predicted.value:.4g}"]
         cells += [f"{row.predicted.low:.4g} to {row.predicted.high:.4g}"]
         cells += [f"{row.error(row.predicted.value):+.1%}", "yes" if inside else "no"]
-        cells += ["–" if each is None else f"{row.error(each):+.0%}" for each in (row.naive, row.rival)]
+        cells += ["–" if each is None else f"{row.error(each):+.0%}" for each in (row.curves, row.naive, row.rival)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -223,11 +242,11 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="the small cases alone")
     parser.add_argument("--no-rivals", action="store_true", help="leave PyTorch's estimator out")
     parser.add_argument("--case", action="append", default=[], help="these alone")
-    asked = parser.parse_args()
-    cases = [case for case in CASES if case.name in asked.case] or list(QUICK if asked.quick else CASES)
+    given = parser.parse_args()
+    cases = [case for case in CASES if case.name in given.case] or list(QUICK if given.quick else CASES)
     device, found = rows(
         cases,
-        rivals=() if asked.no_rivals else cases,
+        rivals=() if given.no_rivals else cases,
         told=lambda line: print(line, file=sys.stderr, flush=True),
     )
     says = (

@@ -16,8 +16,8 @@ from thrifty.spec import Device
 # planned, ways are asked about that seem slower than the best
 SECONDS_A_WAY, SECONDS = 3.0, 6.0
 _SPARE_SECONDS, _SPARE_SHARE = 1.5, 0.005
-# of the memory, for the tensors of what is asked about
-_MEMORY_SHARE = 0.25
+# for the tensors of what is asked about, and of the memory; filling larger ones takes longer than it is worth
+_MOST_BYTES, _MEMORY_SHARE = 1 << 30, 0.25
 
 
 @contextlib.contextmanager
@@ -30,7 +30,7 @@ def asker_of(device: Device) -> Iterator[Asker | None]:
         "cuda" if device.kind == "cuda" else "cpu",
         threads=device.threads,
         last_cache_bytes=max(device.cache_bytes.values(), default=0),
-        most_bytes=int(_MEMORY_SHARE * device.memory_bytes),
+        most_bytes=min(int(_MEMORY_SHARE * device.memory_bytes), _MOST_BYTES),
     ) as asker:
         yield asker
 
