@@ -7,11 +7,11 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
-import made_devices
 import pytest
 import torch
 from torch import Tensor, nn
 
+import made_devices
 from thrifty import optim
 from thrifty.cost import Trace, peak_bytes, step_seconds, trace_step
 from thrifty.cost.asked import heard, slowest
@@ -122,6 +122,20 @@ def test_what_takes_most_is_asked_about_first() -> None:
     assert half == keys[: len(half)]
     total = sum(seconds.values())
     assert sum(seconds[key] for key in half[:-1]) < total / 2 <= sum(seconds[key] for key in half)
+
+
+def test_what_reads_a_workspace_that_a_trace_does_not_know_is_not_asked_about() -> None:
+    traced = trace_step(
+        lambda: nn.LSTM(8, 8),
+        lambda model, batch: (model(batch["x"])[0].sum(), 1),
+        {"x": ((4, 2, 8), "float32")},
+        precision="fp32",
+        optimizer=optim.by_name("adamw"),
+    )
+    names = {op.name for op in traced.ops}
+    asked = {key.name for key in slowest(traced, [Priced(op, 1.0, 0.0, "") for op in traced.ops], share=1.0)}
+    assert {"mkldnn_rnn_layer", "mkldnn_rnn_layer_backward"} <= names
+    assert names - asked == {"mkldnn_rnn_layer_backward"}
 
 
 def test_a_step_is_priced_by_what_was_said_of_its_operators() -> None:

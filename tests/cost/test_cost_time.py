@@ -150,7 +150,7 @@ def test_the_method_says_how_it_was_got() -> None:
     assert "assumed for GPUs" in gpu.method
     assert gpu.high / gpu.low > 4
     carried = step_seconds(trace_of(op()), 1, device(kernels=PRODUCTS), "fp32")
-    assert "timed on this device on 2026-11-24" in carried.method
+    assert "by those timed on it on 2026-11-24" in carried.method
 
 
 def product(m: int, k: int, n: int, **more: Any) -> Op:

@@ -51,7 +51,7 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CPU stands for a GPU here, where there is none")
 @pytest.mark.usefixtures("no_gpu")
 def test_operators_host_and_copies_are_timed() -> None:
-    found = gpu_bench.points(seconds=8.0)
+    found = gpu_bench.points(seconds=2.0)
     aside = {(point.name, point.dtype): point for point in found if not point.shapes}
     for dtype in ("float32", "bfloat16"):
         for name in (MODULE, BACKWARD, PARAMETER):

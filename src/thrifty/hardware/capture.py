@@ -79,6 +79,14 @@ _BELOW: dict[str, Callable[[Any], int]] = {
 _SEEDED = "_scaled_dot_product_efficient_attention"
 
 
+def _as_kept(name: str, args: Any) -> Any:
+    """Arguments with the statistics of a batch norm in the dtype of its weights, which fake tensors do not know."""
+    if name != "native_batch_norm_backward" or not isinstance(args[2], Blank):
+        return args
+    kept = (replace(each, dtype=args[2].dtype) if isinstance(each, Blank) else each for each in args[5:7])
+    return (*args[:5], *kept, *args[7:])
+
+
 @dataclass(frozen=True)
 class Call:
     """A call that can be made again; ``tensors`` among its arguments, ``moved_bytes`` read and written."""
@@ -111,7 +119,7 @@ class Call:
             seed = name.startswith(_SEEDED) and not leaf.shape and leaf.dtype == torch.int64
             return leaf.filled("cpu" if seed else device, below)
 
-        args, kwargs = pytree.tree_map(fill, (self.args, self.kwargs))
+        args, kwargs = pytree.tree_map(fill, (_as_kept(name, self.args), self.kwargs))
         return Call(self.func, args, kwargs, self.tensors, self.moved_bytes)
 
 

@@ -131,7 +131,7 @@ def points(seconds: float = SECONDS) -> list[KernelPoint]:
     """Time the operators of all families in fp32 and bf16 on the current GPU, in this process.
 
     Args:
-        seconds: for all; what they are too few for is left out.
+        seconds: for the operators, beside some seconds for the host; what they are too few for is left out.
     """
     import torch
 
@@ -140,10 +140,10 @@ def points(seconds: float = SECONDS) -> list[KernelPoint]:
     from thrifty.hardware.kernels import FAMILIES
     from thrifty.hardware.sizes import GPU
 
-    began = time.perf_counter()
     found: dict[Key, KernelPoint] = {}
     cache = _Cache()
     aside = [*_host(), *_to_device(), *cache.forgotten()]
+    began = time.perf_counter()
     works = in_turn(FAMILIES, GPU)
     while time.perf_counter() - began < seconds:
         with torch.device(DEVICE):
