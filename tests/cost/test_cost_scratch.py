@@ -79,6 +79,60 @@ def test_rules_are_what_real_operators_take() -> None:
         assert abs(measured - rule) < max(0.25 * rule, 4 * MIB), (name, measured / MIB, rule / MIB)
 
 
+KEPT = """
+import json, statistics, torch
+from thrifty.cost.heap import _used_bytes
+from thrifty.cost.scratch import kept_bytes
+
+aten = torch.ops.aten
+torch.set_num_threads(2)
+
+def multiply(rows, dtype):
+    a, b = torch.rand(rows, 96, dtype=dtype), torch.rand(96, 160, dtype=dtype)
+    return lambda: aten.mm(a, b)
+
+def convolve(rows, dtype):
+    x, w = torch.rand(4, rows, 12, 12, dtype=dtype), torch.rand(24, rows, 3, 3, dtype=dtype)
+    return lambda: aten.convolution(x, w, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1)
+
+def back(rows, dtype):
+    x, w = torch.rand(4, rows, 12, 12, dtype=dtype), torch.rand(24, rows, 3, 3, dtype=dtype)
+    g = torch.rand(4, 24, 12, 12, dtype=dtype)
+    return lambda: aten.convolution_backward(
+        g, x, w, [0], [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [True, True, False])
+
+found = {}
+with torch.no_grad():
+    for name, make in {"mm": multiply, "convolution": convolve, "convolution_backward": back}.items():
+        for dtype in (torch.float32, torch.bfloat16):
+            make(8, dtype)()
+            grew = []
+            for rows in (16, 48, 80, 112, 144):
+                call = make(rows, dtype)
+                before = _used_bytes()
+                call()
+                grew.append(_used_bytes() - before)
+            if rule := kept_bytes(name, dtype):
+                found[f"{name} {dtype}"] = (statistics.median(grew), rule)
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    sys.platform != "linux" or platform.machine() != "x86_64", reason="oneDNN's kernels were measured on x86-64 Linux"
+)
+def test_kernels_are_kept_of_each_set_of_shapes() -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", KEPT], capture_output=True, text=True, timeout=120, check=True
+    )
+    rows = json.loads(done.stdout)
+    # products in bf16 where oneDNN has them, and convolutions both ways
+    assert len(rows) in (4, 5)
+    for name, (measured, rule) in rows.items():
+        assert rule / 4 < measured < 4 * rule, (name, measured, rule)
+
+
 def test_images_as_rows_of_pixels_need_no_copies() -> None:
     x, weight = torch.empty(8, 16, 32, 32, device="meta"), torch.empty(16, 16, 3, 3, device="meta")
     size = x.numel() * 4

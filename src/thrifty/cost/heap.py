@@ -30,7 +30,7 @@ from torch.optim import Optimizer
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from thrifty.cost.scratch import scratch_bytes, workspace_bytes
+from thrifty.cost.scratch import kept_bytes, scratch_bytes, workspace_bytes
 from thrifty.errors import JobError
 from thrifty.hardware.pages import Keeping, keep_pages
 
@@ -40,6 +40,8 @@ DRY_RUN_SECONDS = 60.0
 # from heaps that start unlike; the largest counts, for a long run meets many
 RUNS = 3
 SMALL_BYTES = 4096
+# what the compiler of oneDNN's kernels asks for at once (Xbyak, CodeArray's default)
+_CODE_BYTES, _PAGE_BYTES = 256 << 10, 4 << 10
 
 
 @dataclass(frozen=True)
@@ -224,6 +226,7 @@ class _Allocating(TorchDispatchMode):
         super().__init__()
         self._fake = FakeTensorMode(allow_non_fake_inputs=True)
         self._known: dict[Any, Any] = {}
+        self._kept: dict[Any, list[Tensor]] = {}
         self.peak_bytes = 0
         self.building = False
         # what earlier work left free in the heap is resident, and belongs to the steps that will use it
@@ -248,11 +251,21 @@ class _Allocating(TorchDispatchMode):
             return _written(func, args, kwargs)
         specs, scratch = self._results(func, args, kwargs)
         made = pytree.tree_map_only(_Spec, lambda spec: spec.make(), specs)
+        self._keep(func, args)
         if scratch:
             inside = [torch.empty(size, dtype=torch.uint8) for size in scratch]
             self._look()
             del inside
         return made
+
+    def _keep(self, func: Any, args: Any) -> None:
+        """Keep what a library keeps of the first call with these shapes."""
+        tensors = [leaf for leaf in pytree.tree_leaves(args) if isinstance(leaf, Tensor)]
+        name = func.overloadpacket.__name__
+        size = kept_bytes(name, tensors[-1].dtype) if tensors else 0
+        key = (name, *(_Spec.of(tensor) for tensor in tensors))
+        if size and key not in self._kept:
+            self._kept[key] = [torch.empty(part, dtype=torch.uint8) for part in _parts(size)]
 
     def _results(self, func: Any, args: Any, kwargs: Any) -> tuple[Any, tuple[int, ...]]:
         """Sizes of an operator's results and of its scratch, asked once of fake tensors for each set of arguments."""
@@ -287,6 +300,13 @@ class _Spec:
 
     def make(self) -> Tensor:
         return torch.empty_strided(self.shape, self.stride, dtype=self.dtype)
+
+
+def _parts(size: int) -> list[int]:
+    """Blocks that so many bytes of kernels lie in: their code in large ones, what describes it in small ones around."""
+    codes, rest = divmod(size, _CODE_BYTES)
+    around = [_PAGE_BYTES] * (rest // _PAGE_BYTES // 2)
+    return [*around, *[_CODE_BYTES] * codes, *around]
 
 
 def _needed(name: str, args: Any, results: Any) -> tuple[Any, tuple[int, ...]]:
