@@ -33,6 +33,7 @@ class Breakdown:
     Attributes:
         matmul, attention, other: kernels, recomputation included.
         launch: waiting for the host to launch kernels, and what every step costs whatever its size.
+        copy: bringing batches to the devices.
         tensor, expert, context: communication of those dimensions that nothing hides.
         data: gathering weights and summing gradients, beyond what hides behind arithmetic.
         statistics: telling each other the statistics of batch norms.
@@ -45,6 +46,7 @@ class Breakdown:
     attention: float = 0.0
     other: float = 0.0
     launch: float = 0.0
+    copy: float = 0.0
     tensor: float = 0.0
     expert: float = 0.0
     context: float = 0.0

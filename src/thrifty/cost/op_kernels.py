@@ -21,6 +21,12 @@ _PRECISION = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32", "float64
 # block; traced under autocast, a block of `models/gpt.py` has 20 and 32 operators. An operator therefore takes this
 # share of ``launch_s``.
 HOST_SHARE = 0.85
+# Nor more than this: 12 and 14 us of the host for an operator in the median, 3 to 15 beside it in a backward pass, 5 to
+# 27 for a module forward, which has about three (micro-benchmarks of `gpu_bench` on the hosts of an H200 and an H100).
+# What fits took up beside it is the waiting of many devices.
+MOST_LAUNCH_S = 2.5e-5
+# What cuDNN multiplies in TF32 where the device can, unless it is forbidden to (torch.backends.cudnn.allow_tf32).
+_BY_CUDNN = ("convolution", "rnn")
 
 
 def op_kernel(op: Op) -> Kernel:
@@ -42,7 +48,8 @@ def op_kernel(op: Op) -> Kernel:
     k = max(1.0, op.flops / (2 * batch * m * n))
     if op.kind == "convolution":
         k, n = _eights(k * _filled(op)), _eights(n)
-    return Kernel(segment, "matmul", float(op.flops), moved, batch, m, n, k, 1, op.dtype)
+    by_cudnn = op.dtype == "float32" and any(part in op.name for part in _BY_CUDNN)
+    return Kernel(segment, "matmul", float(op.flops), moved, batch, m, n, k, 1, "tf32" if by_cudnn else op.dtype)
 
 
 def _sides(op: Op) -> tuple[float, float, float]:
@@ -81,12 +88,15 @@ def op_seconds(op: Op, device: Device, calibration: Calibration | None = None) -
         JobError: the device has no arithmetic of the operator's precision.
     """
     calibration = calibration or calibration_for(device)
-    kernels = Kernels([op_kernel(op)], SEGMENTS)
-    return float(kernel_seconds(kernels, _rates(device, calibration, op.dtype, op.flops > 0))[0])
+    kernel = op_kernel(op)
+    rates = _rates(device, calibration, kernel.precision, op.flops > 0)
+    return float(kernel_seconds(Kernels([kernel], SEGMENTS), rates)[0])
 
 
 def _rates(device: Device, calibration: Calibration, dtype: str, multiplies: bool) -> Rates:
     precision = _PRECISION.get(dtype, "fp32")
+    if dtype == "tf32" and device.kind == "cuda" and "tf32" in device.flops_per_second:
+        precision = "tf32"
     if not multiplies and precision not in device.flops_per_second:
         precision = next(iter(device.flops_per_second))
     return rates_of(device, calibration, precision)
@@ -98,7 +108,7 @@ def trace_kernels(ops: tuple[Op, ...]) -> dict[str, Kernels]:
     found: dict[str, list[Kernel]] = {}
     for op in ops:
         kernel = op_kernel(op)
-        found.setdefault(op.dtype if op.flops else "", []).append(kernel)
+        found.setdefault(kernel.precision if op.flops else "", []).append(kernel)
     return {dtype: Kernels(kernels, SEGMENTS) for dtype, kernels in found.items()}
 
 
@@ -117,7 +127,7 @@ def trace_seconds(ops: tuple[Op, ...], device: Device, calibration: Calibration)
             launches[segment] += 1
     launches[UPDATE] = 0.0  # accelerators update all parameters at once, traced one after another
     for row, count in zip(table, launches, strict=True):
-        own, host = sum(row), count * HOST_SHARE * calibration.launch_s
+        own, host = sum(row), count * min(HOST_SHARE * calibration.launch_s, MOST_LAUNCH_S)
         hidden = (own**4 + host**4) ** 0.25 - own
         row[3] = calibration.blocking * host + (1 - calibration.blocking) * hidden
     return table

@@ -18,12 +18,17 @@ from thrifty.spec import Cluster, Device, Interval
 
 MemoryFormat = Literal["contiguous", "channels_last"]
 
-# A device that was measured prices a trace of unlike operators less well than the Transformers it was fitted to: no
-# table tells by how much. Assumed, as a standard deviation of the logarithm.
-OTHER_MODELS = 0.2
+# A device that was measured prices a trace of unlike operators less well than the Transformers it was fitted to. As a
+# standard deviation of the logarithm: half of 78 steps on an H200 and an H100 were off by more than 0.27
+# (benchmarks/catalogue_gpu.py), two thirds of a deviation.
+OTHER_MODELS = 0.4
 # What a step costs whatever its size was fitted to language models' steps of seconds, with their logging and the waits
-# of hundreds of devices (0.1 s on V100s): no more of it than where nothing was fitted.
-MOST_STEP_S = 0.01
+# of hundreds of devices (0.1 s on V100s): of one device no more than the host needs to begin the passes and the update
+# (0.5 to 1.4 ms by the micro-benchmarks of `thrifty.hardware.gpu_bench` on an H200's host and an H100's).
+MOST_STEP_S = 0.001
+# At which a batch comes from the host's ordinary memory to a GPU, the host waiting, as the loop has it: 64 MiB in 7.2
+# and 7.1 ms on an H200 and an H100 (`thrifty.hardware.gpu_bench`).
+COPY_BYTES_PER_SECOND = 9.4e9
 # Bytes that a batch norm's rank gives to the others forward, for each channel a mean, a deviation, and one count; and
 # sums with them backward, two sums for each channel (torch.nn.SyncBatchNorm).
 _GATHERED, _SUMMED = 8, 8
@@ -47,7 +52,7 @@ def replicas_cost(
 ) -> StepCost:
     """Predict the seconds of one optimizer step, each device computing ``accumulation`` traced micro-batches.
 
-    Step = accumulation x (forward + backward) + communication that nothing hides + update. With ``G`` bytes of
+    Step = accumulation x (copy + forward + backward) + communication that nothing hides + update. With ``G`` bytes of
     gradients and ``W`` of weights over ``n`` devices, a fraction ``data_overlap`` of the communication can hide:
 
     - ZeRO 0: an all-reduce of ``G`` behind the last backward.
@@ -100,6 +105,7 @@ def replicas_cost(
         launch=accumulation * (table[FORWARD][3] + table[BACKWARD][3])
         + update[3]
         + min(calibration.step_s, MOST_STEP_S),
+        copy=accumulation * trace.input_bytes / COPY_BYTES_PER_SECOND if cluster.device.kind == "cuda" else 0.0,
         data=_messages_seconds(trace, links, calibration, data, zero, accumulation, forward, backward),
         statistics=accumulation * _statistics_seconds(synchronised, cluster, links, calibration, data),
         optimizer=max(0.0, sum(update[:3]) - lighter) / share,

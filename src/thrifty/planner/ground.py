@@ -15,6 +15,7 @@ PAYS = 1.5
 # what breakdowns call the terms of a step, in a reader's words
 TERMS = {
     "matmul": "matrix products", "attention": "attention", "other": "norms and pointwise", "launch": "launching",
+    "copy": "copying batches",
     "tensor": "tensor-parallel messages", "expert": "expert messages", "context": "context messages",
     "data": "data-parallel messages", "statistics": "batch norm's messages", "pipeline": "pipeline messages",
     "bubble": "pipeline bubble", "optimizer": "optimizer", "offload": "states to and from the host",
