@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import yaml
-from made_devices import device
 from torch import Tensor, nn
 
+from made_devices import device
 from thrifty.cost import HeapPeak
 from thrifty.errors import BudgetError, JobError
 from thrifty.ledger import Ledger

@@ -5,8 +5,8 @@ from __future__ import annotations
 import typing
 
 import pytest
-from made_devices import device
 
+from made_devices import device
 from thrifty.errors import JobError
 from thrifty.planner.moves import DEGREES, MOVES, check_allowed, name_of, off_unless_asked, values
 from thrifty.spec import Layout, Plan, Precision

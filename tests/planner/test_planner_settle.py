@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import made_devices
 import pytest
 
+import made_devices
 from thrifty import hardware
 from thrifty.errors import JobError
 from thrifty.hardware.capture import Call, Key
