@@ -14,6 +14,9 @@ from thrifty.hardware.answering import _groups
 from thrifty.hardware.asking import Asker
 from thrifty.hardware.capture import Blank, Call, Key
 
+# each starts a process that imports torch
+pytestmark = pytest.mark.slow
+
 ATEN = torch.ops.aten
 
 
