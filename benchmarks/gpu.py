@@ -65,15 +65,14 @@ class Measured:
 
 def measured(cases: Sequence[Case], device: Device, failed: list[str]) -> Iterator[Measured]:
     """Predict and train each case; of one that cannot be traced or trained ``failed`` takes the reason."""
-    asker = Asker("cuda")
-    for case in cases:
-        try:
-            yield _measured(case, device, asker)
-        except (JobError, RuntimeError) as error:
-            failed.append(f"{case.name}: {' '.join(str(error).split())[:300]}")
-            print(failed[-1], flush=True)
-        _give_back()
-    asker.close()
+    with Asker("cuda") as asker:
+        for case in cases:
+            try:
+                yield _measured(case, device, asker)
+            except (JobError, RuntimeError) as error:
+                failed.append(f"{case.name}: {' '.join(str(error).split())[:300]}")
+                print(failed[-1], flush=True)
+            _give_back()
 
 
 def _measured(case: Case, device: Device, asker: Asker) -> Measured:
