@@ -107,13 +107,20 @@ class GPT(nn.Module):
         self.h = nn.ModuleList(Block(width, heads) for _ in range(layers))
         self.ln_f = nn.LayerNorm(width)
 
-    def forward(self, tokens_BT: Tensor, pasts: list[Past] | None = None) -> Tensor:
+    @property
+    def head_weight(self) -> Tensor:
+        """What turns the last hidden state into logits [V, C]."""
+        return self.wte.weight
+
+    def forward(self, tokens_BT: Tensor, pasts: list[Past] | None = None, *, hidden: bool = False) -> Tensor:
+        """Return logits; or, when ``hidden``, what the head is applied to [B, T, C]."""
         read = pasts[0].length if pasts else 0
         positions_T = torch.arange(read, read + tokens_BT.shape[1], device=tokens_BT.device)
         x_BTC = self.wte(tokens_BT) + self.wpe(positions_T)
         for index, block in enumerate(self.h):
             x_BTC = block(x_BTC, pasts[index] if pasts else None)
-        return F.linear(self.ln_f(x_BTC), self.wte.weight)
+        x_BTC = self.ln_f(x_BTC)
+        return x_BTC if hidden else F.linear(x_BTC, self.head_weight)
 
 
 @torch.inference_mode()
