@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from thrifty.models.layers import ATTENTION, fastest_attention
+from thrifty.models.layers import attend
 
 PADDING_ID = 0
 
@@ -27,13 +27,14 @@ class Attention(nn.Module):
         super().__init__()
         assert width % heads == 0, f"width {width} does not divide into {heads} heads"
         self.heads = heads
+        self.ways: dict[str, str] = {}
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
     def forward(self, x_BTC: Tensor, bias_B11T: Tensor) -> Tensor:
         qkv_BTKHD = self.qkv(x_BTC).unflatten(-1, (3, self.heads, -1))
         q_BHTD, k_BHTD, v_BHTD = qkv_BTKHD.permute(2, 0, 3, 1, 4).unbind(0)
-        seen_BHTD = ATTENTION[fastest_attention(q_BHTD)](q_BHTD, k_BHTD, v_BHTD, False, bias_B11T)
+        seen_BHTD = attend(q_BHTD, k_BHTD, v_BHTD, False, bias_B11T, ways=self.ways)
         out_BTC: Tensor = self.proj(seen_BHTD.transpose(1, 2).flatten(2))
         return out_BTC
 

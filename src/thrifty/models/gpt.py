@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from thrifty.errors import RequestError
-from thrifty.models.layers import ATTENTION, fastest_attention
+from thrifty.models.layers import attend
 
 
 class Past:
@@ -46,6 +46,7 @@ class Attention(nn.Module):
         super().__init__()
         assert width % heads == 0, f"width {width} does not divide into {heads} heads"
         self.heads = heads
+        self.ways: dict[str, str] = {}
         self.c_attn = nn.Linear(width, 3 * width)
         self.c_proj = nn.Linear(width, width)
 
@@ -57,7 +58,7 @@ class Attention(nn.Module):
             # after what is past comes one token, which sees all
             assert causal or x_BTC.shape[1] == 1, f"{x_BTC.shape[1]} tokens after a past of {past.length}"
             k_BHTD, v_BHTD = past.extend(k_BHTD, v_BHTD)
-        seen_BHTD = ATTENTION[fastest_attention(q_BHTD)](q_BHTD, k_BHTD, v_BHTD, causal)
+        seen_BHTD = attend(q_BHTD, k_BHTD, v_BHTD, causal, ways=self.ways)
         out_BTC: Tensor = self.c_proj(seen_BHTD.transpose(1, 2).flatten(2))
         return out_BTC
 

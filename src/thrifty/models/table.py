@@ -230,6 +230,7 @@ def build(plan: ModelPlan, device: str = "cpu", seed: int = 0) -> nn.Module:
 
     from thrifty.models.bert import BERT
     from thrifty.models.gpt import GPT
+    from thrifty.models.layers import use_attention
     from thrifty.models.mlp import MLP
     from thrifty.models.resnet import ResNet
 
@@ -250,4 +251,5 @@ def build(plan: ModelPlan, device: str = "cpu", seed: int = 0) -> nn.Module:
                 model = families[plan.family](**plan.arguments)
         except TypeError as error:
             raise JobError(f"model '{plan.name}' cannot be built from {plan.arguments}: {error}") from error
+    use_attention(model, plan.attention)
     return model if device in {"cpu", "meta"} else model.to(device)
