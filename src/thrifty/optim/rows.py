@@ -103,9 +103,8 @@ class UsedRows:
         coast = rate / (1 - beta1**step) * math.sqrt(1 - beta2**step)
         state["missed"] += 1
         state["shrunk"] *= shrink
-        # (beta1 / sqrt(beta2)) ^ missed
-        weight_V = torch.exp(state["missed"] * math.log(beta1 / math.sqrt(beta2)))
-        state["coasted"].mul_(shrink).add_(weight_V, alpha=coast)
+        left_V = (beta1 / math.sqrt(beta2)) ** state["missed"]
+        state["coasted"].mul_(shrink).add_(left_V, alpha=coast)
         self.weight[rows_U] = self.leaf.data
         state["all_exp_avg"][rows_U], state["all_exp_avg_sq"][rows_U] = state["exp_avg"], state["exp_avg_sq"]
         self._none_missed(state, rows_U)
