@@ -132,7 +132,8 @@ def append(path: Path, data: bytes, *, purpose: str = "a file") -> None:
             while done < len(data):
                 done += file.write(data[done:])
         except OSError:
-            file.truncate(before)
+            with contextlib.suppress(OSError):
+                file.truncate(before)
             raise
 
 

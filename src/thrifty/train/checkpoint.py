@@ -421,8 +421,10 @@ class Checkpoints:
 
     def _put_aside(self, kept: _Kept, reason: str) -> None:
         self._kept.remove(kept)
+        others = {name for each in self._kept for name in each.sums}
+        names = {f"{kept.name}.sha256", f"{kept.name}.pt", *kept.sums} - others
         with writing(self.folder, "the checkpoints"):
-            for name in (f"{kept.name}.sha256", f"{kept.name}.pt"):
+            for name in sorted(names):
                 with contextlib.suppress(FileNotFoundError):
                     (self.folder / name).replace(self.folder / f"damaged-{name}")
         self._news.append(CheckpointDamaged(kept.step, str(self.folder / f"damaged-{kept.name}.pt"), reason))

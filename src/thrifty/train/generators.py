@@ -12,7 +12,7 @@ import torch
 def seed_generators(seed: int) -> None:
     """Seed all of them."""
     torch.manual_seed(seed)
-    np.random.seed(seed)  # noqa: NPY002 - it is the global one that a model's own code may draw from
+    np.random.seed(seed)
     random.seed(seed)
 
 
@@ -25,7 +25,7 @@ def generators_state() -> dict[str, Any]:
     >>> drawn == (random.random(), np.random.rand(), torch.rand(()).item())
     True
     """
-    name, words, place, has_gauss, gauss = np.random.get_state(legacy=True)  # noqa: NPY002
+    name, words, place, has_gauss, gauss = np.random.get_state(legacy=True)
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
@@ -40,6 +40,6 @@ def load_generators(state: dict[str, Any]) -> None:
     if state["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"])
     name, words, place, has_gauss, gauss = state["numpy"]
-    np.random.set_state((name, np.asarray(words, np.uint32), place, has_gauss, gauss))  # noqa: NPY002
+    np.random.set_state((name, np.asarray(words, np.uint32), place, has_gauss, gauss))
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
