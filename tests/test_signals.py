@@ -1,4 +1,4 @@
-"""The command line while it trains: signals leave with a line and a code of their own; other pins go on with the run."""
+"""The command line while it trains: signals leave with a line and a code; other pins go on with the run."""
 
 from __future__ import annotations
 
@@ -58,7 +58,9 @@ def test_signals_leave_with_a_line_and_other_pins_go_on(tmp_path: Path, digits: 
     code, errors = leave(job, signal.SIGTERM)
     assert code == 143
     last = errors.splitlines()[-1]
-    assert last.startswith("thrifty: stopped by SIGTERM: step ") and last.endswith("Go on: give the same command again.")
+    assert last.startswith("thrifty: stopped by SIGTERM: step ") and last.endswith(
+        "Go on: give the same command again."
+    )
     said = subprocess.run(
         [sys.executable, "-m", "thrifty", "ledger", "--runs", str(tmp_path / "runs"), "--json"],
         capture_output=True, text=True, check=True,

@@ -55,13 +55,20 @@ def writing(path: Path, purpose: str, *, mend: str = "") -> Iterator[None]:
         raise
 
 
-def write_atomic(path: Path, content: str | bytes | Callable[[BinaryIO], object], *, purpose: str = "a file") -> None:
+def write_atomic(
+    path: Path,
+    content: str | bytes | Callable[[BinaryIO], object],
+    *,
+    purpose: str = "a file",
+    more_follow: bool = False,
+) -> None:
     """Write a file so that a reader, or a kill, sees the old content or the new, never a part.
 
     Args:
         path: the file; its folder is made.
         content: text, bytes, or a function that writes to the open binary file it is given.
         purpose: what the file is, for the error.
+        more_follow: another file will be written to the folder, and until then a power cut may lose this one.
 
     Raises:
         StorageError: the disk is full or the folder read-only; the old file is untouched.
@@ -83,7 +90,8 @@ def write_atomic(path: Path, content: str | bytes | Callable[[BinaryIO], object]
             with contextlib.suppress(OSError):
                 Path(name).unlink()
             raise
-        flush_folder(path.parent)
+        if not more_follow:
+            flush_folder(path.parent)
 
 
 class _Hashing:
@@ -102,11 +110,13 @@ class _Hashing:
         self._file.flush()
 
 
-def write_hashed(path: Path, content: Callable[[BinaryIO], object], *, purpose: str = "a file") -> tuple[str, int]:
+def write_hashed(
+    path: Path, content: Callable[[BinaryIO], object], *, purpose: str = "a file", more_follow: bool = False
+) -> tuple[str, int]:
     """Write a file as `write_atomic` does, and return its sha256, taken while it is written, and its bytes.
 
     Args:
-        path, purpose: as for `write_atomic`.
+        path, purpose, more_follow: as for `write_atomic`.
         content: writes to the binary file it is given, from the beginning to the end.
     """
     made: list[_Hashing] = []
@@ -115,7 +125,7 @@ def write_hashed(path: Path, content: Callable[[BinaryIO], object], *, purpose: 
         made[:] = [_Hashing(file)]
         content(cast(BinaryIO, made[0]))
 
-    write_atomic(path, hashed, purpose=purpose)
+    write_atomic(path, hashed, purpose=purpose, more_follow=more_follow)
     return made[0].sha256.hexdigest(), made[0].bytes
 
 

@@ -325,7 +325,9 @@ def _computed_as(first: Plan, anew: Plan) -> Plan:
     """The first plan, computed as the new one would have it: the same but for rounding."""
     how = ("key", "device", "threads", "memory_format", "checkpointing", "saving", "cost")
     batch = {name: getattr(anew.batch, name) for name in ("micro", "accumulation", "evaluation")}
-    why = {line.field: line for line in first.why} | {line.field: line for line in anew.why if line.field in ROUNDING_PINS}
+    why = {line.field: line for line in first.why} | {
+        line.field: line for line in anew.why if line.field in ROUNDING_PINS
+    }
     return first.model_copy(
         update={name: getattr(anew, name) for name in how}
         | {"batch": first.batch.model_copy(update=batch), "why": tuple(why.values())}

@@ -173,7 +173,9 @@ def test_when_all_are_damaged_the_error_says_what_to_do_until_it_is_done(tmp_pat
     for path in tmp_path.glob("*.pt"):
         cut(path)
     for _ in range(2):
-        with pytest.raises(BundleError, match=r"no checkpoint in '.*' is whole: damaged-step-2.*Put a whole copy .*remove"):
+        with pytest.raises(
+            BundleError, match=r"no checkpoint in '.*' is whole: damaged-step-2.*Put a whole copy .*remove"
+        ):
             load(tmp_path)
     shutil.rmtree(tmp_path)
     assert load(tmp_path)[0] is None

@@ -1,4 +1,4 @@
-"""Real processes that are killed, signalled and starved while they train: what comes of them is what would have been."""
+"""Real processes that are killed, signalled and starved while they train; what comes of them is the same."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -34,7 +35,7 @@ class Workplace:
 
     def start(self, name: str, **options: float) -> subprocess.Popen[str]:
         arguments = [self.plan, self.store.folder, self.folder / name, self.folder / f"{name}.safetensors"]
-        arguments += [f"{key}={value}" for key, value in options.items()]
+        arguments += [f"{key}={value}" for key, value in {"ballast": BALLAST, **options}.items()]
         return subprocess.Popen(
             [sys.executable, str(CHILD), *map(str, arguments)],
             stdout=subprocess.PIPE,
@@ -64,12 +65,21 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
 
 
+@pytest.fixture(scope="module")
+def plan(make_plan: PlanFactory) -> Plan:
+    """Forty steps with a checkpoint after each, validations and a plateau between them."""
+    settings: dict[str, Any] = {"schedule": "plateau", "plateau_patience": 1, "learning_rate": 0.02}
+    return make_plan(steps=40, size=32, micro=16, evaluate_every=4, **settings)
+
+
+@pytest.fixture(scope="module")
+def expected(plan: Plan, store: Store, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    """The weights of a run that nothing happened to."""
+    return Workplace(tmp_path_factory.mktemp("whole"), plan, store).finish("whole")[0]
+
+
 @pytest.fixture
-def workplace(make_plan: PlanFactory, store: Store, tmp_path: Path) -> Workplace:
-    """A run of some 40 steps with a checkpoint after each, validations and a plateau between them."""
-    plan = make_plan(
-        steps=40, size=32, micro=16, evaluate_every=4, schedule="plateau", learning_rate=0.02, plateau_patience=1
-    )
+def workplace(plan: Plan, store: Store, tmp_path: Path) -> Workplace:
     return Workplace(tmp_path, plan, store)
 
 
@@ -84,29 +94,31 @@ def wait_to_kill(folder: Path, kind: str, dice: random.Random) -> None:
             pass
 
 
-@pytest.mark.parametrize("kind", ["at random", "while it writes"])
-@pytest.mark.parametrize("saving", ["beside", "between"])
-def test_killed_again_and_again_the_weights_are_the_same(kind: str, saving: str, workplace: Workplace) -> None:
-    plan = Plan.model_validate_json(workplace.plan.read_bytes()).model_copy(update={"saving": saving})
-    workplace.plan.write_text(plan.model_dump_json())
-    expected, _ = workplace.finish("whole", ballast=BALLAST)
+@pytest.mark.parametrize(
+    ("kind", "saving"), [("at random", "beside"), ("while it writes", "beside"), ("at random", "between")]
+)
+def test_killed_again_and_again_the_weights_are_the_same(
+    kind: str, saving: str, plan: Plan, store: Store, tmp_path: Path, expected: dict[str, torch.Tensor]
+) -> None:
+    workplace = Workplace(tmp_path, plan.model_copy(update={"saving": saving}), store)
     dice, resumed = random.Random(5), 0
     for _ in range(KILLS):
-        with workplace.start("killed", ballast=BALLAST, slow=0.005) as process:
+        with workplace.start("killed", slow=0.005) as process:
             seen = wait_for(process, "StepDone")
             wait_to_kill(workplace.folder / "killed", kind, dice)
             process.send_signal(signal.SIGKILL)
         resumed += any(line.startswith("Resumed") for line in seen)
         if process.returncode == 0:
             break
-    found, said = workplace.finish("killed", ballast=BALLAST)
+    found, said = workplace.finish("killed")
     assert same(found, expected)
     assert resumed and not [line for line in said if "Damaged" in line]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2])
-def test_a_signal_saves_and_leaves_with_one_line(number: signal.Signals, workplace: Workplace) -> None:
-    expected, _ = workplace.finish("whole")
+def test_a_signal_saves_and_leaves_with_one_line(
+    number: signal.Signals, workplace: Workplace, expected: dict[str, torch.Tensor]
+) -> None:
     with workplace.start("left", slow=0.02) as process:
         wait_for(process, "StepDone 5")
         process.send_signal(number)
@@ -123,9 +135,10 @@ def test_a_signal_saves_and_leaves_with_one_line(number: signal.Signals, workpla
     assert same(found, expected)
 
 
-def test_a_second_ctrl_c_ends_at_once_and_loses_no_checkpoint(workplace: Workplace) -> None:
-    expected, _ = workplace.finish("whole")
-    with workplace.start("left", slow=2.0) as process:
+def test_a_second_ctrl_c_ends_at_once_and_loses_no_checkpoint(
+    workplace: Workplace, expected: dict[str, torch.Tensor]
+) -> None:
+    with workplace.start("left", slow=5.0) as process:
         wait_for(process, "StepDone 1")
         time.sleep(0.3)
         began = time.monotonic()
@@ -133,16 +146,17 @@ def test_a_second_ctrl_c_ends_at_once_and_loses_no_checkpoint(workplace: Workpla
         time.sleep(0.1)
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)
-    assert time.monotonic() - began < 3.0, "a step takes four seconds: it was not waited for"
+    assert time.monotonic() - began < 8.0, "a step takes ten seconds: it was not waited for"
     assert process.returncode == -signal.SIGINT
     found, said = workplace.finish("left")
     assert said[0].startswith("Resumed")
     assert same(found, expected)
 
 
-def test_a_signal_cuts_a_validation_short_and_it_is_made_up_for(workplace: Workplace) -> None:
+def test_a_signal_cuts_a_validation_short_and_it_is_made_up_for(
+    workplace: Workplace, expected: dict[str, torch.Tensor]
+) -> None:
     """Signals at many instants, some of them in a validation: the run is the same however often it was left."""
-    expected, _ = workplace.finish("whole")
     dice = random.Random(3)
     for _ in range(5):
         with workplace.start("left") as process:
@@ -157,18 +171,18 @@ def test_a_signal_cuts_a_validation_short_and_it_is_made_up_for(workplace: Workp
     assert same(found, expected)
 
 
-def test_a_full_disk_is_survived_and_told(workplace: Workplace) -> None:
-    expected, _ = workplace.finish("whole")
+def test_a_full_disk_is_survived_and_told(workplace: Workplace, expected: dict[str, torch.Tensor]) -> None:
     found, said = workplace.finish("starved", full_from=10, full_until=20)
     assert same(found, expected)
     failed = [int(line.split()[1]) for line in said if line.startswith("CheckpointFailed")]
     saved = [int(line.split()[1]) for line in said if line.startswith("Checkpointed")]
-    assert failed and 9 <= min(failed) and max(failed) <= 20
+    assert failed and min(failed) >= 9 and max(failed) <= 20
     assert saved and max(saved) == 40 and not set(saved) & set(range(11, 19))
 
 
-def test_a_disk_that_stays_full_ends_the_run_and_leaves_the_last_whole(workplace: Workplace) -> None:
-    expected, _ = workplace.finish("whole")
+def test_a_disk_that_stays_full_ends_the_run_and_leaves_the_last_whole(
+    workplace: Workplace, expected: dict[str, torch.Tensor]
+) -> None:
     with workplace.start("starved", full_from=10) as process:
         said, errors = process.communicate(timeout=60)
     assert process.returncode == 4

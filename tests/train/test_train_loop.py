@@ -278,6 +278,7 @@ class Noisy(nn.Module):
         return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["plateau", "cosine"])
 @pytest.mark.parametrize("saving", ["beside", "between"])
 def test_all_generators_go_on_where_they_were(
@@ -304,6 +305,7 @@ def test_all_generators_go_on_where_they_were(
     assert same(whole, learn(tmp_path / "died"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["momentum", "adamw"])
 def test_another_micro_batch_goes_on_along_the_same_curve(
     optimizer: str, make_plan: PlanFactory, store: Store, tmp_path: Path
@@ -314,7 +316,7 @@ def test_another_micro_batch_goes_on_along_the_same_curve(
     expected = {event.step: event.loss for event in events if isinstance(event, StepDone)}
     seen: dict[int, float] = {}
     for micro, die_at in ((64, 5), (16, 9), (7, 14), (32, 0)):
-        plan = make_plan(micro=micro, **settings).model_copy(update={"key": f"micro-{micro}", "threads": 2})
+        plan = make_plan(micro=micro, **settings).model_copy(update={"key": f"micro-{micro}"})
         told: list[Event] = []
 
         def emit(event: Event, told: list[Event] = told, die_at: int = die_at) -> None:

@@ -76,9 +76,9 @@ def peak_bytes(
             for name, factor in zip(("low", "value", "high"), _DRY_RUN, strict=True)
         )
         said = (
-            f"the heap grows to {format_bytes(moments[held_by])} in {held_by}, by a dry run of real steps, {base_how}{saved}"
+            f"the heap grows to {format_bytes(moments[held_by])} in {held_by}, by a dry run of real steps, {base_how}"
         )
-        return Interval(low=low, value=value, high=high, method=said)
+        return Interval(low=low, value=value, high=high, method=said + saved)
     kept_gradients = trace.gradient_bytes if accumulation > 1 else 0
     moments = {
         "a training step": float(kept_gradients + trace.live_peak_bytes),

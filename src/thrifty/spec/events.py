@@ -93,7 +93,7 @@ class CheckpointFailed:
 
 @dataclass(frozen=True)
 class CheckpointDamaged:
-    """The checkpoint of step ``checkpoint`` is not what was written; it lies at ``path`` now, the one before is used."""
+    """The checkpoint of step ``checkpoint`` is not what was written; it is kept at ``path``, the one before is used."""
 
     checkpoint: int
     path: str
@@ -102,7 +102,7 @@ class CheckpointDamaged:
 
 @dataclass(frozen=True)
 class CheckpointsRemoved:
-    """Older checkpoints were removed from a full disk, so that the last one finds room; ``files`` names them, with commas."""
+    """Older checkpoints were removed from a full disk, so that the last one finds room: ``files``, with commas."""
 
     step: int
     files: str
@@ -110,7 +110,7 @@ class CheckpointsRemoved:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A step taught nothing: its loss or gradient was no number, or its loss above ``bound``; ``seconds`` are wasted."""
+    """A step taught nothing: its loss or gradient was no number, or its loss above ``bound``; it took ``seconds``."""
 
     step: int
     loss: float

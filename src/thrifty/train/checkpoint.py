@@ -1,8 +1,8 @@
-"""Checkpoints: the whole state of training, written while training goes on; a kill at any instant leaves the last whole.
+"""Checkpoints: the whole state of training, written while it goes on; a kill at any instant leaves the last one whole.
 
     step-<n>.pt              weights, optimizer, random generators, where training stands
     best-<n>.safetensors     the weights that did best until then
-    step-<n>.sha256          the sums of both, as ``sha256sum --check`` reads them; written last: it makes the checkpoint
+    step-<n>.sha256          the sums of both, as ``sha256sum --check`` reads them; written last, makes the checkpoint
     damaged-...              what could not be read back, put aside for whoever wants to look
 
 The step in the name of the best weights is what makes a resume exact: a checkpoint names the best file that was best
@@ -275,9 +275,9 @@ class Checkpoints:
         self._best_step = state.best_step
         copies = Copies()
         if not self.beside:
-            self._best = _Best(state.best_step, own_weights(model), copies)
-            self._attempt(state.step, lambda: self._write_best(cast(_Best, self._best)))
-            if self._best is None:
+            live = _Best(state.best_step, own_weights(model), copies)
+            self._attempt(state.step, lambda: self._write_best(live))
+            if _best_name(state.best_step) in self._sums:
                 return
         self._best = _Best(state.best_step, copies.of(own_weights(model)), copies)
 
@@ -326,7 +326,10 @@ class Checkpoints:
         number = 1 + max((kept.number for kept in self._kept if kept.step == step), default=0)
         made = _Kept(step, number, {})
         sha256, size = write_hashed(
-            self.folder / f"{made.name}.pt", lambda file: torch.save(content, self._watched(file)), purpose="a checkpoint"
+            self.folder / f"{made.name}.pt",
+            lambda file: torch.save(content, self._watched(file)),
+            purpose="a checkpoint",
+            more_follow=True,
         )
         made.sums[f"{made.name}.pt"] = sha256
         if best_step:
@@ -345,6 +348,7 @@ class Checkpoints:
             self.folder / name,
             lambda file: write_safetensors(self._watched(file), best.weights),
             purpose="the best weights",
+            more_follow=True,
         )
         self._sums[name] = sha256
         # better ones may have come since
@@ -363,7 +367,7 @@ class Checkpoints:
         return aside + self._remove(self._kept[:-1])
 
     def _remove(self, old: list[_Kept]) -> list[str]:
-        """Remove checkpoints, and weights that were best and that none of the rest names; returns the names of the files."""
+        """Remove checkpoints, and weights that were best and that none of the rest names; returns names of files."""
         names = []
         for kept in old:
             self._kept.remove(kept)
@@ -466,7 +470,7 @@ def _best_name(step: int) -> str:
 
 
 def _yield_processor() -> None:
-    """Have this thread run where others leave a processor idle; a thread of its own, for it may not claim more again."""
+    """Have this thread run where others leave a processor idle, for good: claiming more again takes privileges."""
     if sys.platform.startswith("linux"):
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LEAST_CLAIM)

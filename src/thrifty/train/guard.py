@@ -6,10 +6,10 @@
    good, and training goes on with the data that follows (Chowdhery et al. 2022, section 5.1; Zhang et al. 2022, 2.5).
 4. After several of these, or without such a checkpoint, training ends; the best weights are kept.
 
-A loss leaps up when it lies further above the median of the last steps than six standard deviations (the window and the
-deviations of OLMo-core's SkipStepOptimizer; here by median and median absolute deviation, which a leap does not move),
-and than half of what an untrained model loses: late in training losses are small and their tails heavy, and a batch with
-one hard sample is not one to leave out.
+A loss leaps up when it is the highest of the last steps, and lies further above their median than six standard
+deviations (the window and the deviations of OLMo-core's SkipStepOptimizer; here by the median absolute deviation, which
+a leap does not move) and than half of what an untrained model loses: late in training losses are small and their tails
+heavy, and a batch with one hard sample is not one to leave out.
 
 A checkpoint is known to be good when the step after it was: the loss of a step judges the weights it began with. When
 checkpoints were taken goes by the clock, so weights that were rolled back are not the same in every run of a plan.
@@ -106,7 +106,7 @@ class Guard:
             return math.inf
         usual = _median(self._sorted)
         spread = _DEVIATION * _median(sorted(abs(loss - usual) for loss in self._sorted))
-        return usual + max(self.plan.deviations * spread, self._rise())
+        return max(self._sorted[-1], usual + max(self.plan.deviations * spread, self._rise()))
 
     def begin(self) -> None:
         """Remember the running statistics: a step that computes its loss has changed them already."""
@@ -173,8 +173,8 @@ class Guard:
         emit(RolledBack(step, then.step, watch.factor, loss, gradient_norm, lost_s))
 
     def _leaps(self, loss: float) -> bool:
-        # the median is had without sorting: it comes first, and nearly always answers
-        if len(self._sorted) < LEAST_LOSSES or loss <= _median(self._sorted) + self._rise():
+        # what is had without sorting comes first, and nearly always answers
+        if len(self._sorted) < LEAST_LOSSES or loss <= self._sorted[-1]:
             return False
         return loss > self.bound()
 

@@ -89,7 +89,10 @@ def train(
     budget = _Budget(plan.stop, spent)
     key, beside = learning_key(plan, store.dataset.key), plan.saving == "beside"
 
-    with Checkpoints(folder, key=key, keep=plan.checkpoints_kept, beside=beside) as checkpoints, asked_to_end() as asked:
+    with (
+        Checkpoints(folder, key=key, keep=plan.checkpoints_kept, beside=beside) as checkpoints,
+        asked_to_end() as asked,
+    ):
         state = checkpoints.load(model, optimizer) or State(micro=plan.batch.micro)
         _tell(checkpoints.news(), emit)
         if state.step:
@@ -222,7 +225,9 @@ def _resumed(state: State, plan: Plan, model: nn.Module) -> Iterable[Event]:
     """Say where training goes on, and where that is not the same but for rounding."""
     yield Resumed(state.step)
     before, state.micro = state.micro, plan.batch.micro
-    if before != plan.batch.micro and any(isinstance(each, nn.modules.batchnorm._BatchNorm) for each in model.modules()):
+    if before != plan.batch.micro and any(
+        isinstance(each, nn.modules.batchnorm._BatchNorm) for each in model.modules()
+    ):
         yield Warned(
             f"batch norm takes its statistics over {plan.batch.micro:,} samples from here on, over {before:,} until "
             f"step {state.step:,}: what is learned is not quite the same"

@@ -1,4 +1,4 @@
-"""Copies of tensors to be written while their originals change, and weights as a safetensors file without more copies."""
+"""Copies of tensors, to be written while their originals change; weights as a safetensors file without more copies."""
 
 from __future__ import annotations
 
@@ -110,4 +110,4 @@ def write_safetensors(file: BinaryIO, weights: dict[str, Tensor]) -> None:
     file.write(len(said).to_bytes(8, "little") + said)
     for _, tensor in ordered:
         if tensor.numel():
-            file.write(memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
+            file.write(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)

@@ -55,8 +55,7 @@ def validate(
     metrics = evaluate_split(plan, model, store, "validation", asked.through).metrics
     metric, value = plan.stop.metric, metrics[plan.stop.metric]
     better = math.isfinite(metrics["loss"]) and (
-        not state.best
-        or (value > state.best[metric] if plan.stop.higher_is_better else value < state.best[metric])
+        not state.best or (value > state.best[metric] if plan.stop.higher_is_better else value < state.best[metric])
     )
     state.evaluated_step = state.step
     state.since_best += 1
