@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import signal
 import subprocess
@@ -12,8 +13,8 @@ from typing import BinaryIO
 
 import pytest
 
-from thrifty.errors import BusyError, StorageError
-from thrifty.files import hold, storage_error, write_atomic
+from thrifty.errors import BusyError, DiskFullError, StorageError
+from thrifty.files import append, hold, storage_error, write_atomic, write_hashed
 
 WRITER = """
 import itertools, sys
@@ -72,6 +73,22 @@ def test_a_device_that_is_really_full_is_told() -> None:
     error = storage_error(caught.value, Path("/dev/full"), "the store")
     assert "the disk is full" in str(error)
     assert error.exit_code == 4
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the Linux device that is always full")
+def test_what_cannot_be_added_whole_is_a_full_disk() -> None:
+    with pytest.raises(DiskFullError, match="the disk is full: cannot write an event"):
+        append(Path("/dev/full"), b"x", purpose="an event")
+
+
+def test_a_hashed_file_is_what_was_written(tmp_path: Path) -> None:
+    def content(file: BinaryIO) -> None:
+        file.write(b"one ")
+        file.write(memoryview(b"two"))
+
+    sha256, size = write_hashed(tmp_path / "file", content)
+    assert (tmp_path / "file").read_bytes() == b"one two"
+    assert (sha256, size) == (hashlib.sha256(b"one two").hexdigest(), 7)
 
 
 def test_a_read_only_folder_is_told() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -28,9 +29,9 @@ def job() -> Job:
     return parse_job({"name": "a", "data": {"kind": "image", "path": "x"}, "model": "resnet8"})
 
 
-def claimed(runs: Path, key: str, *, planned: bool = True) -> RunFolder:
-    folder = folder_for(runs, "a", key)
-    folder.claim(key, job(), "name: a")
+def claimed(runs: Path, key: str, *, planned: bool = True, course: str = "") -> RunFolder:
+    folder = folder_for(runs, "a", key, course=course or key)
+    folder.claim(key, job(), "name: a", course=course or key)
     if planned:
         (folder.folder / "plan.json").write_text("{}")
     return folder
@@ -43,6 +44,33 @@ def step(number: int) -> StepDone:
 def test_the_same_key_finds_its_folder_and_another_key_the_next(tmp_path: Path) -> None:
     names = [claimed(tmp_path, key).folder.name for key in ("one", "two", "one", "three", "two")]
     assert names == ["a", "a-2", "a", "a-3", "a-2"]
+
+
+def test_an_unfinished_run_of_the_same_course_goes_on_under_another_key(tmp_path: Path) -> None:
+    first = claimed(tmp_path, "one", course="c")
+    first.writer()(step(1))
+    again = claimed(tmp_path, "two", course="c")
+    assert (again.folder, again.key, again.events()) == (first.folder, "two", [step(1)])
+    assert claimed(tmp_path, "other", course="d").folder.name == "a-2"
+    again.keep("result", RESULT)
+    assert claimed(tmp_path, "one", course="c").folder.name == "a-3", "what is done is left alone"
+    assert claimed(tmp_path, "two", course="c").folder.name == "a"
+
+
+def test_events_wait_while_the_disk_is_full(tmp_path: Path) -> None:
+    folder = claimed(tmp_path, "k")
+    emit = folder.writer()
+    emit(step(1))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "a" / "events.jsonl").stat().st_size + 20, limits[1]))
+        for number in (2, 3):
+            emit(step(number))
+        assert folder.events() == [step(1)], "not even half a line of the others"
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    emit(step(4))
+    assert folder.events() == [step(number) for number in (1, 2, 3, 4)]
 
 
 def test_a_users_own_folder_or_file_is_never_taken(tmp_path: Path) -> None:

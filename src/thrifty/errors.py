@@ -5,7 +5,9 @@
     ├── DataError           the data cannot be read or cannot be learned from
     ├── BudgetError         what is asked for does not fit what may be spent
     ├── StorageError        a folder or disk refuses to hold what must be written
+    │   └── DiskFullError   there is no room left; what was written before is whole
     ├── DivergedError       training stopped being numbers before it learned anything
+    ├── SignalledError      a signal asked training to end; it is saved and can be gone on with
     ├── BusyError           another process holds the run folder
     ├── BundleError         a bundle or checkpoint is damaged or not what it says
     ├── RequestError        a served request is malformed; carries an HTTP status
@@ -72,10 +74,27 @@ class StorageError(ThriftyError):
     exit_code = 4
 
 
+class DiskFullError(StorageError):
+    """There is no room left on the disk; what was written before is whole."""
+
+
 class DivergedError(ThriftyError):
     """Training stopped being numbers before it learned anything."""
 
     exit_code = 5
+
+
+class SignalledError(ThriftyError):
+    """A signal asked training to end; ``exit_code`` is 128 plus its number, as a shell has it.
+
+    >>> error = SignalledError("step 7 of 60 is saved", signal="SIGTERM", number=15)
+    >>> print(error, error.exit_code)
+    stopped by SIGTERM: step 7 of 60 is saved. Go on: give the same command again. 143
+    """
+
+    def __init__(self, saved: str, *, signal: str, number: int) -> None:
+        super().__init__(f"stopped by {signal}: {saved}", mend="Go on: give the same command again.")
+        self.signal, self.number, self.exit_code = signal, number, 128 + number
 
 
 class BusyError(ThriftyError):

@@ -5,31 +5,32 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
-from thrifty.errors import BusyError, StorageError, ThriftyError
+from thrifty.errors import BusyError, DiskFullError, StorageError
 from thrifty.spec.units import format_bytes
 
 _UNWRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM}
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-def storage_error(error: OSError, path: Path, purpose: str, *, mend: str = "") -> ThriftyError:
+def storage_error(error: OSError, path: Path, purpose: str, *, mend: str = "") -> StorageError:
     """Say what the system's refusal to write means for the user: a full disk, a read-only folder, or other."""
     if error.errno in _FULL:
         free = "unknown"
         with contextlib.suppress(OSError):
             free = format_bytes(shutil.disk_usage(_existing(path)).free)
-        what, own = (
+        return DiskFullError(
             f"the disk is full: cannot write {purpose} to '{path}' ({free} free)",
-            "Free some space, then run again.",
+            mend=mend or "Free some space, then run again.",
         )
-    elif error.errno in _UNWRITABLE:
+    if error.errno in _UNWRITABLE:
         what, own = f"cannot write {purpose}: '{path}' is read-only for this user", "Choose a folder you may write to."
     else:
         what, own = f"cannot write {purpose} to '{path}': {error.strerror or error}", ""
@@ -54,13 +55,20 @@ def writing(path: Path, purpose: str, *, mend: str = "") -> Iterator[None]:
         raise
 
 
-def write_atomic(path: Path, content: str | bytes | Callable[[BinaryIO], object], *, purpose: str = "a file") -> None:
+def write_atomic(
+    path: Path,
+    content: str | bytes | Callable[[BinaryIO], object],
+    *,
+    purpose: str = "a file",
+    more_follow: bool = False,
+) -> None:
     """Write a file so that a reader, or a kill, sees the old content or the new, never a part.
 
     Args:
         path: the file; its folder is made.
         content: text, bytes, or a function that writes to the open binary file it is given.
         purpose: what the file is, for the error.
+        more_follow: another file will be written to the folder, and until then a power cut may lose this one.
 
     Raises:
         StorageError: the disk is full or the folder read-only; the old file is untouched.
@@ -82,7 +90,61 @@ def write_atomic(path: Path, content: str | bytes | Callable[[BinaryIO], object]
             with contextlib.suppress(OSError):
                 Path(name).unlink()
             raise
-        flush_folder(path.parent)
+        if not more_follow:
+            flush_folder(path.parent)
+
+
+class _Hashing:
+    """A binary file that takes the sha256 of what is written to it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.sha256, self.bytes = file, hashlib.sha256(), 0
+
+    def write(self, data: bytes | memoryview) -> int:
+        self.sha256.update(data)
+        written = self._file.write(data)
+        self.bytes += written
+        return written
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+def write_hashed(
+    path: Path, content: Callable[[BinaryIO], object], *, purpose: str = "a file", more_follow: bool = False
+) -> tuple[str, int]:
+    """Write a file as `write_atomic` does, and return its sha256, taken while it is written, and its bytes.
+
+    Args:
+        path, purpose, more_follow: as for `write_atomic`.
+        content: writes to the binary file it is given, from the beginning to the end.
+    """
+    made: list[_Hashing] = []
+
+    def hashed(file: BinaryIO) -> None:
+        made[:] = [_Hashing(file)]
+        content(cast(BinaryIO, made[0]))
+
+    write_atomic(path, hashed, purpose=purpose, more_follow=more_follow)
+    return made[0].sha256.hexdigest(), made[0].bytes
+
+
+def append(path: Path, data: bytes, *, purpose: str = "a file") -> None:
+    """Add to the end of a file; where it cannot be added whole, the file stays as it was.
+
+    Raises:
+        StorageError: the disk is full or the folder read-only.
+    """
+    with writing(path, purpose), path.open("ab", buffering=0) as file:
+        before = file.tell()
+        done = 0
+        try:
+            while done < len(data):
+                done += file.write(data[done:])
+        except OSError:
+            with contextlib.suppress(OSError):
+                file.truncate(before)
+            raise
 
 
 def flush_folder(folder: Path) -> None:

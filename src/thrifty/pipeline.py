@@ -9,11 +9,11 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from thrifty import hardware, models
 from thrifty.data import Store, content_key, prepare
-from thrifty.errors import ThriftyError
+from thrifty.errors import SignalledError, StorageError, ThriftyError
 from thrifty.files import hold, write_atomic
 from thrifty.hardware.pages import give_back, keep_pages, keeping
 from thrifty.ledger import Entry, Ledger, Meter, Stage, add_spent, resident_bytes
@@ -22,11 +22,13 @@ from thrifty.runs import Result, RunFolder, folder_for
 from thrifty.spec import Device, Job, Plan, Spent, raw_data
 from thrifty.spec.events import Checkpointed, Emit, Evaluated, Event, Planned, StageDone, StageStarted, StepDone
 from thrifty.spec.folders import cache_folder
-from thrifty.spec.units import format_bytes, format_count
+from thrifty.spec.units import format_bytes, format_count, format_seconds
 
 if TYPE_CHECKING:
     from torch import nn
 
+# what a job may pin that changes only the order in which sums are rounded
+ROUNDING_PINS = {"device", "threads", "micro_batch", "checkpointing", "memory_format"}
 # rooms whose code decides what is learned: a change in them makes a new run
 CODE_ROOMS = ("data", "models", "optim", "planner", "train", "evaluate.py")
 PROMPT_TOKENS = 48
@@ -57,9 +59,9 @@ def run(job: Job, job_text: str, *, runs: Path, ledger: Ledger, emit: Emit) -> O
         ThriftyError: of the kind that fits; the run can be gone on with once it is mended.
     """
     check_names(job)
-    key = run_key(job)
-    folder = folder_for(runs, job.name, key)
-    attempt = _Run(job, job_text, key, folder, ledger, emit)
+    key, course = _keys(job)
+    folder = folder_for(runs, job.name, key, course=course)
+    attempt = _Run(job, job_text, key, course, folder, ledger, emit)
     if folder.find("result", Result) is None:
         with hold(folder.folder, "run"):
             # another process may have finished it while this one looked at the data
@@ -70,10 +72,19 @@ def run(job: Job, job_text: str, *, runs: Path, ledger: Ledger, emit: Emit) -> O
 
 def run_key(job: Job) -> str:
     """Content key of a job: of what it asks for, the bytes of its data and of its model, and the code that decides."""
-    asked = job.model_dump_json(exclude={"data": {"path"}, "model": True})
+    return _keys(job)[0]
+
+
+def _keys(job: Job) -> tuple[str, str]:
+    """The key of a run, and that of its course: of what is learned, whichever way it is computed."""
     model = models.content_key(job.model)
     data = content_key(raw_data(job), seed=job.train.seed, cache=cache_folder())
-    return hashlib.sha256(f"{asked}\n{model}\n{data}\n{code_key()}".encode()).hexdigest()[:20]
+
+    def key(pins: set[str]) -> str:
+        asked = job.model_dump_json(exclude={"data": {"path"}, "model": True, "plan": pins})
+        return hashlib.sha256(f"{asked}\n{model}\n{data}\n{code_key()}".encode()).hexdigest()[:20]
+
+    return key(set()), key(ROUNDING_PINS)
 
 
 def code_key() -> str:
@@ -93,6 +104,7 @@ class _Run:
     job: Job
     job_text: str
     key: str
+    course: str
     folder: RunFolder
     ledger: Ledger
     emit: Emit
@@ -106,7 +118,7 @@ class _Run:
 
     def go(self) -> Outcome:
         # again in every attempt: a kill may have come between the key and the job
-        self.folder.claim(self.key, self.job, self.job_text)
+        self.folder.claim(self.key, self.job, self.job_text, course=self.course)
         # before the hardware is measured, which loads torch: its memory is part of what the run takes
         self.bare_bytes = resident_bytes()
         self.device = hardware.here(kind=self.job.plan.device)
@@ -123,7 +135,8 @@ class _Run:
             with self.meter.stage(peak_above=self.bare_bytes) as self.whole:
                 result = self._stages()
         except ThriftyError as error:
-            self.ledger.finish(self.run_id, status="failed", metrics={}, reason=str(error))
+            status: Literal["stopped", "failed"] = "stopped" if isinstance(error, SignalledError) else "failed"
+            self.ledger.finish(self.run_id, status=status, metrics={}, reason=str(error))
             raise
         finally:
             give_back()  # the caller's process may live on
@@ -147,7 +160,7 @@ class _Run:
             self._keep_dataset(store)
             stage.says = _prepared(store)
         with self._stage("plan") as stage:
-            plan = self.folder.find("plan", Plan) or self._plan(store)
+            plan = self._plan_to_follow(store)
             give_back()  # traces and probes are done with
             self.folder.keep("plan", plan)
             self.ledger.planned(self.run_id, plan)
@@ -171,7 +184,7 @@ class _Run:
             from thrifty.train import train
 
             trained = train(plan, model, store, self.folder.checkpoints, emit=self.emit, spent=self._spent)
-            stage.says = trained.reason
+            stage.says = trained.reason + _wasted(trained.wasted_seconds)
         with self._stage("validate") as stage:
             from thrifty.train import evaluate_split
 
@@ -184,6 +197,7 @@ class _Run:
         return Result(
             key=self.key,
             reason=trained.reason,
+            wasted_s=trained.wasted_seconds,
             steps=trained.steps,
             best_step=trained.best_step,
             validation=trained.metrics,
@@ -198,6 +212,14 @@ class _Run:
         rejects = store.folder / "rejects.jsonl"
         if rejects.is_file():
             write_atomic(self.folder.rejects, rejects.read_bytes(), purpose="the rejected files")
+
+    def _plan_to_follow(self, store: Store) -> Plan:
+        """The plan of an earlier attempt, or a new one; where other pins came since, what is learned stays the same."""
+        first = self.folder.find("plan", Plan)
+        if first is not None and first.key == self.key:
+            return first
+        anew = self._plan(store)
+        return anew if first is None else _computed_as(first, anew)
 
     def _plan(self, store: Store) -> Plan:
         from thrifty import planner
@@ -259,7 +281,9 @@ class _Run:
                 steps += isinstance(event, StepDone)
                 outer(event)
                 if isinstance(event, Checkpointed):
-                    self.ledger.stage(self.run_id, self.attempt, name, spent(), predicted)
+                    # said again when the stage ends: a disk that is full for a while must not end training
+                    with contextlib.suppress(StorageError):
+                        self.ledger.stage(self.run_id, self.attempt, name, spent(), predicted)
 
             self.emit = emit
             try:
@@ -275,11 +299,11 @@ class _Run:
 
     def _open_bill(self) -> None:
         before = self.ledger.entry(self.folder.folder)
-        self.earlier = before.total if before is not None and before.key == self.key else Spent()
+        self.earlier = before.total if before is not None and before.key == self.course else Spent()
         self.meter = Meter(self.device)
         self.run_id = self.ledger.begin(
             name=self.job.name,
-            key=self.key,
+            key=self.course,
             folder=self.folder.folder,
             job=self.job.model_dump_json(),
             device=self.device,
@@ -296,6 +320,23 @@ class _Run:
         assert entry is not None
         write_report(self.folder, entry)
         return Outcome(self.folder.folder, result, entry, fresh)
+
+
+def _computed_as(first: Plan, anew: Plan) -> Plan:
+    """The first plan, computed as the new one would have it: the same but for rounding."""
+    how = ("key", "device", "threads", "memory_format", "checkpointing", "saving", "cost")
+    batch = {name: getattr(anew.batch, name) for name in ("micro", "accumulation", "evaluation")}
+    why = {line.field: line for line in first.why} | {
+        line.field: line for line in anew.why if line.field in ROUNDING_PINS
+    }
+    return first.model_copy(
+        update={name: getattr(anew, name) for name in how}
+        | {"batch": first.batch.model_copy(update=batch), "why": tuple(why.values())}
+    )
+
+
+def _wasted(seconds: float) -> str:
+    return f", {format_seconds(seconds)} of it wasted on steps that were skipped or rolled back" if seconds else ""
 
 
 def write_report(folder: RunFolder, entry: Entry) -> Path:

@@ -11,6 +11,7 @@ runs/<name>/
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -18,13 +19,32 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from thrifty.errors import BundleError, DataError, nearest
-from thrifty.files import write_atomic, writing
+from thrifty.errors import BundleError, DataError, DiskFullError, nearest
+from thrifty.files import append, write_atomic, writing
 from thrifty.spec import Dataset, Device, Job, Plan
-from thrifty.spec.events import Checkpointed, Emit, Evaluated, Event, Resumed, StepDone, Stopped, Warned
+from thrifty.spec.events import (
+    CheckpointDamaged,
+    Checkpointed,
+    CheckpointFailed,
+    CheckpointsRemoved,
+    Emit,
+    Evaluated,
+    Event,
+    RateLowered,
+    Resumed,
+    RolledBack,
+    Skipped,
+    StepDone,
+    Stopped,
+    Warned,
+)
 from thrifty.spec.plain import Plain
 
-KEPT_EVENTS = {kind.__name__: kind for kind in (StepDone, Evaluated, Checkpointed, Resumed, Stopped, Warned)}
+_KINDS = (
+    StepDone, Evaluated, Checkpointed, CheckpointFailed, CheckpointDamaged, CheckpointsRemoved, Skipped, RateLowered,
+    RolledBack, Resumed, Stopped, Warned,
+)  # fmt: skip
+KEPT_EVENTS = {kind.__name__: kind for kind in _KINDS}
 Noun = TypeVar("Noun", bound=Plain)
 
 
@@ -39,6 +59,7 @@ class Result(Plain):
         validation, test: figures of those weights on the two held-out splits.
         confusion: test samples by true label (row) and answer (column); empty for language.
         completion: what a language model wrote for `prompt`; empty for images.
+        wasted_s: of the training time, in steps that were skipped or rolled back.
     """
 
     key: str
@@ -50,6 +71,7 @@ class Result(Plain):
     confusion: tuple[tuple[int, ...], ...]
     prompt: str
     completion: str
+    wasted_s: float = 0.0
 
 
 class RunFolder:
@@ -80,14 +102,26 @@ class RunFolder:
         path = self.folder / "key"
         return path.read_text().strip() if path.is_file() else ""
 
-    def claim(self, key: str, job: Job, job_text: str) -> None:
-        """Make the folder this run's own and write what was asked; what another key left in it goes."""
-        if self.key not in {"", key}:
+    @property
+    def course(self) -> str:
+        """Content key of what is learned in the folder; empty for a folder without one."""
+        path = self.folder / "course"
+        return path.read_text().strip() if path.is_file() else ""
+
+    def claim(self, key: str, job: Job, job_text: str, *, course: str) -> None:
+        """Make the folder this run's own and write what was asked; what another course left in it goes."""
+        if self.key not in {"", key} and self.course != course:
             for name in ("events.jsonl", "rejects.jsonl", "dataset.json"):
                 (self.folder / name).unlink(missing_ok=True)
+        write_atomic(self.folder / "course", course + "\n", purpose="the run's course")
         write_atomic(self.folder / "key", key + "\n", purpose="the run's key")
         write_atomic(self.folder / "job.yaml", job_text, purpose="the job")
         self.keep("job", job)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the run in it ended with a result."""
+        return (self.folder / "result.json").is_file()
 
     def keep(self, name: str, noun: Plain) -> None:
         """Write one noun as ``<name>.json``."""
@@ -136,12 +170,16 @@ class RunFolder:
         with writing(path, "the run's events"), path.open("ab+") as file:
             file.seek(0)
             file.truncate(file.read().rfind(b"\n") + 1)
+        waiting: list[str] = []
 
         def emit(event: Event) -> None:
             name = type(event).__name__
             if name in KEPT_EVENTS:
-                with writing(path, "an event"), path.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps({"event": name, **dataclasses.asdict(event)}) + "\n")
+                waiting.append(json.dumps({"event": name, **dataclasses.asdict(event)}) + "\n")
+                # a run goes on while the disk is full: what happened then is written once there is room
+                with contextlib.suppress(DiskFullError):
+                    append(path, "".join(waiting).encode(), purpose="an event")
+                    waiting.clear()
 
         return emit
 
@@ -169,18 +207,25 @@ class RunFolder:
                     yield json.loads(line)
 
 
-def folder_for(runs: Path, name: str, key: str) -> RunFolder:
+def folder_for(runs: Path, name: str, key: str, *, course: str) -> RunFolder:
     """Return the folder made for this key, else the next free one of ``<name>``, ``<name>-2``, ``<name>-3``.
+
+    Where there is none for the key, but an unfinished one of the same course, that is gone on with, computed otherwise.
 
     A folder that holds something else, a user's own files too, is never taken; one of a run that failed before there
     was a plan, say for its data, is.
     """
     numbers = itertools.count(2)
     path = runs / name
+    begun: RunFolder | None = None
     while True:
         folder = RunFolder(path)
-        if folder.key == key or _is_free(path):
+        if folder.key == key:
             return folder
+        if _is_free(path):
+            return begun or folder
+        if begun is None and folder.course == course and not folder.is_done:
+            begun = folder
         path = runs / f"{name}-{next(numbers)}"
 
 
@@ -188,7 +233,7 @@ def _is_free(path: Path) -> bool:
     if not path.exists():
         return True
     names = {p.name for p in path.iterdir()} if path.is_dir() else {"a file"}
-    return names <= {"lock"} or ("key" in names and not names & {"plan.json", "checkpoints", "result.json"})
+    return names <= {"lock", "course"} or ("key" in names and not names & {"plan.json", "checkpoints", "result.json"})
 
 
 def open_run(path: Path) -> RunFolder:

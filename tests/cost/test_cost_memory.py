@@ -70,11 +70,20 @@ def test_kept_gradients_count_once_micro_batches_accumulate() -> None:
     [
         (TRACE, {}, "a training step"),
         (TRACE, {"evaluation_batch_ratio": 4.0}, "a validation"),
-        (made(live=MIB, evaluation=MIB), {}, "a checkpoint"),
     ],
 )
 def test_the_method_says_when_the_peak_falls(trace: Trace, more: dict[str, Any], moment: str) -> None:
     assert f"in {moment}" in peak_bytes(trace, **more).method
+
+
+def test_a_copy_that_is_saved_beside_training_counts() -> None:
+    plain, copied = peak_bytes(TRACE), peak_bytes(TRACE, copied=True)
+    # weights and states, and in the worst case best weights that wait
+    assert copied.low == plain.low
+    assert copied.value == plain.value + 30 * MIB
+    assert copied.high == plain.high + 40 * MIB
+    assert "30 MiB of a copy that is being saved" in copied.method
+    assert peak_bytes(TRACE, device_kind="cuda", copied=True) == peak_bytes(TRACE, device_kind="cuda")
 
 
 def test_a_gpu_holds_no_interpreter_and_says_what_its_allocator_would() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -19,7 +22,16 @@ from thrifty.models.init import initialise
 from thrifty.models.resnet import BasicBlock
 from thrifty.optim import OPTIMIZERS, SCHEDULES
 from thrifty.spec import Plan, Spent
-from thrifty.spec.events import Checkpointed, Evaluated, Event, Resumed, StepDone, Stopped
+from thrifty.spec.events import (
+    CheckpointDamaged,
+    Checkpointed,
+    Evaluated,
+    Event,
+    Resumed,
+    StepDone,
+    Stopped,
+    Warned,
+)
 from thrifty.train import Trained, probe_steps, train
 
 PlanFactory = Callable[..., Plan]
@@ -211,39 +223,129 @@ def test_a_run_that_diverges_at_once_says_what_to_lower(make_plan: PlanFactory, 
         go(plan, store, tmp_path)
 
 
-def test_a_damaged_checkpoint_is_refused(make_plan: PlanFactory, store: Store, tmp_path: Path) -> None:
-    plan = make_plan(steps=6)
+def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before_it(
+    make_plan: PlanFactory, store: Store, tmp_path: Path
+) -> None:
+    plan = make_plan(steps=9)
+    whole, *_ = go(plan, store, tmp_path / "whole")
     with pytest.raises(Killed):
-        go(plan, store, tmp_path, die_at=6)
-    path = tmp_path / "last.pt"
+        go(plan, store, tmp_path / "died", die_at=8)
+    path = tmp_path / "died" / "step-7.pt"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(BundleError, match=r"checkpoint '.*last.pt' is damaged.*Remove"):
-        go(plan, store, tmp_path)
+    resumed, _, events = go(plan, store, tmp_path / "died")
+    assert isinstance(events[0], CheckpointDamaged) and events[1] == Resumed(6)
+    assert same(whole, resumed)
 
 
 def test_a_checkpoint_of_another_plan_is_refused(make_plan: PlanFactory, store: Store, tmp_path: Path) -> None:
     with pytest.raises(Killed):
         go(make_plan(steps=6), store, tmp_path, die_at=6)
     with pytest.raises(BundleError, match="made by another plan"):
-        go(make_plan(steps=6).model_copy(update={"key": "other"}), store, tmp_path)
+        go(make_plan(steps=6, learning_rate=0.5), store, tmp_path)
 
 
 def test_only_the_best_that_a_checkpoint_names_is_kept(make_plan: PlanFactory, store: Store, tmp_path: Path) -> None:
-    _, trained, events = go(make_plan(steps=40), store, tmp_path)
+    _, trained, events = go(make_plan(steps=40, checkpoints_kept=1), store, tmp_path)
     assert [p.name for p in tmp_path.glob("best-*")] == [f"best-{trained.best_step}.safetensors"]
     assert any(isinstance(event, Checkpointed) for event in events)
 
 
-def test_few_frames_lie_between_the_call_and_backward(
-    make_plan: PlanFactory, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_few_frames_lie_between_the_call_and_backward(make_plan: PlanFactory, store: Store, tmp_path: Path) -> None:
+    """The stack in a hook of a gradient, which autograd calls on the way back through the model."""
+    plan = make_plan(steps=1)
+    model = fresh(plan)
     frames: list[str] = []
-    backward = torch.Tensor.backward
 
-    def spy(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> None:
+    def look(gradient: torch.Tensor) -> None:
         frames[:] = [f.name for f in traceback.extract_stack() if "/src/thrifty/" in f.filename]
-        backward(tensor, *args, **kwargs)
 
-    monkeypatch.setattr(torch.Tensor, "backward", spy)
-    go(make_plan(steps=1), store, tmp_path)
+    next(model.parameters()).register_hook(look)
+    train(plan, model, store, tmp_path, emit=lambda event: None, spent=Spent)
     assert frames == ["train", "take_step"]
+
+
+class Noisy(nn.Module):
+    """A user's model that draws from every generator there is."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            x = nn.functional.dropout(x, 0.1) * (1 + 0.1 * float(np.random.rand()) + 0.1 * random.random())
+        out: torch.Tensor = self.inner(x)
+        return out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("schedule", ["plateau", "cosine"])
+@pytest.mark.parametrize("saving", ["beside", "between"])
+def test_all_generators_go_on_where_they_were(
+    schedule: str, saving: str, make_plan: PlanFactory, store: Store, tmp_path: Path
+) -> None:
+    plan = make_plan(steps=11, evaluate_every=2, schedule=schedule, learning_rate=0.02, saving=saving, micro=16)
+
+    def learn(folder: Path, die_at: int = 0) -> nn.Module:
+        model = Noisy(fresh(plan))
+        random.seed(folder.name + str(die_at))  # what was drawn before does not matter
+        np.random.seed(die_at)
+
+        def emit(event: Event) -> None:
+            if isinstance(event, StepDone) and event.step == die_at:
+                raise Killed
+
+        train(plan, model, store, folder, emit=emit, spent=Spent)
+        return model
+
+    whole = learn(tmp_path / "whole")
+    for die_at in (3, 7, 10):
+        with pytest.raises(Killed):
+            learn(tmp_path / "died", die_at)
+    assert same(whole, learn(tmp_path / "died"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["momentum", "adamw"])
+def test_another_micro_batch_goes_on_along_the_same_curve(
+    optimizer: str, make_plan: PlanFactory, store: Store, tmp_path: Path
+) -> None:
+    """Same data in the same order, the loss equal to 1e-5 in fp32, whichever micro-batch a stretch is computed by."""
+    settings: dict[str, Any] = {"optimizer": optimizer, "learning_rate": 0.01, "steps": 18, "evaluate_every": 6}
+    _, _, events = go(make_plan(**settings), store, tmp_path / "whole")
+    expected = {event.step: event.loss for event in events if isinstance(event, StepDone)}
+    seen: dict[int, float] = {}
+    for micro, die_at in ((64, 5), (16, 9), (7, 14), (32, 0)):
+        plan = make_plan(micro=micro, **settings).model_copy(update={"key": f"micro-{micro}"})
+        told: list[Event] = []
+
+        def emit(event: Event, told: list[Event] = told, die_at: int = die_at) -> None:
+            told.append(event)
+            if isinstance(event, StepDone):
+                seen[event.step] = event.loss
+                if event.step == die_at:
+                    raise Killed
+
+        stopped = pytest.raises(Killed) if die_at else contextlib.nullcontext()
+        with stopped:
+            train(plan, fresh(plan), store, tmp_path / "died", emit=emit, spent=Spent)
+        assert not [event for event in told if isinstance(event, Warned)]
+    assert seen.keys() == expected.keys()
+    for step, loss in expected.items():
+        assert seen[step] == pytest.approx(loss, rel=1e-5), step
+
+
+def test_batch_norm_over_other_micro_batches_is_told(make_plan: PlanFactory, store: Store, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"steps": 4, "evaluate_every": 2}
+    with pytest.raises(Killed):
+        go(make_plan("resnet8", micro=32, **settings), store, tmp_path, die_at=3)
+    _, _, events = go(make_plan("resnet8", micro=16, **settings), store, tmp_path)
+    assert isinstance(events[0], Resumed)
+    assert isinstance(events[1], Warned) and "over 16 samples from here on, over 32 until step 2" in events[1].message
+
+
+def test_it_says_how_long_a_checkpoint_held_training(make_plan: PlanFactory, store: Store, tmp_path: Path) -> None:
+    _, _, events = go(make_plan(steps=5), store, tmp_path)
+    saved = [event for event in events if isinstance(event, Checkpointed)]
+    assert [event.step for event in saved] == [1, 2, 3, 4, 5, 5], "the last step is saved when training ends, too"
+    assert all(0 < event.held_seconds <= event.seconds for event in saved)

@@ -54,6 +54,7 @@ def predict(
     loader_bytes: int = 0,
     heap: HeapPeak | None = None,
     runtime: Mapping[str, int] | None = None,
+    copied: bool = False,
     keeping: Keeping = "default",
 ) -> Cost:
     """Predict what a training run costs, validations included.
@@ -70,7 +71,7 @@ def predict(
         probe_step_seconds: seconds of real optimizer steps after warming up, when some were timed on the device: their
             median is then taken as the step.
         save_seconds: to write the weights once, at each validation; 0 where it was not timed.
-        evaluation_batch_ratio, loader_bytes, heap, runtime: as for `peak_bytes`.
+        evaluation_batch_ratio, loader_bytes, heap, runtime, copied: as for `peak_bytes`.
         keeping: as for `step_seconds`.
     """
     if probe_step_seconds:
@@ -100,6 +101,7 @@ def predict(
             device_kind=device.kind,
             heap=heap,
             runtime=runtime,
+            copied=copied,
         ),
         joules=joules(seconds, device, _utilisation(micro, accumulation, step.value, device, precision)),
         usd=usd(seconds, device),

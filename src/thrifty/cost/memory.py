@@ -41,11 +41,12 @@ def peak_bytes(
     device_kind: DeviceKind = "cpu",
     heap: HeapPeak | None = None,
     runtime: Mapping[str, int] | None = None,
+    copied: bool = False,
 ) -> Interval:
     """Predict the peak of a whole run: on a CPU resident memory above what a run begins with, else memory of the GPU.
 
-    The largest of four moments: a training step, the optimizer's first step, a validation, a checkpoint with the best
-    weights copied; over weights, optimizer states, the runtime's own base and what loads the data.
+    The largest of three moments: a training step, the optimizer's first step, a validation; over weights, optimizer
+    states, the copy of both that is being saved meanwhile, the runtime's own base and what loads the data.
 
     Args:
         trace: of one micro-batch.
@@ -55,46 +56,47 @@ def peak_bytes(
         device_kind: ``cpu``, or a device whose memory torch's caching allocator keeps.
         heap: of a dry run of the same plan, where there was one; without it the heap's holes are a rule's.
         runtime: bytes of each part of the runtime, by `thrifty.hardware.runtime`; a rule's where it is left out.
+        copied: a run on a CPU copies its state to save it while it goes on (`Plan.saving`); the lower bound is of a run
+            too short for that, the upper one of best weights that wait to be saved too.
     """
     steady = trace.parameter_bytes + trace.buffer_bytes + trace.optimizer_bytes + trace.input_bytes
-    # safetensors copies the weights into bytes, then those into one block
-    checkpoint = 2 * trace.parameter_bytes if device_kind == "cpu" else 0
     if device_kind != "cpu":
         return _device_peak(trace, accumulation, evaluation_batch_ratio)
     base, base_how = _base(trace, runtime)
+    copy = trace.parameter_bytes + trace.buffer_bytes + trace.optimizer_bytes if copied else 0
+    copies = {"low": 0, "value": copy, "high": copy + (trace.parameter_bytes if copied else 0)}
+    saved = f", and {format_bytes(copy)} of a copy that is being saved" if copied else ""
     if heap is not None:
         moments = {
             "a training step": float(heap.step),
             "a validation": float(heap.evaluation),
-            "a checkpoint": float(steady + checkpoint),
         }
         held_by = max(moments, key=lambda moment: moments[moment])
         low, value, high = (
-            base[name] + loader_bytes + moments[held_by] * factor
+            base[name] + loader_bytes + copies[name] + moments[held_by] * factor
             for name, factor in zip(("low", "value", "high"), _DRY_RUN, strict=True)
         )
         said = (
             f"the heap grows to {format_bytes(moments[held_by])} in {held_by}, by a dry run of real steps, {base_how}"
         )
-        return Interval(low=low, value=value, high=high, method=said)
+        return Interval(low=low, value=value, high=high, method=said + saved)
     kept_gradients = trace.gradient_bytes if accumulation > 1 else 0
     moments = {
         "a training step": float(kept_gradients + trace.live_peak_bytes),
         "the optimizer's step": float(trace.gradient_bytes),
         "a validation": evaluation_batch_ratio * (trace.evaluation_bytes + trace.input_bytes),
-        "a checkpoint": float(checkpoint),
     }
     held_by = max(moments, key=lambda moment: moments[moment])
     factors = _HEAP["convolutions" if _convolves(trace) else "no convolutions"]
     outside = steady + loader_bytes
     low, value, high = (
-        base[name] + outside + moments[held_by] * factor
+        base[name] + outside + copies[name] + moments[held_by] * factor
         for name, factor in zip(("low", "value", "high"), factors, strict=True)
     )
     how = f"times {factors[1]} for the heap's holes ({factors[0]} to {factors[2]}), {base_how}"
     said = f"{format_bytes(moments[held_by])} live at the peak, in {held_by}, by replay of the traced step, {how}"
     return Interval(
-        low=low, value=value, high=high, method=f"{said}, and {format_bytes(outside)} of weights and states"
+        low=low, value=value, high=high, method=f"{said}, and {format_bytes(outside)} of weights and states{saved}"
     )
 
 

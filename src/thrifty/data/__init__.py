@@ -3,10 +3,10 @@
 A data set is a folder; a store is a folder of memory-mapped arrays with a report of its cleaning. Loads no torch.
 """
 
-from thrifty.data.batches import Batches, sweep
+from thrifty.data.batches import Batch, Batches, sweep
 from thrifty.data.inventory import content_key
 from thrifty.data.look import Look, look
 from thrifty.data.preparation import prepare
 from thrifty.data.store import Store, open_store
 
-__all__ = ["Batches", "Look", "Store", "content_key", "look", "open_store", "prepare", "sweep"]
+__all__ = ["Batch", "Batches", "Look", "Store", "content_key", "look", "open_store", "prepare", "sweep"]

@@ -62,6 +62,7 @@ class _Course:
             evaluation_batch_ratio=self.draft.batch.evaluation / self.draft.batch.micro,
             heap=self.held.heap,
             runtime=self.held.runtime,
+            copied=self.draft.saving == "beside",
             keeping=keeping(self.device.kind, self.draft.checkpointing),
         )
 

@@ -61,6 +61,7 @@ def decide(job: Job, dataset: Dataset, why: Reasons) -> Learning:
     size = _batch_size(job, dataset, traits, why)
     parameters = count_parameters(model)
     optim = _learning(job, traits, dataset, parameters, optimizer, size, why)
+    why.say("guard", *rules.guard(), doubt="a batch that is merely hard is left out, or one that harms is not")
     stop = _stop(job, task, optim.total_steps)
     return Learning(task, model, traits, init, optim, stop, size, parameters)
 

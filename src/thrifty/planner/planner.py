@@ -109,12 +109,20 @@ def fastest_of(drafts: Sequence[Plan], probe: Probe) -> tuple[int, Probed]:
 
 
 def _fitted(local: Local, way: Way, draft: Plan, probed: Probed, spent: Spent, why: Reasons) -> Plan:
-    """Cut a draft to the budget by a dry run of it; a validation that would take the peak past memory is cut first."""
+    """Cut a draft to the budget by a dry run of it; what would take the peak past memory is cut first.
+
+    First the copy of the state that is saved beside training, then the samples of a validation.
+    """
     micro = draft.batch.micro
+    why.lines = [line for line in why.lines if line.field != "saving"]  # of a way tried before
     while True:
         held = local.dry_run(way.settings, draft.batch.evaluation)
         trace = local.trace(way.settings)
         fitted = fit(draft, local.job, local.dataset, local.device, trace, probed, spent, why, local.correct, held)
+        if fitted.cost.peak_bytes.high > local.memory[0] and local.device.kind == "cpu" and draft.saving == "beside":
+            draft = draft.model_copy(update={"saving": "between"})
+            why.say("saving", "between steps", f"a copy of the state beside training does not fit {local.memory[1]}")
+            continue
         validates = held.heap is not None and held.heap.evaluation > held.heap.step
         if fitted.cost.peak_bytes.high <= local.memory[0] or not validates or draft.batch.evaluation <= micro:
             return fitted

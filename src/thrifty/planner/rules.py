@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from thrifty.models import FAMILIES, Traits
-from thrifty.spec import Dataset, Decision, Device, ModelPlan
+from thrifty.spec import Dataset, Decision, Device, GuardPlan, ModelPlan
 from thrifty.spec.plan import Source
 from thrifty.spec.units import format_count
 
@@ -133,6 +133,15 @@ def clip(traits: Traits, kind: str) -> tuple[float, str]:
     if traits.recurs:
         return 1.0, "gradients through recurrent layers can explode (Pascanu et al. 2013)"
     return 0.0, "batch norm and plain networks need none"
+
+
+def guard() -> tuple[str, str]:
+    plan = GuardPlan()
+    shown = f"{plan.deviations:g} deviations over {plan.window} steps"
+    return shown, (
+        "a loss further above the median is skipped (OLMo-core, SkipStepOptimizer), if by more than "
+        f"{plan.rise:.0%} of the untrained model's: small losses have heavy tails"
+    )
 
 
 def batch(dataset: Dataset) -> tuple[int, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from types import TracebackType
 
@@ -10,7 +11,22 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 
-from thrifty.spec.events import Evaluated, Event, Planned, Resumed, StageDone, StageStarted, StepDone, Warned
+from thrifty.spec.events import (
+    CheckpointDamaged,
+    CheckpointFailed,
+    CheckpointsRemoved,
+    Evaluated,
+    Event,
+    Planned,
+    RateLowered,
+    Resumed,
+    RolledBack,
+    Skipped,
+    StageDone,
+    StageStarted,
+    StepDone,
+    Warned,
+)
 from thrifty.spec.events import Progress as Progressed
 from thrifty.spec.units import format_bytes, format_seconds, format_usd
 
@@ -86,10 +102,9 @@ class LiveView:
                     )
             case Resumed(step):
                 self.console.print(f"    going on from step {step:,}", highlight=False, soft_wrap=True)
-            case Warned(message):
-                self.console.print(f"  [yellow]![/] {escape(message)}", highlight=False, soft_wrap=True)
             case _:
-                pass
+                if trouble := told(event):
+                    self.console.print(f"  [yellow]![/] {escape(trouble)}", highlight=False, soft_wrap=True)
 
     def _due(self, last: bool) -> bool:
         now = time.perf_counter()
@@ -110,3 +125,33 @@ class LiveView:
             f"{format_usd(left_s * self.usd_per_second)} left  {self.metrics}"
         )
         self.bar.update(self.task, completed=event.step, total=event.steps, says=says)
+
+
+def told(event: Event) -> str:
+    """Say in a sentence what went wrong and what was done about it; empty for what goes as it should.
+
+    >>> told(Skipped(7, float("nan"), 1.0, 4.2, 0.5))
+    'step 7 was skipped: loss nan, gradient norm 1, at most 4.2 was expected; 500 ms wasted'
+    """
+    match event:
+        case Warned(message):
+            return message
+        case CheckpointFailed(step, reason):
+            return f"step {step:,} could not be saved: {reason}; earlier checkpoints are whole, training goes on"
+        case CheckpointDamaged(checkpoint, path, reason):
+            return f"the checkpoint of step {checkpoint:,} is damaged: {reason}; it is kept as {path}"
+        case CheckpointsRemoved(step, files):
+            return f"removed to make room for the checkpoint of step {step:,}: {files}"
+        case Skipped(step, loss, norm, bound, seconds):
+            expected = f", at most {bound:.4g} was expected" if math.isfinite(bound) else ""
+            wasted = format_seconds(seconds)
+            return f"step {step:,} was skipped: loss {loss:.4g}, gradient norm {norm:.4g}{expected}; {wasted} wasted"
+        case RateLowered(step, until, factor):
+            return f"step {step:,}: the learning rate is {factor:g} of the schedule's until step {until:,}"
+        case RolledBack(step, to, factor, _, _, seconds):
+            return (
+                f"step {step:,}: back to the weights of step {to:,}, at {factor:g} of the learning rate; "
+                f"{format_seconds(seconds)} wasted"
+            )
+        case _:
+            return ""

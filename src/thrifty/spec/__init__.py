@@ -23,7 +23,7 @@ from thrifty.spec.job import (
     raw_data,
 )
 from thrifty.spec.layout import Checkpointing, Layout, Precision
-from thrifty.spec.plan import BatchPlan, Decision, ModelPlan, OptimPlan, Plan, Probed, StopPlan
+from thrifty.spec.plan import BatchPlan, Decision, GuardPlan, ModelPlan, OptimPlan, Plan, Probed, StopPlan
 from thrifty.spec.transformer import TransformerShape
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "DeclaredImages",
     "Device",
     "DeviceKind",
+    "GuardPlan",
     "ImageData",
     "Interval",
     "Job",

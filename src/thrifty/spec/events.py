@@ -72,10 +72,80 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class Checkpointed:
-    """A checkpoint is safely on disk; the run can be killed without losing a step before this one."""
+    """A checkpoint is safely on disk; the run can be killed without losing a step before this one.
+
+    ``seconds`` passed until then, in ``held_seconds`` of which training stood still.
+    """
 
     step: int
     bytes: int
+    seconds: float
+    held_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class CheckpointFailed:
+    """A checkpoint could not be written, for the disk is full; those before it are whole, and the work goes on."""
+
+    step: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class CheckpointDamaged:
+    """The checkpoint of step ``checkpoint`` is not what was written; it is kept at ``path``, the one before is used."""
+
+    checkpoint: int
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class CheckpointsRemoved:
+    """Older checkpoints were removed from a full disk, so that the last one finds room: ``files``, with commas."""
+
+    step: int
+    files: str
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A step taught nothing: its loss or gradient was no number, or its loss above ``bound``; it took ``seconds``."""
+
+    step: int
+    loss: float
+    gradient_norm: float
+    bound: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class RateLowered:
+    """After several skipped steps the learning rate is ``factor`` of the schedule's until step ``until``.
+
+    The loss and the gradient's norm are the last one's; ``seconds`` are those of the skipped steps of late.
+    """
+
+    step: int
+    until: int
+    factor: float
+    loss: float
+    gradient_norm: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class RolledBack:
+    """Weights and optimizer are those of step ``to`` again; data and schedule go on, at ``factor`` of the rate.
+
+    The loss and the gradient's norm are the last one's; ``seconds`` of work are lost, skipped steps not counted again.
+    """
+
+    step: int
+    to: int
+    factor: float
+    loss: float
+    gradient_norm: float
     seconds: float
 
 
@@ -102,5 +172,22 @@ class Warned:
     details: dict[str, str] = field(default_factory=dict)
 
 
-Event = StageStarted | StageDone | Planned | Progress | StepDone | Evaluated | Checkpointed | Resumed | Stopped | Warned
+Event = (
+    StageStarted
+    | StageDone
+    | Planned
+    | Progress
+    | StepDone
+    | Evaluated
+    | Checkpointed
+    | CheckpointFailed
+    | CheckpointDamaged
+    | CheckpointsRemoved
+    | Skipped
+    | RateLowered
+    | RolledBack
+    | Resumed
+    | Stopped
+    | Warned
+)
 Emit = Callable[[Event], None]

@@ -123,6 +123,29 @@ class StopPlan(Plain):
     usd: float
 
 
+class GuardPlan(Plain):
+    """What a step whose loss or gradient is no number, or whose loss leaps up, is met with (`thrifty.train.guard`).
+
+    Attributes:
+        window: steps that the usual loss is taken from, and within which skipped ones are counted.
+        deviations: above the median of the window, in standard deviations (1.4826 median absolute deviations), that a
+            loss may lie.
+        rise: above that median, as a share of what the untrained model loses, that a loss may lie in any case.
+        skips: skipped steps in a window after which the rate is lowered; after twice as many, weights are rolled back.
+        factor: of the rate when it is lowered.
+        lowered_steps: for which it is, unless weights were rolled back: then for good.
+        rollbacks: after which training ends.
+    """
+
+    window: int = 128
+    deviations: float = 6.0
+    rise: float = 0.5
+    skips: int = 3
+    factor: float = 0.5
+    lowered_steps: int = 128
+    rollbacks: int = 2
+
+
 class Plan(Plain):
     """How: the frozen plan that reaches the loop.
 
@@ -139,6 +162,9 @@ class Plan(Plain):
             ``full``, each block.
         evaluate_every: optimizer steps between validations.
         checkpoint_seconds: least time between two checkpoints.
+        checkpoints_kept: of the last ones; the best weights are kept beside them.
+        saving: ``beside`` training, from a copy of weights and optimizer; or ``between`` steps, without a copy.
+        guard: against steps that would break the model.
         cost: predicted.
         why: a `Decision` for each field decided.
     """
@@ -158,6 +184,9 @@ class Plan(Plain):
     checkpointing: Checkpointing = "none"
     evaluate_every: int
     checkpoint_seconds: float
+    checkpoints_kept: int = 2
+    saving: Literal["beside", "between"] = "beside"
+    guard: GuardPlan = GuardPlan()
     seed: int
     cost: Cost
     why: tuple[Decision, ...]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,17 +15,20 @@ from torch import nn
 
 from thrifty import optim
 from thrifty.data import Batches, Store
-from thrifty.errors import DivergedError
+from thrifty.errors import DiskFullError, DivergedError, SignalledError
 from thrifty.hardware.pages import keep_pages, keeping
 from thrifty.models.inputs import to_device, to_tensors
 from thrifty.models.losses import LOSSES
 from thrifty.models.recompute import recomputing
 from thrifty.spec import Plan, Spent
-from thrifty.spec.events import Checkpointed, Emit, Resumed, StepDone, Stopped
+from thrifty.spec.events import Emit, Event, Resumed, StepDone, Stopped, Warned
 from thrifty.spec.plan import StopPlan
 from thrifty.spec.units import format_joules, format_seconds, format_usd
-from thrifty.train.checkpoint import Checkpoints, State
+from thrifty.train.checkpoint import Checkpoints, State, learning_key
+from thrifty.train.generators import seed_generators
+from thrifty.train.guard import Guard
 from thrifty.train.precision import compute_precision
+from thrifty.train.signals import Asked, LeftOff, asked_to_end
 from thrifty.train.validate import validate
 
 BUDGET_CHECK_SECONDS = 0.2
@@ -40,82 +44,109 @@ class Trained:
         metrics: validation figures of the best weights.
         best_step: the step they were reached at.
         reason: why training ended, a sentence.
+        wasted_seconds: of steps that were skipped or rolled back, in all attempts.
     """
 
     steps: int
     metrics: dict[str, float]
     best_step: int
     reason: str
+    wasted_seconds: float = 0.0
 
 
 def train(
     plan: Plan, model: nn.Module, store: Store, folder: Path, *, emit: Emit, spent: Callable[[], Spent]
 ) -> Trained:
-    """Train a model by a plan, from the last checkpoint in ``folder`` if there is one.
+    """Train a model by a plan, from the last whole checkpoint in ``folder`` if there is one.
 
     The weights after a given number of steps depend on plan, data and initial weights alone, not on how often the
-    run was killed and resumed.
+    run was killed and resumed. A checkpoint of a plan that computes the same otherwise, say with other micro-batches,
+    is gone on with too: the same but for rounding.
 
     Args:
         plan: every decision taken.
         model: built and initialised.
         store: prepared data.
-        folder: where checkpoints go.
-        emit: is told of each step, validation and checkpoint.
+        folder: where checkpoints go; held by this process alone.
+        emit: is told of each step, validation and checkpoint, and of each trouble.
         spent: what the run has spent so far, earlier attempts included.
 
     Raises:
-        DivergedError: the loss stopped being a number before any validation.
-        StorageError: a checkpoint could not be written.
+        DivergedError: losses were no numbers, or far too high, before any validation.
+        SignalledError: a signal asked for the end; the step at work was finished and saved.
+        StorageError: a checkpoint could not be written; of a full disk only when the last one cannot.
+        BundleError: no checkpoint that is there is whole, or of this plan.
     """
     keep_pages(keeping(plan.device, plan.checkpointing))
     torch.set_num_threads(plan.threads)
-    torch.manual_seed(plan.seed)  # dropout draws from it; a checkpoint brings its state back
+    seed_generators(plan.seed)  # dropout draws from them; a checkpoint brings their states back
     to_device(model, plan.device, plan.memory_format)
     recomputing(model, plan.checkpointing)
     model.train()
     optimizer = optim.build(model, plan.optim)
     schedule = optim.Schedule(plan.optim)
     batches = Batches(store, split="train", batch=plan.batch.size, micro=plan.batch.micro, seed=plan.seed)
-    checkpoints = Checkpoints(folder)
-
-    state = checkpoints.load(model, optimizer, plan.key) or State()
-    if state.step:
-        schedule.load(state.schedule)
-        emit(Resumed(state.step))
-
     budget = _Budget(plan.stop, spent)
-    saved_at = time.perf_counter()
-    loss = 0.0
-    while not (reason := _reason_to_stop(plan.stop, state, budget, loss)):
-        began = time.perf_counter()
-        rate = schedule.rate(state.step)
-        loss, norm = take_step(plan, model, optimizer, batches.step(state.step), rate)
-        state.step += 1
-        seconds = time.perf_counter() - began
-        samples = batches.samples(state.step - 1)
-        epoch = state.step / batches.steps_per_epoch
-        emit(StepDone(state.step, plan.stop.steps, epoch, loss, rate, norm, samples / seconds, seconds))
+    key, beside = learning_key(plan, store.dataset.key), plan.saving == "beside"
 
-        due = state.step % plan.evaluate_every == 0 or state.step == plan.stop.steps
-        if due and math.isfinite(loss):
-            validate(plan, model, store, state, schedule, checkpoints, emit, epoch)
-        waited = time.perf_counter() - saved_at
-        if waited > plan.checkpoint_seconds or (due and waited > plan.checkpoint_seconds / 10):
-            saved_at = _save(checkpoints, state, schedule, model, optimizer, plan, emit)
+    with (
+        Checkpoints(folder, key=key, keep=plan.checkpoints_kept, beside=beside) as checkpoints,
+        asked_to_end() as asked,
+    ):
+        state = checkpoints.load(model, optimizer) or State(micro=plan.batch.micro)
+        _tell(checkpoints.news(), emit)
+        if state.step:
+            schedule.load(state.schedule)
+            _tell(_resumed(state, plan, model), emit)
+        guard = Guard(plan.guard, model, state.guard)
 
-    if math.isfinite(loss) and state.evaluated_step != state.step:
-        validate(plan, model, store, state, schedule, checkpoints, emit, state.step / batches.steps_per_epoch)
-    if not state.best:
-        raise DivergedError(
-            f"training diverged: {reason}",
-            mend=f"Lower train.learning_rate (it was {plan.optim.learning_rate:g}), or set train.clip.",
-        )
-    _save(checkpoints, state, schedule, model, optimizer, plan, emit)
-    checkpoints.load_best(state, model)
+        saved_at, saved_step = time.perf_counter(), state.step
+        while True:
+            due = guard.calm and _due(plan, state)
+            if due and state.evaluated_step != state.step:
+                with contextlib.suppress(LeftOff):
+                    validate(plan, model, store, state, schedule, checkpoints, asked, emit)
+            if asked.signal is not None:
+                raise _left(asked, checkpoints, _noted(state, schedule, guard), model, optimizer, plan, emit)
+            waited = time.perf_counter() - saved_at
+            late = waited > plan.checkpoint_seconds or (due and waited > plan.checkpoint_seconds / 10)
+            if late and guard.calm and state.step > saved_step:
+                checkpoints.save(_noted(state, schedule, guard), model, optimizer)
+                saved_at, saved_step = time.perf_counter(), state.step
+            _tell(checkpoints.news(), emit)
+            if reason := guard.gave_up or _reason_to_stop(plan.stop, state, budget):
+                break
+
+            began = time.perf_counter()
+            rate = guard.rate(schedule.rate(state.step), state.step)
+            guard.begin()
+            loss, norm = take_step(plan, model, optimizer, batches.step(state.step), rate, guard.sound)
+            state.step += 1
+            seconds = time.perf_counter() - began
+            speed = batches.samples(state.step - 1) / seconds
+            epoch = state.step / batches.steps_per_epoch
+            emit(StepDone(state.step, plan.stop.steps, epoch, loss, rate, norm, speed, seconds))
+            guard.ended(
+                state.step, loss, norm, seconds, lambda step: checkpoints.roll_back(step, model, optimizer), emit
+            )
+
+        if not guard.gave_up and state.evaluated_step != state.step:
+            with contextlib.suppress(LeftOff):
+                validate(plan, model, store, state, schedule, checkpoints, asked, emit)
+            if asked.signal is not None:
+                raise _left(asked, checkpoints, _noted(state, schedule, guard), model, optimizer, plan, emit)
+        if not state.best:
+            raise DivergedError(
+                f"training diverged: {reason}",
+                mend=f"Lower train.learning_rate (it was {plan.optim.learning_rate:g}), or set train.clip.",
+            )
+        _tell(checkpoints.finish(_noted(state, schedule, guard), model, optimizer), emit)
+        checkpoints.load_best(state, model)
     recomputing(model, "none")
     emit(Stopped(state.step, reason))
-    return Trained(state.step, state.best, state.best_step, reason)
+    if asked.signal is not None:
+        raise asked.error(f"training is done and saved in '{folder}': {reason}")
+    return Trained(state.step, state.best, state.best_step, reason, guard.watch.wasted_seconds)
 
 
 def take_step(
@@ -124,11 +155,12 @@ def take_step(
     optimizer: torch.optim.Optimizer,
     micro_batches: list[dict[str, np.ndarray]],
     learning_rate: float,
+    sound: Callable[[float, float], bool] = lambda loss, norm: True,
 ) -> tuple[float, float]:
     """Take one optimizer step over its micro-batches; return the mean loss and the norm of the gradient.
 
     Each micro-batch adds the sum of its losses over the weight of the whole step, so the gradient does not depend on
-    how the step is cut.
+    how the step is cut. The weights stay as they are where ``sound``, asked with what is returned, says no.
     """
     weight = sum(int(np.count_nonzero(batch["y"] != IGNORED_LABEL)) for batch in micro_batches)
     total = torch.zeros((), device=plan.device)
@@ -140,11 +172,13 @@ def take_step(
         loss.backward()
         total += loss.detach()
     norm = nn.utils.clip_grad_norm_(model.parameters(), plan.optim.clip)
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate
-    optimizer.step()
+    mean, size = total.item(), norm.item()
+    if sound(mean, size):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate
+        optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return total.item(), norm.item()
+    return mean, size
 
 
 class _Budget:
@@ -160,10 +194,8 @@ class _Budget:
         return self.last
 
 
-def _reason_to_stop(stop: StopPlan, state: State, budget: _Budget, loss: float) -> str:
+def _reason_to_stop(stop: StopPlan, state: State, budget: _Budget) -> str:
     """Why training should end now, or an empty string."""
-    if not math.isfinite(loss):
-        return f"the loss of step {state.step} is {loss}"
     if state.best and _reached(state.best[stop.metric], stop):
         return f"target reached: {stop.metric} {state.best[stop.metric]:.4g} (wanted {stop.target:g})"
     if state.step >= stop.steps:
@@ -180,22 +212,58 @@ def _reason_to_stop(stop: StopPlan, state: State, budget: _Budget, loss: float) 
     return ""
 
 
+def _due(plan: Plan, state: State) -> bool:
+    """Whether the weights are to be validated after this step."""
+    return state.step > 0 and (state.step % plan.evaluate_every == 0 or state.step == plan.stop.steps)
+
+
 def _reached(value: float, stop: StopPlan) -> bool:
     return value >= stop.target if stop.higher_is_better else value <= stop.target
 
 
-def _save(
+def _resumed(state: State, plan: Plan, model: nn.Module) -> Iterable[Event]:
+    """Say where training goes on, and where that is not the same but for rounding."""
+    yield Resumed(state.step)
+    before, state.micro = state.micro, plan.batch.micro
+    if before != plan.batch.micro and any(
+        isinstance(each, nn.modules.batchnorm._BatchNorm) for each in model.modules()
+    ):
+        yield Warned(
+            f"batch norm takes its statistics over {plan.batch.micro:,} samples from here on, over {before:,} until "
+            f"step {state.step:,}: what is learned is not quite the same"
+        )
+
+
+def _noted(state: State, schedule: optim.Schedule, guard: Guard) -> State:
+    """Where training stands, with what schedule and guard remember."""
+    state.schedule, state.guard = schedule.state(), guard.state()
+    return state
+
+
+def _tell(news: Iterable[Event], emit: Emit) -> None:
+    for event in news:
+        emit(event)
+
+
+def _left(
+    asked: Asked,
     checkpoints: Checkpoints,
     state: State,
-    schedule: optim.Schedule,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     plan: Plan,
     emit: Emit,
-) -> float:
-    began = time.perf_counter()
-    state.schedule = schedule.state()
-    size = checkpoints.save(state, model, optimizer, plan.key)
-    ended = time.perf_counter()
-    emit(Checkpointed(state.step, size, ended - began))
-    return ended
+) -> SignalledError:
+    """Save where training stands; return the error to leave with."""
+    at = f"step {state.step:,} of {plan.stop.steps:,}"
+    try:
+        _tell(checkpoints.finish(state, model, optimizer), emit)
+        what = f"{at} is saved in '{checkpoints.folder}'"
+    except DiskFullError as error:
+        last = checkpoints.last_step
+        what = f"{at} could not be saved ({error.what}); " + (
+            "nothing is saved" if last is None else f"step {last:,} is"
+        )
+    left = asked.error(what)
+    emit(Stopped(state.step, left.what))
+    return left

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from thrifty import optim
 from thrifty.data import Batches, Store
@@ -76,13 +77,22 @@ def _timed(plan: Plan, store: Store, folder: Path, seconds: float) -> Probed:
             times.append(time.perf_counter() - began)
         index += 1
     with tempfile.TemporaryDirectory(prefix=".probe-", dir=folder) as scratch:
-        checkpoints = Checkpoints(Path(scratch))
-        began = time.perf_counter()
-        checkpoints.save(State(), model, optimizer, plan.key)
-        checkpoints.save_best(State(), model)
-        save_s = time.perf_counter() - began
+        save_s = _save_seconds(plan, Path(scratch), model, optimizer)
     torch.set_rng_state(generator_state)
     return Probed(step_s=tuple(times), save_s=save_s)
+
+
+def _save_seconds(plan: Plan, folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> float:
+    """Seconds that training loses to one checkpoint with new best weights: it waits, then shares its processors."""
+    beside, state = plan.saving == "beside", State(step=1, best_step=1)
+    with Checkpoints(folder, key="probe", beside=beside) as checkpoints:
+        began = time.perf_counter()
+        checkpoints.save_best(state, model)
+        checkpoints.save(state, model, optimizer)
+        held_s = time.perf_counter() - began
+    for _ in checkpoints.news():
+        pass
+    return held_s + (checkpoints.writer_cpu_seconds / plan.threads if beside else 0.0)
 
 
 def _enough(times: list[float], spent_s: float, most_s: float) -> bool:

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Callable, Iterable
 
 from torch import nn
 
-from thrifty.data import Store, sweep
+from thrifty.data import Batch, Store, sweep
 from thrifty.evaluate import Evaluation, evaluate
 from thrifty.optim import Schedule
 from thrifty.spec import Plan
 from thrifty.spec.events import Emit, Evaluated
 from thrifty.train.checkpoint import Checkpoints, State
+from thrifty.train.signals import Asked
+
+Through = Callable[[Iterable[Batch]], Iterable[Batch]]
 
 
-def evaluate_split(plan: Plan, model: nn.Module, store: Store, split: str) -> Evaluation:
-    """Measure a model on one whole split of the prepared data, at the plan's precision."""
+def evaluate_split(
+    plan: Plan, model: nn.Module, store: Store, split: str, through: Through = lambda batches: batches
+) -> Evaluation:
+    """Measure a model on one whole split of the prepared data, at the plan's precision; its batches go ``through``."""
     return evaluate(
         model,
-        sweep(store, split, plan.batch.evaluation),
+        through(sweep(store, split, plan.batch.evaluation)),
         plan.task,
         device=plan.device,
         precision=plan.precision,
@@ -34,15 +41,21 @@ def validate(
     state: State,
     schedule: Schedule,
     checkpoints: Checkpoints,
+    asked: Asked,
     emit: Emit,
-    epoch: float,
 ) -> None:
-    """Measure the validation split after ``state.step`` steps and keep the weights if they are the best so far."""
+    """Measure the validation split after ``state.step`` steps and keep the weights if they are the best so far.
+
+    Weights whose loss there is no number are never the best.
+
+    Raises:
+        LeftOff: a signal asked for the end; nothing has changed.
+    """
     began = time.perf_counter()
-    metrics = evaluate_split(plan, model, store, "validation").metrics
+    metrics = evaluate_split(plan, model, store, "validation", asked.through).metrics
     metric, value = plan.stop.metric, metrics[plan.stop.metric]
-    better = not state.best or (
-        value > state.best[metric] if plan.stop.higher_is_better else value < state.best[metric]
+    better = math.isfinite(metrics["loss"]) and (
+        not state.best or (value > state.best[metric] if plan.stop.higher_is_better else value < state.best[metric])
     )
     state.evaluated_step = state.step
     state.since_best += 1
@@ -51,4 +64,5 @@ def validate(
         checkpoints.save_best(state, model)
     rate = schedule.rate(max(state.step - 1, 0))
     schedule.evaluated(value, plan.stop.higher_is_better)
+    epoch = state.step / plan.optim.steps_per_epoch
     emit(Evaluated(state.step, epoch, metrics, better, rate, time.perf_counter() - began))

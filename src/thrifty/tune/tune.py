@@ -7,12 +7,13 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import yaml
 
 from thrifty import hardware, models, planner
 from thrifty.data import Store, prepare
-from thrifty.errors import ThriftyError
+from thrifty.errors import SignalledError, ThriftyError
 from thrifty.files import hold, write_atomic
 from thrifty.hardware.pages import keep_pages, keeping
 from thrifty.ledger import Ledger, Meter, Stage
@@ -88,7 +89,8 @@ def tune(job: Job, budget: Budget, *, key: str, trials: int, runs: Path, ledger:
                     seed=job.train.seed,
                 )
         except ThriftyError as error:
-            ledger.finish(run_id, status="failed", metrics={}, reason=str(error))
+            status: Literal["stopped", "failed"] = "stopped" if isinstance(error, SignalledError) else "failed"
+            ledger.finish(run_id, status=status, metrics={}, reason=str(error))
             raise
         finally:
             entry = ledger.entry(folder)
@@ -161,6 +163,9 @@ class _Trial:
         initialise(model, plan.init, plan.seed)
         try:
             trained = train(plan, model, self.store, self.folder, emit=emit, spent=self.stage.spent)
+        except SignalledError as error:
+            kept = f"the trials before trial {self.number} are kept"
+            raise SignalledError(kept, signal=error.signal, number=error.number) from None
         finally:
             shutil.rmtree(self.folder, ignore_errors=True)
         return trained.metrics[plan.stop.metric]
