@@ -99,13 +99,15 @@ def train(
 
         due = state.step % plan.evaluate_every == 0 or state.step == plan.stop.steps
         if due and math.isfinite(loss):
-            validate(plan, model, store, state, schedule, checkpoints, emit, epoch)
+            with optim.evaluating(optimizer):
+                validate(plan, model, store, state, schedule, checkpoints, emit, epoch)
         waited = time.perf_counter() - saved_at
         if waited > plan.checkpoint_seconds or (due and waited > plan.checkpoint_seconds / 10):
             saved_at = _save(checkpoints, state, schedule, model, optimizer, plan, emit)
 
     if math.isfinite(loss) and state.evaluated_step != state.step:
-        validate(plan, model, store, state, schedule, checkpoints, emit, state.step / batches.steps_per_epoch)
+        with optim.evaluating(optimizer):
+            validate(plan, model, store, state, schedule, checkpoints, emit, state.step / batches.steps_per_epoch)
     if not state.best:
         raise DivergedError(
             f"training diverged: {reason}",
