@@ -1,4 +1,4 @@
-"""Each optimizer's update of one tensor, written from its paper in float64, and the model that they are held to."""
+"""Each optimizer's update of one tensor, written from its paper in float64, and the models that they step."""
 
 from __future__ import annotations
 
@@ -49,6 +49,36 @@ class Valley(nn.Module):
 def valley(point: Tensor) -> Tensor:
     x, y = point.reshape(-1, 2).unbind(1)
     return ((1 - x) ** 2 + 5 * (y - x**2) ** 2).sum()
+
+
+class Net(nn.Module):
+    """A small network with each kind of parameter: convolution, norm, bias, embedding, matrix, head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding = nn.Embedding(7, 8)
+        self.conv = nn.Conv1d(8, 8, 3, padding=1)
+        self.norm = nn.LayerNorm(8)
+        self.inner = nn.Linear(8, 8)
+        self.fc = nn.Linear(8, 7)
+
+    def forward(self) -> Tensor:
+        x_BT = torch.arange(21).view(3, 7) % 7
+        hidden = self.conv(self.embedding(x_BT).transpose(1, 2)).transpose(1, 2)
+        logits = self.fc(self.inner(self.norm(hidden)).relu())
+        return nn.functional.cross_entropy(logits.flatten(0, 1), (x_BT.flatten() * 3 + 1) % 7)
+
+
+def steps(model: Valley | Net, optimizer: torch.optim.Optimizer, count: int) -> list[float]:
+    losses = []
+    for _ in range(count):
+        loss = model()
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return losses
 
 
 def sgd(w: Tensor, g: Tensor, state: State, plan: OptimPlan, t: int) -> Tensor:
