@@ -10,6 +10,7 @@ import pytest
 
 from thrifty.data import Store, prepare
 from thrifty.errors import BudgetError, JobError
+from thrifty.optim import OPTIMIZERS
 from thrifty.planner import plan
 from thrifty.planner.planner import fastest_of
 from thrifty.spec import Device, Job, Plan, Probed, Quantity, Spent, parse_job
@@ -149,6 +150,14 @@ def test_gradient_descent_takes_the_whole_split(images: Store) -> None:
     decided = decide(images, job(train={"optimizer": "gd"}))
     assert decided.batch.size == images.dataset.counts["train"]
     assert (decided.optim.schedule, decided.optim.steps_per_epoch, decided.optim.warmup_steps) == ("fixed", 1, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_is_priced(name: str, images: Store) -> None:
+    decided = decide(images, job(model="mlp-small", train={"optimizer": name}))
+    assert decided.optim.optimizer == name
+    assert decided.cost.seconds.value > 0 and decided.cost.peak_bytes.value > 0
 
 
 def test_a_batch_larger_than_the_data_is_cut_and_told(images: Store) -> None:

@@ -17,6 +17,7 @@ from made_runs import make_dataset, make_entry, make_steps
 
 from thrifty.errors import StorageError
 from thrifty.ledger import StageEntry
+from thrifty.optim import SCHEDULES, Schedule
 from thrifty.report import write_page
 from thrifty.report.figures import MOST_POINTS, curves, smooth, stages, thin
 from thrifty.spec import Decision, Spent
@@ -150,7 +151,22 @@ def test_a_run_with_little_to_say_still_has_a_page(tmp_path: Path, run: dict[str
     entry = make_entry(status="failed", metrics={}, stages=(), predicted=None, total=Spent(), reason="the disk is full")
     run |= {"entry": entry, "steps": [], "evaluations": [], "confusion": (), "rejects": [], "job_text": ""}
     html = write_page(tmp_path / "report.html", **run).read_text(encoding="utf-8")
-    assert "no result" in html and "the disk is full" in html and 'class="plot"' not in html
+    assert "no result" in html and "the disk is full" in html
+    assert html.count('class="plot"') == 1, "the rate as planned, and nothing that was done"
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_the_learning_rate_is_drawn_as_planned_and_as_it_was(run: dict[str, Any], schedule: str) -> None:
+    optim = run["plan"].optim.model_copy(update={"schedule": schedule, "cooldown_steps": 200})
+    plan, rate = run["plan"].model_copy(update={"optim": optim}), Schedule(optim).rate
+    taken = [StepDone(**(vars(step) | {"learning_rate": rate(step.step - 1)})) for step in run["steps"]]
+    (figure,) = (figure for figure in curves(plan, taken, []) if figure.id == "learning-rate")
+    was, planned = figure.data
+    assert planned["x"] == [float(step) for step in range(1, 1_351)]
+    assert planned["y"][: len(was["y"])] == was["y"]
+    assert f"as planned: {schedule}" in [label for label, _, _ in figure.key] and schedule in figure.says
+    (alone,) = (figure for figure in curves(plan, [], []) if figure.id == "learning-rate")
+    assert alone.data == [planned]
 
 
 def test_losses_that_are_no_numbers_are_gaps(run: dict[str, Any]) -> None:

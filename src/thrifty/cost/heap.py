@@ -117,7 +117,7 @@ def heap_peak(
                 model = model.to(memory_format=memory_format)  # type: ignore[call-overload]
             stepper = optimizer(model)
             for _ in range(steps):
-                _dry_step(model, loss, batch, stepper, precision, min(accumulation, 2), memory_format)
+                _dry_step(heap, model, loss, batch, stepper, precision, min(accumulation, 2), memory_format)
             step, heap.peak_bytes = heap.peak_bytes, 0
             if evaluation_batch is not None:
                 model.eval()
@@ -130,6 +130,7 @@ def heap_peak(
 
 
 def _dry_step(
+    heap: _Allocating,
     model: nn.Module,
     loss: Loss,
     batch: Shapes,
@@ -145,7 +146,9 @@ def _dry_step(
         total.backward()
         del total, tensors
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    heap.stepping = True
     stepper.step()
+    heap.stepping = False
     stepper.zero_grad(set_to_none=True)
 
 
@@ -229,6 +232,7 @@ class _Allocating(TorchDispatchMode):
         self._kept: dict[Any, list[Tensor]] = {}
         self.peak_bytes = 0
         self.building = False
+        self.stepping = False
         # what earlier work left free in the heap is resident, and belongs to the steps that will use it
         self._start = _used_bytes()
 
@@ -246,6 +250,9 @@ class _Allocating(TorchDispatchMode):
             return func(*args, **kwargs)
         if self.building and _is_small(args, kwargs):
             # constructors look at values: rates of dropout from a linspace, sizes from a product
+            return func(*args, **kwargs)
+        if self.stepping and _of_single_numbers(args, kwargs):
+            # optimizers look at the count of their steps
             return func(*args, **kwargs)
         if func._schema.is_mutable:
             return _written(func, args, kwargs)
@@ -340,6 +347,13 @@ def _is_small(args: Any, kwargs: Any) -> bool:
     read = sum(leaf.untyped_storage().nbytes() for leaf in leaves if isinstance(leaf, Tensor))
     makes = max((leaf for leaf in leaves if isinstance(leaf, int)), default=0)
     return read <= SMALL_BYTES and makes <= SMALL_BYTES
+
+
+def _of_single_numbers(args: Any, kwargs: Any) -> bool:
+    """Whether an operator takes tensors, each of one number, and by its whole-number arguments makes no more."""
+    leaves = pytree.tree_leaves((args, kwargs))
+    sizes = [leaf.numel() for leaf in leaves if isinstance(leaf, Tensor)]
+    return sizes != [] and max(sizes) == 1 and max((leaf for leaf in leaves if isinstance(leaf, int)), default=0) <= 1
 
 
 @functools.cache

@@ -35,7 +35,7 @@ _ATTENTION = tuple(
 # Operators by kind, as time is priced by it. What is not named here goes by its tag (pointwise, reduction), or `other`.
 _NAMES = {
     "matmul": "mm addmm bmm baddbmm addbmm addmv mv dot _scaled_mm mkldnn_rnn_layer mkldnn_rnn_layer_backward "
-    "_cudnn_rnn _cudnn_rnn_backward",
+    "_cudnn_rnn _cudnn_rnn_backward linalg_qr _linalg_eigh",
     "convolution": "convolution _convolution convolution_overrideable _slow_conv2d_forward convolution_backward",
     "attention": " ".join(f"{name} {name}_backward" for name in _ATTENTION),
     "batch_norm": "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training "
@@ -111,6 +111,9 @@ _OWN_FORMULAS: dict[Any, Callable[..., int]] = {
     aten.addmv: _shaped(lambda c, a, b, **_: 2 * math.prod(a)),
     aten.dot: _shaped(lambda a, b, **_: 2 * math.prod(a)),
     aten.addbmm: _shaped(lambda c, a, b, **_: 2 * math.prod(a) * b[2]),
+    # Golub and Van Loan 2013: sections 5.2.9 (Householder vectors, then Q itself, of a square matrix) and 8.3.5
+    aten.linalg_qr: _shaped(lambda a, *_, **__: 8 * math.prod(a) * min(a[-2:]) // 3),
+    aten._linalg_eigh: _shaped(lambda a, *_, **__: 9 * math.prod(a) * a[-1]),
 }
 
 

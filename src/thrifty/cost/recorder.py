@@ -114,6 +114,7 @@ class Recorder(TorchDispatchMode):
         self._outside = {address: -1 - index for index, address in enumerate(outside)}
         self._callers: dict[int, str] = {}
         self.calls: dict[Key, Call] = {}
+        self._unfilled: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -151,7 +152,10 @@ class Recorder(TorchDispatchMode):
         name = func.overloadpacket.__name__
         # cuDNN's packed weights are the weights themselves
         results = tensors_in(out)[:4] if name == "_cudnn_rnn" else tensors_in(out)
+        before = len(self.blocks)
         fresh = [tensor for tensor in results if self._is_new(tensor)]
+        if name in ALLOCATIONS:
+            self._unfilled |= set(range(before, len(self.blocks)))
         written = written_in_place(func, args, kwargs)
         if name in ALLOCATIONS or not (fresh or written):
             return
@@ -241,10 +245,11 @@ class Recorder(TorchDispatchMode):
         """
         kept: Counter[int] = Counter()
         states = set()
-        for block in self.blocks:
+        for number, block in enumerate(self.blocks):
             if block.kept:
                 kept[block.op] += block.bytes
-            if block.role == "state":
+            # what was reserved alone counts at the next operator, which is another's work
+            if block.role == "state" and number not in self._unfilled:
                 states.add(block.op)
         ops: list[Op] = []
         place = []
@@ -272,7 +277,8 @@ def record(
 
     Forward, loss, backward, and where there is an optimizer clipping, its step, and letting the gradients go.
     """
-    recorder = Recorder(path, [*model.parameters(), *model.buffers(), *batch.values()])
+    states = tensors_in(list(optimizer.state.values())) if optimizer is not None else []
+    recorder = Recorder(path, [*model.parameters(), *model.buffers(), *batch.values(), *states])
     with _errors_named(path), recorder:
         with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
             total, _ = loss(model, batch)

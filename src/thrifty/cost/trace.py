@@ -14,6 +14,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from torch.optim import Optimizer
 
 from thrifty.cost.allocations import Allocations
+from thrifty.cost.ops import tensors_in
 from thrifty.cost.recorder import Loss, ModulePath, Op, record, record_forward
 from thrifty.errors import JobError, nearest
 from thrifty.hardware.capture import Call, Key
@@ -41,6 +42,7 @@ class Trace:
         calls: one of each kind of operator, with blanks for its tensors, to ask a device about it.
         timed: what a device said of them (`thrifty.cost.asked`).
         workspace_bytes: that a GPU's libraries keep for themselves.
+        early_state_bytes: states that the optimizer made before its first step.
     """
 
     ops: tuple[Op, ...] = field(repr=False)
@@ -57,6 +59,7 @@ class Trace:
     calls: dict[Key, Call] = field(default_factory=dict, repr=False)
     timed: dict[Key, KernelPoint] = field(default_factory=dict, repr=False)
     workspace_bytes: int = 0
+    early_state_bytes: int = 0
 
     @property
     def forward_flops(self) -> int:
@@ -71,7 +74,7 @@ class Trace:
     @property
     def optimizer_bytes(self) -> int:
         """States of the optimizer."""
-        return self.step.bytes_of("state")
+        return self.early_state_bytes + self.step.bytes_of("state")
 
     @cached_property
     def activation_bytes(self) -> int:
@@ -139,7 +142,9 @@ def trace_step(
         if memory_format == "channels_last":
             change_tensors(model, _rows_of_channels)
         tensors = {key: _fake(key, shape, dtype, memory_format, device) for key, (shape, dtype) in batch.items()}
-        step = record(path, model, loss, tensors, precision, optimizer(model), clip, device)
+        stepper = optimizer(model)
+        early_states = tensors_in(list(stepper.state.values()))
+        step = record(path, model, loss, tensors, precision, stepper, clip, device)
         evaluation = record_forward(path, model.eval(), loss, tensors, precision, device)
     ops, allocations = step.finished()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -157,6 +162,7 @@ def trace_step(
         buffer_bytes=sum(_bytes(buffer) for buffer in model.buffers()),
         input_bytes=sum(_bytes(tensor) for tensor in tensors.values()),
         calls=step.calls,
+        early_state_bytes=sum(_bytes(state) for state in early_states),
     )
 
 

@@ -134,7 +134,11 @@ def fit(
     return draft.model_copy(
         update={
             "optim": draft.optim.model_copy(
-                update={"total_steps": steps, "warmup_steps": round(draft.optim.warmup_steps * steps / wanted)}
+                update={
+                    "total_steps": steps,
+                    "warmup_steps": round(draft.optim.warmup_steps * steps / wanted),
+                    "cooldown_steps": round(draft.optim.cooldown_steps * steps / wanted),
+                }
             ),
             "stop": draft.stop.model_copy(update={"steps": steps, "seconds": seconds}),
             "evaluate_every": every,

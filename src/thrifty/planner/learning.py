@@ -10,6 +10,7 @@ import thrifty.planner.rules as rules
 from thrifty import models
 from thrifty.errors import JobError
 from thrifty.names import check_names
+from thrifty.optim import tell_rules
 from thrifty.planner.rules import Reasons
 from thrifty.planner.shapes import parameters_of, shape_of
 from thrifty.spec import Dataset, DeclaredData, Job, ModelPlan, OptimPlan, StopPlan
@@ -58,6 +59,8 @@ def decide(job: Job, dataset: Dataset, why: Reasons) -> Learning:
     asked = job.train.init if ours or job.train.init != "default" else None
     init = why.take("init", asked, rules.init(model))
     optimizer = why.take("optimizer", job.train.optimizer, rules.optimizer(traits))
+    if doubt := rules.optimizer_doubt(optimizer, traits):
+        why.say("optimizer", optimizer, "asked for in the job", "job", doubt)
     size = _batch_size(job, dataset, traits, why)
     parameters = count_parameters(model)
     optim = _learning(job, traits, dataset, parameters, optimizer, size, why)
@@ -114,11 +117,14 @@ def _learning(
         "learning_rate", asked.learning_rate, rules.learning_rate(optimizer, traits, kind, parameters, size)
     )
     decay = why.take("weight_decay", asked.weight_decay, rules.weight_decay(optimizer, traits, kind))
+    why.say("groups", *tell_rules(optimizer, decay))
     clip = why.take("clip", asked.clip, rules.clip(traits, kind))
-    warmup = why.take("warmup", asked.warmup, rules.warmup(optimizer))
+    warmup = why.take("warmup", asked.warmup, rules.warmup(optimizer, schedule))
     momentum = 0.0
-    if optimizer in {"momentum", "nesterov"}:
-        momentum = why.take("momentum", asked.momentum, (0.9, "He et al. 2015, section 3.4"))
+    if optimizer in {"momentum", "nesterov", "muon"}:
+        momentum = why.take("momentum", asked.momentum, rules.momentum(optimizer))
+    power = why.take("power", asked.power, rules.power()) if schedule == "polynomial" else 1.0
+    cooldown = why.take("cooldown", asked.cooldown, rules.cooldown()) if schedule == "wsd" else 0.0
     per_epoch = math.ceil(dataset.counts["train"] / size)
     steps = _steps(job, dataset, parameters, size, per_epoch, why)
     return OptimPlan(
@@ -126,8 +132,8 @@ def _learning(
         schedule=schedule,
         learning_rate=rate,
         momentum=momentum,
-        betas=rules.betas(traits, kind),
-        eps=1e-8,
+        betas=rules.betas(optimizer, traits, kind),
+        eps=rules.eps(optimizer),
         weight_decay=decay,
         warmup_steps=round(warmup * steps),
         total_steps=steps,
@@ -135,6 +141,8 @@ def _learning(
         decay=asked.decay if asked.decay is not None else rules.decay(schedule),
         plateau_patience=PLATEAU_PATIENCE,
         clip=clip or math.inf,
+        power=power,
+        cooldown_steps=round(cooldown * steps),
     )
 
 

@@ -33,6 +33,9 @@ DOUBTS = {
     "clip": "a sudden loss would say otherwise",
     "warmup": "a larger batch or rate may need more",
     "momentum": "seldom worth tuning",
+    "power": "seldom decisive",
+    "cooldown": "from a tenth on little changes",
+    "groups": "what no module of torch's holds goes by its dimensions",
     "epochs": "stop earlier with a target",
     "evaluate_every": "none that bears on the result",
 }
@@ -77,39 +80,114 @@ def optimizer(traits: Traits) -> tuple[str, str]:
     return "adamw", "trains Transformers and plain networks with the least tuning (Loshchilov and Hutter 2019)"
 
 
+def optimizer_doubt(name: str, traits: Traits) -> str:
+    """What to know of an optimizer that was asked for, or an empty string."""
+    if name == "schedule_free" and traits.batch_norm:
+        return "batch norms keep statistics of the weights that train, not of the average that is kept"
+    if name == "soap":
+        return "what it does every ten steps, the refresh of its bases, is in no predicted time"
+    return ""
+
+
+# rates that do not go by the model, from whose authors or their code they are
+_RATES = {
+    "rmsprop": (1e-3, "Tieleman and Hinton 2012, lecture 6e"),
+    "adagrad": (1e-2, "torch's default; Duchi et al. 2011 leave it to tuning"),
+    "nadam": (2e-3, "Dozat 2016"),
+    "adafactor": (
+        1e-2,
+        "a share of each tensor's size, and at most 1 / sqrt(step) (Shazeer and Stern 2018, section 8)",
+    ),
+    "soap": (3e-3, "Vyas et al. 2024, as their code has it"),
+    "schedule_free": (2.5e-3, "Defazio et al. 2024, as their code has it"),
+}
+_RATES_LIKE_ADAMW = {
+    "adam": "",
+    "adamw": "",
+    "adamw_8bit": "AdamW's (Dettmers et al. 2022): ",
+    "muon": "AdamW's, to whose steps its own are scaled (Liu et al. 2025): ",
+}
+LION_SHARE = 5
+
+
 def learning_rate(name: str, traits: Traits, kind: str, parameters: int, batch: int) -> tuple[float, str]:
-    if traits.loaded and name in {"adam", "adamw"}:
-        return 5e-5, "weights trained before are changed little (Devlin et al. 2019, appendix A.3)"
+    if name in _RATES_LIKE_ADAMW:
+        rate, said = _adamw_rate(traits, kind, parameters)
+        return rate, _RATES_LIKE_ADAMW[name] + said
+    if name == "lion":
+        rate, said = _adamw_rate(traits, kind, parameters)
+        return float(f"{rate / LION_SHARE:.2g}"), (
+            f"a fifth of AdamW's, from a third to a tenth of which serves (Chen et al. 2023, section 5): {said}"
+        )
+    if name == "lamb":
+        return _lamb_rate(traits, kind, batch)
+    if name == "adafactor" and traits.loaded:
+        return 1e-3, "weights trained before are changed little (Raffel et al. 2020, section 3.1)"
+    if name in _RATES:
+        return _adamw_rate(traits, kind, parameters) if traits.loaded else _RATES[name]
     if traits.loaded and name != "gd":
         rate = float(f"{0.003 * batch / 512:.3g}")
         return rate, f"0.003 x {batch} / 512: weights trained before are changed little (Kolesnikov et al. 2020)"
-    if name in {"adam", "adamw"}:
-        if decodes(traits, kind):
-            rate = max(0.003239 - 0.0001395 * math.log(parameters), 1e-4)
-            said = f"0.003239 - 0.0001395 ln({format_count(parameters)} parameters) (Kaplan et al. 2020, appendix D.6)"
-            return float(f"{rate:.2g}"), said
-        return 1e-3, "Kingma and Ba 2015, section 6"
     if name == "gd":
         return 0.5, "full gradients carry no noise; a plain starting point, worth tuning"
     rate = 0.1 * batch / 128
     return float(f"{rate:.3g}"), f"0.1 x {batch} / 128: He et al. 2015 scaled by the batch (Goyal et al. 2017)"
 
 
+def _adamw_rate(traits: Traits, kind: str, parameters: int) -> tuple[float, str]:
+    if traits.loaded:
+        return 5e-5, "weights trained before are changed little (Devlin et al. 2019, appendix A.3)"
+    if decodes(traits, kind):
+        rate = max(0.003239 - 0.0001395 * math.log(parameters), 1e-4)
+        said = f"0.003239 - 0.0001395 ln({format_count(parameters)} parameters) (Kaplan et al. 2020, appendix D.6)"
+        return float(f"{rate:.2g}"), said
+    return 1e-3, "Kingma and Ba 2015, section 6"
+
+
+def _lamb_rate(traits: Traits, kind: str, batch: int) -> tuple[float, str]:
+    base, model = (0.005, "BERT") if kind == "language" else (0.04, "ResNet-50")
+    said = f"{base} x sqrt({batch} / 32,768), of each matrix's norm: {model} in You et al. 2020, section 4"
+    if traits.loaded:
+        base, said = base / 10, f"a tenth of {said}, for weights trained before"
+    return float(f"{base * math.sqrt(batch / 32_768):.3g}"), said
+
+
+_DECAYS_LIKE_ADAMW = frozenset(["adamw", "adamw_8bit", "nadam", "lion", "muon", "soap", "schedule_free"])
+
+
 def weight_decay(name: str, traits: Traits, kind: str) -> tuple[float, str]:
-    if name == "adamw":
-        return (0.1, "GPT-3, appendix B") if decodes(traits, kind) else (0.01, "Loshchilov and Hutter 2019")
-    if name == "adam":
-        return 0.0, "in Adam it would be an L2 penalty, not decay (Loshchilov and Hutter 2019)"
+    if name in _DECAYS_LIKE_ADAMW:
+        decay, said = (0.1, "GPT-3, appendix B") if decodes(traits, kind) else (0.01, "Loshchilov and Hutter 2019")
+        if name == "lion":
+            return (
+                decay * LION_SHARE,
+                f"five times AdamW's, as the rate is a fifth (Chen et al. 2023, section 5): {said}",
+            )
+        return decay, said if name == "adamw" else f"AdamW's: {said}"
+    if name == "lamb":
+        return 0.01, "You et al. 2020, section 4"
+    if name in {"adam", "rmsprop", "adagrad"}:
+        return 0.0, "in Adam and its like it would be an L2 penalty, not decay (Loshchilov and Hutter 2019)"
+    if name == "adafactor":
+        return 0.0, "Shazeer and Stern 2018 train without"
     return 1e-4, "He et al. 2015, section 3.4"
+
+
+def momentum(name: str) -> tuple[float, str]:
+    return (0.95, "Jordan et al. 2024") if name == "muon" else (0.9, "He et al. 2015, section 3.4")
 
 
 def schedule(name: str) -> tuple[str, str]:
     if name == "gd":
         return "fixed", "full gradients carry no noise that a falling rate would have to average out"
+    if name == "schedule_free":
+        return "fixed", "an average of the weights does what a falling rate would (Defazio et al. 2024)"
     return "cosine", "one smooth fall that needs no milestones (Loshchilov and Hutter 2017)"
 
 
-def warmup(name: str) -> tuple[float, str]:
+def warmup(name: str, schedule: str) -> tuple[float, str]:
+    if schedule == "one_cycle":
+        return 0.3, "the cycle rises for three tenths of the steps (Smith and Topin 2018, as fastai and torch have it)"
     if name == "gd":
         return 0.0, "full gradients need none"
     return 0.05, "a twentieth of the steps steadies the first ones (Goyal et al. 2017)"
@@ -120,9 +198,29 @@ def decay(name: str) -> float:
     return {"exponential": 0.95, "step": 0.1, "plateau": 0.5}.get(name, 1.0)
 
 
-def betas(traits: Traits, kind: str) -> tuple[float, float]:
-    """Adam's: GPT-3's (appendix B) for its like, else those of Kingma and Ba 2015."""
-    return (0.9, 0.95) if decodes(traits, kind) else (0.9, 0.999)
+def power() -> tuple[float, str]:
+    return 2.0, "You et al. 2017; 1 would be the linear schedule"
+
+
+def cooldown() -> tuple[float, str]:
+    return 0.2, "a fifth of the steps falls as far as a whole cosine (Hägele et al. 2024)"
+
+
+def betas(name: str, traits: Traits, kind: str) -> tuple[float, float]:
+    """The optimizer's own, where its authors give them.
+
+    Lion's by Chen et al. 2023, SOAP's by Vyas et al. 2024, RMSprop's (the second) by Tieleman and Hinton
+    2012. Adam's and all others': GPT-3's (appendix B) for its like, else those of Kingma and Ba 2015.
+    """
+    if name == "lion":
+        return (0.95, 0.98) if decodes(traits, kind) else (0.9, 0.99)
+    own = {"soap": (0.95, 0.95), "rmsprop": (0.0, 0.9), "schedule_free": (0.9, 0.999), "lamb": (0.9, 0.999)}
+    return own.get(name, (0.9, 0.95) if decodes(traits, kind) else (0.9, 0.999))
+
+
+def eps(name: str) -> float:
+    """What keeps a division from zero: LAMB's by You et al. 2020, Adagrad's torch's, all others' Adam's."""
+    return {"lamb": 1e-6, "adagrad": 1e-10}.get(name, 1e-8)
 
 
 def clip(traits: Traits, kind: str) -> tuple[float, str]:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from thrifty.ledger import Entry
+from thrifty.optim import Schedule
 from thrifty.report.rows import metric_name, metric_text
-from thrifty.spec import Plan
+from thrifty.spec import OptimPlan, Plan
 from thrifty.spec.events import Evaluated, StepDone
 from thrifty.spec.units import format_bytes, format_seconds
 
@@ -70,14 +71,15 @@ def smooth(values: Sequence[float], span: float) -> list[float]:
 
 
 def curves(plan: Plan, steps: Sequence[StepDone], evaluations: Sequence[Evaluated]) -> list[Figure]:
-    """Plot what happened while training: loss, the validation metric, learning rate, throughput."""
+    """Plot what happened while training: loss, the validation metric, throughput; and the rate, as planned too."""
     figures = []
     if steps:
         figures.append(_loss(steps))
     if evaluations:
         figures.append(_validation(plan, evaluations))
+    figures.append(_learning_rate(plan.optim, steps))
     if steps:
-        figures += [_learning_rate(steps), _throughput(steps)]
+        figures.append(_throughput(steps))
     return figures
 
 
@@ -132,12 +134,24 @@ def _validation(plan: Plan, evaluations: Sequence[Evaluated]) -> Figure:
     return Figure("validation", f"Validation {metric_name(name)}", says, data, layout, tuple(key))
 
 
-def _learning_rate(steps: Sequence[StepDone]) -> Figure:
-    rates = [each.learning_rate for each in steps]
-    says = f"Learning rate by step: highest {max(rates):.3g}, at the end {rates[-1]:.3g}."
-    xs = [float(each.step) for each in steps]
-    data, layout = [_line(xs, rates, "learning rate", ORANGE)], plot_layout(last=xs[-1], yaxis={"rangemode": "tozero"})
-    return Figure("learning-rate", "Learning rate", says, data, layout, (("of each step", ORANGE, "line"),))
+def _learning_rate(plan: OptimPlan, steps: Sequence[StepDone]) -> Figure:
+    """The schedule as planned, and the rate of each step that was taken."""
+    total = max(plan.total_steps, 1)
+    schedule = Schedule(plan)
+    planned = [*range(0, total - 1, math.ceil(total / MOST_POINTS)), total - 1]
+    xs, rates = [float(step + 1) for step in planned], [schedule.rate(step) for step in planned]
+    rises = f" after a warm-up of {plan.warmup_steps:,}" if plan.warmup_steps else ""
+    says = f"Learning rate by step, planned over {total:,}: {plan.schedule}{rises}, highest {max(rates):.3g}"
+    data, key = [], []
+    if steps:
+        taken = [each.learning_rate for each in steps]
+        data.append(_line([float(each.step) for each in steps], taken, "of each step", ORANGE))
+        key.append(("of each step", ORANGE, "line"))
+        says += f"; at the end of the run {taken[-1]:.3g}"
+    data.append(_line(xs, rates, "as planned", GREY, dash="dash"))
+    key.append((f"as planned: {plan.schedule}", GREY, "dash"))
+    layout = plot_layout(last=max(xs[-1], float(steps[-1].step) if steps else 0.0), yaxis={"rangemode": "tozero"})
+    return Figure("learning-rate", "Learning rate", f"{says}.", data, layout, tuple(key))
 
 
 def _throughput(steps: Sequence[StepDone]) -> Figure:

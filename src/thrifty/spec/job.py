@@ -218,13 +218,17 @@ class Train(Plain):
         epochs: passes over the training split.
         steps: optimizer steps, instead of epochs.
         batch: samples per optimizer step, or ``full`` for the whole training split (gradient descent).
-        optimizer: ``gd``, ``sgd``, ``momentum``, ``nesterov``, ``adam``, ``adamw``.
+        optimizer: ``gd``, ``sgd``, ``momentum``, ``nesterov``, ``rmsprop``, ``adagrad``, ``adam``, ``adamw``,
+            ``nadam``, ``adafactor``, ``lion``, ``lamb``, ``muon``, ``soap``, ``schedule_free``, ``adamw_8bit``.
         learning_rate: the highest rate of the schedule.
-        momentum: of ``momentum`` and ``nesterov``.
+        momentum: of ``momentum``, ``nesterov`` and ``muon``.
         weight_decay: on matrices and convolutions; never on biases and norms.
-        schedule: ``fixed``, ``exponential``, ``step``, ``plateau``, ``cosine``, ``linear``.
-        warmup: share of the steps over which the rate rises from zero.
+        schedule: ``fixed``, ``exponential``, ``step``, ``plateau``, ``cosine``, ``linear``, ``polynomial``,
+            ``one_cycle``, ``wsd`` (warm-up, stable, decay), ``inverse_sqrt``.
+        warmup: share of the steps over which the rate rises from zero; in which ``one_cycle`` rises.
         decay: the factor of ``exponential`` (each epoch), ``step`` (at half and three quarters), ``plateau``.
+        power: exponent of ``polynomial``.
+        cooldown: share of the steps, the last ones, over which ``wsd`` falls.
         clip: largest norm of the gradient; 0 for none.
         init: initial weights: ``default`` (the family's own), ``he_normal``, ``he_uniform``,
             ``xavier_normal``, ``xavier_uniform``; ``own`` keeps what the model's own code draws or loads, and is what
@@ -244,6 +248,8 @@ class Train(Plain):
     schedule: str | None = None
     warmup: Fraction | None = None
     decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    power: PositiveFloat | None = None
+    cooldown: Fraction | None = None
     clip: NonNegativeFloat | None = None
     init: str | None = None
     patience: Annotated[int, Field(ge=0)] | None = None

@@ -60,15 +60,17 @@ class OptimPlan(Plain):
     Attributes:
         optimizer, schedule: names of their tables.
         learning_rate: the highest rate.
-        momentum: used by ``momentum`` and ``nesterov``; 0 for the rest.
-        betas, eps: used by ``adam`` and ``adamw``.
+        momentum: used by ``momentum``, ``nesterov`` and ``muon``; 0 for the rest.
+        betas, eps: used by Adam and what descends from it; ``rmsprop`` uses the second beta, ``adagrad`` eps.
         weight_decay: on parameters of two or more dimensions alone.
-        warmup_steps: steps of linear rise from zero.
+        warmup_steps: steps of linear rise from zero; those in which ``one_cycle`` rises.
         total_steps: steps of the whole schedule.
         steps_per_epoch: for schedules that change by the epoch.
         decay: factor of ``exponential``, ``step`` and ``plateau``.
         plateau_patience: evaluations without improvement before ``plateau`` lowers the rate.
         clip: largest norm of the gradient; ``inf`` for none.
+        power: exponent of ``polynomial``.
+        cooldown_steps: the last steps, over which ``wsd`` falls.
     """
 
     optimizer: str
@@ -84,6 +86,8 @@ class OptimPlan(Plain):
     decay: float
     plateau_patience: int
     clip: float
+    power: float = 1.0
+    cooldown_steps: int = 0
 
 
 class BatchPlan(Plain):

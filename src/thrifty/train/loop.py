@@ -104,7 +104,7 @@ def train(
         while True:
             due = guard.calm and _due(plan, state)
             if due and state.evaluated_step != state.step:
-                with contextlib.suppress(LeftOff):
+                with contextlib.suppress(LeftOff), optim.evaluating(optimizer):
                     validate(plan, model, store, state, schedule, checkpoints, asked, emit)
             if asked.signal is not None:
                 raise _left(asked, checkpoints, _noted(state, schedule, guard), model, optimizer, plan, emit)
@@ -131,7 +131,7 @@ def train(
             )
 
         if not guard.gave_up and state.evaluated_step != state.step:
-            with contextlib.suppress(LeftOff):
+            with contextlib.suppress(LeftOff), optim.evaluating(optimizer):
                 validate(plan, model, store, state, schedule, checkpoints, asked, emit)
             if asked.signal is not None:
                 raise _left(asked, checkpoints, _noted(state, schedule, guard), model, optimizer, plan, emit)

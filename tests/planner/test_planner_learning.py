@@ -1,0 +1,109 @@
+"""What is learned is decided for every optimizer and schedule, each number with a reason."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+
+from thrifty import optim
+from thrifty.models import Traits
+from thrifty.optim import OPTIMIZERS, SCHEDULES, Schedule
+from thrifty.planner import rules
+from thrifty.planner.learning import Learning, decide
+from thrifty.planner.rules import Reasons
+from thrifty.spec import Cleaning, Dataset, OptimPlan, parse_job
+
+TRAITS = {
+    "plain": Traits(),
+    "residual": Traits(convolves=True, batch_norm=True),
+    "decoder": Traits(attends=True),
+    "loaded": Traits(attends=True, loaded=True),
+}
+
+
+@pytest.fixture
+def images() -> Dataset:
+    counts = {"train": 1000, "validation": 100, "test": 100}
+    return Dataset(
+        kind="image", key="aa", counts=counts, labels=("a", "b"), label_counts={"a": 600, "b": 600}, shape=(1, 16, 16),
+        mean=(0.5,), std=(0.5,), crop="center", vocabulary=0, tokens={}, text_bytes={}, source_bytes=1, stored_bytes=1,
+        cleaning=Cleaning(seen=1200, kept=1200, rejected={}, duplicates=0, across_splits=0, notes=()),
+    )  # fmt: skip
+
+
+def decided(images: Dataset, model: str = "mlp-small", **train: Any) -> tuple[Learning, Reasons]:
+    why = Reasons([])
+    data = {"kind": "image", "path": "x", "size": 16}
+    return decide(parse_job({"name": "a", "data": data, "model": model, "train": train}), images, why), why
+
+
+@pytest.mark.parametrize("traits", TRAITS)
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_has_its_numbers_with_a_source(name: str, traits: str) -> None:
+    kind = "language" if traits == "decoder" else "image"
+    rate, said = rules.learning_rate(name, TRAITS[traits], kind, 10_000_000, 64)
+    assert 1e-6 < rate <= 0.5 and said
+    decay, said = rules.weight_decay(name, TRAITS[traits], kind)
+    assert 0 <= decay <= 0.5 and said
+    assert all(0 <= beta < 1 for beta in rules.betas(name, TRAITS[traits], kind))
+    assert 0 < rules.eps(name) <= 1e-6
+
+
+def test_lion_trades_rate_for_decay() -> None:
+    for traits in TRAITS.values():
+        (rate, _), (of_adamw, _) = (rules.learning_rate(n, traits, "language", 10**7, 64) for n in ("lion", "adamw"))
+        (decay, _), (its, _) = (rules.weight_decay(n, traits, "language") for n in ("lion", "adamw"))
+        assert rate * decay == pytest.approx(of_adamw * its, rel=0.05)
+
+
+def test_lambs_rate_grows_with_the_root_of_the_batch() -> None:
+    rates = [rules.learning_rate("lamb", Traits(attends=True), "language", 10**7, size)[0] for size in (512, 2048)]
+    assert rates == pytest.approx([6.25e-4, 1.25e-3], rel=0.02), "You et al. 2020 have 6.25e-4 for 512"
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_can_be_asked_for(images: Dataset, name: str) -> None:
+    learning, why = decided(images, optimizer=name, epochs=3)
+    (groups,) = (line for line in why.lines if line.field == "groups")
+    assert "vector" in groups.value or groups.value == "no decay"
+    assert (learning.optim.momentum > 0) == (name in {"momentum", "nesterov", "muon"})
+    assert learning.optim.schedule == ("fixed" if name in {"gd", "schedule_free"} else "cosine")
+    assert len({line.field for line in why.lines}) == len(why.lines)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_every_schedule_can_be_asked_for(images: Dataset, name: str) -> None:
+    learning, why = decided(images, schedule=name, steps=100)
+    told = {line.field: line.value for line in why.lines}
+    plan, rate = learning.optim, Schedule(learning.optim).rate
+    assert max(rate(step) for step in range(100)) == pytest.approx(plan.learning_rate)
+    assert plan.warmup_steps == (30 if name == "one_cycle" else 5)
+    assert plan.cooldown_steps == (20 if name == "wsd" else 0) and ("cooldown" in told) == (name == "wsd")
+    assert plan.power == (2.0 if name == "polynomial" else 1.0) and ("power" in told) == (name == "polynomial")
+    asked, _ = decided(images, schedule=name, steps=100, warmup=0.1, power=3, cooldown=0.5)
+    assert asked.optim.warmup_steps == 10
+    assert asked.optim.cooldown_steps == (50 if name == "wsd" else 0)
+    assert asked.optim.power == (3.0 if name == "polynomial" else 1.0)
+
+
+def test_what_to_doubt_of_an_optimizer_is_told(images: Dataset) -> None:
+    def doubt(model: str, optimizer: str) -> str:
+        _, why = decided(images, model, optimizer=optimizer)
+        (line,) = (line for line in why.lines if line.field == "optimizer")
+        return line.doubt
+
+    assert "statistics" in doubt("resnet8", "schedule_free") and doubt("mlp-small", "schedule_free") == ""
+    assert "every ten steps" in doubt("mlp-small", "soap") and doubt("mlp-small", "lion") == ""
+
+
+def test_a_plan_of_before_is_still_read(images: Dataset) -> None:
+    """Plans on disk from before there were polynomials and cooldowns say nothing of them."""
+    learning, _ = decided(images, steps=100)
+    kept = json.loads(learning.optim.model_dump_json())
+    del kept["power"], kept["cooldown_steps"]
+    assert OptimPlan.model_validate_json(json.dumps(kept)) == learning.optim
+    assert all(value is not None for value in learning.optim.model_dump().values())
+    assert math.isfinite(optim.Schedule(learning.optim).rate(99))
