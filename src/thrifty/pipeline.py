@@ -70,7 +70,7 @@ def run(job: Job, job_text: str, *, runs: Path, ledger: Ledger, emit: Emit) -> O
 
 def run_key(job: Job) -> str:
     """Content key of a job: of what it asks for, the bytes of its data and of its model, and the code that decides."""
-    asked = job.model_dump_json(exclude={"data": {"path"}, "model": True})
+    asked = job.model_dump_json(exclude={"data": {"path", "tokenizer"}, "model": True})
     model = models.content_key(job.model)
     data = content_key(raw_data(job), seed=job.train.seed, cache=cache_folder())
     return hashlib.sha256(f"{asked}\n{model}\n{data}\n{code_key()}".encode()).hexdigest()[:20]

@@ -120,7 +120,7 @@ FAMILY_KINDS = {
     "resnet": ("image",),
     "mlp": ("image",),
     "gpt": ("language",),
-    "own": ("image", "language"),
+    "own": ("image", "language", "text"),
     "hf": ("image", "language"),
 }
 

@@ -90,7 +90,7 @@ def _propose(local: Local, why: Reasons, key: str, probe: Probe | None, allowed:
         parameters=local.learning.parameters,
         steps=plan.stop.steps,
         batch=plan.batch.size,
-        length=dataset.shape[0] if dataset.kind == "language" else 0,
+        length=0 if dataset.kind == "image" else dataset.shape[0],
         offers=tuple(offers),
         front=tuple(offer(way, "front") for way in found.front),
         why=(*_first(plan.why), compile_says),

@@ -23,7 +23,7 @@ from thrifty.spec import BatchPlan, Checkpointing, Cost, Dataset, Device, Interv
 from thrifty.spec.units import format_bytes, format_seconds
 
 # samples validated at once where memory allows: more gain nothing on the machines measured
-EVALUATION_SAMPLES = {"image": 256, "language": 16}
+EVALUATION_SAMPLES = {"image": 256, "language": 16, "text": 64}
 CHECKPOINT_SECONDS = 10.0
 # Ways that the prediction cannot tell apart are probed, this many at most, while that costs less than this share of
 # the training; a probe takes about seven steps, ten seconds at most.

@@ -14,6 +14,7 @@ from thrifty.spec.units import format_count
 BF16_MUST_GAIN = 1.3
 CHINCHILLA_TOKENS_PER_PARAMETER = 20
 LANGUAGE_TOKENS_PER_STEP = 2048
+TEXTS_PER_STEP = 32
 COMPILE_SECONDS, COMPILE_SAVES = 30.0, 0.5
 
 
@@ -71,6 +72,11 @@ def decodes(traits: Traits, kind: str) -> bool:
     return traits.attends and kind == "language"
 
 
+def reads(traits: Traits, kind: str) -> bool:
+    """Say whether a model is a Transformer that reads whole texts, as BERTs are."""
+    return traits.attends and kind == "text"
+
+
 def optimizer(traits: Traits) -> tuple[str, str]:
     if traits.batch_norm:
         return "momentum", "what residual networks with batch norm were trained with (He et al. 2015, section 3.4)"
@@ -88,6 +94,9 @@ def learning_rate(name: str, traits: Traits, kind: str, parameters: int, batch: 
             rate = max(0.003239 - 0.0001395 * math.log(parameters), 1e-4)
             said = f"0.003239 - 0.0001395 ln({format_count(parameters)} parameters) (Kaplan et al. 2020, appendix D.6)"
             return float(f"{rate:.2g}"), said
+        if reads(traits, kind):
+            said = "BERT was pre-trained at 1e-4 (Devlin et al. 2019, appendix A.2); smaller ones, from scratch, bear more"
+            return 5e-4, said
         return 1e-3, "Kingma and Ba 2015, section 6"
     if name == "gd":
         return 0.5, "full gradients carry no noise; a plain starting point, worth tuning"
@@ -128,6 +137,8 @@ def betas(traits: Traits, kind: str) -> tuple[float, float]:
 def clip(traits: Traits, kind: str) -> tuple[float, str]:
     if decodes(traits, kind):
         return 1.0, "GPT-3, appendix B"
+    if reads(traits, kind):
+        return 1.0, "what the authors of BERT used (Devlin et al. 2019, their code)"
     if traits.attends:
         return 1.0, "attention over images: Dosovitskiy et al. 2021, appendix B.1"
     if traits.recurs:
@@ -141,6 +152,9 @@ def batch(dataset: Dataset) -> tuple[int, str]:
         length = dataset.shape[0]
         size = max(1, min(LANGUAGE_TOKENS_PER_STEP // length, samples))
         return size, f"{size} x {length} tokens: small steps learn most per token while a model is small"
+    if dataset.kind == "text":
+        size = min(TEXTS_PER_STEP, samples)
+        return size, "what BERT was fine-tuned with (Devlin et al. 2019, appendix A.3: 16 or 32)"
     size = 2 ** max(3, min(7, round(math.log2(max(samples, 2) / 20))))
     size = min(size, samples)
     return size, f"about twenty steps an epoch of {samples:,} samples, at least 8, at most 128"
@@ -148,6 +162,9 @@ def batch(dataset: Dataset) -> tuple[int, str]:
 
 def epochs(dataset: Dataset) -> tuple[int, str]:
     size = dataset.counts["train"]
+    if dataset.kind == "text":
+        wanted = min(max(round(40_000 / size), 3), 30)
+        return wanted, f"about 40,000 texts in all, between 3 and 30 passes over {size:,}"
     wanted = min(max(round(60_000 / size), 10), 100)
     return wanted, f"about 60,000 samples in all, between 10 and 100 passes over {size:,}"
 

@@ -15,8 +15,10 @@ from thrifty.spec import Dataset
 
 
 def batch_of(dataset: Dataset, samples: int) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Shapes and types of a batch: images [B, C, H, W] and their labels [B], or tokens [B, T] and those after them."""
+    """Shapes and types of a batch: images [B, C, H, W] or texts [B, T] and their labels [B], or tokens [B, T] twice."""
     shape = (samples, *dataset.shape)
+    if dataset.kind == "text":
+        return {"x": (shape, "int64"), "y": ((samples,), "int64")}
     if dataset.kind == "image":
         return {"x": (shape, "float32"), "y": ((samples,), "int64")}
     return {"x": (shape, "int64"), "y": (shape, "int64")}

@@ -76,7 +76,14 @@ def train(
     model.train()
     optimizer = optim.build(model, plan.optim)
     schedule = optim.Schedule(plan.optim)
-    batches = Batches(store, split="train", batch=plan.batch.size, micro=plan.batch.micro, seed=plan.seed)
+    batches = Batches(
+        store,
+        split="train",
+        batch=plan.batch.size,
+        micro=plan.batch.micro,
+        seed=plan.seed,
+        batching=plan.batch.batching,
+    )
     checkpoints = Checkpoints(folder)
 
     state = checkpoints.load(model, optimizer, plan.key) or State()

@@ -65,7 +65,14 @@ def _timed(plan: Plan, store: Store, folder: Path, seconds: float) -> Probed:
     initialise(model, plan.init, plan.seed)
     recomputing(to_device(model, plan.device, plan.memory_format), plan.checkpointing).train()
     optimizer = optim.build(model, plan.optim)
-    batches = Batches(store, split="train", batch=plan.batch.size, micro=plan.batch.micro, seed=plan.seed)
+    batches = Batches(
+        store,
+        split="train",
+        batch=plan.batch.size,
+        micro=plan.batch.micro,
+        seed=plan.seed,
+        batching=plan.batch.batching,
+    )
     times: list[float] = []
     started = time.perf_counter()
     index = 0
