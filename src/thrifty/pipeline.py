@@ -224,7 +224,8 @@ class _Run:
             version=1,
             task=plan.task,
             model=model,
-            plan=plan.model,
+            # another machine may be faster in another way
+            plan=plan.model.model_copy(update={"attention": {}}),
             data=store.dataset,
             tokenizer=tokenizer if tokenizer.is_file() else None,
             metrics=metrics,

@@ -40,8 +40,13 @@ def text(vocabulary: int = 64, length: int = 16) -> Dataset:
     return images().model_copy(update=changes)
 
 
+def sentences(vocabulary: int = 64, length: int = 16, classes: int = 2) -> Dataset:
+    labels = tuple(f"label {n}" for n in range(classes))
+    return text(vocabulary, length).model_copy(update={"kind": "text", "labels": labels})
+
+
 def data_for(name: str) -> Dataset:
-    return text() if MODELS[name].family == "gpt" else images()
+    return {"gpt": text, "bert": sentences}.get(MODELS[name].family, images)()
 
 
 # He et al. 2015, table 6, gives the CIFAR sizes as 0.27, 0.46, 0.66, 0.85 and 1.7 M; ImageNet's are torchvision's at
@@ -61,6 +66,8 @@ PUBLISHED = {
     "gpt2-medium": (text(50_257, 1024), 354_823_168),
     "gpt2-large": (text(50_257, 1024), 774_030_080),
     "gpt2-xl": (text(50_257, 1024), 1_557_611_200),
+    # 22.6 M: 30,522 x 384 of embeddings, six blocks of 1.77 M, 512 positions
+    "bert-small": (sentences(30_522, 512), 22_566_146),
     "gpt3-125m": (text(50_257, 2048), 125_226_240),
     "gpt3-175b": (text(50_257, 2048), 174_604_259_328),
 }

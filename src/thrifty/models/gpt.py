@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from thrifty.errors import RequestError
-from thrifty.models.layers import ATTENTION, fastest_attention
+from thrifty.models.layers import attend
 
 
 class Past:
@@ -46,6 +46,7 @@ class Attention(nn.Module):
         super().__init__()
         assert width % heads == 0, f"width {width} does not divide into {heads} heads"
         self.heads = heads
+        self.ways: dict[str, str] = {}
         self.c_attn = nn.Linear(width, 3 * width)
         self.c_proj = nn.Linear(width, width)
 
@@ -57,7 +58,7 @@ class Attention(nn.Module):
             # after what is past comes one token, which sees all
             assert causal or x_BTC.shape[1] == 1, f"{x_BTC.shape[1]} tokens after a past of {past.length}"
             k_BHTD, v_BHTD = past.extend(k_BHTD, v_BHTD)
-        seen_BHTD = ATTENTION[fastest_attention(q_BHTD)](q_BHTD, k_BHTD, v_BHTD, causal)
+        seen_BHTD = attend(q_BHTD, k_BHTD, v_BHTD, causal, ways=self.ways)
         out_BTC: Tensor = self.c_proj(seen_BHTD.transpose(1, 2).flatten(2))
         return out_BTC
 
@@ -107,13 +108,20 @@ class GPT(nn.Module):
         self.h = nn.ModuleList(Block(width, heads) for _ in range(layers))
         self.ln_f = nn.LayerNorm(width)
 
-    def forward(self, tokens_BT: Tensor, pasts: list[Past] | None = None) -> Tensor:
+    @property
+    def head_weight(self) -> Tensor:
+        """What turns the last hidden state into logits [V, C]."""
+        return self.wte.weight
+
+    def forward(self, tokens_BT: Tensor, pasts: list[Past] | None = None, *, hidden: bool = False) -> Tensor:
+        """Return logits; or, when ``hidden``, what the head is applied to [B, T, C]."""
         read = pasts[0].length if pasts else 0
         positions_T = torch.arange(read, read + tokens_BT.shape[1], device=tokens_BT.device)
         x_BTC = self.wte(tokens_BT) + self.wpe(positions_T)
         for index, block in enumerate(self.h):
             x_BTC = block(x_BTC, pasts[index] if pasts else None)
-        return F.linear(self.ln_f(x_BTC), self.wte.weight)
+        x_BTC = self.ln_f(x_BTC)
+        return x_BTC if hidden else F.linear(x_BTC, self.head_weight)
 
 
 @torch.inference_mode()

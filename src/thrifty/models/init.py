@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from thrifty.errors import unknown_name
+from thrifty.models.bert import BERT
 from thrifty.models.gpt import GPT
 from thrifty.models.hf import load_weights
 from thrifty.models.logits import Logits
@@ -57,8 +58,12 @@ def _embeddings(model: nn.Module, generator: torch.Generator) -> str:
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding):
             found = True
-            _fill(module.weight, _normal(POSITION_STD if name.endswith("wpe") else EMBEDDING_STD), generator)
+            _fill(module.weight, _normal(_embedding_std(name)), generator)
     return f"; embeddings normal {EMBEDDING_STD}, positions {POSITION_STD}" if found else ""
+
+
+def _embedding_std(name: str) -> float:
+    return POSITION_STD if name.endswith(("wpe", "positions")) else EMBEDDING_STD
 
 
 def _every_weight(model: nn.Module, generator: torch.Generator, fill: Callable[[Tensor], Fill]) -> str:
@@ -113,9 +118,23 @@ def _gpt(model: nn.Module, generator: torch.Generator) -> str:
     return f"normal {EMBEDDING_STD}, residual projections by 1 / sqrt({2 * len(model.h)}) less (GPT-2){rest}"
 
 
+def _bert(model: nn.Module, generator: torch.Generator) -> str:
+    """Normal 0.02 (Devlin et al. 2019); what adds to the residual stream less, as in GPT-2, for norms come first.
+
+    A truncated normal as in BERT's code differs from it in one draw of twenty.
+    """
+    assert isinstance(model, BERT)
+    scale = 1 / math.sqrt(2 * len(model.blocks))
+    for name, weight in _weighted(model):
+        _fill(weight, _normal(EMBEDDING_STD * (scale if name.endswith("proj") else 1)), generator)
+    rest = _embeddings(model, generator)
+    return f"normal {EMBEDDING_STD}, residual projections by 1 / sqrt({2 * len(model.blocks)}) less{rest}"
+
+
 FAMILY_DEFAULTS: dict[type[nn.Module], Callable[[nn.Module, torch.Generator], str]] = {
     ResNet: _resnet,
     GPT: _gpt,
+    BERT: _bert,
     MLP: he_normal,
 }
 

@@ -7,10 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from thrifty.models.chunked_loss import chunked_cross_entropy_sum
+
 IGNORED = -100
+# logits of a micro-batch that would take more than this in float32 are never made whole
+LARGE_LOGITS_BYTES = 64 << 20
 
 Loss = Callable[[nn.Module, dict[str, Tensor]], tuple[Tensor, Tensor]]
 
@@ -25,8 +30,16 @@ def cross_entropy_sum(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def cross_entropy(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Run a model on ``batch["x"]`` and compare with ``batch["y"]``, by `cross_entropy_sum`."""
-    return cross_entropy_sum(model(batch["x"]), batch["y"])
+    """Run a model on ``batch["x"]`` and compare with ``batch["y"]``.
+
+    Where gradients are wanted and the logits would be large, a model that tells its head apart, as a `GPT` does, is
+    asked for what the head is applied to, and the logits come in chunks.
+    """
+    x, y = batch["x"], batch["y"]
+    head_VC = getattr(model, "head_weight", None)
+    if head_VC is None or not torch.is_grad_enabled() or 4 * y.numel() * len(head_VC) <= LARGE_LOGITS_BYTES:
+        return cross_entropy_sum(model(x), y)
+    return chunked_cross_entropy_sum(model(x, hidden=True), head_VC, y, ignored=IGNORED)
 
 
 # Each takes a model and a batch and returns the sum of the losses and the number of samples or tokens in it. The number

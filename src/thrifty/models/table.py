@@ -20,7 +20,7 @@ class Recipe:
     """A model before it meets data.
 
     Attributes:
-        family: the file it is built from: ``resnet``, ``gpt``, ``mlp``.
+        family: the file it is built from: ``resnet``, ``gpt``, ``bert``, ``mlp``.
         arguments: what the name fixes; the data gives the rest (classes, channels, vocabulary, length).
         says: one line for a list of models.
     """
@@ -64,6 +64,10 @@ def _gpt(layers: int, width: int, heads: int, says: str) -> Recipe:
     return Recipe("gpt", {"layers": layers, "width": width, "heads": heads}, says)
 
 
+def _bert(layers: int, width: int, heads: int, says: str) -> Recipe:
+    return Recipe("bert", {"layers": layers, "width": width, "heads": heads}, says)
+
+
 def _gpt3(layers: int, width: int, heads: int, size: str, note: str = "") -> Recipe:
     return _gpt(layers, width, heads, f"the shape of GPT-3 {size} (Brown et al. 2020, table 2.1{note})")
 
@@ -104,6 +108,11 @@ MODELS: dict[str, Recipe] = {
     # likewise its 40 heads of 128 and a width of 5,140
     "gpt3-13b": _gpt3(40, 5120, 40, "13 G", "; width 5,120 where it says 5,140"),
     "gpt3-175b": _gpt3(96, 12288, 96, "175 G"),
+    "bert-tiny": _bert(2, 128, 2, "BERT for seconds on a laptop: 0.4 M parameters beside the embeddings"),
+    "bert-mini": _bert(4, 256, 4, "BERT for a minute on a laptop: 3.2 M parameters beside the embeddings"),
+    "bert-small": _bert(6, 384, 6, "BERT for minutes on a CPU: 10.6 M parameters beside the embeddings"),
+    "bert-base": _bert(12, 768, 12, "the shape of BERT-base, 110 M parameters (Devlin et al. 2019)"),
+    "bert-large": _bert(24, 1024, 16, "the shape of BERT-large, 340 M parameters (Devlin et al. 2019)"),
     "mlp-small": _mlp(128),
     "mlp-large": _mlp(1024, 1024),
 }
@@ -120,6 +129,7 @@ FAMILY_KINDS = {
     "resnet": ("image",),
     "mlp": ("image",),
     "gpt": ("language",),
+    "bert": ("text",),
     "own": ("image", "language", "text"),
     "hf": ("image", "language"),
 }
@@ -192,8 +202,10 @@ def _checked(plan: ModelPlan, dataset: Dataset) -> ModelPlan:
 def _from_data(family: str, dataset: Dataset) -> dict[str, Any]:
     if family == "gpt":
         return {"vocabulary": dataset.vocabulary, "length": dataset.shape[0]}
-    channels, height, width = dataset.shape
     classes = len(dataset.labels)
+    if family == "bert":
+        return {"vocabulary": dataset.vocabulary, "length": dataset.shape[0], "classes": classes}
+    channels, height, width = dataset.shape
     if family == "mlp":
         return {"inputs": channels * height * width, "classes": classes}
     return {"channels": channels, "classes": classes}
@@ -216,13 +228,16 @@ def build(plan: ModelPlan, device: str = "cpu", seed: int = 0) -> nn.Module:
     """
     import torch
 
+    from thrifty.models.bert import BERT
     from thrifty.models.gpt import GPT
+    from thrifty.models.layers import use_attention
     from thrifty.models.mlp import MLP
     from thrifty.models.resnet import ResNet
 
     families: dict[str, Callable[..., nn.Module]] = {
         "resnet": ResNet,
         "gpt": GPT,
+        "bert": BERT,
         "mlp": MLP,
         "own": own.make,
         "hf": hf.make,
@@ -236,4 +251,5 @@ def build(plan: ModelPlan, device: str = "cpu", seed: int = 0) -> nn.Module:
                 model = families[plan.family](**plan.arguments)
         except TypeError as error:
             raise JobError(f"model '{plan.name}' cannot be built from {plan.arguments}: {error}") from error
+    use_attention(model, plan.attention)
     return model if device in {"cpu", "meta"} else model.to(device)

@@ -42,7 +42,12 @@ class Traits:
         return ", ".join(name for name, there in names.items() if there) or "plain layers"
 
 
-FAMILIES = {"resnet": Traits(convolves=True, batch_norm=True), "gpt": Traits(attends=True), "mlp": Traits()}
+FAMILIES = {
+    "resnet": Traits(convolves=True, batch_norm=True),
+    "gpt": Traits(attends=True),
+    "bert": Traits(attends=True),
+    "mlp": Traits(),
+}
 
 
 def traits_of(plan: ModelPlan) -> Traits:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import thrifty.planner.rules as rules
 from thrifty.cost import step_seconds
 from thrifty.hardware.pages import keeping
+from thrifty.planner.attention import with_attention
 from thrifty.planner.correction import Seen
 from thrifty.planner.explain import quote_of, words
 from thrifty.planner.explore import explore
@@ -64,7 +65,7 @@ def propose_here(
     began = time.perf_counter()
     check_allowed(allowed)
     why = Reasons([])
-    learning = decide(job, dataset, why)
+    learning = with_attention(decide(job, dataset, why), dataset, device, why)
     with asker_of(device) as asker:
         local = Local(job, learning, dataset, device, history, asker=asker)
         proposal = _propose(local, why, key, probe, allowed, top)

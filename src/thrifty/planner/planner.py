@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import thrifty.planner.rules as rules
 from thrifty.cost import Trace, peak_bytes
+from thrifty.planner.attention import with_attention
 from thrifty.planner.correction import Seen
 from thrifty.planner.explain import MEMORY_TOLD, quote_of
 from thrifty.planner.explore import explore
@@ -63,7 +64,7 @@ def plan(
         BudgetError: the budget is too small for one step and one validation; it says what would be enough.
     """
     why = Reasons([])
-    learning = decide(job, dataset, why)
+    learning = with_attention(decide(job, dataset, why), dataset, device, why)
     # real steps tell more than operators do
     with asker_of(device) if probe is None or device.kind == "cuda" else contextlib.nullcontext() as asker:
         local = Local(job, learning, dataset, device, history, asker=asker)

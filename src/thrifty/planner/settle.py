@@ -23,7 +23,7 @@ _MOST_BYTES, _MEMORY_SHARE = 1 << 30, 0.25
 @contextlib.contextmanager
 def asker_of(device: Device) -> Iterator[Asker | None]:
     """Give an asker of this machine's device; none where no operator was timed, or ``THRIFTY_ASK_SECONDS`` is 0."""
-    if not device.kernels or device.kind not in {"cpu", "cuda"} or not _seconds():
+    if not device.kernels or device.kind not in {"cpu", "cuda"} or not asking_seconds():
         yield None
         return
     with Asker(
@@ -41,7 +41,7 @@ def settle(local: Local) -> None:
     A GPU is asked about every way as it is traced.
     """
     began, asked = time.perf_counter(), set()
-    most = min(_seconds(), SECONDS)
+    most = min(asking_seconds(), SECONDS)
     while local.asker is not None and local.device.kind == "cpu":
         ranked = sorted(filter(local.fits, local.known.values()), key=lambda way: way.price.seconds)
         waiting = [way for way in ranked if key_of(way.settings) not in asked]
@@ -54,7 +54,12 @@ def settle(local: Local) -> None:
         local.ask(waiting[0].settings, min(SECONDS_A_WAY, most))
 
 
-def _seconds() -> float:
+def asking_seconds() -> float:
+    """How long this machine may be asked: ``THRIFTY_ASK_SECONDS``, 0 for not at all.
+
+    Raises:
+        JobError: that is no number.
+    """
     text = os.environ.get("THRIFTY_ASK_SECONDS", str(SECONDS))
     try:
         return max(float(text), 0.0)

@@ -44,11 +44,13 @@ class ModelPlan(Plain):
             or an id.
         family: the file it is built from: ``resnet``, ``gpt``, ``mlp``, ``own``, ``hf``.
         arguments: keyword arguments of the family's class or builder, all resolved.
+        attention: the way of `thrifty.models.layers.ATTENTION` by dtype and direction, as measured; empty goes by rule.
     """
 
     name: str
     family: str
     arguments: dict[str, Any]
+    attention: dict[str, str] = {}
 
 
 class OptimPlan(Plain):
