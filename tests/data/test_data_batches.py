@@ -266,3 +266,13 @@ def test_a_sweep_meets_every_text_once_the_longest_first(folder: Path, lengths: 
 def test_only_texts_are_put_together_by_length(folder: Path) -> None:
     with pytest.raises(AssertionError, match="samples without lengths"):
         Batches(images(folder, 8), batch=4, micro=4, seed=0, batching="by_length")
+
+
+def test_typical_steps_are_of_the_mean_length(folder: Path, many: tuple[Store, tuple[int, ...]]) -> None:
+    batches = Batches(many[0], batch=4, micro=4, seed=0, batching="by_length")
+    typical = batches.typical_steps()
+    assert sorted(typical) == list(range(WINDOW_STEPS))
+    lengths = [batches.step(step)[0]["x"].shape[1] for step in typical]
+    mean = sum(lengths) / len(lengths)
+    assert max(abs(length - mean) for length in lengths[:5]) < min(abs(length - mean) for length in lengths[-5:])
+    assert Batches(images(folder, 8), batch=4, micro=4, seed=0).typical_steps() == [0, 1]

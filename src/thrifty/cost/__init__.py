@@ -55,6 +55,7 @@ def predict(
     heap: HeapPeak | None = None,
     runtime: Mapping[str, int] | None = None,
     keeping: Keeping = "default",
+    largest: Trace | None = None,
 ) -> Cost:
     """Predict what a training run costs, validations included.
 
@@ -72,6 +73,7 @@ def predict(
         save_seconds: to write the weights once, at each validation; 0 where it was not timed.
         evaluation_batch_ratio, loader_bytes, heap, runtime: as for `peak_bytes`.
         keeping: as for `step_seconds`.
+        largest: trace of the largest micro-batch, which memory goes by; ``micro`` where all are alike.
     """
     if probe_step_seconds:
         step = _probed(probe_step_seconds)
@@ -93,7 +95,7 @@ def predict(
     return Cost(
         seconds=seconds,
         peak_bytes=peak_bytes(
-            micro,
+            largest or micro,
             evaluation_batch_ratio=evaluation_batch_ratio,
             loader_bytes=loader_bytes,
             accumulation=accumulation,

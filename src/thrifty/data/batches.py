@@ -11,7 +11,7 @@ import numpy as np
 
 from thrifty.data.image import normalise
 from thrifty.data.language import END_ID, IGNORED_TARGET
-from thrifty.data.order import deal, generator_of, order_of
+from thrifty.data.order import WINDOW_STEPS, deal, generator_of, order_of
 from thrifty.data.store import Store
 from thrifty.data.word_pieces import PAD_ID, padded_length
 from thrifty.spec import Batching
@@ -82,6 +82,21 @@ class Batches:
         chosen = self._order[place * self.batch : (place + 1) * self.batch]
         parts = deal(chosen, self.micro, self._lengths)
         return [_take(self._store, self._split, part, self._shift) for part in parts]
+
+    def typical_steps(self) -> list[int]:
+        """Return the steps of the first window; of texts those first that are padded to nearly the mean of tokens."""
+        steps = range(min(WINDOW_STEPS, self.steps_per_epoch))
+        if self._lengths is None:
+            return list(steps)
+        self._shuffle(0)
+        sizes = [self._padded_tokens(step) for step in steps]
+        mean = sum(sizes) / len(sizes)
+        return sorted(steps, key=lambda step: abs(sizes[step] - mean))
+
+    def _padded_tokens(self, place: int) -> int:
+        assert self._lengths is not None
+        parts = deal(self._order[place * self.batch : (place + 1) * self.batch], self.micro, self._lengths)
+        return sum(len(part) * int(self._lengths[part].max()) for part in parts)
 
     def _shuffle(self, epoch: int) -> None:
         generator = generator_of(self.seed, epoch)

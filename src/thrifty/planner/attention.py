@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from thrifty.files import write_atomic
 from thrifty.hardware.probe import probe as probe_machine
 from thrifty.planner.learning import Learning
+from thrifty.planner.lengths import mean_length
 from thrifty.planner.moves import values
 from thrifty.planner.rules import Reasons
 from thrifty.planner.settle import asking_seconds
@@ -112,7 +113,7 @@ def with_attention(learning: Learning, dataset: Dataset, device: Device, why: Re
     shape = Shape(
         batch=learning.size,
         heads=sizes["heads"],
-        length=dataset.shape[0],
+        length=_length(learning, dataset),
         width=sizes["width"] // sizes["heads"],
         causal=_CAUSAL[model.family],
         padded=not _CAUSAL[model.family],
@@ -134,6 +135,13 @@ def with_attention(learning: Learning, dataset: Dataset, device: Device, why: Re
         said = f"{format_seconds(seconds[way])}, {others}: {passes}, {case.bounded().says}"
         why.say(f"attention, {dtypes[case.dtype]} {passes}", way.replace("_", " "), said, "measured")
     return replace(learning, model=model.model_copy(update={"attention": ways}))
+
+
+def _length(learning: Learning, dataset: Dataset) -> int:
+    """Tokens of a sample, of texts as they are padded in the mean."""
+    if dataset.kind != "text":
+        return dataset.shape[0]
+    return mean_length(dataset, batch=learning.size, micro=learning.size, batching="by_length")
 
 
 def fastest(seconds: dict[str, float]) -> str:

@@ -16,6 +16,10 @@ CHINCHILLA_TOKENS_PER_PARAMETER = 20
 LANGUAGE_TOKENS_PER_STEP = 2048
 TEXTS_PER_STEP = 32
 COMPILE_SECONDS, COMPILE_SAVES = 30.0, 0.5
+BATCHING = (
+    "texts of like length are put together within a window of steps whose order is then drawn: another order of the "
+    "data, the same effective batch (Khomenko et al. 2016)"
+)
 
 
 # How far each rule carries: what it was not tried on, or what would overturn it.
@@ -26,6 +30,7 @@ DOUBTS = {
     "memory_format": "few channels gain little",
     "checkpointing": "the memory's interval",
     "threads": "other programs on the machine",
+    "batching": "order seldom bears on the result; data sorted by something that goes with length may learn otherwise",
     "batch": "the best batch grows as the loss falls (McCandlish et al. 2018)",
     "micro_batch": "the memory's interval",
     "schedule": "others differ by little when tuned",

@@ -24,6 +24,7 @@ from pydantic import (
 from thrifty.errors import JobError, nearest
 from thrifty.spec.layout import Checkpointing, Precision
 from thrifty.spec.plain import Plain
+from thrifty.spec.plan import Batching
 from thrifty.spec.units import JOULES, SECONDS, USD, ByteCount, Duration, Energy, Money, format_count
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -317,6 +318,7 @@ class Pins(Plain):
     device: Literal["cpu", "cuda"] | None = None
     precision: Precision | None = None
     micro_batch: PositiveInt | None = None
+    batching: Batching | None = None
     checkpointing: Checkpointing | None = None
     memory_format: Literal["contiguous", "channels_last"] | None = None
     threads: PositiveInt | None = None

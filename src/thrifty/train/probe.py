@@ -73,12 +73,13 @@ def _timed(plan: Plan, store: Store, folder: Path, seconds: float) -> Probed:
         seed=plan.seed,
         batching=plan.batch.batching,
     )
+    steps = batches.typical_steps()
     times: list[float] = []
     started = time.perf_counter()
     index = 0
     while not times or not _enough(times, time.perf_counter() - started, seconds):
         began = time.perf_counter()
-        take_step(plan, model, optimizer, batches.step(index % batches.steps_per_epoch), 0.0)
+        take_step(plan, model, optimizer, batches.step(steps[index % len(steps)]), 0.0)
         if index >= WARM_UP_STEPS or began - started > seconds / 2:
             times.append(time.perf_counter() - began)
         index += 1
