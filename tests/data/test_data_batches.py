@@ -137,7 +137,11 @@ def test_a_sweep_meets_every_image_once_and_in_order(folder: Path, count: int, m
     assert np.concatenate([batch["y"] for batch in found]).tolist() == list(range(count))
 
 
-LENGTHS = st.lists(st.integers(2, 60), min_size=1, max_size=50).map(tuple)
+# a store is files on disk: a few of them, of many shapes
+LENGTHS = st.sampled_from(
+    [tuple(int(n) for n in np.random.default_rng(count).integers(2, 60, count)) for count in (1, 2, 3, 8, 13, 29, 50)]
+    + [(9,) * 12]
+)
 BATCHING = st.sampled_from(["padded", "by_length"])
 
 

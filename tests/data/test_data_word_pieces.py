@@ -92,11 +92,11 @@ def test_a_list_of_pieces_as_bert_has_it() -> None:
 
 
 def test_a_tokenizer_file(tokenizer: Tokenizer) -> None:
-    tokenizer = Tokenizer.from_str(tokenizer.to_str())
-    tokenizer.enable_padding(length=64)
-    tokenizer.enable_truncation(4)
-    read = read_pieces(tokenizer.to_str().encode(), "tokenizer.json")
-    assert len(pieces(read, "the film was a story")) == 7
+    other = Tokenizer.from_str(tokenizer.to_str())
+    other.enable_padding(length=64)
+    other.enable_truncation(4)
+    read = read_pieces(other.to_str().encode(), "tokenizer.json")
+    assert pieces(read, "the film was a story") == pieces(tokenizer, "the film was a story")
 
 
 def bpe(*marks: str) -> bytes:

@@ -34,7 +34,7 @@ def learn_pieces(texts: Iterable[str], *, vocabulary: int) -> Tokenizer:
 
     >>> tokenizer = learn_pieces(["low lower lowest slow"] * 9, vocabulary=40)
     >>> [tokenizer.id_to_token(number) for number in tokenizer.encode("Lower slower").ids]
-    ['[CLS]', 'lower', 'slow', '##er', '[SEP]']
+    ['[CLS]', 'lower', 'slow', '##e', '##r', '[SEP]']
     """
     normalizer = normalizers.BertNormalizer(lowercase=True, strip_accents=False)
     splitter = pre_tokenizers.BertPreTokenizer()
