@@ -62,7 +62,7 @@ class Double(nn.Module):
 
 @dataclass(frozen=True)
 class Case:
-    """A model with samples to learn from: arrays ``x`` and ``y`` of images or windows, or texts of their own lengths."""
+    """A model with samples: arrays ``x`` and ``y`` of images or windows, or texts of their own lengths."""
 
     build: Callable[[], nn.Module]
     task: str
@@ -88,7 +88,8 @@ def windows() -> Batch:
 
 def texts() -> tuple[list[list[int]], np.ndarray]:
     generator = np.random.default_rng(2)
-    rows = [[int(n) for n in generator.integers(1, VOCABULARY, length)] for length in generator.integers(2, 25, SAMPLES)]
+    lengths = generator.integers(2, LENGTH + 1, SAMPLES)
+    rows = [[int(n) for n in generator.integers(1, VOCABULARY, length)] for length in lengths]
     return rows, generator.integers(0, CLASSES, SAMPLES)
 
 
@@ -144,7 +145,8 @@ def test_uneven_micro_batches_weigh_by_what_they_hold() -> None:
     case = CASES["gpt"]
     model = made(case)
     parts = parts_of(case, 3)
-    means = [gradients(model, lambda part=part: mean_loss(model, part)) for part in parts if (part["y"] != IGNORED).any()]
+    counted = [part for part in parts if (part["y"] != IGNORED).any()]
+    means = [gradients(model, lambda part=part: mean_loss(model, part)) for part in counted]
     mixed = {key: sum(each[key] for each in means) / len(means) for key in means[0]}
     assert apart(mixed, reference(model, case)) > 1e-3
 
@@ -214,7 +216,8 @@ def apart(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
 
 def plan(case: Case) -> Plan:
     return Plan(
-        job="test", key="test", task=case.task, model=ModelPlan(name="test", family="test", arguments={}), init="default",
+        job="test", key="test", task=case.task, model=ModelPlan(name="test", family="test", arguments={}),
+        init="default",
         optim=OptimPlan(
             optimizer="sgd", schedule="fixed", learning_rate=1.0, momentum=0.0, betas=(0.9, 0.999), eps=1e-8,
             weight_decay=0.0, warmup_steps=0, total_steps=1, steps_per_epoch=1, decay=1.0, plateau_patience=0,

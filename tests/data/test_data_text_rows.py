@@ -18,7 +18,8 @@ from thrifty.errors import DataError
 from thrifty.spec import TextData
 
 # what stands in a cell of TSV: no tab, line end, NUL, byte order mark or half of a surrogate pair; edges are stripped
-CELL = st.text(st.characters(codec="utf-8", exclude_characters="\t\n\r\0\ufeff"), min_size=1).filter(lambda s: s.strip() == s)
+CHARACTERS = st.characters(codec="utf-8", exclude_characters="\t\n\r\0\ufeff")
+CELL = st.text(CHARACTERS, min_size=1).filter(lambda s: s.strip() == s)
 LABEL = st.sampled_from(["0", "1", "sehr gut"])
 
 

@@ -82,7 +82,7 @@ def test_memory_goes_by_the_longest_and_time_by_the_mean() -> None:
     grouped, padded = ({**way, "batching": how} for how in ("by_length", "padded"))
     assert (local.length(grouped), local.length(padded)) == (16, 40)
     assert local.trace(grouped) is local.trace(padded)
-    assert "64" in str(local.trace(grouped).ops[0].shapes)
+    assert local.trace(grouped).forward_flops > 3 * local.typical(grouped).forward_flops
     cheap, dear = local.price(grouped), local.price(padded)
     assert cheap.seconds < 0.8 * dear.seconds
     assert cheap.peak_bytes == dear.peak_bytes

@@ -31,8 +31,8 @@ ECONOMY_SIDE = 64
 # from so many rows on the larger BERT is the better buy: SST-2, with 6,920, reaches about 0.8 with it from scratch
 ROWS_FOR_SMALL = 5_000
 _MEND = (
-    "Point it at class folders of images (cat/1.png, dog/2.png), at tables of texts and labels (train.tsv), or at a folder "
-    "of text or source files."
+    "Point it at class folders of images (cat/1.png, dog/2.png), at tables of texts and labels (train.tsv), or at a "
+    "folder of text or source files."
 )
 
 
@@ -164,15 +164,19 @@ def _tables(path: Path, tables: list[InputFile]) -> Look:
     if not sizes:
         raise DataError(f"no row of '{path}' can be used", mend="A row holds a text and its label.")
     size = f"{min(sizes):,} to {max(sizes):,} characters"
-    says = f"{path.name}{'' if path.is_file() else '/'}: {rows} texts, {len(labels)} labels ({_shares(labels)}), {size}, {forms}"
+    shown = path.name if path.is_file() else f"{path.name}/"
+    says = f"{shown}: {rows} texts, {len(labels)} labels ({_shares(labels)}), {size}, {forms}"
     # what was found is written down, so that a row that comes first one day does not change it
-    found = {"header": columns.header} if tables[0].suffix != ".jsonl" else {}
     at = {"text": columns.text, "label": columns.label}
-    asked = {key: place + 1 if isinstance(place, int) else place for key, place in at.items()}
-    model, total = ("bert-small", counts.total()) if counts.total() >= ROWS_FOR_SMALL else ("bert-mini", counts.total())
-    why = {"data.text": columns.says, "model": f"by the number of texts, {total:,}; bert-small from {ROWS_FOR_SMALL:,} on"}
-    job = {"name": _job_name(path), "data": {"kind": "text", "path": str(path), **asked, **found}, "model": model}
-    return Look("text", says, job, why)
+    asked: dict[str, Any] = {"kind": "text", "path": str(path)}
+    asked |= {key: place + 1 if isinstance(place, int) else place for key, place in at.items()}
+    if tables[0].suffix != ".jsonl":
+        asked["header"] = columns.header
+    total = counts.total()
+    model = "bert-small" if total >= ROWS_FOR_SMALL else "bert-mini"
+    why = {"data.text": columns.says}
+    why["model"] = f"by the number of texts, {total:,}; bert-small from {ROWS_FOR_SMALL:,} on"
+    return Look("text", says, {"name": _job_name(path), "data": asked, "model": model}, why)
 
 
 def _texts(path: Path, texts: list[InputFile]) -> Look:
@@ -195,6 +199,7 @@ def _texts(path: Path, texts: list[InputFile]) -> Look:
 
 
 def _job_name(path: Path) -> str:
-    """Name a job after its folder, with the characters that a name may hold."""
-    name = "".join(c if c.isalnum() or c in "._-" else "-" for c in path.resolve().name).strip(".-")
+    """Name a job after its folder or table, with the characters that a name may hold."""
+    own = path.stem if path.is_file() else path.resolve().name
+    name = "".join(c if c.isalnum() or c in "._-" else "-" for c in own).strip(".-")
     return name[:100] or "job"

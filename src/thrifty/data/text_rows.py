@@ -349,7 +349,7 @@ def _by_content(body: Sequence[Sequence[Any]], text: int | None = None, label: i
 
 
 def _check_is_text(name: str, cells: Sequence[str]) -> None:
-    """Refuse to take for texts what are names, codes or numbers: texts are of some length, and seldom the same twice."""
+    """Refuse to take for texts what are names, codes or numbers: texts have some length, and are seldom the same."""
     wordy = sum(len(each) >= _SHORTEST_TEXT and any(map(str.isalpha, each)) for each in cells)
     if len(cells) >= _ROWS_TO_TELL and (wordy < len(cells) / 2 or len(set(cells)) < len(cells) / 2):
         raise DataError(f"no column of '{name}' looks like texts", mend="If one is, name it: data.text.")

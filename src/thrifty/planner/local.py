@@ -81,7 +81,7 @@ class Local:
             )
         if self.job.plan.batching == "by_length" and self.dataset.kind != "text":
             raise JobError(
-                f"plan.batching is by_length, and the samples of data of kind '{self.dataset.kind}' are all of one size",
+                f"plan.batching is by_length, and samples of data of kind '{self.dataset.kind}' are all of one size",
                 mend="Leave it out.",
             )
         for name in ("data", "tensor", "pipeline", "context", "virtual_stages", "zero"):

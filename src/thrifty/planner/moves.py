@@ -85,8 +85,8 @@ MOVES: tuple[Move, ...] = (
     Move("padded", "batching", "padded", "texts of a batch padded to the longest, as they come", runs_here=True),
     Move(
         "by-length", "batching", "by_length",
-        "texts of like length together, within a window of steps: another order, the same effective batch (Khomenko et al. "
-        "2016)",
+        "texts of like length together within a window of steps: another order, the same effective batch (Khomenko et "
+        "al. 2016)",
         runs_here=True,
     ),
     Move("packed", "batching", "packed", "samples end to end in one row", True, priced=False),

@@ -264,7 +264,7 @@ class _There:
 
     def _padding(self) -> Iterator[str]:
         if self.work.length is not None:
-            yield f"times are of texts of {self.work.length} tokens, as they are padded in the mean when put together by length"
+            yield f"times are of texts padded to {self.work.length} tokens, the mean when put together by length"
 
     def _launching(self, way: Way) -> Iterator[str]:
         share = quote_of(way).time_goes.get(TERMS["launch"], 0.0)

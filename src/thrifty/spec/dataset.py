@@ -51,8 +51,8 @@ class Dataset(Plain):
         text_bytes: bytes of raw text in each split; empty for images.
         source_bytes: bytes of the raw files read.
         stored_bytes: bytes of the arrays in the store.
-        lengths: of texts, samples in each split by their length: at place i those of over ``8 i`` to ``8 (i + 1)`` tokens
-            (`LENGTH_MULTIPLE`).
+        lengths: of texts, samples in each split by their length: at place i those of over ``8 i`` to ``8 (i + 1)``
+            tokens (`LENGTH_MULTIPLE`).
         cleaning: the report.
     """
 
