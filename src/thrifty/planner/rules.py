@@ -100,7 +100,7 @@ def learning_rate(name: str, traits: Traits, kind: str, parameters: int, batch: 
             said = f"0.003239 - 0.0001395 ln({format_count(parameters)} parameters) (Kaplan et al. 2020, appendix D.6)"
             return float(f"{rate:.2g}"), said
         if reads(traits, kind):
-            return 5e-4, "BERT learned at 1e-4 (Devlin et al. 2019, appendix A.2); smaller ones, from scratch, bear more"
+            return 5e-4, "BERT learned at 1e-4 (Devlin et al. 2019, appendix A.2); smaller ones bear more"
         return 1e-3, "Kingma and Ba 2015, section 6"
     if name == "gd":
         return 0.5, "full gradients carry no noise; a plain starting point, worth tuning"
