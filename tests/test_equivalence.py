@@ -102,9 +102,7 @@ CASES = {
         "classify",
         images,
     ),
-    "gpt": Case(
-        lambda: GPT(vocabulary=VOCABULARY, length=LENGTH, layers=2, width=16, heads=2), "language", windows
-    ),
+    "gpt": Case(lambda: GPT(vocabulary=VOCABULARY, length=LENGTH, layers=2, width=16, heads=2), "language", windows),
     "bert": Case(
         lambda: BERT(vocabulary=VOCABULARY, length=LENGTH, layers=2, width=16, heads=2, classes=CLASSES),
         "classify",
@@ -199,6 +197,7 @@ def gradients(model: nn.Module, loss: Callable[[], Tensor]) -> dict[str, Tensor]
 
 def step_gradients(model: Double, case: Case, parts: list[Batch]) -> dict[str, Tensor]:
     """The gradient by which the loop's own step moves the weights, which are put back after it."""
+    model.zero_grad()
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     take_step(plan(case), model, torch.optim.SGD(model.parameters(), lr=1.0), parts, 1.0)
     moved = {name: before[name] - p.detach() for name, p in model.named_parameters()}

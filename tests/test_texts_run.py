@@ -11,6 +11,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parent / "data"))
 from data_folders import reviews, write_tables
+
 from test_cli import thrifty
 
 

@@ -122,7 +122,9 @@ def reviews(count: int, seed: int = 0, labels: tuple[str, ...] = ("bad", "good")
     rows = []
     for number in range(count):
         label = labels[number % len(labels)]
-        words = [*generator.choice(common, generator.integers(2, 20)), str(generator.choice(own[label]))]
+        # the longest is one to train on
+        count = generator.integers(2, 20) if number or seed else 24
+        words = [*generator.choice(common, count), str(generator.choice(own[label]))]
         rows.append((f"{' '.join(generator.permutation(words))} x{seed}{number}", label))
     return rows
 

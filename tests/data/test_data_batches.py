@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import cache
 from pathlib import Path
 
@@ -16,11 +17,18 @@ from thrifty.data.order import WINDOW_STEPS
 from thrifty.spec import LENGTH_MULTIPLE, Batching
 
 FEW = st.integers(1, 40)
+# lengths of the texts of some stores
+SHELF = [tuple(np.random.default_rng(n).integers(2, 60, n).tolist()) for n in (1, 2, 3, 8, 13, 29, 50)]
+SHELF.append((9,) * 12)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("stores")
+    folder = tmp_path_factory.mktemp("stores")
+    # not in the time of a test
+    for lengths in SHELF:
+        texts(folder, lengths)
+    return folder
 
 
 @cache
@@ -137,11 +145,7 @@ def test_a_sweep_meets_every_image_once_and_in_order(folder: Path, count: int, m
     assert np.concatenate([batch["y"] for batch in found]).tolist() == list(range(count))
 
 
-# a store is files on disk: a few of them, of many shapes
-LENGTHS = st.sampled_from(
-    [tuple(int(n) for n in np.random.default_rng(count).integers(2, 60, count)) for count in (1, 2, 3, 8, 13, 29, 50)]
-    + [(9,) * 12]
-)
+LENGTHS = st.sampled_from(SHELF)
 BATCHING = st.sampled_from(["padded", "by_length"])
 
 
@@ -183,7 +187,7 @@ def test_every_text_once_an_epoch(
         assert sum(map(len, found)) == batches.samples(step)
         # samples of like length are computed together
         ends = [(min(lengths[n] for n in each), max(lengths[n] for n in each)) for each in found]
-        assert all(one[1] <= other[0] for one, other in zip(ends, ends[1:], strict=False))
+        assert all(one[1] <= other[0] for one, other in itertools.pairwise(ends))
         seen += [number for each in found for number in each]
     assert sorted(seen) == list(range(len(lengths)))
 
@@ -234,7 +238,7 @@ def test_steps_of_a_window_hold_texts_of_like_length(many: tuple[Store, tuple[in
     for start in range(0, len(steps) - 1, WINDOW_STEPS):
         window = steps[start : min(start + WINDOW_STEPS, len(steps) - 1)]
         ends = sorted((min(lengths[n] for n in step), max(lengths[n] for n in step)) for step in window)
-        assert all(one[1] <= other[0] for one, other in zip(ends, ends[1:], strict=False))
+        assert all(one[1] <= other[0] for one, other in itertools.pairwise(ends))
         longest = [max(lengths[n] for n in step) for step in window]
         assert longest not in (sorted(longest), sorted(longest, reverse=True)), "the steps come in random order"
 

@@ -121,7 +121,7 @@ BAD_ROWS = [
 def test_a_bad_row_is_told_and_takes_no_other_with_it(name: str, row: str | bytes, reason: str) -> None:
     good = {"a.tsv": TSV, "a.csv": as_csv(ROWS), "a.jsonl": JSONL}[name].encode()
     bad = row.encode() if isinstance(row, str) else row
-    found = read(name, good + bad + b"\n" + good, max_row_bytes=2048)
+    found = read(name, good + bad + b"\n" + good, max_row_bytes="2KiB")
     assert list(reasons(found)) == [f"{name}:31"]
     assert reasons(found)[f"{name}:31"].startswith(reason)
     assert len(found) == 61

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ def rows_of(store: Store, split: str) -> Rows:
     tokens, starts, y = (store.array(split, name) for name in ("tokens", "starts", "y"))
     assert starts[0] == 0 and starts[-1] == len(tokens) and len(starts) == len(y) + 1
     tokenizer = load_pieces(store.folder)
-    texts = [tokenizer.decode(tokens[a:b].tolist()) for a, b in zip(starts[:-1], starts[1:], strict=True)]
+    texts = [tokenizer.decode(tokens[a:b].tolist()) for a, b in itertools.pairwise(starts)]
     return list(zip(texts, (store.dataset.labels[number] for number in y), strict=True))
 
 
@@ -90,13 +91,13 @@ def test_texts_are_marked_and_their_lengths_are_told(given_splits: Path) -> None
 
 def test_splits_are_dealt_label_by_label_where_no_file_says(tmp_path: Path) -> None:
     path = write_tables(tmp_path / "reviews", {"all.tsv": reviews(100)})
-    store = run(path)
+    store = run(path, length=64)
     assert store.dataset.counts == {"train": 80, "validation": 10, "test": 10}
     assert store.dataset.label_counts == {"bad": 40, "good": 40}
     assert sorted(row for part in SPLITS for row in rows_of(store, part)) == sorted(reviews(100))
-    alone = run(path / "all.tsv")
+    alone = run(path / "all.tsv", length=64)
     assert [rows_of(alone, part) for part in SPLITS] == [rows_of(store, part) for part in SPLITS]
-    assert rows_of(run(path, seed=1), "test") != rows_of(store, "test")
+    assert rows_of(run(path, seed=1, length=64), "test") != rows_of(store, "test")
 
 
 def test_a_split_that_no_file_gives_is_dealt_from_the_training_rows(tmp_path: Path) -> None:
@@ -108,7 +109,7 @@ def test_a_split_that_no_file_gives_is_dealt_from_the_training_rows(tmp_path: Pa
 
 
 def test_copies_are_kept_once_and_held_out(tmp_path: Path) -> None:
-    shared, other = ("a film to see twice", "good"), ("a film of two minds", "good")
+    shared, other = ("music film music film music", "good"), ("story story film story story", "good")
     parts = {
         "train.tsv": [*GIVEN["train.tsv"], shared, shared, other, GIVEN["train.tsv"][0]],
         "dev.tsv": [*GIVEN["dev.tsv"], shared],

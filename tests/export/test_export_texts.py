@@ -87,12 +87,12 @@ def spoil(folder: Path, **changes: Any) -> None:
 DAMAGES: dict[str, tuple[dict[str, Any], str]] = {
     "no length": ({"data__shape": []}, "texts of shape"),
     "a vast length": ({"data__shape": [10**9]}, "texts of shape"),
-    "a longer length than the model's": ({"data__shape": [32], "model__arguments__length": 1}, "does not answer|fit"),
+    "a longer length than the model's": ({"data__shape": [32], "model__arguments__length": 1}, "of shape"),
     "one label": ({"data__labels": ["cat"]}, "not all different"),
     "labels too few": ({"data__labels": ["cat", "dog"]}, "values for 2 names"),
     "another kind": ({"data__kind": "language"}, "does not fit data of kind 'language'"),
     "another family": ({"model__family": "resnet"}, "is learned by: bert, own"),
-    "a small table": ({"model__arguments__vocabulary": 4}, "does not answer|fit"),
+    "a small table": ({"model__arguments__vocabulary": 4}, "of shape"),
 }
 
 

@@ -37,9 +37,7 @@ def texts(counts: tuple[int, ...] = (300, 200, 60, 20, 8, 4, 2, 1)) -> Dataset:
 @given(counts=COUNTS, batch=st.integers(1, 40), micro=st.integers(1, 40))
 def test_like_lengths_together_are_never_padded_more(counts: tuple[int, ...], batch: int, micro: int) -> None:
     data = texts(counts)
-    grouped, padded = (
-        mean_length(data, batch=batch, micro=micro, batching=how) for how in ("by_length", "padded")
-    )
+    grouped, padded = (mean_length(data, batch=batch, micro=micro, batching=how) for how in ("by_length", "padded"))
     mean = np.average(LENGTH_MULTIPLE * np.arange(1, len(counts) + 1), weights=counts)
     assert mean - LENGTH_MULTIPLE < grouped <= padded + LENGTH_MULTIPLE
     assert padded <= data.shape[0]

@@ -103,9 +103,7 @@ class Batches:
         dataset = self._store.dataset
         # a stream of text begins elsewhere in each epoch
         self._shift = int(generator.integers(dataset.tokens[self._split])) if dataset.kind == "language" else 0
-        self._order = order_of(
-            generator, self.count, batch=self.batch, batching=self.batching, lengths=self._lengths
-        )
+        self._order = order_of(generator, self.count, batch=self.batch, batching=self.batching, lengths=self._lengths)
         self._epoch = epoch
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median_low
-from typing import Any, NoReturn
+from typing import Any
 
 from thrifty.data.image import IMAGE_SUFFIXES, decode, is_gray
 from thrifty.data.inputs import TABLE_SUFFIXES, InputFile, list_one
@@ -67,7 +67,7 @@ def look(path: Path) -> Look:
     if path.is_file():
         if tables:
             return _tables(path, tables)
-        _unknown(path, files, [])
+        raise _unknown(path, files, [])
     images = [file for file in files if file.suffix in IMAGE_SUFFIXES]
     texts = [file for file in files if file.suffix in TEXT_SUFFIXES]
     if images and len(images) >= len(texts):
@@ -77,14 +77,14 @@ def look(path: Path) -> Look:
         return _tables(path, tables)
     if len(texts) >= len(SPLITS):
         return _texts(path, texts)
-    _unknown(path, files, texts)
+    raise _unknown(path, files, texts)
 
 
-def _unknown(path: Path, files: list[InputFile], texts: list[InputFile]) -> NoReturn:
+def _unknown(path: Path, files: list[InputFile], texts: list[InputFile]) -> DataError:
     suffixes = Counter(file.suffix or "without extension" for file in files)
     held = ", ".join(f"{count:,} {suffix}" for suffix, count in suffixes.most_common(5)) or "nothing"
     few = f", and {len(SPLITS)} text files are the least" if texts else ""
-    raise DataError(f"'{path}' holds no data that is recognised: {held}{few}", mend=_MEND)
+    return DataError(f"'{path}' holds no data that is recognised: {held}{few}", mend=_MEND)
 
 
 def _images(path: Path, images: list[InputFile]) -> Look:

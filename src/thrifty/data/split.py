@@ -16,9 +16,7 @@ def rank(seed: int, sha256: str, name: str) -> bytes:
     return hashlib.sha256(f"{seed}\0{sha256}\0{name}".encode()).digest()
 
 
-def split_by_count(
-    ranks: Mapping[str, bytes], split: Split, held_out: Sequence[str] = HELD_OUT
-) -> dict[str, str]:
+def split_by_count(ranks: Mapping[str, bytes], split: Split, held_out: Sequence[str] = HELD_OUT) -> dict[str, str]:
     """Deal the samples of one label: the lowest ranks to test, the next to validation, the rest to training.
 
     Each split gets the nearest whole number to its exact share, and at least one sample.

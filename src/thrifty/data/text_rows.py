@@ -251,9 +251,7 @@ def _of_rows(data: TextData, name: str, sample: list[list[str]]) -> Columns:
     if header:
         for at in (text, label):
             if names.count(names[at]) > 1:
-                raise DataError(
-                    f"the header of '{name}' names column '{names[at]}' twice", mend="Rename one of them."
-                )
+                raise DataError(f"the header of '{name}' names column '{names[at]}' twice", mend="Rename one of them.")
         return Columns(names[text], names[label], header=True, says=_said(names, text, label, how))
     return Columns(text, label, header=False, says=f"text is column {text + 1}, label column {label + 1}: {how}")
 

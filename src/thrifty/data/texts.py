@@ -22,7 +22,7 @@ from thrifty.data.language import TOKENIZER_FILE
 from thrifty.data.split import HELD_OUT, rank, split_by_count
 from thrifty.data.teller import Teller
 from thrifty.data.text_rows import Columns, Row, find_columns, read_rows, split_of
-from thrifty.data.word_pieces import UNKNOWN, cut, encode_texts, keep_pieces, learn_pieces, read_pieces
+from thrifty.data.word_pieces import UNKNOWN, encode_texts, keep_pieces, learn_pieces, read_pieces
 from thrifty.errors import DataError
 from thrifty.spec import LENGTH_MULTIPLE, SPLITS, Cleaning, Dataset, TextData
 from thrifty.spec.events import Emit
@@ -288,7 +288,8 @@ def _tokenize(
     if data.cut_vocabulary:
         used, numbers = np.unique(train.tokens, return_inverse=True)
         whole, tokenizer = tokenizer, keep_pieces(tokenizer, used.tolist(), name)
-        renumbered = [tokenizer.token_to_id(whole.id_to_token(int(number))) for number in used]
+        places = tokenizer.get_vocab()
+        renumbered = [places[str(whole.id_to_token(int(number)))] for number in used]
         train = _Flat(np.array(renumbered, np.uint32)[numbers], train.lengths)
         notes.append(
             f"vocabulary {tokenizer.get_vocab_size():,}, cut from the {whole.get_vocab_size():,} of {name}: what the "

@@ -207,7 +207,7 @@ def _marking(tokenizer: Tokenizer, name: str) -> Tokenizer:
     if missing:
         raise DataError(f"tokenizer '{name}' has no piece '{missing[0]}'", mend=_WANTED)
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{CLASS} $A {END}", special_tokens=[(mark, number) for mark, number in ids.items()]
+        single=f"{CLASS} $A {END}", special_tokens=list(ids.items())
     )
     # the library's file does not keep this setting
     tokenizer.encode_special_tokens = True

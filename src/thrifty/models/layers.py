@@ -42,9 +42,7 @@ def written_out(
     return scores_BHTS.softmax(-1) @ v_BHSD
 
 
-def in_chunks(
-    q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, causal: bool, bias_B11S: Tensor | None = None
-) -> Tensor:
+def in_chunks(q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, causal: bool, bias_B11S: Tensor | None = None) -> Tensor:
     """Attend as `written_out` does, some queries at a time: of those that are causal, no chunk looks past its end."""
     length = q_BHTD.shape[-2]
     if length <= QUERIES_AT_ONCE:

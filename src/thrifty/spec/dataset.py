@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from thrifty.spec.plain import Plain
 
 SPLITS = ("train", "validation", "test")
@@ -30,7 +32,7 @@ class Cleaning(Plain):
     rejected: dict[str, int]
     duplicates: int
     across_splits: int
-    repaired: dict[str, int] = {}
+    repaired: dict[str, int] = Field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -71,4 +73,4 @@ class Dataset(Plain):
     source_bytes: int
     stored_bytes: int
     cleaning: Cleaning
-    lengths: dict[str, tuple[int, ...]] = {}
+    lengths: dict[str, tuple[int, ...]] = Field(default_factory=dict)
