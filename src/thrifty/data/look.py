@@ -172,7 +172,8 @@ def _tables(path: Path, tables: list[InputFile]) -> Look:
     asked |= {key: place + 1 if isinstance(place, int) else place for key, place in at.items()}
     if tables[0].suffix != ".jsonl":
         asked["header"] = columns.header
-    total = counts.total()
+    # all of them where no file is named after a split
+    total = counts["train"] or counts.total()
     model = "bert-small" if total >= ROWS_FOR_SMALL else "bert-mini"
     why = {"data.text": columns.says}
     why["model"] = f"by the number of texts, {total:,}; bert-small from {ROWS_FOR_SMALL:,} on"

@@ -17,7 +17,7 @@ _MOST_TEXTS = 1 << 15
 
 
 def mean_length(dataset: Dataset, *, batch: int, micro: int, batching: Batching, split: str = "train") -> int:
-    """Return the mean length in tokens that texts are padded to, rounded up to a multiple of `LENGTH_MULTIPLE`.
+    """Return the mean length in tokens that texts are padded to, to the nearest multiple of `LENGTH_MULTIPLE`.
 
     An epoch is put together as in training, by the lengths that the data set tells, so it is no estimate but for the
     random order.
@@ -50,7 +50,8 @@ def _mean_length(counts: tuple[int, ...], batch: int, micro: int, batching: Batc
         for part in deal(order[start : start + batch], micro, lengths_N):
             padded += len(part) * int(lengths_N[part].max())
     mean = padded / len(lengths_N)
-    return -(-round(mean) // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
+    # a length that a batch can have: what falls between two is as near to one as to the other
+    return max(1, round(mean / LENGTH_MULTIPLE)) * LENGTH_MULTIPLE
 
 
 def _lengths(counts: tuple[int, ...]) -> np.ndarray:
