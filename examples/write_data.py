@@ -2,16 +2,19 @@
 
     python examples/write_data.py digits         1,797 handwritten digits, 8x8 gray, from scikit-learn
     python examples/write_data.py source_code    the Python standard library's own source files
+    python examples/write_data.py docstrings     what its packages say of themselves, a label for each package
 
 Into ``examples/data/<set>`` unless ``--to FOLDER`` says otherwise. A set that is complete is left as it is.
 
 digits: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits (UCI, 1998; CC BY 4.0), the test part
-that scikit-learn ships. source_code: the running interpreter's library (PSF licence), tests and data left out.
+that scikit-learn ships. source_code and docstrings: the running interpreter's library (PSF licence), tests and data
+left out.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import shutil
 import sysconfig
 from collections.abc import Callable
@@ -20,6 +23,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 MARKER = ".complete"
 LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
+PACKAGES = ("asyncio", "email", "importlib", "multiprocessing", "unittest", "xml")
 
 
 def write_digits(folder: Path) -> int:
@@ -51,7 +55,31 @@ def write_source_code(folder: Path) -> int:
     return count
 
 
-SETS: dict[str, Callable[[Path], int]] = {"digits": write_digits, "source_code": write_source_code}
+def write_docstrings(folder: Path) -> int:
+    """Write the first paragraph of each docstring beside its package, ``label<TAB>text``; return how many files."""
+    library = Path(sysconfig.get_path("stdlib"))
+    rows = ["label\ttext"]
+    for package in PACKAGES:
+        for source in sorted((library / package).rglob("*.py")):
+            if LEFT_OUT.isdisjoint(source.relative_to(library).parts):
+                rows += [f"{package}\t{text}" for text in first_paragraphs(source.read_bytes())]
+    (folder / "docstrings.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return 1
+
+
+def first_paragraphs(source: bytes) -> list[str]:
+    """Return the first paragraph of each docstring of a module, on one line."""
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    found = [ast.get_docstring(node) or "" for node in ast.walk(ast.parse(source)) if isinstance(node, kinds)]
+    texts = [" ".join(text.split("\n\n")[0].split()) for text in found]
+    return [text for text in texts if text]
+
+
+SETS: dict[str, Callable[[Path], int]] = {
+    "digits": write_digits,
+    "source_code": write_source_code,
+    "docstrings": write_docstrings,
+}
 
 
 def write(name: str, folder: Path) -> str:

@@ -227,7 +227,7 @@ def bundle_folder(path: Path) -> Path:
 
 
 def predict(bundle: Path, source: str) -> dict[str, Any]:
-    """Answer one raw input: the path of an image file for a classifier, a prompt for a language model.
+    """Answer one raw input: the path of an image file, a text to classify, a prompt for a language model.
 
     Raises:
         BundleError: the bundle is damaged.
@@ -236,7 +236,7 @@ def predict(bundle: Path, source: str) -> dict[str, Any]:
     from thrifty.export.bundle import load_bundle
 
     loaded = load_bundle(bundle_folder(bundle))
-    if loaded.info.task == "language":
+    if loaded.info.data.kind != "image":
         return loaded.predict(source)
     path = Path(source)
     if not path.is_file():

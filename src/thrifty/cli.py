@@ -44,7 +44,7 @@ def main() -> None:
 
 @app.command()
 def init(
-    data: Annotated[Path, typer.Argument(help="a folder of raw data")],
+    data: Annotated[Path, typer.Argument(help="a folder of raw data, or a table of texts")],
     to: Annotated[Path, typer.Option(help="the job file to write")] = Path("job.yaml"),
     as_json: Json = False,
 ) -> None:
@@ -184,7 +184,7 @@ def tune(
 @app.command()
 def predict(
     bundle: Annotated[Path, typer.Argument(help="a bundle, or the run that made it")],
-    source: Annotated[str, typer.Argument(metavar="INPUT", help="an image file, or a prompt")],
+    source: Annotated[str, typer.Argument(metavar="INPUT", help="an image file, a text, or a prompt")],
     as_json: Json = False,
 ) -> None:
     """Answer one raw input."""

@@ -81,7 +81,7 @@ def _keys(job: Job) -> tuple[str, str]:
     data = content_key(raw_data(job), seed=job.train.seed, cache=cache_folder())
 
     def key(pins: set[str]) -> str:
-        asked = job.model_dump_json(exclude={"data": {"path"}, "model": True, "plan": pins})
+        asked = job.model_dump_json(exclude={"data": {"path", "tokenizer"}, "model": True, "plan": pins})
         return hashlib.sha256(f"{asked}\n{model}\n{data}\n{code_key()}".encode()).hexdigest()[:20]
 
     return key(set()), key(ROUNDING_PINS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
 import zlib
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 
 from thrifty.data.draft import drafting
 from thrifty.data.store import Store
-from thrifty.spec import SPLITS, Cleaning, Dataset
+from thrifty.spec import LENGTH_MULTIPLE, SPLITS, Cleaning, Dataset
 
 
 def image(seed: int, height: int = 12, width: int = 12, channels: int = 1) -> np.ndarray:
@@ -88,6 +89,52 @@ def token_store(cache: Path, tokens: int, length: int) -> Store:
             "shape": (length,),
         }
         return draft.publish(_dataset("language", values))
+
+
+def text_store(cache: Path, lengths: tuple[int, ...], labels: int = 2) -> Store:
+    """A store whose text number n, of so many tokens, holds n + 1 alone, and has n for its label, round and round."""
+    most = -(-max(lengths) // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
+    with drafting(cache, f"texts{hashlib.sha256(repr((lengths, labels)).encode()).hexdigest()[:16]}") as draft:
+        for split in SPLITS:
+            arrays = {
+                "tokens": np.repeat(np.arange(1, len(lengths) + 1), lengths).astype(np.uint16),
+                "starts": np.cumsum((0, *lengths)),
+                "y": np.arange(len(lengths)) % labels,
+            }
+            for name, array in arrays.items():
+                with draft.rows(split, name, array.dtype, ()) as file:
+                    file.append(array)
+        values = {
+            "counts": dict.fromkeys(SPLITS, len(lengths)),
+            "labels": tuple(map(str, range(labels))),
+            "shape": (most,),
+            "tokens": dict.fromkeys(SPLITS, sum(lengths)),
+            "vocabulary": len(lengths) + 1,
+        }
+        return draft.publish(_dataset("text", values))
+
+
+def reviews(count: int, seed: int = 0, labels: tuple[str, ...] = ("bad", "good")) -> list[tuple[str, str]]:
+    """Made-up reviews, all different, each with its label; a word of the label's own stands in most."""
+    generator = np.random.default_rng(seed)
+    common = ["the", "film", "was", "a", "story", "of", "its", "actors", "and", "music"]
+    own = {label: [f"{label}{end}" for end in ("ly", "ness", "ish")] for label in labels}
+    rows = []
+    for number in range(count):
+        label = labels[number % len(labels)]
+        # the longest is one to train on
+        count = generator.integers(2, 20) if number or seed else 24
+        words = [*generator.choice(common, count), str(generator.choice(own[label]))]
+        rows.append((f"{' '.join(generator.permutation(words))} x{seed}{number}", label))
+    return rows
+
+
+def write_tables(folder: Path, parts: dict[str, list[tuple[str, str]]]) -> Path:
+    """Files of rows ``text<TAB>label`` without header, each under its name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, rows in parts.items():
+        (folder / name).write_text("".join(f"{text}\t{label}\n" for text, label in rows), encoding="utf-8")
+    return folder
 
 
 def _dataset(kind: str, values: dict[str, object]) -> Dataset:

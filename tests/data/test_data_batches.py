@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
-from data_folders import image_store, token_store
+from data_folders import image_store, text_store, token_store
 from hypothesis import given
 from hypothesis import strategies as st
 
 from thrifty.data import Batches, Store, sweep
+from thrifty.data.order import WINDOW_STEPS
+from thrifty.spec import LENGTH_MULTIPLE, Batching
 
 FEW = st.integers(1, 40)
+# lengths of the texts of some stores
+SHELF = [tuple(np.random.default_rng(n).integers(2, 60, n).tolist()) for n in (1, 2, 3, 8, 13, 29, 50)]
+SHELF.append((9,) * 12)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("stores")
+    folder = tmp_path_factory.mktemp("stores")
+    # not in the time of a test
+    for lengths in SHELF:
+        texts(folder, lengths)
+    return folder
 
 
 @cache
@@ -133,3 +143,144 @@ def test_a_sweep_meets_every_token_once_and_in_order(folder: Path, count: int, l
 def test_a_sweep_meets_every_image_once_and_in_order(folder: Path, count: int, micro: int) -> None:
     found = list(sweep(images(folder, count), "test", micro))
     assert np.concatenate([batch["y"] for batch in found]).tolist() == list(range(count))
+
+
+LENGTHS = st.sampled_from(SHELF)
+BATCHING = st.sampled_from(["padded", "by_length"])
+
+
+@cache
+def texts(folder: Path, lengths: tuple[int, ...]) -> Store:
+    return text_store(folder, lengths)
+
+
+def numbers(batch: dict[str, np.ndarray], lengths: tuple[int, ...]) -> list[int]:
+    """The texts of a batch by their number; each must be whole, with its label, and filled up with 0 to the longest."""
+    x_bT, found = batch["x"], []
+    assert x_bT.dtype == batch["y"].dtype == np.int64
+    for tokens, label in zip(x_bT, batch["y"], strict=True):
+        number = int(tokens[0]) - 1
+        length = lengths[number]
+        assert (tokens[:length] == number + 1).all()
+        assert (tokens[length:] == 0).all()
+        assert label == number % 2
+        found.append(number)
+    longest = max(lengths[number] for number in found)
+    assert 0 <= x_bT.shape[1] - longest < LENGTH_MULTIPLE
+    assert x_bT.shape[1] % LENGTH_MULTIPLE == 0
+    return found
+
+
+@given(lengths=LENGTHS, batch=FEW, micro=FEW, batching=BATCHING, seed=st.integers(0, 999), epoch=st.integers(0, 3))
+def test_every_text_once_an_epoch(
+    folder: Path, lengths: tuple[int, ...], batch: int, micro: int, batching: Batching, seed: int, epoch: int
+) -> None:
+    store = texts(folder, lengths)
+    batches = Batches(store, batch=batch, micro=micro, seed=seed, batching=batching)
+    plain = Batches(store, batch=batch, micro=micro, seed=seed)
+    assert batches.steps_per_epoch == plain.steps_per_epoch
+    seen: list[int] = []
+    for step in range(epoch * batches.steps_per_epoch, (epoch + 1) * batches.steps_per_epoch):
+        parts = batches.step(step)
+        found = [numbers(part, lengths) for part in parts]
+        assert [len(each) for each in found] == [len(part["y"]) for part in plain.step(step)]
+        assert sum(map(len, found)) == batches.samples(step)
+        # samples of like length are computed together
+        ends = [(min(lengths[n] for n in each), max(lengths[n] for n in each)) for each in found]
+        assert all(one[1] <= other[0] for one, other in itertools.pairwise(ends))
+        seen += [number for each in found for number in each]
+    assert sorted(seen) == list(range(len(lengths)))
+
+
+@given(lengths=LENGTHS, batch=FEW, micro=FEW, other=FEW, batching=BATCHING, step=st.integers(0, 99))
+def test_the_cut_of_a_step_of_texts_changes_not_what_is_in_it(
+    folder: Path, lengths: tuple[int, ...], batch: int, micro: int, other: int, batching: Batching, step: int
+) -> None:
+    def chosen(micro: int) -> list[int]:
+        batches = Batches(texts(folder, lengths), batch=batch, micro=micro, seed=1, batching=batching)
+        return sorted(number for part in batches.step(step) for number in numbers(part, lengths))
+
+    assert chosen(micro) == chosen(other)
+
+
+@given(lengths=LENGTHS, batch=FEW, batching=BATCHING, step=st.integers(0, 200), seed=st.integers(0, 99))
+def test_any_step_of_texts_can_be_had_directly(
+    folder: Path, lengths: tuple[int, ...], batch: int, batching: Batching, step: int, seed: int
+) -> None:
+    store = texts(folder, lengths)
+    going = Batches(store, batch=batch, micro=3, seed=seed, batching=batching)
+    for index in range(max(0, step - 9), step):
+        going.step(index)
+    fresh = Batches(store, batch=batch, micro=3, seed=seed, batching=batching)
+    for one, two in zip(going.step(step), fresh.step(step), strict=True):
+        assert np.array_equal(one["x"], two["x"])
+        assert np.array_equal(one["y"], two["y"])
+
+
+@pytest.fixture(scope="module")
+def many(folder: Path) -> tuple[Store, tuple[int, ...]]:
+    """Two windows and a half of steps of 4, and one text left over."""
+    generator = np.random.default_rng(0)
+    lengths = tuple(int(n) for n in generator.integers(2, 60, 4 * (2 * WINDOW_STEPS + WINDOW_STEPS // 2) + 1))
+    return texts(folder, lengths), lengths
+
+
+def steps_of(many: tuple[Store, tuple[int, ...]], batching: Batching, epoch: int, seed: int = 0) -> list[list[int]]:
+    store, lengths = many
+    batches = Batches(store, batch=4, micro=4, seed=seed, batching=batching)
+    per_epoch = batches.steps_per_epoch
+    return [numbers(batches.step(epoch * per_epoch + step)[0], lengths) for step in range(per_epoch)]
+
+
+def test_steps_of_a_window_hold_texts_of_like_length(many: tuple[Store, tuple[int, ...]]) -> None:
+    lengths = many[1]
+    steps = steps_of(many, "by_length", 0)
+    for start in range(0, len(steps) - 1, WINDOW_STEPS):
+        window = steps[start : min(start + WINDOW_STEPS, len(steps) - 1)]
+        ends = sorted((min(lengths[n] for n in step), max(lengths[n] for n in step)) for step in window)
+        assert all(one[1] <= other[0] for one, other in itertools.pairwise(ends))
+        longest = [max(lengths[n] for n in step) for step in window]
+        assert longest not in (sorted(longest), sorted(longest, reverse=True)), "the steps come in random order"
+
+
+def test_windows_hold_the_samples_of_the_random_order(many: tuple[Store, tuple[int, ...]]) -> None:
+    """A text is at most a window away from where it would have come, so learning sees nearly the same order."""
+    random, grouped = steps_of(many, "padded", 1), steps_of(many, "by_length", 1)
+    for start in range(0, len(random), WINDOW_STEPS):
+        one, two = ({n for step in each[start : start + WINDOW_STEPS] for n in step} for each in (random, grouped))
+        assert one == two
+    assert random[-1] == grouped[-1], "the shorter last step is drawn at random"
+
+
+def test_padding_is_saved(many: tuple[Store, tuple[int, ...]]) -> None:
+    def padded(batching: Batching) -> int:
+        return sum(max(many[1][n] for n in step) * len(step) for step in steps_of(many, batching, 0))
+
+    assert padded("by_length") < 0.75 * padded("padded")
+
+
+def test_epochs_and_seeds_have_their_own_order(many: tuple[Store, tuple[int, ...]]) -> None:
+    orders = {str(steps_of(many, "by_length", *place)) for place in ((0, 0), (0, 1), (1, 0), (1, 1))}
+    assert len(orders) == 4
+
+
+@given(lengths=LENGTHS, micro=FEW)
+def test_a_sweep_meets_every_text_once_the_longest_first(folder: Path, lengths: tuple[int, ...], micro: int) -> None:
+    found = [number for batch in sweep(texts(folder, lengths), "test", micro) for number in numbers(batch, lengths)]
+    assert sorted(found) == list(range(len(lengths)))
+    assert [lengths[number] for number in found] == sorted(lengths, reverse=True)
+
+
+def test_only_texts_are_put_together_by_length(folder: Path) -> None:
+    with pytest.raises(AssertionError, match="samples without lengths"):
+        Batches(images(folder, 8), batch=4, micro=4, seed=0, batching="by_length")
+
+
+def test_typical_steps_are_of_the_mean_length(folder: Path, many: tuple[Store, tuple[int, ...]]) -> None:
+    batches = Batches(many[0], batch=4, micro=4, seed=0, batching="by_length")
+    typical = batches.typical_steps()
+    assert sorted(typical) == list(range(WINDOW_STEPS))
+    lengths = [batches.step(step)[0]["x"].shape[1] for step in typical]
+    mean = sum(lengths) / len(lengths)
+    assert max(abs(length - mean) for length in lengths[:5]) < min(abs(length - mean) for length in lengths[-5:])
+    assert Batches(images(folder, 8), batch=4, micro=4, seed=0).typical_steps() == [0, 1]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from data_folders import encoded, image, novel, write_images, write_texts
+from data_folders import encoded, image, novel, reviews, write_images, write_tables, write_texts
 
 from thrifty.data import look
 from thrifty.errors import DataError
@@ -82,3 +82,43 @@ def test_images_without_class_folders_and_unreadable_ones(tmp_path: Path) -> Non
     broken = write_texts(tmp_path / "broken", {f"{label}/1.png": b"none" for label in "ab"})
     with pytest.raises(DataError, match=r"none of 2 images looked at in '.*broken' can be read"):
         look(broken)
+
+
+def test_tables_of_texts(tmp_path: Path) -> None:
+    parts = {"train.tsv": reviews(60), "dev.tsv": reviews(10, 1), "test.tsv": reviews(10, 2)}
+    folder = write_tables(tmp_path / "reviews", parts)
+    (folder / "SOURCE.txt").write_text("from here and there")
+    found = look(folder)
+    texts = [text for rows in parts.values() for text, _ in rows]
+    size = f"{min(map(len, texts))} to {max(map(len, texts))} characters"
+    assert found.kind == "text"
+    assert found.says == f"reviews/: 60 + 10 + 10 texts, 2 labels (bad 50 %, good 50 %), {size}, TSV"
+    wanted = {"kind": "text", "path": str(folder), "text": 1, "label": 2, "header": False}
+    assert found.job == {"name": "reviews", "data": wanted, "model": "bert-mini"}
+    assert "text is column 1, label column 2" in found.why["data.text"]
+    check_job(folder, found.job, found.why)
+
+
+def test_one_table_of_texts(tmp_path: Path) -> None:
+    path = write_tables(tmp_path, {"all.csv": []}) / "all.csv"
+    path.write_text("id,stars,review\n" + "".join(f"{n},{n % 3},a film number {n}\n" for n in range(5001)))
+    found = look(path)
+    assert found.says.startswith("all.csv: 5,001 texts, 3 labels (0 33 %, 1 33 %, 2 33 %), ")
+    assert found.job["data"] == {
+        "kind": "text", "path": str(path), "text": "review", "label": "stars", "header": True,
+    }  # fmt: skip
+    assert found.job["model"] == "bert-small"
+    check_job(path, found.job, found.why)
+    objects = tmp_path / "all.jsonl"
+    objects.write_text('{"text": "a film", "label": 1}\n' * 3)
+    assert look(objects).job["data"] == {"kind": "text", "path": str(objects), "text": "text", "label": "label"}
+
+
+def test_tables_of_other_things_are_not_taken_for_texts(tmp_path: Path) -> None:
+    path = tmp_path / "houses.csv"
+    path.write_text("age,near,price\n" + "".join(f"{n % 40},BAY {n % 3},{n * 7919 % 1000}\n" for n in range(200)))
+    with pytest.raises(DataError, match=r"no column of 'houses\.csv' looks like texts"):
+        look(path)
+    (tmp_path / "a.bin").write_bytes(b"\0")
+    with pytest.raises(DataError, match=r"holds no data that is recognised: 1 \.bin"):
+        look(tmp_path / "a.bin")

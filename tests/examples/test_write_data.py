@@ -51,6 +51,17 @@ def test_source_code_after_a_run_that_was_cut_short(tmp_path: Path) -> None:
     assert not (folder / "old").exists()
 
 
+@pytest.mark.slow
+def test_docstrings(tmp_path: Path) -> None:
+    folder = tmp_path / "docstrings"
+    assert "wrote 1 files" in run("docstrings", "--to", folder).stdout
+    header, *rows = (folder / "docstrings.tsv").read_text(encoding="utf-8").splitlines()
+    assert header == "label\ttext"
+    cells = [row.split("\t") for row in rows]
+    assert len(rows) > 1000 and all(len(each) == 2 and all(each) for each in cells)
+    assert ["email", "A package for parsing, handling, and generating email messages."] in cells
+
+
 def test_a_folder_of_something_else_is_not_touched(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("precious")
     done = run("digits", "--to", tmp_path)

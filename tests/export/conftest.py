@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from made_bundles import write_image_bundle, write_language_bundle
+from made_bundles import write_image_bundle, write_language_bundle, write_text_bundle
 
 from thrifty.export.bundle import Bundle, load_bundle
 
@@ -24,4 +24,11 @@ def image_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def language_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     folder = tmp_path_factory.mktemp("language") / "bundle"
     write_language_bundle(folder)
+    return load_bundle(folder)
+
+
+@pytest.fixture(scope="session")
+def text_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    folder = tmp_path_factory.mktemp("text") / "bundle"
+    write_text_bundle(folder)
     return load_bundle(folder)

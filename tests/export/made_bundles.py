@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from thrifty.data.language import train_tokenizer
+from thrifty.data.word_pieces import learn_pieces
 from thrifty.export.bundle import write_bundle
 from thrifty.models import build, resolve
 from thrifty.models.init import initialise
@@ -34,6 +35,11 @@ def language_dataset(vocabulary: int, length: int = 32) -> Dataset:
         text_bytes={"train": 300}, source_bytes=1, stored_bytes=1,
         cleaning=Cleaning(seen=5, kept=5, rejected={}, duplicates=0, across_splits=0),
     )  # fmt: skip
+
+
+def text_dataset(vocabulary: int, length: int = 16) -> Dataset:
+    data = language_dataset(vocabulary, length)
+    return data.model_copy(update={"kind": "text", "labels": LABELS, "label_counts": dict.fromkeys(LABELS, 1)})
 
 
 def write_image_bundle(
@@ -64,6 +70,21 @@ def write_language_bundle(folder: Path, *, name: str = "poet", version: int = 1,
     initialise(model, "default", seed)
     return _write(
         folder, name=name, version=version, task="language", model=model, plan=plan, data=data, tokenizer=path
+    )
+
+
+def write_text_bundle(folder: Path, *, name: str = "critic", version: int = 1, seed: int = 0) -> BundleInfo:
+    tokenizer = learn_pieces(["the cat sat on the mat and the dog sat on the cat"] * 4, vocabulary=80)
+    path = folder.parent / f"{folder.name}-tokenizer.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(path))
+    data = text_dataset(tokenizer.get_vocab_size())
+    sizes = {"layers": 1, "width": 32, "heads": 2, "vocabulary": data.vocabulary, "length": data.shape[0]}
+    plan = ModelPlan(name="bert-pico", family="bert", arguments={**sizes, "classes": len(LABELS)})
+    model = build(plan)
+    initialise(model, "xavier_normal", seed)
+    return _write(
+        folder, name=name, version=version, task="classify", model=model, plan=plan, data=data, tokenizer=path
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 from made_devices import device
 from thrifty.errors import JobError
 from thrifty.planner.moves import DEGREES, MOVES, check_allowed, name_of, off_unless_asked, values
-from thrifty.spec import Layout, Plan, Precision
+from thrifty.spec import BatchPlan, Layout, Plan, Precision
 
 
 def test_names_and_values_stand_once() -> None:
@@ -19,7 +19,7 @@ def test_names_and_values_stand_once() -> None:
 
 
 def test_every_priced_move_is_a_field_of_a_noun() -> None:
-    fields = set(Layout.model_fields) | set(Plan.model_fields)
+    fields = set(Layout.model_fields) | set(Plan.model_fields) | set(BatchPlan.model_fields)
     assert {move.field for move in MOVES if move.priced} <= fields
     assert set(DEGREES) - {"workers"} <= fields | {"micro_batch"}
     assert {move.value for move in MOVES if move.field == "precision"} == set(typing.get_args(Precision))

@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "export"))
 sys.path.insert(0, str(Path(__file__).parent))
-from made_bundles import write_image_bundle, write_language_bundle
+from made_bundles import write_image_bundle, write_language_bundle, write_text_bundle
 from real_server import running
 
 from thrifty.export.bundle import Bundle, load_bundle
@@ -39,8 +39,15 @@ def poet(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 @pytest.fixture(scope="session")
-def url(pets: Bundle, pets2: Bundle, poet: Bundle) -> Iterator[str]:
-    with running([pets, pets2, poet]) as url:
+def critic(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    folder = tmp_path_factory.mktemp("critic") / "bundle"
+    write_text_bundle(folder, name="critic", version=1)
+    return load_bundle(folder)
+
+
+@pytest.fixture(scope="session")
+def url(pets: Bundle, pets2: Bundle, poet: Bundle, critic: Bundle) -> Iterator[str]:
+    with running([pets, pets2, poet, critic]) as url:
         yield url
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thrifty.errors import JobError
-from thrifty.spec import DeclaredData, DeclaredImages, Job, LanguageData, load_job, parse_job, raw_data
+from thrifty.spec import DeclaredData, DeclaredImages, Job, LanguageData, TextData, load_job, parse_job, raw_data
 from thrifty.spec.job import parse_budget
 
 GOOD: dict[str, Any] = {
@@ -225,3 +225,40 @@ def test_mistakes_of_declared_data_are_told(data: dict[str, Any], said: list[str
 def test_pinned_degrees_are_checked(pins: dict[str, Any], said: str) -> None:
     with pytest.raises(JobError, match=said):
         parse_job({"name": "a", "data": DECLARED, "model": "gpt2", "plan": pins})
+
+
+def text_job(**data: object) -> dict[str, object]:
+    return {"name": "a", "data": {"kind": "text", "path": "reviews", **data}, "model": "bert-tiny"}
+
+
+def test_texts_are_classified_by_columns_with_names_or_numbers() -> None:
+    job = parse_job(text_job(text=2, label="stars"))
+    assert job.task == "classify"
+    assert isinstance(job.data, TextData)
+    assert (job.data.text, job.data.label, job.data.header) == (2, "stars", None)
+
+
+def test_the_tokenizer_lies_where_the_job_says(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(text_job(tokenizer="words/vocab.txt", cut_vocabulary=True)))
+    data = load_job(tmp_path / "job.yaml").data
+    assert isinstance(data, TextData)
+    assert data.tokenizer == tmp_path / "words" / "vocab.txt"
+    assert data.path == tmp_path / "reviews"
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        ({"text": 0}, r"data\.text: .*greater than 0 \(got 0\)"),
+        ({"label": ""}, r"data\.label: .*at least 1 character"),
+        ({"text": "a", "label": "a"}, "text and label are both column 'a'"),
+        ({"cut_vocabulary": True}, "cut_vocabulary cuts the pieces that tokenizer names"),
+        ({"vocabulary": 900, "tokenizer": "vocab.txt"}, "give one of them"),
+        ({"lenght": 9}, r"unknown key 'data\.lenght' in .*did you mean 'length'"),
+        ({"kind": "texts"}, r"unknown data kind 'texts' .*did you mean 'text'\?\); known: image, language, text"),
+        ({"split": {"test": 0.95}}, r"data\.split: validation 0\.1 and test 0\.95 leave"),
+    ],
+)
+def test_mistakes_in_the_data_section_of_texts(data: dict[str, object], says: str) -> None:
+    with pytest.raises(JobError, match=says):
+        parse_job(text_job(**data))

@@ -56,6 +56,7 @@ def predict(
     runtime: Mapping[str, int] | None = None,
     copied: bool = False,
     keeping: Keeping = "default",
+    largest: Trace | None = None,
 ) -> Cost:
     """Predict what a training run costs, validations included.
 
@@ -73,6 +74,7 @@ def predict(
         save_seconds: to write the weights once, at each validation; 0 where it was not timed.
         evaluation_batch_ratio, loader_bytes, heap, runtime, copied: as for `peak_bytes`.
         keeping: as for `step_seconds`.
+        largest: trace of the largest micro-batch, which memory goes by; ``micro`` where all are alike.
     """
     if probe_step_seconds:
         step = _probed(probe_step_seconds)
@@ -94,7 +96,7 @@ def predict(
     return Cost(
         seconds=seconds,
         peak_bytes=peak_bytes(
-            micro,
+            largest or micro,
             evaluation_batch_ratio=evaluation_batch_ratio,
             loader_bytes=loader_bytes,
             accumulation=accumulation,

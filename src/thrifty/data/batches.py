@@ -1,6 +1,6 @@
 """Batches from a store, in an order that seed and epoch alone decide; any step can be had directly.
 
-Shapes: b samples of a micro-batch, C channels, H, W pixels, T tokens of a window.
+Shapes: b samples of a micro-batch, C channels, H, W pixels, T tokens of a window or of the longest text in a batch.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ import numpy as np
 
 from thrifty.data.image import normalise
 from thrifty.data.language import END_ID, IGNORED_TARGET
+from thrifty.data.order import WINDOW_STEPS, deal, generator_of, order_of
 from thrifty.data.store import Store
+from thrifty.data.word_pieces import PAD_ID, padded_length
+from thrifty.spec import Batching
 
 Batch = dict[str, np.ndarray]
 
@@ -23,6 +26,9 @@ class Batches:
     begin at another random place of the stream in each epoch and go round its end, so each token is predicted once
     an epoch too; the one window that is short is filled up with targets of -100.
 
+    Texts of a micro-batch are filled up with 0 to the longest of them. Those of a step that is cut are dealt to its
+    micro-batches by length; by the way of batching, those of like length make a step, which saves more.
+
     Args:
         store: prepared data.
         split: which part of it.
@@ -30,14 +36,27 @@ class Batches:
         micro: samples computed at once, at most; a step is cut into as few micro-batches as that allows, as equal as
             can be, so that none is left with a lone sample, of which batch norm can take no statistics.
         seed: of the order.
+        batching: of texts, how steps are made up; of other data there is one way.
     """
 
-    def __init__(self, store: Store, *, split: str = "train", batch: int, micro: int, seed: int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        split: str = "train",
+        batch: int,
+        micro: int,
+        seed: int,
+        batching: Batching = "padded",
+    ) -> None:
         assert batch >= 1
         assert micro >= 1
         self._store, self._split = store, split
         self.batch, self.micro, self.seed = batch, micro, seed
         self.count = store.dataset.counts[split]
+        self.batching = batching
+        self._lengths = _lengths(store, split)
+        assert batching == "padded" or self._lengths is not None, "samples without lengths"
         self._epoch = -1
         self._order = np.empty(0, np.int64)
         self._shift = 0
@@ -54,32 +73,55 @@ class Batches:
     def step(self, index: int) -> list[Batch]:
         """Return the micro-batches of a step, counted from 0 over all epochs.
 
-        Images: ``x`` float32 [b, C, H, W] normalised, ``y`` int64 [b]. Language: ``x`` and ``y`` int64 [b, T], where
-        ``y`` is the token after each of ``x``.
+        Images: ``x`` float32 [b, C, H, W] normalised, ``y`` int64 [b]. Texts: ``x`` int64 [b, T], ``y`` int64 [b].
+        Language: ``x`` and ``y`` int64 [b, T], where ``y`` is the token after each of ``x``.
         """
         epoch, place = divmod(index, self.steps_per_epoch)
         if epoch != self._epoch:
             self._shuffle(epoch)
         chosen = self._order[place * self.batch : (place + 1) * self.batch]
-        parts = np.array_split(chosen, -(-len(chosen) // self.micro))
+        parts = deal(chosen, self.micro, self._lengths)
         return [_take(self._store, self._split, part, self._shift) for part in parts]
 
+    def typical_steps(self) -> list[int]:
+        """Return the steps of the first window; of texts those first that are padded to nearly the mean of tokens."""
+        steps = range(min(WINDOW_STEPS, self.steps_per_epoch))
+        if self._lengths is None:
+            return list(steps)
+        self._shuffle(0)
+        sizes = [self._padded_tokens(step) for step in steps]
+        mean = sum(sizes) / len(sizes)
+        return sorted(steps, key=lambda step: abs(sizes[step] - mean))
+
+    def _padded_tokens(self, place: int) -> int:
+        assert self._lengths is not None
+        parts = deal(self._order[place * self.batch : (place + 1) * self.batch], self.micro, self._lengths)
+        return sum(len(part) * int(self._lengths[part].max()) for part in parts)
+
     def _shuffle(self, epoch: int) -> None:
-        generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, epoch])))
-        tokens = self._store.dataset.tokens.get(self._split, 0)
-        self._shift = int(generator.integers(tokens)) if tokens else 0
-        self._order = generator.permutation(self.count)
+        generator = generator_of(self.seed, epoch)
+        dataset = self._store.dataset
+        # a stream of text begins elsewhere in each epoch
+        self._shift = int(generator.integers(dataset.tokens[self._split])) if dataset.kind == "language" else 0
+        self._order = order_of(generator, self.count, batch=self.batch, batching=self.batching, lengths=self._lengths)
         self._epoch = epoch
 
 
 def sweep(store: Store, split: str, micro: int) -> Iterator[Batch]:
-    """Go through a split once, in order, in batches of ``micro`` samples or less.
+    """Go through a split once, in batches of ``micro`` samples or less: in order, texts from the longest on.
 
-    Batches are as in `Batches.step`. Every image, and every token to be predicted, comes exactly once.
+    Batches are as in `Batches.step`. Every image or text, and every token to be predicted, comes exactly once.
     """
-    count = store.dataset.counts[split]
+    count, lengths = store.dataset.counts[split], _lengths(store, split)
+    # the longest first: what does not fit does so at once
+    order = np.arange(count) if lengths is None else np.argsort(-lengths, kind="stable")
     for start in range(0, count, micro):
-        yield _take(store, split, np.arange(start, min(start + micro, count)), 0)
+        yield _take(store, split, order[start : start + micro], 0)
+
+
+def _lengths(store: Store, split: str) -> np.ndarray | None:
+    """Tokens of each text; None for data whose samples are all of one size."""
+    return np.diff(np.asarray(store.array(split, "starts"))) if store.dataset.kind == "text" else None
 
 
 def _take(store: Store, split: str, chosen: np.ndarray, shift: int) -> Batch:
@@ -87,7 +129,22 @@ def _take(store: Store, split: str, chosen: np.ndarray, shift: int) -> Batch:
     if dataset.kind == "image":
         images = store.array(split, "x")[chosen]
         return {"x": normalise(images, dataset.mean, dataset.std), "y": np.asarray(store.array(split, "y")[chosen])}
+    if dataset.kind == "text":
+        labels = np.asarray(store.array(split, "y")[chosen])
+        return {"x": _padded(store, split, chosen, dataset.shape[0]), "y": labels}
     return _windows(store.array(split, "tokens"), dataset.shape[0], chosen, shift)
+
+
+def _padded(store: Store, split: str, chosen: np.ndarray, most: int) -> np.ndarray:
+    """Put texts under each other, filled up to the longest."""
+    starts, tokens = (np.asarray(store.array(split, name)) for name in ("starts", "tokens"))
+    begins_b = starts[chosen]
+    lengths_b = starts[chosen + 1] - begins_b
+    place_T = np.arange(padded_length(int(lengths_b.max()), most))
+    real_bT = place_T < lengths_b[:, None]
+    x_bT = np.full(real_bT.shape, PAD_ID, np.int64)
+    x_bT[real_bT] = tokens[(begins_b[:, None] + place_T)[real_bT]]
+    return x_bT
 
 
 def _windows(stream: np.ndarray, length: int, chosen: np.ndarray, shift: int) -> Batch:

@@ -15,6 +15,7 @@ from thrifty.errors import DataError, nearest
 DUPLICATE = "duplicate"
 DUPLICATE_ACROSS = "duplicate across splits"
 CANNOT_BE_READ = "cannot be read"
+TABLE_SUFFIXES = (".tsv", ".csv", ".jsonl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,18 @@ def list_files(folder: Path) -> tuple[list[InputFile], list[Reject]]:
             InputFile(name, entry.path, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino),
         )
     return sorted(files, key=lambda file: file.name), sorted(rejects, key=lambda reject: reject.name)
+
+
+def list_one(path: Path) -> tuple[list[InputFile], list[Reject]]:
+    """List a file that is named itself, under its own name, or every file below a folder as `list_files`."""
+    if not path.is_file():
+        return list_files(path)
+    facts = path.stat()
+    only = InputFile(
+        _name(str(path.resolve()), path.resolve().parent), str(path), facts.st_size, facts.st_mtime_ns,
+        facts.st_ctime_ns, facts.st_ino,
+    )  # fmt: skip
+    return [only], []
 
 
 def _missing(folder: Path) -> DataError:

@@ -13,13 +13,14 @@ import tokenizers
 
 from thrifty.data.fingerprint import fingerprint
 from thrifty.data.image import IMAGE_SUFFIXES
-from thrifty.data.inputs import CANNOT_BE_READ, InputFile, Reject, list_files
+from thrifty.data.inputs import CANNOT_BE_READ, TABLE_SUFFIXES, InputFile, Reject, list_files, list_one
 from thrifty.data.labels import check_class_folders
-from thrifty.errors import DataError
-from thrifty.spec import ImageData, LanguageData
+from thrifty.errors import DataError, nearest
+from thrifty.spec import ImageData, LanguageData, RawData, TextData
 from thrifty.spec.units import format_bytes
 
 KEY_LENGTH = 20
+MAX_TOKENIZER_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -31,27 +32,29 @@ class Inventory:
         files: those worth reading, sorted by name.
         hashes: sha256 of each of them, by name.
         rejects: those put aside without reading.
+        tokenizer: content of the file that a job of texts names.
     """
 
     key: str
     files: tuple[InputFile, ...]
     hashes: dict[str, str]
     rejects: tuple[Reject, ...]
+    tokenizer: bytes = b""
 
 
-def take_inventory(data: ImageData | LanguageData, *, seed: int, cache: Path) -> Inventory:
+def take_inventory(data: RawData, *, seed: int, cache: Path) -> Inventory:
     """List the data's files and hash what has changed since the last time.
 
-    The key covers the data section without its path, the seed, name and content of each file, the code of this
+    The key covers the data section without its paths, the seed, name and content of each file, the code of this
     package and the versions of the libraries that decode, resize and tokenize.
 
     Raises:
         DataError: the folder is missing or holds nothing of the kind.
     """
-    files, rejects = list_files(data.path)
+    files, rejects = list_one(data.path) if isinstance(data, TextData) else list_files(data.path)
     if isinstance(data, ImageData):
         check_class_folders(data.path, {file.name for file in files} | {reject.name for reject in rejects})
-    else:
+    elif isinstance(data, LanguageData):
         files = [file for file in files if matches(file.name, data.files)]
         rejects = [reject for reject in rejects if matches(reject.name, data.files)]
     files, refused = _sort_out(data, files)
@@ -60,10 +63,12 @@ def take_inventory(data: ImageData | LanguageData, *, seed: int, cache: Path) ->
     rejects += [Reject(file.name, CANNOT_BE_READ) for file in files if not hashes[file.name]]
     files = [file for file in files if hashes[file.name]]
     rejects.sort(key=lambda reject: reject.name)
+    tokenizer = _tokenizer_of(data)
 
     digest = hashlib.sha256()
     for part in (
-        data.model_copy(update={"path": Path()}).model_dump_json(),
+        _without_paths(data).model_dump_json(),
+        hashlib.sha256(tokenizer).hexdigest(),
         str(seed),
         _code_hash(),
         *(f"{library.__name__} {library.__version__}" for library in (cv2, tokenizers)),
@@ -73,10 +78,33 @@ def take_inventory(data: ImageData | LanguageData, *, seed: int, cache: Path) ->
         # each part is closed by its length, so that no two lists of parts run together to the same bytes
         encoded = part.encode()
         digest.update(encoded + len(encoded).to_bytes(8, "little"))
-    return Inventory(digest.hexdigest()[:KEY_LENGTH], tuple(files), hashes, tuple(rejects))
+    return Inventory(digest.hexdigest()[:KEY_LENGTH], tuple(files), hashes, tuple(rejects), tokenizer)
 
 
-def content_key(data: ImageData | LanguageData, *, seed: int, cache: Path) -> str:
+def _without_paths(data: RawData) -> RawData:
+    """What is asked of the data, wherever it and its tokenizer lie."""
+    bare: RawData = data.model_copy(update={"path": Path()})
+    return bare.model_copy(update={"tokenizer": None}) if isinstance(bare, TextData) else bare
+
+
+def _tokenizer_of(data: RawData) -> bytes:
+    if not isinstance(data, TextData) or data.tokenizer is None:
+        return b""
+    path = data.tokenizer
+    if not path.is_file():
+        beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise DataError(
+            f"there is no tokenizer file '{path}'",
+            nearest=nearest(path.name, beside),
+            mend="Set data.tokenizer to a vocab.txt or a tokenizer.json, or leave it out.",
+        )
+    if path.stat().st_size > MAX_TOKENIZER_BYTES:
+        limit = format_bytes(MAX_TOKENIZER_BYTES)
+        raise DataError(f"tokenizer '{path}' has {path.stat().st_size:,} bytes, over the limit of {limit}")
+    return path.read_bytes()
+
+
+def content_key(data: RawData, *, seed: int, cache: Path) -> str:
     """Return the key of the store that this data would be prepared into; reads only files that have changed.
 
     The same content under another path, or on another machine, has the same key.
@@ -87,7 +115,7 @@ def content_key(data: ImageData | LanguageData, *, seed: int, cache: Path) -> st
     return take_inventory(data, seed=seed, cache=cache).key
 
 
-def _sort_out(data: ImageData | LanguageData, files: list[InputFile]) -> tuple[list[InputFile], list[Reject]]:
+def _sort_out(data: RawData, files: list[InputFile]) -> tuple[list[InputFile], list[Reject]]:
     """Split the files into those worth reading and those refused by name or size alone."""
     kept, rejects = [], []
     for file in files:
@@ -95,6 +123,8 @@ def _sort_out(data: ImageData | LanguageData, files: list[InputFile]) -> tuple[l
             rejects.append(Reject(file.name, "not in a class folder"))
         elif isinstance(data, ImageData) and file.suffix not in IMAGE_SUFFIXES:
             rejects.append(Reject(file.name, "not an image file"))
+        elif isinstance(data, TextData) and file.suffix not in TABLE_SUFFIXES:
+            rejects.append(Reject(file.name, "not a TSV, CSV or JSONL file"))
         elif file.size > data.max_file_bytes:
             limit = format_bytes(data.max_file_bytes)
             rejects.append(Reject(file.name, "too large", f": {format_bytes(file.size)}, over the limit of {limit}"))

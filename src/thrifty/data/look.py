@@ -1,4 +1,4 @@
-"""A first look at a folder: what kind of data it holds, and a job to start from."""
+"""A first look at a folder or table: what kind of data it holds, and a job to start from."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from statistics import median_low
 from typing import Any
 
 from thrifty.data.image import IMAGE_SUFFIXES, decode, is_gray
-from thrifty.data.inputs import InputFile, list_files
+from thrifty.data.inputs import TABLE_SUFFIXES, InputFile, list_one
 from thrifty.data.labels import check_class_folders, in_order, label_of
 from thrifty.data.survey import SMALLEST_SIDE
+from thrifty.data.text_rows import Row, find_columns, read_rows, split_of
 from thrifty.errors import DataError
-from thrifty.spec import SPLITS, ImageData
+from thrifty.spec import SPLITS, ImageData, TextData
 from thrifty.spec.units import format_bytes
 
 TEXT_SUFFIXES = frozenset(
@@ -27,7 +28,12 @@ TEXT_SUFFIXES = frozenset(
 SHOWN_IMAGES = 64
 SHOWN_LABELS = 4
 ECONOMY_SIDE = 64
-_MEND = "Point it at class folders of images (cat/1.png, dog/2.png), or at a folder of text or source files."
+# from so many rows on the larger BERT is the better buy: SST-2, with 6,920, reaches about 0.8 with it from scratch
+ROWS_FOR_SMALL = 5_000
+_MEND = (
+    "Point it at class folders of images (cat/1.png, dog/2.png), at tables of texts and labels (train.tsv), or at a "
+    "folder of text or source files."
+)
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,7 @@ class Look:
     """What a folder seems to hold.
 
     Attributes:
-        kind: ``image`` or ``language``.
+        kind: ``image``, ``text`` or ``language``.
         says: one line for people.
         job: a job to start from, ready for YAML; its path is the one that was given.
         why: the reason of each choice in ``job``, by its key, such as ``model`` and ``data.files``.
@@ -48,24 +54,37 @@ class Look:
 
 
 def look(path: Path) -> Look:
-    """Recognise class folders of images, or a folder of text or source files; decodes a few images at most.
+    """Recognise class folders of images, tables of texts with labels, or a folder of text or source files.
+
+    Decodes a few images at most; reads tables whole.
 
     Raises:
-        DataError: the folder is missing, or holds neither; what was found is named.
+        DataError: the folder is missing, or holds none of them; what was found is named.
     """
     path = Path(path)
-    files, rejects = list_files(path)
+    files, rejects = list_one(path)
+    tables = [file for file in files if file.suffix in TABLE_SUFFIXES]
+    if path.is_file():
+        if tables:
+            return _tables(path, tables)
+        raise _unknown(path, files, [])
     images = [file for file in files if file.suffix in IMAGE_SUFFIXES]
     texts = [file for file in files if file.suffix in TEXT_SUFFIXES]
     if images and len(images) >= len(texts):
         check_class_folders(path, {file.name for file in files} | {reject.name for reject in rejects})
         return _images(path, [file for file in images if "/" in file.name])
+    if tables and sum(file.size for file in tables) >= sum(file.size for file in texts):
+        return _tables(path, tables)
     if len(texts) >= len(SPLITS):
         return _texts(path, texts)
+    raise _unknown(path, files, texts)
+
+
+def _unknown(path: Path, files: list[InputFile], texts: list[InputFile]) -> DataError:
     suffixes = Counter(file.suffix or "without extension" for file in files)
     held = ", ".join(f"{count:,} {suffix}" for suffix, count in suffixes.most_common(5)) or "nothing"
     few = f", and {len(SPLITS)} text files are the least" if texts else ""
-    raise DataError(f"'{path}' holds no data that is recognised: {held}{few}", mend=_MEND)
+    return DataError(f"'{path}' holds no data that is recognised: {held}{few}", mend=_MEND)
 
 
 def _images(path: Path, images: list[InputFile]) -> Look:
@@ -124,6 +143,43 @@ def _image_model(side: int, count: int) -> tuple[str, str]:
     return "resnet20", f"the smallest of the published CIFAR ResNets; {count:,} images can use it"
 
 
+def _tables(path: Path, tables: list[InputFile]) -> Look:
+    """Texts with labels: the columns of the first table to train on, the rows of all."""
+    data = TextData(kind="text", path=path)
+    named = {file.name: split_of(file.name) for file in tables} if not path.is_file() else {}
+    tables = [file for file in tables if named.get(file.name)] or tables
+    first = next((file for file in tables if named.get(file.name) == "train"), tables[0])
+    columns = find_columns(data, first.name, Path(first.path).read_bytes())
+    counts: Counter[str] = Counter()
+    labels: Counter[str] = Counter()
+    sizes: list[int] = []
+    for file in tables:
+        for row in read_rows(data, file.name, Path(file.path).read_bytes(), columns):
+            if isinstance(row, Row):
+                counts[named.get(file.name, "")] += 1
+                labels[row.label] += 1
+                sizes.append(len(row.text))
+    rows = " + ".join(f"{counts[part]:,}" for part in ("", *SPLITS) if counts[part])
+    forms = "/".join(sorted({file.suffix.removeprefix(".").upper() for file in tables}))
+    if not sizes:
+        raise DataError(f"no row of '{path}' can be used", mend="A row holds a text and its label.")
+    size = f"{min(sizes):,} to {max(sizes):,} characters"
+    shown = path.name if path.is_file() else f"{path.name}/"
+    says = f"{shown}: {rows} texts, {len(labels)} labels ({_shares(labels)}), {size}, {forms}"
+    # what was found is written down, so that a row that comes first one day does not change it
+    at = {"text": columns.text, "label": columns.label}
+    asked: dict[str, Any] = {"kind": "text", "path": str(path)}
+    asked |= {key: place + 1 if isinstance(place, int) else place for key, place in at.items()}
+    if tables[0].suffix != ".jsonl":
+        asked["header"] = columns.header
+    # all of them where no file is named after a split
+    total = counts["train"] or counts.total()
+    model = "bert-small" if total >= ROWS_FOR_SMALL else "bert-mini"
+    why = {"data.text": columns.says}
+    why["model"] = f"by the number of texts, {total:,}; bert-small from {ROWS_FOR_SMALL:,} on"
+    return Look("text", says, {"name": _job_name(path), "data": asked, "model": model}, why)
+
+
 def _texts(path: Path, texts: list[InputFile]) -> Look:
     counts = Counter(file.suffix for file in texts)
     suffix = max(counts, key=lambda each: (counts[each], each))
@@ -144,6 +200,7 @@ def _texts(path: Path, texts: list[InputFile]) -> Look:
 
 
 def _job_name(path: Path) -> str:
-    """Name a job after its folder, with the characters that a name may hold."""
-    name = "".join(c if c.isalnum() or c in "._-" else "-" for c in path.resolve().name).strip(".-")
+    """Name a job after its folder or table, with the characters that a name may hold."""
+    own = path.stem if path.is_file() else path.resolve().name
+    name = "".join(c if c.isalnum() or c in "._-" else "-" for c in own).strip(".-")
     return name[:100] or "job"

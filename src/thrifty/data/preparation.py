@@ -9,11 +9,12 @@ from thrifty.data.draft import drafting, remove_leftovers, remove_store
 from thrifty.data.image_folders import prepare_images
 from thrifty.data.inventory import take_inventory
 from thrifty.data.store import Store, open_store, prepared_folder
-from thrifty.spec import Dataset, ImageData, LanguageData
+from thrifty.data.texts import prepare_texts
+from thrifty.spec import Dataset, ImageData, LanguageData, RawData
 from thrifty.spec.events import Emit, Warned
 
 
-def prepare(data: ImageData | LanguageData, *, seed: int, cache: Path, emit: Emit) -> Store:
+def prepare(data: RawData, *, seed: int, cache: Path, emit: Emit) -> Store:
     """Clean, split and lay out data for training; return the store made before where nothing has changed.
 
     A kill at any instant leaves no half store, and two processes may prepare the same data at once. The same data,
@@ -40,8 +41,10 @@ def prepare(data: ImageData | LanguageData, *, seed: int, cache: Path, emit: Emi
     with drafting(cache, inventory.key) as draft:
         if isinstance(data, ImageData):
             dataset = prepare_images(data, inventory, seed=seed, draft=draft, emit=emit)
-        else:
+        elif isinstance(data, LanguageData):
             dataset = prepare_documents(data, inventory, seed=seed, draft=draft, emit=emit)
+        else:
+            dataset = prepare_texts(data, inventory, seed=seed, draft=draft, emit=emit)
         store = draft.publish(dataset)
     _warn_of_rejects(dataset, store, emit)
     return store
@@ -51,9 +54,10 @@ def _warn_of_rejects(dataset: Dataset, store: Store, emit: Emit) -> None:
     cleaning = dataset.cleaning
     if cleaning.rejected:
         count = sum(cleaning.rejected.values())
+        unit = "rows" if dataset.kind == "text" else "files"
         emit(
             Warned(
-                f"{count:,} of {cleaning.seen:,} files are not used; each is named in '{store.folder}/rejects.jsonl'",
+                f"{count:,} of {cleaning.seen:,} {unit} are not used; each is named in '{store.folder}/rejects.jsonl'",
                 {reason: str(number) for reason, number in cleaning.rejected.items()},
             )
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from thrifty.spec import Split
 
@@ -16,14 +16,15 @@ def rank(seed: int, sha256: str, name: str) -> bytes:
     return hashlib.sha256(f"{seed}\0{sha256}\0{name}".encode()).digest()
 
 
-def split_by_count(ranks: Mapping[str, bytes], split: Split) -> dict[str, str]:
+def split_by_count(ranks: Mapping[str, bytes], split: Split, held_out: Sequence[str] = HELD_OUT) -> dict[str, str]:
     """Deal the samples of one label: the lowest ranks to test, the next to validation, the rest to training.
 
     Each split gets the nearest whole number to its exact share, and at least one sample.
 
     Args:
-        ranks: place in the seeded order of each sample; at least three.
+        ranks: place in the seeded order of each sample; at least one for each split.
         split: shares held out.
+        held_out: the splits to deal to beside training.
 
     Returns:
         The split of each sample.
@@ -33,10 +34,11 @@ def split_by_count(ranks: Mapping[str, bytes], split: Split) -> dict[str, str]:
     16
     """
     order = sorted(ranks, key=ranks.__getitem__)
-    assert len(order) >= 3
-    test = max(1, _nearest(len(order) * split.test))
-    validation = min(max(1, _nearest(len(order) * split.validation)), len(order) - test - 1)
-    names = ["test"] * test + ["validation"] * validation
+    assert len(order) > len(held_out)
+    names: list[str] = []
+    for still, part in zip(range(len(held_out), 0, -1), held_out, strict=True):
+        room = len(order) - len(names) - still
+        names += [part] * min(max(1, _nearest(len(order) * getattr(split, part))), room)
     return dict(zip(order, names + ["train"] * (len(order) - len(names)), strict=True))
 
 

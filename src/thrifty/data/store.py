@@ -2,10 +2,10 @@
 
 cache/prepared/<key>/
   meta.json                         the `Dataset`
-  <split>.<name>.npy                arrays: images "x" and "y", or "tokens"
+  <split>.<name>.npy                arrays: images "x" and "y", texts "tokens", "starts" and "y", or "tokens"
   names.json                        images: the file each sample came from, by split
-  tokenizer.json                    language
-  rejects.jsonl                     every file not used, and why
+  tokenizer.json                    texts and language
+  rejects.jsonl                     every file or row not used, and why
   files.json                        bytes and sha256 of all of these; written last
 """
 
@@ -55,7 +55,8 @@ class Store:
     def array(self, split: str, name: str) -> np.ndarray:
         """Return an array of a split, mapped read-only: bytes are read from disk when they are touched.
 
-        Images: ``x`` uint8 [N, H, W, C], ``y`` int64 [N]. Language: ``tokens`` [L], unsigned.
+        Images: ``x`` uint8 [N, H, W, C], ``y`` int64 [N]. Texts: ``tokens`` [L], unsigned, all end to end, ``starts``
+        int64 [N + 1], where each begins and the last ends, ``y`` int64 [N]. Language: ``tokens`` [L], unsigned.
         """
         if (split, name) not in self._arrays:
             path = self.folder / f"{split}.{name}.npy"

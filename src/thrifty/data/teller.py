@@ -1,4 +1,4 @@
-"""Tells how far the work on some files has come, a few times a second."""
+"""Tells how far the work on files or rows has come, a few times a second."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ _SECONDS_BETWEEN = 0.2
 
 
 class Teller:
-    """Counts files and emits `Progress` of stage ``prepare`` now and then, and when the last is done."""
+    """Counts files, or what ``unit`` says, and emits `Progress` of stage ``prepare`` now and then, and at the last."""
 
-    def __init__(self, total: int, emit: Emit) -> None:
-        self._total, self._emit, self._done = total, emit, 0
+    def __init__(self, total: int, emit: Emit, unit: str = "files") -> None:
+        self._total, self._emit, self._unit, self._done = total, emit, unit, 0
         self._told = time.monotonic()
 
-    def count(self, files: int) -> None:
-        """Note that some more files are done."""
-        self._done += files
+    def count(self, more: int) -> None:
+        """Note that some more are done."""
+        self._done += more
         now = time.monotonic()
         if self._done == self._total or now - self._told >= _SECONDS_BETWEEN:
             self._told = now
-            self._emit(Progress("prepare", self._done, self._total, "files"))
+            self._emit(Progress("prepare", self._done, self._total, self._unit))

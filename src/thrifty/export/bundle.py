@@ -1,6 +1,6 @@
 """`Bundle`: a trained model with all it needs to answer raw input; written whole or not at all, distrusted when read.
 
-Shapes: N images, H × W pixels, C channels, K labels.
+Shapes: N images or texts, H × W pixels, C channels, T tokens, K labels.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ ROWS_AT_ONCE = 256
 
 
 class Bundle:
-    """A model that answers raw input: files of images, or prompts.
+    """A model that answers raw input: files of images, texts, or prompts.
 
-    Not for several threads at once: the server gives each bundle one thread that owns it. `image_from` and
+    Not for several threads at once: the server gives each bundle one thread that owns it. `image_from`, `tokens_of` and
     `describe` hold no state and may be called from any thread.
 
     Attributes:
@@ -78,6 +78,35 @@ class Bundle:
                 answers.append(torch.softmax(self.model(torch.from_numpy(rows)).float(), dim=1).numpy())
         return np.concatenate(answers)
 
+    def tokens_of(self, text: str) -> list[int]:
+        """Cut a text into token numbers as the model's training texts were: marked, and cut to its length."""
+        from thrifty.data.word_pieces import cut
+
+        if self.info.data.kind != "text" or self._tokenizer is None:
+            raise RequestError(f"bundle '{self.info.name}' does not classify texts")
+        # half of a surrogate pair, which JSON can spell, has no UTF-8
+        unicode = text.encode("utf-8", "replace").decode("utf-8")
+        return cut(self._tokenizer.encode(unicode).ids, self.info.data.shape[0])
+
+    def classify_texts(self, tokens: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """Return the probability of each label for each text: token numbers of `tokens_of` to float32 [N, K].
+
+        Texts of like length are computed together; rows do not know each other, as in `classify`.
+        """
+        import numpy as np
+        import torch
+
+        from thrifty.data.word_pieces import pad
+
+        answers = np.zeros((len(tokens), len(self.info.data.labels)), dtype=np.float32)
+        order = sorted(range(len(tokens)), key=lambda row: -len(tokens[row]))
+        with torch.inference_mode():
+            for start in range(0, len(order), ROWS_AT_ONCE):
+                rows = order[start : start + ROWS_AT_ONCE]
+                x_NT = torch.from_numpy(pad([tokens[row] for row in rows], self.info.data.shape[0]))
+                answers[rows] = torch.softmax(self.model(x_NT).float(), dim=1).numpy()
+        return answers
+
     def complete(
         self, prompt: str, *, max_tokens: int = 64, temperature: float = 0.8, top_k: int = 50, seed: int = 0
     ) -> str:
@@ -100,8 +129,8 @@ class Bundle:
         from thrifty.data.language import END_ID
         from thrifty.models.gpt import generate
 
-        if self._tokenizer is None:
-            raise RequestError(f"bundle '{self.info.name}' classifies images and completes no text")
+        if self.info.task != "language" or self._tokenizer is None:
+            raise RequestError(f"bundle '{self.info.name}' classifies {self.info.data.kind}s and completes no text")
         if max_tokens < 1 or top_k < 1 or not 0 <= temperature <= 100:
             raise RequestError(f"max_tokens {max_tokens}, top_k {top_k}, temperature {temperature} are out of range")
         new = generate(
@@ -117,25 +146,29 @@ class Bundle:
         return str(self._tokenizer.decode(new[:end]))
 
     def predict(self, raw: bytes | str, **options: Any) -> dict[str, Any]:
-        """Answer one raw input: the bytes of an image file, or a prompt with the options of `complete`.
+        """Answer one raw input: the bytes of an image file, a text, or a prompt with the options of `complete`.
 
         Returns:
             ``label``, ``probability`` and ``probabilities`` by label; or ``completion``.
 
         Raises:
             DataError: the bytes are no image.
-            RequestError: text for an image model, or bytes for a language model.
+            RequestError: text for an image model, or bytes for one that reads text.
         """
         if self.info.task == "language":
             if not isinstance(raw, str):
                 raise RequestError(f"bundle '{self.info.name}' completes text and takes no bytes")
             return {"completion": self.complete(raw, **options)}
+        if self.info.data.kind == "text":
+            if not isinstance(raw, str) or options:
+                raise RequestError(f"bundle '{self.info.name}' classifies texts and takes one text")
+            return self.describe(self.classify_texts([self.tokens_of(raw)])[0])
         if not isinstance(raw, bytes) or options:
             raise RequestError(f"bundle '{self.info.name}' classifies images and takes the bytes of one image file")
         return self.describe(self.classify(self.image_from(raw)[None])[0])
 
     def describe(self, probabilities: NDArray[np.float32]) -> dict[str, Any]:
-        """Name the probabilities of one image, float32 [K]: ``label``, ``probability``, ``probabilities`` by label."""
+        """Name the probabilities of one row, float32 [K]: ``label``, ``probability``, ``probabilities`` by label."""
         labels = self.info.data.labels
         best = int(probabilities.argmax())
         values = probabilities.tolist()
@@ -156,23 +189,26 @@ class Bundle:
         data = self.info.data
         try:
             with torch.inference_mode():
-                if self._tokenizer is not None:
-                    wanted, found = self._tokenizer.get_vocab_size(), self.model(torch.zeros(1, 1, dtype=torch.int64))
-                else:
+                if self._tokenizer is None:
                     wanted, found = len(data.labels), self.model(torch.zeros(1, *data.shape))
+                elif data.kind == "text":
+                    last = self._tokenizer.get_vocab_size() - 1
+                    wanted, found = len(data.labels), self.model(torch.tensor([[*self.tokens_of(""), last]]))
+                else:
+                    wanted, found = self._tokenizer.get_vocab_size(), self.model(torch.zeros(1, 1, dtype=torch.int64))
         except Exception as error:  # whatever a model that does not fit its data raises
             raise BundleError(
                 f"the model in '{self.folder}' does not answer: {error}", mend="Write it again."
             ) from error
-        if found.shape[-1] < wanted or (data.kind == "image" and found.shape != (1, wanted)):
+        if found.shape[-1] < wanted or (data.kind != "language" and found.shape != (1, wanted)):
             raise BundleError(
                 f"the model in '{self.folder}' answers with {found.shape[-1]} values for {wanted} names",
                 mend="Write the bundle again from its run.",
             )
 
     def _shape(self) -> tuple[int, int, int]:
-        if self.info.task != "classify":
-            raise RequestError(f"bundle '{self.info.name}' is a language model and takes no images")
+        if self.info.data.kind != "image":
+            raise RequestError(f"bundle '{self.info.name}' reads text and takes no images")
         channels, height, width = self.info.data.shape
         return channels, height, width
 
@@ -217,7 +253,7 @@ def write_bundle(
         task: ``classify`` or ``language``.
         model, plan: the trained model and what it was built from.
         data: of the prepared data.
-        tokenizer: its file; language alone.
+        tokenizer: its file; of data that is text.
         metrics: of the held-out test split.
         isa: instruction sets of this machine.
         bill: spent on the run.
@@ -232,9 +268,9 @@ def write_bundle(
     folder = Path(folder).absolute()
     if not is_name(name):
         raise JobError(f"a bundle cannot be named {name!r}", mend="Use letters, digits, '.', '_' and '-'.")
-    if (tokenizer is not None) != (task == "language"):
+    if (tokenizer is not None) != (data.kind != "image"):
         raise JobError(
-            f"task '{task}' with tokenizer '{tokenizer}'", mend="A tokenizer belongs to task 'language' alone."
+            f"data of kind '{data.kind}' with tokenizer '{tokenizer}'", mend="A tokenizer belongs to text alone."
         )
     if folder.exists() and not (folder.is_dir() and ((folder / INFO).exists() or not any(folder.iterdir()))):
         raise JobError(f"'{folder}' holds something else than a bundle", mend="Choose another folder.")
@@ -261,11 +297,12 @@ def write_bundle(
 
 
 def _tokenizer_of(info: BundleInfo, folder: Path) -> Tokenizer | None:
-    if info.task != "language":
+    if info.data.kind == "image":
         return None
     from thrifty.data.language import load_tokenizer
+    from thrifty.data.word_pieces import load_pieces
 
     try:
-        return load_tokenizer(folder)
+        return load_pieces(folder) if info.data.kind == "text" else load_tokenizer(folder)
     except DataError as error:
         raise BundleError(f"the bundle is damaged: {error.what}", mend="Write it again from its run.") from error

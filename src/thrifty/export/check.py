@@ -20,14 +20,15 @@ INFO = "bundle.json"
 WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer.json"
 
-FILES = {"classify": (WEIGHTS,), "language": (WEIGHTS, TOKENIZER)}
-KINDS = {"classify": "image", "language": "language"}
+FILES = {"image": (WEIGHTS,), "language": (WEIGHTS, TOKENIZER), "text": (WEIGHTS, TOKENIZER)}
+KINDS = {"classify": ("image", "text"), "language": ("language",)}
 
 MAX_INFO_BYTES = 4 * 2**20
 MAX_TOKENIZER_BYTES = 64 * 2**20
 MAX_ARGUMENT = 2**20
 MAX_ARGUMENTS = 64
 MAX_LAYERS = 1000
+MAX_TOKENS = 2**16
 _DEPTHS = ("layers", "blocks")  # arguments that make modules, and so cost time even where no memory is taken
 _HF_DEPTHS = {"n_layer", "n_layers", "num_layers", "num_hidden_layers", "depth", "depths", "num_blocks", "num_experts"}
 MAX_CONFIG = 2**20
@@ -84,25 +85,30 @@ def _check_names(info: BundleInfo, path: Path) -> None:
         )
     if not 1 <= info.version < 2**63:
         raise BundleError(f"'{path}' has the version {info.version}", mend="A version is a whole number from 1.")
-    if info.task not in FILES:
-        raise BundleError(f"'{path}' has the unknown task '{info.task[:100]}'", nearest=nearest(info.task, FILES))
-    if info.data.kind != KINDS[info.task]:
+    if info.task not in KINDS:
+        raise BundleError(f"'{path}' has the unknown task '{info.task[:100]}'", nearest=nearest(info.task, KINDS))
+    if info.data.kind not in KINDS[info.task]:
         raise BundleError(f"'{path}': task '{info.task}' does not fit data of kind '{info.data.kind}'", mend=_AGAIN)
-    if set(info.files) != set(FILES[info.task]):
+    if set(info.files) != set(FILES[info.data.kind]):
         named = ", ".join(sorted(info.files))[:200]
-        known = ", ".join(FILES[info.task])
-        raise BundleError(f"'{path}' names the files '{named}'; a bundle of this task has: {known}", mend=_FOREIGN)
+        known = ", ".join(FILES[info.data.kind])
+        raise BundleError(f"'{path}' names the files '{named}'; a bundle of this kind has: {known}", mend=_FOREIGN)
     _check_model(info, path)
-    if info.task == "classify":
+    if info.data.kind == "image":
         _check_image_data(info, path)
+    if info.data.kind == "text" and not (len(info.data.shape) == 1 and 1 <= info.data.shape[0] <= MAX_TOKENS):
+        raise BundleError(f"'{path}' has texts of shape {info.data.shape}", mend="The shape is (length,).")
+    if info.task == "classify":
+        _check_labels(info, path)
 
 
 def _check_model(info: BundleInfo, path: Path) -> None:
-    families = [family for family, kinds in FAMILY_KINDS.items() if KINDS[info.task] in kinds]
+    families = [family for family, kinds in FAMILY_KINDS.items() if info.data.kind in kinds]
     family = info.model.family
     if family not in families:
         raise BundleError(
-            f"'{path}' has the model family '{family[:100]}'; task '{info.task}' is served by: {', '.join(families)}",
+            f"'{path}' has the model family '{family[:100]}'; data of kind '{info.data.kind}' is learned by: "
+            f"{', '.join(families)}",
             nearest=nearest(family, families),
         )
     if len(info.model.arguments) > MAX_ARGUMENTS:
@@ -162,6 +168,10 @@ def _check_image_data(info: BundleInfo, path: Path) -> None:
         raise BundleError(f"'{path}' has {len(data.mean)} means and {len(data.std)} stds for its channels", mend=_AGAIN)
     if not all(map(math.isfinite, data.mean)) or not all(0 < std < math.inf for std in data.std):
         raise BundleError(f"'{path}' has the means {data.mean} and stds {data.std}", mend=_AGAIN)
+
+
+def _check_labels(info: BundleInfo, path: Path) -> None:
+    data = info.data
     if len(data.labels) < 2 or len(set(data.labels)) != len(data.labels):
         raise BundleError(f"'{path}' has {len(data.labels)} labels, not all different", mend=_AGAIN)
 

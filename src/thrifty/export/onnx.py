@@ -55,6 +55,22 @@ class Served(nn.Module):
         return {"probabilities": torch.softmax(logits, dim=1), "logits": logits}
 
 
+class ServedTexts(nn.Module):
+    """A classifier of texts: token numbers int64 [N, T] to ``probabilities`` and ``logits`` [N, K].
+
+    Texts are cut into numbers outside, by the ``tokenizer.json`` of the bundle, and filled up with 0.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: Tensor) -> dict[str, Tensor]:
+        """Answer token numbers."""
+        logits = self.model(tokens)
+        return {"probabilities": torch.softmax(logits, dim=1), "logits": logits}
+
+
 class ServedTokens(nn.Module):
     """A language model under the names of its ONNX form: int64 [N, T] to ``logits`` [N, T, V]."""
 
@@ -70,7 +86,7 @@ class ServedTokens(nn.Module):
 def export_onnx(bundle: Bundle, folder: str | Path) -> dict[str, Any]:
     """Write ``model.onnx`` with dynamic batch (and length), and ``parity.json`` beside it.
 
-    The file is checked by ONNX's own checker, run by ONNX Runtime on batches of 1, 3 and 8 (for language at three
+    The file is checked by ONNX's own checker, run by ONNX Runtime on batches of 1, 3 and 8 (of tokens at three
     lengths each), and compared with torch; only a file that agrees to `TOLERANCE` is kept.
 
     Returns:
@@ -139,6 +155,8 @@ def _export(bundle: Bundle, path: Path) -> dict[str, Any]:
 def _served(bundle: Bundle) -> nn.Module:
     if bundle.info.task == "language":
         return ServedTokens(bundle.model).eval()
+    if bundle.info.data.kind == "text":
+        return ServedTexts(bundle.model).eval()
     return Served(bundle.model, bundle.info.data.mean, bundle.info.data.std).eval()
 
 
@@ -146,9 +164,14 @@ def _example(bundle: Bundle, rows: int = 3, length: int | None = None) -> Tensor
     """Random input of the model's kind; neither 1 nor 2 rows when exporting, for those sizes specialise."""
     generator = torch.Generator().manual_seed(_SEED)
     data = bundle.info.data
-    if bundle.info.task == "language":
+    if data.kind != "image":
         shape = (rows, length or _lengths(bundle)[1])
-        return torch.randint(data.vocabulary, shape, generator=generator)
+        tokens = torch.randint(data.vocabulary, shape, generator=generator)
+        if data.kind == "text":
+            # rows of several lengths: what follows is padding, the first token never is
+            ends = torch.randint(1, shape[1] + 1, (rows, 1), generator=generator)
+            tokens = tokens.clamp(min=1) * (torch.arange(shape[1]) < ends)
+        return tokens
     channels, height, width = data.shape
     return torch.randint(256, (rows, height, width, channels), dtype=torch.uint8, generator=generator)
 
@@ -160,9 +183,9 @@ def _lengths(bundle: Bundle) -> tuple[int, int, int]:
 
 
 def _write(served: nn.Module, example: Tensor, path: Path) -> int:
-    language = example.dtype == torch.int64
-    name = "tokens" if language else "pixels"
-    dynamic = {0: torch.export.Dim("batch")} | ({1: torch.export.Dim("length")} if language else {})
+    numbers = example.dtype == torch.int64
+    name = "tokens" if numbers else "pixels"
+    dynamic = {0: torch.export.Dim("batch")} | ({1: torch.export.Dim("length")} if numbers else {})
     try:
         with _quiet(), torch.inference_mode(False), torch.no_grad():
             program = torch.onnx.export(
@@ -192,7 +215,7 @@ def _compare(served: nn.Module, bundle: Bundle, path: Path) -> tuple[dict[str, d
     options.log_severity_level = 3  # errors alone: its warnings go to stderr past Python
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     source = session.get_inputs()[0]
-    lengths: tuple[int | None, ...] = _lengths(bundle) if bundle.info.task == "language" else (None,)
+    lengths: tuple[int | None, ...] = _lengths(bundle) if bundle.info.data.kind != "image" else (None,)
     differences: dict[str, dict[str, float]] = {}
     for rows in _BATCHES:
         for length in lengths:

@@ -97,6 +97,11 @@ def resolve(name: str, dataset: Dataset) -> ModelPlan:
     folder = Path(place)
     local = folder.is_dir()
     shown = f"{PREFIX}{folder.name}" if local else name
+    if dataset.kind not in TASKS:
+        raise JobError(
+            f"model '{shown}' does not learn from data of kind '{dataset.kind}' yet",
+            mend="Take a model of the table: thrifty models.",
+        )
     task = TASKS[dataset.kind]
     with _library() as library:
         try:

@@ -105,6 +105,7 @@ def check_logits(
 _CONTRACT = {
     "image": "It takes images [B, C, H, W] and returns logits [B, classes].",
     "language": "It takes tokens [B, T], T up to the data's length, and returns logits [B, T, vocabulary].",
+    "text": "It takes tokens [B, T], T up to the data's length, 0 for padding, and returns logits [B, classes].",
 }
 
 
@@ -113,7 +114,8 @@ def _questions(dataset: Dataset) -> Iterator[tuple[tuple[int, ...], torch.dtype,
         yield (2, *dataset.shape), torch.float32, (2, len(dataset.labels))
         return
     for batch, length in ((2, dataset.shape[0]), (1, 1)):
-        yield (batch, length), torch.int64, (batch, length, dataset.vocabulary)
+        wanted = (batch, len(dataset.labels)) if dataset.kind == "text" else (batch, length, dataset.vocabulary)
+        yield (batch, length), torch.int64, wanted
 
 
 def _describe(out: Any) -> str:

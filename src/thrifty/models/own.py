@@ -174,6 +174,8 @@ def _kind(made: Any) -> str:
 def _facts(dataset: Dataset) -> dict[str, int]:
     if dataset.kind == "language":
         return {"vocabulary": dataset.vocabulary, "length": dataset.shape[0]}
+    if dataset.kind == "text":
+        return {"classes": len(dataset.labels), "vocabulary": dataset.vocabulary, "length": dataset.shape[0]}
     channels, height, width = dataset.shape
     return {"classes": len(dataset.labels), "channels": channels, "height": height, "width": width}
 

@@ -130,7 +130,7 @@ FAMILY_KINDS = {
     "mlp": ("image",),
     "gpt": ("language",),
     "bert": ("text",),
-    "own": ("image", "language"),
+    "own": ("image", "language", "text"),
     "hf": ("image", "language"),
 }
 

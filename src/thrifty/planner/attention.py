@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from thrifty.files import write_atomic
 from thrifty.hardware.probe import probe as probe_machine
 from thrifty.planner.learning import Learning
+from thrifty.planner.lengths import mean_length
 from thrifty.planner.moves import values
 from thrifty.planner.rules import Reasons
 from thrifty.planner.settle import asking_seconds
@@ -113,7 +114,7 @@ def with_attention(learning: Learning, dataset: Dataset, device: Device, why: Re
     shape = Shape(
         batch=learning.size,
         heads=sizes["heads"],
-        length=dataset.shape[0],
+        length=_length(learning, dataset),
         width=sizes["width"] // sizes["heads"],
         causal=_CAUSAL[model.family],
         padded=not _CAUSAL[model.family],
@@ -135,6 +136,13 @@ def with_attention(learning: Learning, dataset: Dataset, device: Device, why: Re
             said = f"{format_seconds(seconds[way])}, {', '.join(rest)}: forward and backward of {case.bounded().says}"
             why.say(f"attention in {dtypes[case.dtype]}", _words(way), said, "measured")
     return replace(learning, model=model.model_copy(update={"attention": ways}))
+
+
+def _length(learning: Learning, dataset: Dataset) -> int:
+    """Tokens of a sample, of texts as they are padded in the mean."""
+    if dataset.kind != "text":
+        return dataset.shape[0]
+    return mean_length(dataset, batch=learning.size, micro=learning.size, batching="by_length")
 
 
 def fastest(seconds: dict[str, float]) -> str:

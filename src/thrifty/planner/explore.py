@@ -48,6 +48,8 @@ def explore(local: Local) -> Found:
         _try_checkpointing(local, dimensions["checkpointing"][1:], best, began)
     if best is None:
         raise _too_small(local, dimensions)
+    for other in dimensions.get("batching", ())[:-1]:
+        local.way({**best.settings, "batching": other})
     settle(local)
     ways = list(local.known.values())
     space = Space({"at": range(len(ways))})
@@ -120,13 +122,16 @@ def _plain_first(dimensions: dict[str, tuple[Any, ...]]) -> Iterator[dict[str, A
 
     Of checkpointing the first value alone: the others never make a micro-batch faster.
     """
-    again = dimensions["checkpointing"][0]
+    # texts of like length together first: that is never slower
+    rest = {"checkpointing": dimensions["checkpointing"][0]}
+    if "batching" in dimensions:
+        rest["batching"] = dimensions["batching"][-1]
     formats = sorted(dimensions["memory_format"], key=lambda value: value != "channels_last")
     for precision in reversed(dimensions["precision"]):
-        yield {"precision": precision, "memory_format": formats[0], "checkpointing": again}
+        yield {"precision": precision, "memory_format": formats[0], **rest}
     for other in formats[1:]:
         for precision in reversed(dimensions["precision"]):
-            yield {"precision": precision, "memory_format": other, "checkpointing": again}
+            yield {"precision": precision, "memory_format": other, **rest}
 
 
 def _spent(best: Way, began: float) -> bool:

@@ -32,7 +32,7 @@ class _Course:
     draft: Plan
     dataset: Dataset
     device: Device
-    trace: Trace
+    traces: tuple[Trace, Trace]
     probed: Probed
     correct: Correct
     held: Held
@@ -49,7 +49,8 @@ class _Course:
 
     def _predicted(self, steps: int, validations: int, probed: Probed) -> Cost:
         return predict(
-            micro=self.trace,
+            micro=self.traces[0],
+            largest=self.traces[1],
             samples_per_micro=self.draft.batch.micro,
             accumulation=self.draft.batch.accumulation,
             steps=steps,
@@ -84,7 +85,7 @@ def fit(
     job: Job,
     dataset: Dataset,
     device: Device,
-    trace: Trace,
+    traces: tuple[Trace, Trace],
     probed: Probed,
     spent: Spent,
     why: Reasons,
@@ -96,7 +97,8 @@ def fit(
     Args:
         draft: the plan as the rules would have it, without limits.
         job: for its budget.
-        dataset, device, trace: to price with.
+        dataset, device: to price with.
+        traces: of a micro-batch as it is in the mean, for time, and of the largest, for memory.
         probed: real steps that were timed, none when there was no probe.
         spent: what the run has spent already.
         why: gets a line for each field decided here.
@@ -106,7 +108,7 @@ def fit(
     Raises:
         BudgetError: not even one step and one validation fit.
     """
-    course = _Course(draft, dataset, device, trace, probed, correct, held)
+    course = _Course(draft, dataset, device, traces, probed, correct, held)
     step_s, validation_s = course.step_s, course.validation_s
     limit_s, budget = _time_limit(job, device)
     room_s = (limit_s - spent.wall_s - course.finish_s) * FILL

@@ -6,6 +6,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 import thrifty.planner.rules as rules
 from thrifty.cost import step_seconds
@@ -27,7 +28,7 @@ from thrifty.spec import Dataset, Decision, Device, Job, Plan, Probed, Spent
 from thrifty.spec.proposal import Doubling, Offer, Probing, Proposal
 from thrifty.spec.units import format_bytes
 
-USUAL = {"precision": "fp32", "memory_format": "contiguous", "checkpointing": "none"}
+USUAL: dict[str, Any] = {"precision": "fp32", "memory_format": "contiguous", "checkpointing": "none"}
 # operators that compiling would join into fewer passes over memory
 FUSED = {"pointwise", "copy", "layer norm", "batch norm", "reduction", "softmax"}
 # share of the cores in others' hands from which a measurement of the machine is doubted
@@ -78,7 +79,7 @@ def _propose(local: Local, why: Reasons, key: str, probe: Probe | None, allowed:
     probes: list[tuple[Way, Probed]] = []
     remember = _remembering(local, found, key, probe, probes) if probe else None
     plan = plan_of(local, found, why, key=key, spent=Spent(), probe=remember)
-    chosen = local.way(_settings(plan))
+    chosen = local.way(_settings(plan, texts=dataset.kind == "text"))
     offers = _offers(local, found, chosen, plan, top)
     quote = quote_of(chosen)
     whole_s = sum(quote.time_goes.values())
@@ -91,7 +92,7 @@ def _propose(local: Local, why: Reasons, key: str, probe: Probe | None, allowed:
         parameters=local.learning.parameters,
         steps=plan.stop.steps,
         batch=plan.batch.size,
-        length=dataset.shape[0] if dataset.kind == "language" else 0,
+        length=0 if dataset.kind == "image" else dataset.shape[0],
         offers=tuple(offers),
         front=tuple(offer(way, "front") for way in found.front),
         why=(*_first(plan.why), compile_says),
@@ -115,25 +116,28 @@ def _remembering(
 ) -> Callable[[Plan], Probed]:
     """Probe the best ways now, and answer from that what is asked again."""
     known: dict[tuple[object, ...], Probed] = {}
+    texts = local.dataset.kind == "text"
     ranked = sorted(found.feasible, key=lambda way: way.price.seconds)[:PROBED]
     for way in ranked if found.choice in ranked else [found.choice, *ranked]:
         assert way is not None
         draft = draft_of(local, way, key)
-        known[tuple(_settings(draft).values())] = probed = probe(draft)
+        known[tuple(_settings(draft, texts=texts).values())] = probed = probe(draft)
         probes.append((way, probed))
 
     def answer(draft: Plan) -> Probed:
-        at = tuple(_settings(draft).values())
+        at = tuple(_settings(draft, texts=texts).values())
         return known[at] if at in known else probe(draft)
 
     return answer
 
 
-def _settings(plan: Plan) -> dict[str, object]:
+def _settings(plan: Plan, *, texts: bool) -> dict[str, object]:
+    batching = {"batching": plan.batch.batching} if texts else {}
     return {
         "precision": plan.precision,
         "memory_format": plan.memory_format,
         "checkpointing": plan.checkpointing,
+        **batching,
         "micro_batch": plan.batch.micro,
     }
 
@@ -147,7 +151,8 @@ def _offers(local: Local, found: Found, chosen: Way, plan: Plan, top: int) -> li
     for way in sorted(found.feasible, key=lambda each: each.price.seconds):
         if len(rows) + 1 < top and dict(way.settings) not in shown:
             rows.append(offer(way, "front", than=chosen.settings, batch=size))
-    usual = {**USUAL, "micro_batch": min(local.job.plan.micro_batch or local.largest(USUAL), local.learning.size)}
+    usual = {**USUAL, **({"batching": "padded"} if local.dataset.kind == "text" else {})}
+    usual["micro_batch"] = min(local.job.plan.micro_batch or local.largest(USUAL), local.learning.size)
     if usual["micro_batch"] and usual != dict(chosen.settings):
         rows = [row for row in rows if row.settings != usual]
         rows.append(offer(local.way(usual), "usual", remark="as most people run it", batch=size))
@@ -188,7 +193,7 @@ def _doublings(local: Local, chosen: Way) -> tuple[Doubling, ...]:
     Rates are compared by the step priced at this device's rates and at twice each; for memory the job is planned anew.
     """
     settings = chosen.settings
-    trace = local.trace(settings)
+    trace = local.typical(settings)
     parts = math.ceil(local.learning.size / settings["micro_batch"])
     plain = local.device.model_copy(update={"kernels": ()})
     faster = {name: twice(rate) for name, rate in plain.flops_per_second.items()}

@@ -14,6 +14,7 @@ from thrifty.optim import tell_rules
 from thrifty.planner.rules import Reasons
 from thrifty.planner.shapes import parameters_of, shape_of
 from thrifty.spec import Dataset, DeclaredData, Job, ModelPlan, OptimPlan, StopPlan
+from thrifty.spec.job import TASKS
 from thrifty.spec.units import format_count
 
 PLATEAU_PATIENCE = 3
@@ -51,7 +52,7 @@ def decide(job: Job, dataset: Dataset, why: Reasons) -> Learning:
         JobError: a name is in no table, or model, data and batch do not fit each other.
     """
     check_names(job)
-    task: Literal["classify", "language"] = "classify" if dataset.kind == "image" else "language"
+    task = TASKS[dataset.kind]
     model = models.resolve(job.model, dataset)
     traits = models.traits_of(model)
     ours = model.family in models.FAMILIES
@@ -71,7 +72,7 @@ def decide(job: Job, dataset: Dataset, why: Reasons) -> Learning:
 
 def by_epochs(job: Job, dataset: Dataset) -> bool:
     """Whether a run is counted in epochs, and validated after each."""
-    return job.train.steps is None and (job.train.epochs is not None or dataset.kind == "image")
+    return job.train.steps is None and (job.train.epochs is not None or dataset.kind != "language")
 
 
 def evaluations_of(job: Job, learning: Learning, dataset: Dataset) -> int:

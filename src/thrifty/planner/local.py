@@ -25,6 +25,7 @@ from thrifty.optim import by_name
 from thrifty.planner.correction import Seen, correct, kin_of
 from thrifty.planner.explain import Quote, quote_of
 from thrifty.planner.learning import Learning, evaluations_of
+from thrifty.planner.lengths import mean_length
 from thrifty.planner.moves import values
 from thrifty.planner.search import Priced, Settings, Way
 from thrifty.planner.steps import batch_of, trace_of
@@ -35,7 +36,7 @@ from thrifty.spec.units import format_bytes
 MEMORY_SHARE = 0.9
 RUNTIME = "torch and its libraries"
 INSTANTS = 400
-# what a trace depends on, in the order of `Local._trace`
+# what a trace depends on beside the length of its texts, in the order of `Local._trace`
 TRACED = ("precision", "memory_format", "checkpointing", "micro_batch")
 
 
@@ -77,6 +78,11 @@ class Local:
             raise JobError(
                 f"plan.precision is {pinned}, which this machine's loop does not run",
                 mend=f"It runs: {', '.join(values('precision', self.device, here=True))}.",
+            )
+        if self.job.plan.batching == "by_length" and self.dataset.kind != "text":
+            raise JobError(
+                f"plan.batching is by_length, and samples of data of kind '{self.dataset.kind}' are all of one size",
+                mend="Leave it out.",
             )
         for name in ("data", "tensor", "pipeline", "context", "virtual_stages", "zero"):
             if getattr(self.job.plan, name) not in (None, 1, 0):
@@ -136,10 +142,12 @@ class Local:
         pins, convolves = self.job.plan, self.learning.traits.convolves
         formats = values("memory_format", self.device, here=True) if convolves else ("contiguous",)
         again = values("checkpointing", self.device, here=True) if self.repeats else ("none",)
+        batching = (pins.batching,) if pins.batching else values("batching", self.device, here=True)
         return {
             "precision": (pins.precision,) if pins.precision else values("precision", self.device, here=True),
             "memory_format": (pins.memory_format,) if pins.memory_format else formats,
             "checkpointing": (pins.checkpointing,) if pins.checkpointing else again,
+            **({"batching": batching} if self.dataset.kind == "text" else {}),
         }
 
     def way(self, settings: Settings) -> Way:
@@ -155,7 +163,7 @@ class Local:
         What it says of an operator tells of those like it, too.
         """
         assert self.asker is not None
-        trace, before = self.trace(settings), set(self.asker.known)
+        trace, before = self.typical(settings), set(self.asker.known)
         self.asker.ask(slowest(trace, times_of(self.device).price(trace)), seconds)
         found = tuple(point for key, point in self.asker.known.items() if key not in before)
         self.device = self.device.model_copy(update={"kernels": (*self.device.kernels, *found)})
@@ -211,12 +219,26 @@ class Local:
         return self.correct("peak_bytes", peak)
 
     def trace(self, settings: Settings) -> Trace:
-        """Trace one micro-batch of a way, once."""
+        """Trace one micro-batch of a way, once; of texts the longest, which memory goes by."""
         return self._traced(*(settings[field] for field in TRACED))
+
+    def typical(self, settings: Settings) -> Trace:
+        """Trace one micro-batch of a way, once; of texts one of mean length, which time goes by."""
+        length = self.length(settings)
+        if length in (None, self.dataset.shape[0]):
+            return self.trace(settings)
+        return self._traced(*(settings[field] for field in TRACED), length)
+
+    def length(self, settings: Settings) -> int | None:
+        """Tokens that texts are padded to in the mean; None for data whose samples are all of one size."""
+        if self.dataset.kind != "text":
+            return None
+        micro, batching = settings["micro_batch"], settings["batching"]
+        return mean_length(self.dataset, batch=self.learning.size, micro=micro, batching=batching)
 
     def price(self, settings: Settings) -> Priced:
         """Price a way, whether or not it may be taken."""
-        micro, trace = settings["micro_batch"], self.trace(settings)
+        micro, trace, largest = settings["micro_batch"], self.typical(settings), self.trace(settings)
         size, steps = self.learning.size, self.learning.stop.steps
         evaluations = evaluations_of(self.job, self.learning, self.dataset)
         cost = predict(
@@ -229,13 +251,14 @@ class Local:
             device=self.device,
             precision=settings["precision"],
             keeping=keeping(self.device.kind, settings["checkpointing"]),
+            largest=largest,
         )
         cost = corrected(cost, self.correct)
         quote = Quote(
             cost=cost,
             step_seconds=cost.seconds.value / (steps + evaluations * self.dataset.counts["validation"] / size / 3),
             time_goes=seconds_by(trace, self.device, lambda op: op.kind.replace("_", " ")),
-            memory_holds=_holds(trace, math.ceil(size / micro), cost.peak_bytes.value),
+            memory_holds=_holds(largest, math.ceil(size / micro), cost.peak_bytes.value),
         )
         return Priced(
             usd=cost.usd.value,
@@ -266,7 +289,9 @@ class Local:
         )
         return Held(heap, runtime_bytes(self.device.cores))
 
-    def _trace(self, precision: Any, memory_format: Any, checkpointing: str, micro: int) -> Trace:
+    def _trace(
+        self, precision: Any, memory_format: Any, checkpointing: str, micro: int, length: int | None = None
+    ) -> Trace:
         trace = trace_of(
             self.learning,
             self.dataset,
@@ -275,6 +300,7 @@ class Local:
             memory_format=memory_format,
             checkpointing=checkpointing,
             device="cuda" if self.device.kind == "cuda" else "cpu",
+            length=length,
         )
         if self.asker is None:
             return trace

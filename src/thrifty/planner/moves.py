@@ -82,8 +82,13 @@ MOVES: tuple[Move, ...] = (
     Move("ZeRO-3", "zero", 3, "weights too, gathered where they are needed (FSDP; Zhao et al. 2023)"),
     Move("eager", "compile", False, "operators as they are called", runs_here=True, priced=False),
     Move("compile", "compile", True, "torch.compile; when it pays back over the steps there are", priced=False),
-    Move("padded", "batching", "padded", "samples of a batch padded to the longest", runs_here=True, priced=False),
-    Move("by-length", "batching", "by_length", "samples of like length together", True, priced=False),
+    Move("padded", "batching", "padded", "texts of a batch padded to the longest, as they come", runs_here=True),
+    Move(
+        "by-length", "batching", "by_length",
+        "texts of like length together within a window of steps: another order, the same effective batch (Khomenko et "
+        "al. 2016)",
+        runs_here=True,
+    ),
     Move("packed", "batching", "packed", "samples end to end in one row", True, priced=False),
     Move("sampled-dropout", "dropout", "sampled", "torch's own random numbers", runs_here=True, priced=False),
     Move("hashed-dropout", "dropout", "hashed", "masks of a cheap hash; other masks, same rate", True, priced=False),

@@ -20,17 +20,17 @@ from thrifty.planner.moves import name_of
 from thrifty.planner.rules import Reasons
 from thrifty.planner.search import INDIFFERENCE, Found, Way
 from thrifty.planner.settle import asker_of
-from thrifty.spec import BatchPlan, Checkpointing, Cost, Dataset, Device, Interval, Job, Plan, Probed, Spent
+from thrifty.spec import Batching, BatchPlan, Checkpointing, Cost, Dataset, Device, Interval, Job, Plan, Probed, Spent
 from thrifty.spec.units import format_bytes, format_seconds
 
 # samples validated at once where memory allows: more gain nothing on the machines measured
-EVALUATION_SAMPLES = {"image": 256, "language": 16}
+EVALUATION_SAMPLES = {"image": 256, "language": 16, "text": 64}
 CHECKPOINT_SECONDS = 10.0
 # Ways that the prediction cannot tell apart are probed, this many at most, while that costs less than this share of
 # the training; a probe takes about seven steps, ten seconds at most.
 CONTENDERS, PROBE_SHARE = 3, 0.02
 PROBE_STEPS, PROBE_SECONDS = 7, 10.0
-CHOSEN_FIELDS = ("precision", "memory_format", "checkpointing", "micro_batch")
+CHOSEN_FIELDS = ("precision", "memory_format", "checkpointing", "batching", "micro_batch")
 
 _NOTHING = Interval(low=0, value=0, high=0, method="not priced yet")
 UNPRICED = Cost(seconds=_NOTHING, peak_bytes=_NOTHING, joules=_NOTHING, usd=_NOTHING, flops=_NOTHING)
@@ -117,8 +117,8 @@ def _fitted(local: Local, way: Way, draft: Plan, probed: Probed, spent: Spent, w
     why.lines = [line for line in why.lines if line.field != "saving"]  # of a way tried before
     while True:
         held = local.dry_run(way.settings, draft.batch.evaluation)
-        trace = local.trace(way.settings)
-        fitted = fit(draft, local.job, local.dataset, local.device, trace, probed, spent, why, local.correct, held)
+        traces = (local.typical(way.settings), local.trace(way.settings))
+        fitted = fit(draft, local.job, local.dataset, local.device, traces, probed, spent, why, local.correct, held)
         if fitted.cost.peak_bytes.high > local.memory[0] and local.device.kind == "cpu" and draft.saving == "beside":
             draft = draft.model_copy(update={"saving": "between"})
             why.say("saving", "between steps", f"a copy of the state beside training does not fit {local.memory[1]}")
@@ -164,6 +164,7 @@ def draft_of(local: Local, way: Way, key: str) -> Plan:
             micro=micro,
             accumulation=math.ceil(learning.size / micro),
             evaluation=_evaluation_batch(local.dataset, local.device, local.memory, local.trace(settings), micro),
+            batching=settings.get("batching", "padded"),
         ),
         stop=learning.stop,
         device="cuda" if local.device.kind == "cuda" else "cpu",
@@ -183,7 +184,7 @@ def _say_why(local: Local, found: Found, chosen: Way, why: Reasons, source: rule
     """Give a reason for each field that was chosen: the pin, what the others would take, or why there is no other."""
     pins, size = local.job.plan, local.learning.size
     limit = local.memory[1]
-    for field in CHOSEN_FIELDS:
+    for field in filter(chosen.settings.__contains__, CHOSEN_FIELDS):
         value = chosen.settings[field]
         if getattr(pins, field) is not None:
             why.say(field, value, "asked for in the job", "job")
@@ -193,6 +194,7 @@ def _say_why(local: Local, found: Found, chosen: Way, why: Reasons, source: rule
             "precision": rules.precision(local.device)[1],
             "memory_format": rules.memory_format(local.learning.traits)[1],
             "checkpointing": _memory_kept(local, found, chosen),
+            "batching": _padding(local, chosen),
             "micro_batch": f"the whole batch fits {limit}" if value == size else f"the batch stays {size:,}; {limit}",
         }
         best = min(others, key=lambda way: way.price.seconds, default=None)
@@ -201,6 +203,15 @@ def _say_why(local: Local, found: Found, chosen: Way, why: Reasons, source: rule
         why.say(field, value, "; ".join(part for part in (compared, facts[field]) if part), source, doubt)
     threads = (local.device.threads, "each core this process may use")
     why.take("threads", pins.threads, threads, source="measured")
+
+
+def _padding(local: Local, chosen: Way) -> str:
+    """What batching has to do with the length that texts are padded to."""
+    lengths = {how: local.length({**chosen.settings, "batching": how}) for how in typing.get_args(Batching)}
+    if None in lengths.values():
+        return ""
+    said = ", ".join(f"{name_of('batching', how)} {length}" for how, length in lengths.items())
+    return f"{rules.BATCHING}; tokens that a text is padded to in the mean: {said}"
 
 
 def _memory_kept(local: Local, found: Found, chosen: Way) -> str:

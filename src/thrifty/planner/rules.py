@@ -14,7 +14,12 @@ from thrifty.spec.units import format_count
 BF16_MUST_GAIN = 1.3
 CHINCHILLA_TOKENS_PER_PARAMETER = 20
 LANGUAGE_TOKENS_PER_STEP = 2048
+TEXTS_PER_STEP = 32
 COMPILE_SECONDS, COMPILE_SAVES = 30.0, 0.5
+BATCHING = (
+    "texts of like length are put together within a window of steps whose order is then drawn: another order of the "
+    "data, the same effective batch (Khomenko et al. 2016)"
+)
 
 
 # How far each rule carries: what it was not tried on, or what would overturn it.
@@ -25,6 +30,7 @@ DOUBTS = {
     "memory_format": "few channels gain little",
     "checkpointing": "the memory's interval",
     "threads": "other programs on the machine",
+    "batching": "order seldom bears on the result; data sorted by something that goes with length may learn otherwise",
     "batch": "the best batch grows as the loss falls (McCandlish et al. 2018)",
     "micro_batch": "the memory's interval",
     "schedule": "others differ by little when tuned",
@@ -72,6 +78,11 @@ def init(model: ModelPlan) -> tuple[str, str]:
 def decodes(traits: Traits, kind: str) -> bool:
     """Say whether a model is a Transformer that predicts the next token, as GPTs are."""
     return traits.attends and kind == "language"
+
+
+def reads(traits: Traits, kind: str) -> bool:
+    """Say whether a model is a Transformer that reads whole texts, as BERTs are."""
+    return traits.attends and kind == "text"
 
 
 def optimizer(traits: Traits) -> tuple[str, str]:
@@ -141,6 +152,8 @@ def _adamw_rate(traits: Traits, kind: str, parameters: int) -> tuple[float, str]
         rate = max(0.003239 - 0.0001395 * math.log(parameters), 1e-4)
         said = f"0.003239 - 0.0001395 ln({format_count(parameters)} parameters) (Kaplan et al. 2020, appendix D.6)"
         return float(f"{rate:.2g}"), said
+    if reads(traits, kind):
+        return 5e-4, "BERT learned at 1e-4 (Devlin et al. 2019, appendix A.2); smaller ones bear more"
     return 1e-3, "Kingma and Ba 2015, section 6"
 
 
@@ -226,6 +239,8 @@ def eps(name: str) -> float:
 def clip(traits: Traits, kind: str) -> tuple[float, str]:
     if decodes(traits, kind):
         return 1.0, "GPT-3, appendix B"
+    if reads(traits, kind):
+        return 1.0, "what the authors of BERT used (Devlin et al. 2019, their code)"
     if traits.attends:
         return 1.0, "attention over images: Dosovitskiy et al. 2021, appendix B.1"
     if traits.recurs:
@@ -248,6 +263,9 @@ def batch(dataset: Dataset) -> tuple[int, str]:
         length = dataset.shape[0]
         size = max(1, min(LANGUAGE_TOKENS_PER_STEP // length, samples))
         return size, f"{size} x {length} tokens: small steps learn most per token while a model is small"
+    if dataset.kind == "text":
+        size = min(TEXTS_PER_STEP, samples)
+        return size, "what BERT was fine-tuned with (Devlin et al. 2019, appendix A.3: 16 or 32)"
     size = 2 ** max(3, min(7, round(math.log2(max(samples, 2) / 20))))
     size = min(size, samples)
     return size, f"about twenty steps an epoch of {samples:,} samples, at least 8, at most 128"
@@ -255,6 +273,9 @@ def batch(dataset: Dataset) -> tuple[int, str]:
 
 def epochs(dataset: Dataset) -> tuple[int, str]:
     size = dataset.counts["train"]
+    if dataset.kind == "text":
+        wanted = min(max(round(40_000 / size), 3), 30)
+        return wanted, f"about 40,000 texts in all, between 3 and 30 passes over {size:,}"
     wanted = min(max(round(60_000 / size), 10), 100)
     return wanted, f"about 60,000 samples in all, between 10 and 100 passes over {size:,}"
 

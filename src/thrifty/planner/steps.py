@@ -14,9 +14,14 @@ from thrifty.planner.learning import Learning
 from thrifty.spec import Dataset
 
 
-def batch_of(dataset: Dataset, samples: int) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Shapes and types of a batch: images [B, C, H, W] and their labels [B], or tokens [B, T] and those after them."""
+def batch_of(dataset: Dataset, samples: int, length: int | None = None) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shapes and types of a batch: images [B, C, H, W] or texts [B, T] and their labels [B], or tokens [B, T] twice.
+
+    Texts are as long as the longest there is, or of ``length`` tokens.
+    """
     shape = (samples, *dataset.shape)
+    if dataset.kind == "text":
+        return {"x": ((samples, length or dataset.shape[0]), "int64"), "y": ((samples,), "int64")}
     if dataset.kind == "image":
         return {"x": (shape, "float32"), "y": ((samples,), "int64")}
     return {"x": (shape, "int64"), "y": (shape, "int64")}
@@ -31,8 +36,9 @@ def trace_of(
     memory_format: Literal["contiguous", "channels_last"] = "contiguous",
     checkpointing: str = "none",
     device: Literal["cpu", "cuda"] = "cpu",
+    length: int | None = None,
 ) -> Trace:
-    """Trace a step of so many samples.
+    """Trace a step of so many samples, texts as in `batch_of`.
 
     Raises:
         JobError: as `thrifty.cost.trace_step` and `thrifty.models.recompute.recomputing`.
@@ -40,7 +46,7 @@ def trace_of(
     return trace_step(
         lambda: recomputing(models.build(learning.model), checkpointing),
         LOSSES[learning.task],
-        batch_of(dataset, samples),
+        batch_of(dataset, samples, length),
         precision=precision,
         memory_format=memory_format,
         optimizer=by_name(learning.optim.optimizer),

@@ -28,6 +28,7 @@ from thrifty.planner.bills import cluster_cost
 from thrifty.planner.explain import Quote, quote_of
 from thrifty.planner.ground import TERMS, Ground, limits_of
 from thrifty.planner.learning import Learning, evaluations_of
+from thrifty.planner.lengths import mean_length
 from thrifty.planner.moves import MOVES
 from thrifty.planner.offload import offload_seconds
 from thrifty.planner.search import Priced, Settings, Way
@@ -74,6 +75,9 @@ class Traced:
         self.units = _units(model)
         self.checkpointing, self.unbearable = _bears(model)
         self.evaluations = evaluations_of(job, learning, dataset)
+        # texts are as long as the longest for memory, and as in the mean for time
+        texts, size = dataset.kind == "text", learning.size
+        self.length = mean_length(dataset, batch=size, micro=size, batching="by_length") if texts else None
         self.scaled = functools.cache(self._scaled)
         self.trace = functools.cache(self._trace)
         self.memory = functools.cache(self._memory)
@@ -105,21 +109,22 @@ class Traced:
             notes=there.notes,
         )
 
-    def _scaled(self, precision: str, checkpointing: str) -> ScaledTrace:
-        few, many = (self._traced(precision, checkpointing, samples) for samples in SAMPLES)
+    def _scaled(self, precision: str, checkpointing: str, length: int | None = None) -> ScaledTrace:
+        few, many = (self._traced(precision, checkpointing, samples, length) for samples in SAMPLES)
         return ScaledTrace(few, many)
 
-    def _traced(self, precision: str, checkpointing: str, samples: int) -> Trace:
+    def _traced(self, precision: str, checkpointing: str, samples: int, length: int | None) -> Trace:
         return trace_of(
             self.learning,
             self.dataset,
             samples,
             precision="fp32" if precision == "fp32" else "bf16",
             checkpointing=checkpointing,
+            length=length,
         )
 
-    def _trace(self, precision: str, checkpointing: str, samples: int) -> Trace:
-        return self.scaled(precision, checkpointing).at(samples)
+    def _trace(self, precision: str, checkpointing: str, samples: int, length: int | None = None) -> Trace:
+        return self.scaled(precision, checkpointing, length).at(samples)
 
     def _memory(self, kind: DeviceKind, precision: str, checkpointing: str, samples: int) -> StepMemory:
         return StepMemory(self.trace(precision, checkpointing, samples), kind, self.units)
@@ -130,7 +135,7 @@ class Traced:
         speed = (device.kind, device.calibration, device.cores, device.bytes_per_second.value, rates)
         way = (*traced_as(settings), settings["memory_format"])
         if (speed, way) not in self.tables:
-            trace, calibration = self.trace(*traced_as(settings)), calibration_for(device)
+            trace, calibration = self.trace(*traced_as(settings), self.length), calibration_for(device)
             self.tables[speed, way] = replica_seconds(trace, device, calibration, settings["memory_format"])
         return self.tables[speed, way]
 
@@ -171,7 +176,7 @@ class _There:
 
     def _price(self, settings: Settings) -> Priced:
         work, cluster, layout = self.work, self.cluster, layout_of(settings, self.batch)
-        trace, table = work.trace(*traced_as(settings)), work.table(cluster.device, settings)
+        trace, table = work.trace(*traced_as(settings), work.length), work.table(cluster.device, settings)
         step = replicas_cost(
             trace,
             cluster,
@@ -228,7 +233,7 @@ class _There:
 
     def notes(self, way: Way) -> tuple[str, ...]:
         """What batch norm sees, what the disks must give, and whether the host is what is waited for."""
-        return (*self._statistics(way), *self._loading(way), *self._launching(way))
+        return (*self._statistics(way), *self._loading(way), *self._launching(way), *self._padding())
 
     def _statistics(self, way: Way) -> Iterator[str]:
         data, micro = way.settings["data"], way.settings["micro_batch"]
@@ -256,6 +261,10 @@ class _There:
                 f"{rate:,.0f} images a second, decoded and resized before, are {format_bytes(a_node)} a second from "
                 "each node's disk or memory: not priced"
             )
+
+    def _padding(self) -> Iterator[str]:
+        if self.work.length is not None:
+            yield f"times are of texts padded to {self.work.length} tokens, the mean when put together by length"
 
     def _launching(self, way: Way) -> Iterator[str]:
         share = quote_of(way).time_goes.get(TERMS["launch"], 0.0)

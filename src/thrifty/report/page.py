@@ -100,7 +100,7 @@ def _head(
     entry: Entry, plan: Plan, dataset: Dataset, steps: Sequence[StepDone], evaluations: Sequence[Evaluated]
 ) -> dict[str, str]:
     name = plan.stop.metric if plan.stop.metric in entry.metrics else next(iter(entry.metrics), "")
-    unit = "images" if dataset.kind == "image" else "windows of text"
+    unit = rows.samples_name(dataset)
     bounds = {f"{name}_low", f"{name}_high"}
     others = [
         f"{rows.metric_name(n)} {rows.metric_text(n, v)}"

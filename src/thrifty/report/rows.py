@@ -273,24 +273,38 @@ def bandwidth_text(bytes_per_second: float) -> str:
 def cleaning_rows(dataset: Dataset) -> list[tuple[str, str]]:
     """Say what cleaning saw, kept and put aside."""
     cleaning = dataset.cleaning
-    rows = [("files seen", f"{cleaning.seen:,}"), ("kept", f"{cleaning.kept:,}")]
+    rows = [(f"{_cleaned(dataset)} seen", f"{cleaning.seen:,}"), ("kept", f"{cleaning.kept:,}")]
+    rows += [(f"repaired: {what}", f"{count:,}") for what, count in sorted(cleaning.repaired.items())]
     rows += [(f"rejected: {reason}", f"{count:,}") for reason, count in sorted(cleaning.rejected.items())]
     rows.append(("exact copies, kept once", f"{cleaning.duplicates:,}"))
     rows.append(("copies across splits, kept held out", f"{cleaning.across_splits:,}"))
     return rows
 
 
+def _cleaned(dataset: Dataset) -> str:
+    """What cleaning counts."""
+    return "rows" if dataset.kind == "text" else "files"
+
+
+def samples_name(dataset: Dataset) -> str:
+    """Name the samples of a data set."""
+    return {"image": "images", "text": "texts"}.get(dataset.kind, "windows of text")
+
+
 def dataset_rows(dataset: Dataset) -> list[tuple[str, str]]:
     """Say what the prepared data is."""
-    unit = "images" if dataset.kind == "image" else f"windows of {dataset.shape[0]:,} tokens"
+    unit = f"windows of {dataset.shape[0]:,} tokens" if dataset.kind == "language" else samples_name(dataset)
     rows = [(f"{split} split", f"{count:,} {unit}") for split, count in dataset.counts.items()]
     if dataset.kind == "image":
         channels, height, width = dataset.shape
         rows.append(("each image", f"{width} × {height} pixels, {'gray' if channels == 1 else 'colour'}"))
-        rows.append(("labels", f"{len(dataset.labels):,}"))
     else:
         rows.append(("tokens", ", ".join(f"{split} {count:,}" for split, count in dataset.tokens.items())))
         rows.append(("vocabulary", f"{dataset.vocabulary:,} tokens"))
+    if dataset.kind == "text":
+        rows.append(("each text", f"up to {dataset.shape[0]:,} tokens"))
+    if dataset.labels:
+        rows.append(("labels", f"{len(dataset.labels):,}"))
     rows.append(("read from", f"{format_bytes(dataset.source_bytes)} of files"))
     rows.append(("prepared store", format_bytes(dataset.stored_bytes)))
     return rows

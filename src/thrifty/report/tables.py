@@ -195,7 +195,7 @@ def cleaning_table(dataset: Dataset) -> RenderableType:
     parts: list[RenderableType] = [
         Columns(["data", "~"], rows.dataset_rows(dataset)),
         "",
-        Columns(["~cleaning", ">files"], rows.cleaning_rows(dataset)),
+        Columns(["~cleaning", ">rows" if dataset.kind == "text" else ">files"], rows.cleaning_rows(dataset)),
     ]
     if dataset.labels:
         counts = sorted(dataset.label_counts.items(), key=lambda pair: -pair[1])

@@ -17,12 +17,12 @@ class Limits:
         held_bytes: of all requests being read or answered; over it 503.
         body_seconds: for a body to arrive; over it 408.
         deadline_seconds: from a whole body to its answer, as TensorFlow Serving's REST timeout; over it 504.
-        request_rows: images or prompts of one request; over it 400.
+        request_rows: images, texts or prompts of one request; over it 400.
         batch_rows: computed at once.
         queue_rows: waiting for one model; over it 503.
         max_pixels: of one image, known before it is decoded; over it 400.
         max_tokens: of one completion; over it 400.
-        prompt_bytes: of one prompt; over it 400.
+        prompt_bytes: of one prompt or text; over it 400.
         drain_seconds: for what waits to be answered once the server is told to stop.
 
     >>> Limits(queue_rows=8, request_rows=8).queue_rows

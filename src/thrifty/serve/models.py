@@ -43,9 +43,10 @@ class Model:
         self.name, self.version = bundle.info.name, bundle.info.version
         self.label = f"{self.name}:{self.version}"
         self.is_language = bundle.info.task == "language"
+        self.is_text = bundle.info.data.kind == "text"
         self._warm: Future[list[Any]] | None = None
         self.batcher = Batcher(
-            self._complete if self.is_language else self._classify,
+            self._complete if self.is_language else self._classify_texts if self.is_text else self._classify,
             name=self.label,
             batch_rows=1 if self.is_language else limits.batch_rows,
             queue_rows=limits.queue_rows,
@@ -80,12 +81,14 @@ class Model:
         """Decode one image file to a row."""
         return self.bundle.image_from(raw, max_pixels=self.limits.max_pixels)
 
+    def tokens_of(self, text: Any) -> list[int]:
+        """Make a row of a text to classify."""
+        self._check_text(text, "text")
+        return self.bundle.tokens_of(text)
+
     def prompt(self, text: Any, options: Mapping[str, Any]) -> Prompt:
         """Make a row of a prompt and its options: ``max_tokens``, ``temperature``, ``top_k``, ``seed``."""
-        if not isinstance(text, str):
-            raise RequestError("A prompt must be a string")
-        if len(text.encode("utf-8", "surrogatepass")) > self.limits.prompt_bytes:
-            raise RequestError(f"A prompt has over {self.limits.prompt_bytes} bytes")
+        self._check_text(text, "prompt")
         highest = {"max_tokens": self.limits.max_tokens, "top_k": 2**31 - 1, "seed": 2**63 - 1}
         for key, value in options.items():
             if key == "temperature":
@@ -98,10 +101,19 @@ class Model:
                     raise RequestError(f"{key} must be a whole number from {int(key != 'seed')} to {highest[key]}")
         return Prompt(text, options)
 
+    def _check_text(self, text: Any, what: str) -> None:
+        if not isinstance(text, str):
+            raise RequestError(f"A {what} must be a string")
+        if len(text.encode("utf-8", "surrogatepass")) > self.limits.prompt_bytes:
+            raise RequestError(f"A {what} has over {self.limits.prompt_bytes} bytes")
+
     def _classify(self, rows: list[Any]) -> list[Any]:
         import numpy as np
 
         return list(self.bundle.classify(np.stack(rows)))
+
+    def _classify_texts(self, rows: list[list[int]]) -> list[Any]:
+        return list(self.bundle.classify_texts(rows))
 
     def _complete(self, rows: list[Prompt]) -> list[str]:
         return [self.bundle.complete(row.text, **row.options) for row in rows]
@@ -109,6 +121,8 @@ class Model:
     def _made_up(self) -> Any:
         if self.is_language:
             return Prompt("a", {"max_tokens": 1})
+        if self.is_text:
+            return self.bundle.tokens_of("a")
         import numpy as np
 
         channels, height, width = self.bundle.info.data.shape

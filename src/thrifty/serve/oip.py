@@ -1,8 +1,8 @@
 """Open Inference Protocol, version 2 (REST, JSON tensors): health, metadata, infer; error texts are Triton's.
 
-Images come as ``image`` BYTES [N], base64 text of whole image files, or as ``pixels`` UINT8 [N, H, W, C]; a language
-model takes ``prompt`` BYTES [N]. Binary tensors are an extension that is refused by name. A NaN in an answer is an
-error: JSON cannot say it.
+Images come as ``image`` BYTES [N], base64 text of whole image files, or as ``pixels`` UINT8 [N, H, W, C]; a classifier
+of texts takes ``text``, a language model ``prompt``, BYTES [N]. Binary tensors are an extension that is refused by
+name. A NaN in an answer is an error: JSON cannot say it.
 """
 
 from __future__ import annotations
@@ -98,6 +98,8 @@ def _inputs(model: Model) -> dict[str, tuple[str, tuple[int, ...]]]:
     """The inputs, of which a request has exactly one."""
     if model.is_language:
         return {"prompt": ("BYTES", (-1,))}
+    if model.is_text:
+        return {"text": ("BYTES", (-1,))}
     channels, height, width = model.bundle.info.data.shape
     return {"image": ("BYTES", (-1,)), "pixels": ("UINT8", (-1, height, width, channels))}
 
@@ -194,6 +196,8 @@ def _rows(model: Model, given: dict[str, Any], parameters: dict[str, Any]) -> li
     if model.is_language:
         options = {key: parameters[key] for key in _OPTIONS if key in parameters}
         return [model.prompt(each, options) for each in data]
+    if model.is_text:
+        return [model.tokens_of(each) for each in data]
     return [_image(model, number, each) for number, each in enumerate(data)]
 
 

@@ -100,8 +100,8 @@ def _metadata(model: Model) -> dict[str, Any]:
     if model.is_language:
         inputs, outputs = {"prompt": _tensor("prompt", "DT_STRING")}, {"completion": _tensor("completion", "DT_STRING")}
     else:
-        labels = len(model.bundle.info.data.labels)
-        inputs = {"image": _tensor("image", "DT_STRING")}
+        labels, name = len(model.bundle.info.data.labels), _input_name(model)
+        inputs = {name: _tensor(name, "DT_STRING")}
         outputs = {
             "label": _tensor("label", "DT_STRING"),
             "probabilities": _tensor("probabilities", "DT_FLOAT", labels),
@@ -209,11 +209,11 @@ def _rows_of_inputs(model: Model, inputs: Any) -> list[Any]:
 
 
 def _row(model: Model, value: Any, options: dict[str, Any]) -> Any:
-    if model.is_language:
+    if model.is_language or model.is_text:
         text = from_base64(value["b64"]).decode("utf-8", "replace") if is_base64(value) else value
         if not isinstance(text, str):
             raise type_error(text, "string")
-        return model.prompt(text, options)
+        return model.prompt(text, options) if model.is_language else model.tokens_of(text)
     if is_base64(value):
         return model.image_from(from_base64(value["b64"]))
     if isinstance(value, list):
@@ -246,6 +246,10 @@ def _classify(model: Model, body: bytes) -> Ask:
 def _row_of_example(model: Model, example: Any) -> Any:
     if not isinstance(example, dict):
         raise RequestError(f"Example must be JSON object but got JSON {json_type(example)}")
+    if model.is_text:
+        if set(example) != {"text"} or not isinstance(example["text"], str):
+            raise RequestError('An example must be {"text": "..."}')
+        return model.tokens_of(example["text"])
     if set(example) != {"image"} or not is_base64(example["image"]):
         raise RequestError('An example must be {"image": {"b64": ...}}')
     try:
@@ -257,7 +261,7 @@ def _row_of_example(model: Model, example: Any) -> Any:
 
 
 def _input_name(model: Model) -> str:
-    return "prompt" if model.is_language else "image"
+    return "prompt" if model.is_language else "text" if model.is_text else "image"
 
 
 def _is_named(value: Any) -> bool:

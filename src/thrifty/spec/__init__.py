@@ -2,7 +2,7 @@
 
 from thrifty.spec.bundle import BUNDLE_FORMAT, BundleInfo
 from thrifty.spec.cost import Cost, Interval, Spent
-from thrifty.spec.dataset import SPLITS, Cleaning, Dataset
+from thrifty.spec.dataset import LENGTH_MULTIPLE, SPLITS, Cleaning, Dataset
 from thrifty.spec.device import Cluster, Device, DeviceKind, Link, Quantity
 from thrifty.spec.job import (
     Budget,
@@ -16,6 +16,7 @@ from thrifty.spec.job import (
     RawData,
     Split,
     Target,
+    TextData,
     Train,
     load_job,
     parse_budget,
@@ -23,13 +24,15 @@ from thrifty.spec.job import (
     raw_data,
 )
 from thrifty.spec.layout import Checkpointing, Layout, Precision
-from thrifty.spec.plan import BatchPlan, Decision, GuardPlan, ModelPlan, OptimPlan, Plan, Probed, StopPlan
+from thrifty.spec.plan import Batching, BatchPlan, Decision, GuardPlan, ModelPlan, OptimPlan, Plan, Probed, StopPlan
 from thrifty.spec.transformer import TransformerShape
 
 __all__ = [
     "BUNDLE_FORMAT",
+    "LENGTH_MULTIPLE",
     "SPLITS",
     "BatchPlan",
+    "Batching",
     "Budget",
     "BundleInfo",
     "Checkpointing",
@@ -62,6 +65,7 @@ __all__ = [
     "Split",
     "StopPlan",
     "Target",
+    "TextData",
     "Train",
     "TransformerShape",
     "load_job",

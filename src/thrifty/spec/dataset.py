@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from thrifty.spec.plain import Plain
 
 SPLITS = ("train", "validation", "test")
+# Texts are padded up to a multiple of so many tokens: matrix kernels work on tiles (16 rows of AMX, 8 of tensor cores),
+# a batch shape seen before reuses what was planned and allocated for it, and half of it, 4 tokens a text, is little.
+LENGTH_MULTIPLE = 8
 
 
 class Cleaning(Plain):
     """What cleaning kept and what it put aside.
 
     Attributes:
-        seen: files looked at.
-        kept: files that are in the store.
+        seen: files looked at, or rows of tables of texts.
+        kept: those that are in the store.
         rejected: files that are not, by reason; each is a line of ``rejects.jsonl``.
         duplicates: exact copies of another kept file in the same split; kept once, the copies are rejected.
         across_splits: copies that would have stood in two splits; kept on the held-out side alone.
+        repaired: kept, but not whole, by what was done to them.
         notes: what else a user should know, a sentence each.
     """
 
@@ -26,6 +32,7 @@ class Cleaning(Plain):
     rejected: dict[str, int]
     duplicates: int
     across_splits: int
+    repaired: dict[str, int] = Field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -33,23 +40,25 @@ class Dataset(Plain):
     """What a store holds, as the planner, the loop and the bundle need to know it.
 
     Attributes:
-        kind: ``image`` or ``language``.
+        kind: ``image``, ``language``, or ``text``, which has a label.
         key: content key of the store: of the inputs, the data section of the job, the seed, and the code.
-        counts: samples in each split: images, or windows of ``length`` tokens.
+        counts: samples in each split: images, texts, or windows of ``length`` tokens.
         labels: class names in the order of their numbers; empty for language.
         label_counts: training samples by label.
-        shape: of one sample: ``(channels, height, width)``, or ``(length,)``.
-        mean, std: per channel, of the training split, of pixels scaled to 0..1; empty for language.
+        shape: of one sample: ``(channels, height, width)``, or ``(length,)``, of texts that of the longest.
+        mean, std: per channel, of the training split, of pixels scaled to 0..1; empty for all but images.
         crop: as in the job; images only.
         vocabulary: tokens in the vocabulary; 0 for images.
         tokens: tokens in each split; empty for images.
         text_bytes: bytes of raw text in each split; empty for images.
         source_bytes: bytes of the raw files read.
         stored_bytes: bytes of the arrays in the store.
+        lengths: of texts, samples in each split by their length: at place i those of over ``8 i`` to ``8 (i + 1)``
+            tokens (`LENGTH_MULTIPLE`).
         cleaning: the report.
     """
 
-    kind: Literal["image", "language"]
+    kind: Literal["image", "language", "text"]
     key: str
     counts: dict[str, int]
     labels: tuple[str, ...]
@@ -64,3 +73,4 @@ class Dataset(Plain):
     source_bytes: int
     stored_bytes: int
     cleaning: Cleaning
+    lengths: dict[str, tuple[int, ...]] = Field(default_factory=dict)

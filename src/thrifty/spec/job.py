@@ -24,10 +24,12 @@ from pydantic import (
 from thrifty.errors import JobError, nearest
 from thrifty.spec.layout import Checkpointing, Precision
 from thrifty.spec.plain import Plain
+from thrifty.spec.plan import Batching
 from thrifty.spec.units import JOULES, SECONDS, USD, ByteCount, Duration, Energy, Money, format_count
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Task = Literal["classify", "language"]
+TASKS: dict[str, Task] = {"image": "classify", "language": "language", "text": "classify"}
 MAX_JOB_BYTES = 1 << 20
 
 
@@ -50,6 +52,7 @@ def _whole_count(value: Any) -> Any:
     return int(number)
 
 
+Column = Annotated[str, Field(min_length=1, max_length=200)] | PositiveInt
 Count = Annotated[int, Field(gt=0), BeforeValidator(_whole_count)]
 Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_safe_name)]
 
@@ -119,6 +122,54 @@ class LanguageData(Plain):
         return values
 
 
+class TextData(Plain):
+    """Texts with one label each, as rows of tables: TSV, CSV or JSONL.
+
+    Files named train, dev (or valid, validation) and test are the splits they say; what they lack is dealt from the
+    training rows, and so are all splits of a file or folder that names none.
+
+    Attributes:
+        path: a folder, searched to any depth, or one file; relative to the job file.
+        text, label: columns, by the name in the header or by number from 1; found when left out.
+        header: whether the first row names the columns; told from the rows when left out.
+        split: shares dealt where files do not say.
+        tokenizer: a `vocab.txt` or `tokenizer.json` with word pieces; relative to the job file. When left out, pieces
+            are learned from the training split.
+        vocabulary: pieces to learn at most; decided from the data when left out.
+        cut_vocabulary: leave out the pieces of `tokenizer` that the training split does not use. A held-out text then
+            may be cut into smaller pieces, or hold unknown words.
+        length: tokens of the longest text, its two marks included; longer ones are cut. Decided from the data when
+            left out.
+        max_rows: more are refused.
+        max_row_bytes: a longer row is rejected.
+        max_file_bytes: a larger file is rejected unread.
+    """
+
+    kind: Literal["text"]
+    path: Path
+    text: Column | None = None
+    label: Column | None = None
+    header: bool | None = None
+    split: Split = Split()
+    tokenizer: Path | None = None
+    vocabulary: Annotated[int, Field(ge=64, le=2**20)] | None = None
+    cut_vocabulary: bool = False
+    length: Annotated[int, Field(ge=8, le=65_536)] | None = None
+    max_rows: PositiveInt = 10_000_000
+    max_row_bytes: ByteCount = 64 * 2**10
+    max_file_bytes: ByteCount = 2**30
+
+    @model_validator(mode="after")
+    def _one_vocabulary(self) -> TextData:
+        if self.tokenizer is not None and self.vocabulary is not None:
+            raise ValueError("vocabulary is of pieces that are learned, and tokenizer names some; give one of them")
+        if self.tokenizer is None and self.cut_vocabulary:
+            raise ValueError("cut_vocabulary cuts the pieces that tokenizer names, and that is left out")
+        if self.text is not None and self.text == self.label:
+            raise ValueError(f"text and label are both column {self.text!r}")
+        return self
+
+
 class DeclaredData(Plain):
     """Text that is not here yet, by its size: enough to plan a language model, and nothing to train on.
 
@@ -161,7 +212,7 @@ class DeclaredImages(Plain):
         return f"{format_count(self.images)} images"
 
 
-RawData = ImageData | LanguageData
+RawData = ImageData | LanguageData | TextData
 Declared = DeclaredData | DeclaredImages
 
 
@@ -182,6 +233,7 @@ _DECLARED: dict[str, type[Plain]] = {"declared": DeclaredData, "declared-images"
 Data = Annotated[
     Annotated[ImageData, Tag("image")]
     | Annotated[LanguageData, Tag("language")]
+    | Annotated[TextData, Tag("text")]
     | Annotated[DeclaredData, Tag("declared")]
     | Annotated[DeclaredImages, Tag("declared-images")],
     Discriminator(_which_data),
@@ -272,6 +324,7 @@ class Pins(Plain):
     device: Literal["cpu", "cuda"] | None = None
     precision: Precision | None = None
     micro_batch: PositiveInt | None = None
+    batching: Batching | None = None
     checkpointing: Checkpointing | None = None
     memory_format: Literal["contiguous", "channels_last"] | None = None
     threads: PositiveInt | None = None
@@ -307,13 +360,13 @@ class Job(Plain):
     @classmethod
     def _task_from_data(cls, values: Any) -> Any:
         if isinstance(values, dict) and values.get("task") is None and isinstance(values.get("data"), dict):
-            own = {"image": "classify", "language": "language"}.get(values["data"].get("kind", ""))
+            own = TASKS.get(values["data"].get("kind", ""))
             return {**values, "task": own} if own else values
         return values
 
     @model_validator(mode="after")
     def _task_fits_data(self) -> Job:
-        fits = {"image": "classify", "language": "language"}[self.data.kind]
+        fits = TASKS[self.data.kind]
         if self.task != fits:
             raise ValueError(f"data of kind '{self.data.kind}' is for task '{fits}', not '{self.task}'")
         if self.target is not None:
@@ -346,8 +399,14 @@ def load_job(path: str | Path) -> Job:
     job = job.model_copy(update={"model": locate_model(job.model, path.parent)})
     if isinstance(job.data, Declared):
         return job
-    located = (path.parent / job.data.path.expanduser()).resolve()
-    return job.model_copy(update={"data": job.data.model_copy(update={"path": located})})
+    located = {"path": _located(job.data.path, path.parent)}
+    if isinstance(job.data, TextData) and job.data.tokenizer is not None:
+        located["tokenizer"] = _located(job.data.tokenizer, path.parent)
+    return job.model_copy(update={"data": job.data.model_copy(update=located)})
+
+
+def _located(path: Path, folder: Path) -> Path:
+    return (folder / path.expanduser()).resolve()
 
 
 def locate_model(model: str, folder: Path) -> str:
@@ -412,23 +471,26 @@ def parse_budget(text: str) -> Budget:
     raise JobError(f"{text!r} is no amount of time, energy or money", mend=f"Write it like '10min'. Units: {units}.")
 
 
-_TAGS = {"image", "language", "declared", "declared-images", "constrained-int"}
+_TAGS = {*TASKS, *_DECLARED}
+_UNION_PARTS = ("literal[", "function-", "constrained-")
 
 
 def _explain(error: dict[str, Any], source: str) -> str:
     """One mistake as a clause: the key, the value, the nearest key."""
     # pydantic adds the tag of a union ("image") to the place of an error; users never wrote it
-    place = [str(part) for part in error["loc"] if part not in _TAGS]
-    key = ".".join(part for part in place if not part.startswith(("literal[", "function-")))
+    tagged = len(error["loc"]) > 1 and error["loc"][0] == "data" and error["loc"][1] in _TAGS
+    place = [str(part) for at, part in enumerate(error["loc"]) if not (tagged and at == 1)]
+    place = [part for part in place if not part.startswith(_UNION_PARTS)]
+    key = ".".join(place)
     if error["type"] == "extra_forbidden":
         return f"unknown key '{key}' in {source}{_guess(place[-1], _keys_at(place[:-1], error))}"
     if error["type"] == "missing":
         return f"{source} lacks the key '{key}'"
     if error["type"] == "union_tag_invalid":
         value = str(error["input"].get("kind"))
-        return f"unknown data kind '{value}' in {source}{_guess(value, ['image', 'language'])}; known: image, language"
+        return f"unknown data kind '{value}' in {source}{_guess(value, list(TASKS))}; known: {', '.join(TASKS)}"
     if error["type"] == "union_tag_not_found":
-        return f"{source} lacks the key 'data.kind'; known: image, language"
+        return f"{source} lacks the key 'data.kind'; known: {', '.join(TASKS)}"
     message = str(error["msg"]).removeprefix("Value error, ")
     return f"{key or source}: {message}" + (
         "" if isinstance(error["input"], dict | Plain) else f" (got {error['input']!r})"
@@ -447,7 +509,7 @@ def _keys_at(place: list[str], error: dict[str, Any]) -> list[str]:
     if place[0] == "data" and place[-1] == "split":
         return list(Split.model_fields)
     if place[0] == "data":
-        kinds: dict[str, type[Plain]] = {"image": ImageData, **_DECLARED}
+        kinds: dict[str, type[Plain]] = {"image": ImageData, "text": TextData, **_DECLARED}
         tag = next((part for part in error["loc"] if part in kinds), "language")
         return list(kinds.get(tag, LanguageData).model_fields)
     return list(sections[place[0]].model_fields)

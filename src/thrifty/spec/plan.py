@@ -10,6 +10,7 @@ from thrifty.spec.cost import Cost
 from thrifty.spec.layout import Checkpointing
 from thrifty.spec.plain import Plain
 
+Batching = Literal["padded", "by_length"]
 Source = Literal["job", "rule", "measured", "data", "probe", "search"]
 
 
@@ -97,12 +98,15 @@ class BatchPlan(Plain):
         size: samples of one optimizer step (the effective batch).
         micro: samples computed at once; ``accumulation`` micro-batches make a step.
         evaluation: samples computed at once when validating.
+        batching: of texts, which samples make a step: ``padded``, any; ``by_length``, those of like length among the
+            samples of some dozens of steps, whose order is then drawn. Each micro-batch is padded to its longest.
     """
 
     size: int
     micro: int
     accumulation: int
     evaluation: int
+    batching: Batching = "padded"
 
 
 class StopPlan(Plain):

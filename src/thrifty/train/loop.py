@@ -85,7 +85,14 @@ def train(
     model.train()
     optimizer = optim.build(model, plan.optim)
     schedule = optim.Schedule(plan.optim)
-    batches = Batches(store, split="train", batch=plan.batch.size, micro=plan.batch.micro, seed=plan.seed)
+    batches = Batches(
+        store,
+        split="train",
+        batch=plan.batch.size,
+        micro=plan.batch.micro,
+        seed=plan.seed,
+        batching=plan.batch.batching,
+    )
     budget = _Budget(plan.stop, spent)
     key, beside = learning_key(plan, store.dataset.key), plan.saving == "beside"
 

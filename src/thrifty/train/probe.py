@@ -66,13 +66,21 @@ def _timed(plan: Plan, store: Store, folder: Path, seconds: float) -> Probed:
     initialise(model, plan.init, plan.seed)
     recomputing(to_device(model, plan.device, plan.memory_format), plan.checkpointing).train()
     optimizer = optim.build(model, plan.optim)
-    batches = Batches(store, split="train", batch=plan.batch.size, micro=plan.batch.micro, seed=plan.seed)
+    batches = Batches(
+        store,
+        split="train",
+        batch=plan.batch.size,
+        micro=plan.batch.micro,
+        seed=plan.seed,
+        batching=plan.batch.batching,
+    )
+    steps = batches.typical_steps()
     times: list[float] = []
     started = time.perf_counter()
     index = 0
     while not times or not _enough(times, time.perf_counter() - started, seconds):
         began = time.perf_counter()
-        take_step(plan, model, optimizer, batches.step(index % batches.steps_per_epoch), 0.0)
+        take_step(plan, model, optimizer, batches.step(steps[index % len(steps)]), 0.0)
         if index >= WARM_UP_STEPS or began - started > seconds / 2:
             times.append(time.perf_counter() - began)
         index += 1

@@ -1,0 +1,374 @@
+"""Rows of text and label out of TSV, CSV and JSONL: which columns they are, and what is wrong with a row.
+
+TSV knows no quotes: a line is a row, a tab ends a cell. CSV is split by commas and may quote cells, over several lines
+too (RFC 4180). JSONL holds an object on each line, whose keys are its columns.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from thrifty.data.inputs import Reject
+from thrifty.errors import DataError, nearest
+from thrifty.spec import TextData
+
+# names that columns of texts and labels have in published data sets, the likelier first
+TEXT_NAMES = (
+    *("text", "sentence", "text_a", "sentence1", "review", "content", "comment", "tweet", "message", "question"),
+    *("query", "utterance", "document", "body", "title"),
+)
+LABEL_NAMES = (
+    *("label", "class", "category", "target", "sentiment", "polarity", "intent", "topic", "rating", "stars"),
+)
+SAMPLED_ROWS = 1000
+# fewer rows tell neither a header that names no known column, nor a label by its values
+_ROWS_TO_TELL = 20
+_SPLIT_NAMES = {
+    "train": "train", "training": "train", "dev": "validation", "val": "validation", "valid": "validation",
+    "validation": "validation", "test": "test", "testing": "test",
+}  # fmt: skip
+_NAMED_AFTER_SPLIT = re.compile(rf"({'|'.join(sorted(_SPLIT_NAMES, key=len, reverse=True))})(?:[-_.0-9].*)?")
+# half of the cells of a column of texts have at least so many characters; Chinese says much in few
+_SHORTEST_TEXT = 6
+_SPLIT_BY = {".tsv": "tabs", ".csv": "commas"}
+_SHOWN = 60
+
+Cells = list[str] | dict[str, Any]
+Problem = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A text with its label; ``name`` is its file and the line it begins on, such as ``train.tsv:17``."""
+
+    name: str
+    text: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Where text and label stand in each row.
+
+    Attributes:
+        text, label: names in the header or keys of an object; numbers from 0 where there is no header.
+        header: whether the first row names the columns.
+        says: what was chosen and by what, a sentence.
+    """
+
+    text: str | int
+    label: str | int
+    header: bool
+    says: str
+
+
+def split_of(name: str) -> str:
+    """Tell the split that a file is named after, else a folder it lies in; an empty string for none.
+
+    >>> split_of("sst2/dev.tsv"), split_of("train-00001.jsonl"), split_of("test/a.csv"), split_of("testimonials.csv")
+    ('validation', 'train', 'test', '')
+    """
+    path = PurePosixPath(name.lower())
+    for part in (path.stem, *reversed(path.parent.parts)):
+        if found := _NAMED_AFTER_SPLIT.fullmatch(part):
+            return _SPLIT_NAMES[found[1]]
+    return ""
+
+
+def find_columns(data: TextData, name: str, raw: bytes) -> Columns:
+    """Find the columns of text and label: as the job says, by their names, else by what stands in them.
+
+    Without names the text is the column with the longest cells, the label the one with the fewest different values.
+
+    Args:
+        data: section ``data`` of the job.
+        name: of a file, whose suffix tells its form.
+        raw: its content; the first thousand rows are looked at.
+
+    Raises:
+        DataError: there are no rows, a column is not there, or several could be meant.
+    """
+    found = (cells for _, cells in _cells(name, raw, data.max_row_bytes) if not isinstance(cells, tuple))
+    sample = list(itertools.islice(found, SAMPLED_ROWS))
+    if not sample:
+        raise DataError(f"'{name}' has no row that can be read", mend="A row holds a text and its label.")
+    if isinstance(sample[0], dict):
+        return _of_objects(data, name, [each for each in sample if isinstance(each, dict)])
+    return _of_rows(data, name, [each for each in sample if isinstance(each, list)])
+
+
+def read_rows(data: TextData, name: str, raw: bytes, columns: Columns) -> Iterator[Row | Reject]:
+    """Go through the rows of a file; those that cannot be used come as rejects. Blank lines are passed over.
+
+    Raises:
+        DataError: its header lacks the columns.
+    """
+    rows = _cells(name, raw, data.max_row_bytes)
+    places: tuple[str | int, str | int] = (columns.text, columns.label)
+    width = 0
+    if columns.header:
+        header = next((cells for _, cells in rows if isinstance(cells, list)), [])
+        places = (_place(columns.text, header, name), _place(columns.label, header, name))
+        width = len(header)
+    else:
+        sample = (cells for _, cells in _cells(name, raw, data.max_row_bytes) if not isinstance(cells, tuple))
+        width = _commonest_width(list(itertools.islice(sample, SAMPLED_ROWS)))
+    for line, cells in rows:
+        here = f"{name}:{line}"
+        if isinstance(cells, tuple):
+            yield Reject(here, *cells)
+        elif isinstance(cells, list) and len(cells) != width:
+            yield Reject(here, "ragged row", f": {len(cells)} cells, {width} are usual")
+        else:
+            yield _row(here, cells, *places)
+
+
+def _row(name: str, cells: Cells, text_at: str | int, label_at: str | int) -> Row | Reject:
+    text, label = _cell(cells, text_at), _cell(cells, label_at)
+    if isinstance(label, bool | int):
+        label = str(label)
+    for value, what in ((text, "text"), (label, "label")):
+        if value is None or (isinstance(value, str) and not value.strip()):
+            return Reject(name, f"empty {what}")
+        if not isinstance(value, str):
+            return Reject(name, f"{what} is no text", f": {type(value).__name__}")
+        if "\0" in value:
+            return Reject(name, "binary", f": NUL in the {what}")
+        if not _is_unicode(value):
+            return Reject(name, "not Unicode", f": half of a pair of surrogates in the {what}")
+    return Row(name, text.strip(), label.strip())
+
+
+def _cell(cells: Cells, at: str | int) -> Any:
+    if isinstance(cells, dict):
+        return cells.get(str(at))
+    assert isinstance(at, int)
+    return cells[at] if at < len(cells) else None
+
+
+def _is_unicode(text: str) -> bool:
+    """JSON can spell half of a surrogate pair, which no UTF-8 can hold."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _cells(name: str, raw: bytes, most_bytes: float) -> Iterator[tuple[int, Cells | Problem]]:
+    """Go through a file: the line of each row, counted from 1, with its cells or what is wrong with it."""
+    suffix = PurePosixPath(name).suffix.lower()
+    # bytes that are no UTF-8 come as lone surrogates, so that one bad row does not take the file with it
+    file = io.TextIOWrapper(io.BytesIO(raw), "utf-8-sig", "surrogateescape", newline="" if suffix == ".csv" else "\n")
+    if suffix == ".csv":
+        yield from _csv(file, int(most_bytes))
+        return
+    for line, content in enumerate(file, 1):
+        content = content.rstrip("\r\n")
+        if not content:
+            continue
+        if problem := _unusable(content, most_bytes):
+            yield line, problem
+        elif suffix == ".jsonl":
+            yield line, _object(content)
+        else:
+            yield line, content.split("\t")
+
+
+def _csv(file: io.TextIOWrapper, most_bytes: int) -> Iterator[tuple[int, Cells | Problem]]:
+    # a cell longer than this ends the reading of its row; the limit is the process's
+    csv.field_size_limit(max(csv.field_size_limit(), most_bytes))
+    reader = csv.reader(file, strict=True)
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield line, ("not CSV", f": {error}, up to line {reader.line_num}")
+            continue
+        if cells:
+            yield line, _unusable(",".join(cells), most_bytes) or cells
+
+
+def _unusable(content: str, most_bytes: float) -> Problem | None:
+    try:
+        size = len(content.encode("utf-8"))
+    except UnicodeEncodeError as error:
+        return "not UTF-8", f" at character {error.start + 1}"
+    return ("row too long", f": {size:,} bytes, over the limit of {most_bytes:,.0f}") if size > most_bytes else None
+
+
+def _object(content: str) -> Cells | Problem:
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        return "not JSON", f": {' '.join(str(error).split())[:200]}"
+    return found if isinstance(found, dict) else ("not a JSON object", f": {type(found).__name__}")
+
+
+def _of_objects(data: TextData, name: str, sample: Sequence[dict[str, Any]]) -> Columns:
+    keys = list(dict.fromkeys(key for each in sample for key in each))
+    for column, asked in (("text", data.text), ("label", data.label)):
+        if isinstance(asked, int):
+            raise DataError(
+                f"data.{column} is {asked}, and the rows of '{name}' are objects, whose columns have no numbers",
+                mend=f"Name a key: {', '.join(keys)[:200]}.",
+            )
+    if data.header:
+        raise DataError(
+            f"data.header is true, and the rows of '{name}' are objects, which name their own columns",
+            mend="Leave it out.",
+        )
+    body = [[each.get(key) for key in keys] for each in sample]
+    text, label, how = _choose(data, name, keys, body)
+    return Columns(keys[text], keys[label], header=False, says=_said(keys, text, label, how))
+
+
+def _of_rows(data: TextData, name: str, sample: list[list[str]]) -> Columns:
+    named = [each for each in (data.text, data.label) if isinstance(each, str)]
+    header = bool(named) if data.header is None else data.header
+    if named and not header:
+        raise DataError(f"'{named[0]}' names a column, and data.header says that none has a name", mend=_BY_NUMBER)
+    width = _commonest_width(sample)
+    if width < 2 and not header:
+        raise _one_column(name, sample)
+    if data.header is None and not named:
+        header = _looks_like_header([each for each in sample if len(each) == width])
+    names = [cell.strip() for cell in sample[0]] if header else []
+    body = [each for each in sample[header:] if len(each) == (len(names) or width)]
+    text, label, how = _choose(data, name, names, body)
+    if header:
+        for at in (text, label):
+            if names.count(names[at]) > 1:
+                raise DataError(f"the header of '{name}' names column '{names[at]}' twice", mend="Rename one of them.")
+        return Columns(names[text], names[label], header=True, says=_said(names, text, label, how))
+    return Columns(text, label, header=False, says=f"text is column {text + 1}, label column {label + 1}: {how}")
+
+
+_BY_NUMBER = "Give the number of the column, from 1, or set data.header: true."
+
+
+def _commonest_width(sample: Sequence[Cells]) -> int:
+    counts = Counter(len(each) for each in sample)
+    return max(counts, key=lambda width: (counts[width], width), default=0)
+
+
+def _one_column(name: str, sample: list[list[str]]) -> DataError:
+    suffix = PurePosixPath(name).suffix.lower()
+    line = sample[0][0]
+    other = next((mark for mark, sign in (("tabs", "\t"), ("commas", ","), ("semicolons", ";")) if sign in line), "")
+    looks = f"; its first row '{line[:_SHOWN]}' looks split by {other}" if other else ""
+    return DataError(
+        f"the rows of '{name}' have one column, and a text and its label are two{looks}",
+        mend=f"A {suffix} file is split by {_SPLIT_BY.get(suffix, 'tabs')}; rename the file or write it anew.",
+    )
+
+
+def _looks_like_header(sample: list[list[str]]) -> bool:
+    """Whether the first row names columns: by known names, or because its label is one that no other row has."""
+    first = [cell.strip().lower() for cell in sample[0]]
+    if any(name in first for name in TEXT_NAMES) and any(name in first for name in LABEL_NAMES):
+        return True
+    body = sample[1:]
+    if len(body) < _ROWS_TO_TELL:
+        return False
+    label = _by_content(body)[1]
+    counts = Counter(each[label].strip() for each in body)
+    return sample[0][label].strip() not in counts and min(counts.values()) > 1
+
+
+def _choose(data: TextData, name: str, names: Sequence[str], body: Sequence[Sequence[Any]]) -> tuple[int, int, str]:
+    """Choose the places of text and label, and say by what."""
+    width = len(names) or max(map(len, body), default=0)
+    text = _asked(data.text, "text", names, width, name)
+    label = _asked(data.label, "label", names, width, name)
+    if text is not None and label is not None:
+        return text, label, "as the job says"
+    how = "by the header"
+    known = [str(each).lower() for each in names]
+    if text is None:
+        text = next((known.index(each) for each in TEXT_NAMES if each in known and known.index(each) != label), None)
+    if label is None:
+        label = next((known.index(each) for each in LABEL_NAMES if each in known and known.index(each) != text), None)
+    if text is None or label is None:
+        if not body:
+            raise DataError(f"'{name}' has no rows beside its header", mend="A row holds a text and its label.")
+        by_content = _by_content(body, text, label)
+        if text is None:
+            _check_is_text(name, [str(each[by_content[0]]) for each in body])
+        _check_told_apart(name, names, body, *by_content, told=label is not None)
+        text, label = by_content
+        how = "the longest cells, and the fewest different values"
+    return text, label, how
+
+
+def _asked(asked: str | int | None, column: str, names: Sequence[str], width: int, name: str) -> int | None:
+    if asked is None:
+        return None
+    if isinstance(asked, str):
+        return _place(asked, names, name)
+    if asked > width:
+        raise DataError(f"data.{column} is column {asked}, and '{name}' has {width}", mend="Columns count from 1.")
+    return asked - 1
+
+
+def _place(column: str | int, header: Sequence[str], name: str) -> int:
+    names = [cell.strip() for cell in header]
+    if column not in names:
+        raise DataError(
+            f"'{name}' has no column '{column}'",
+            nearest=nearest(str(column), names),
+            mend=f"Its columns: {', '.join(names)[:200]}.",
+        )
+    return names.index(str(column))
+
+
+def _by_content(body: Sequence[Sequence[Any]], text: int | None = None, label: int | None = None) -> tuple[int, int]:
+    """The place of the longest cells, and of the fewest different values of those that have several."""
+    columns = [[str(cell).strip() for cell in column] for column in zip(*body, strict=True)]
+    if text is None:
+        text = max((at for at in range(len(columns)) if at != label), key=lambda at: sum(map(len, columns[at])))
+    if label is None:
+        others = [at for at in range(len(columns)) if at != text]
+        kinds = {at: len(set(columns[at])) for at in others}
+        label = min(others, key=lambda at: (kinds[at] < 2, kinds[at], at), default=text)
+    return text, label
+
+
+def _check_is_text(name: str, cells: Sequence[str]) -> None:
+    """Refuse to take for texts what are names, codes or numbers: texts have some length, and are seldom the same."""
+    wordy = sum(len(each) >= _SHORTEST_TEXT and any(map(str.isalpha, each)) for each in cells)
+    if len(cells) >= _ROWS_TO_TELL and (wordy < len(cells) / 2 or len(set(cells)) < len(cells) / 2):
+        raise DataError(f"no column of '{name}' looks like texts", mend="If one is, name it: data.text.")
+
+
+def _check_told_apart(
+    name: str, names: Sequence[str], body: Sequence[Sequence[Any]], text: int, label: int, *, told: bool
+) -> None:
+    """Refuse to guess a label where another column would do as well, or where most rows have one of their own."""
+    kinds = [len({str(cell).strip() for cell in column}) for column in zip(*body, strict=True)]
+    rivals = [at for at, each in enumerate(kinds) if at not in {text, label} and each == kinds[label]]
+    if told or (label != text and not rivals and (kinds[label] <= len(body) / 2 or len(body) < _ROWS_TO_TELL)):
+        return
+    shown = [names[at] if names else str(at + 1) for at in range(len(kinds))]
+    counts = ", ".join(f"{each} ({kinds[at]:,} different values)" for at, each in enumerate(shown))
+    raise DataError(
+        f"it cannot be told which column of '{name}' is the label: {counts[:300]}", mend="Name it: data.label."
+    )
+
+
+def _said(names: Sequence[str], text: int, label: int, how: str) -> str:
+    unused = [each for at, each in enumerate(names) if at not in {text, label}]
+    beside = f"; not used: {', '.join(unused)[:200]}" if unused else ""
+    return f"text is column '{names[text]}', label column '{names[label]}': {how}{beside}"

@@ -1,0 +1,119 @@
+"""Texts: memory by the longest batch, time by the mean length, and the way of batching chosen by its price."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from made_devices import device
+from thrifty.errors import JobError
+from thrifty.planner import plan
+from thrifty.planner.explore import explore
+from thrifty.planner.learning import decide
+from thrifty.planner.lengths import mean_length
+from thrifty.planner.local import Local
+from thrifty.planner.rules import Reasons
+from thrifty.planner.steps import batch_of
+from thrifty.spec import LENGTH_MULTIPLE, Cleaning, Dataset, Plan, Spent, parse_job
+
+COUNTS = st.lists(st.integers(0, 60), min_size=1, max_size=12).filter(sum).map(tuple)
+
+
+def texts(counts: tuple[int, ...] = (300, 200, 60, 20, 8, 4, 2, 1)) -> Dataset:
+    held_out = tuple(-(-count // 10) for count in counts)
+    lengths = {"train": counts, "validation": held_out, "test": held_out}
+    return Dataset(
+        kind="text", key="k", counts={part: sum(each) for part, each in lengths.items()}, labels=("bad", "good"),
+        label_counts={}, shape=(len(counts) * LENGTH_MULTIPLE,), mean=(), std=(), crop="none", vocabulary=500,
+        tokens={}, text_bytes={}, source_bytes=0, stored_bytes=0, lengths=lengths,
+        cleaning=Cleaning(seen=0, kept=0, rejected={}, duplicates=0, across_splits=0),
+    )  # fmt: skip
+
+
+@given(counts=COUNTS, batch=st.integers(1, 40), micro=st.integers(1, 40))
+def test_like_lengths_together_are_never_padded_more(counts: tuple[int, ...], batch: int, micro: int) -> None:
+    data = texts(counts)
+    grouped, padded = (mean_length(data, batch=batch, micro=micro, batching=how) for how in ("by_length", "padded"))
+    mean = np.average(LENGTH_MULTIPLE * np.arange(1, len(counts) + 1), weights=counts)
+    assert mean - LENGTH_MULTIPLE < grouped <= padded + LENGTH_MULTIPLE
+    assert padded <= data.shape[0]
+    assert grouped % LENGTH_MULTIPLE == padded % LENGTH_MULTIPLE == 0
+
+
+def test_a_batch_is_of_the_longest_texts_or_of_a_length() -> None:
+    assert batch_of(texts(), 4) == {"x": ((4, 64), "int64"), "y": ((4,), "int64")}
+    assert batch_of(texts(), 4, 24)["x"] == ((4, 24), "int64")
+
+
+def test_rules_of_texts() -> None:
+    why = Reasons([])
+    job = parse_job({"name": "a", "data": {"kind": "text", "path": "x"}, "model": "bert-tiny"})
+    learning = decide(job, texts(), why)
+    assert (learning.task, learning.size, learning.optim.optimizer) == ("classify", 32, "adamw")
+    assert (learning.optim.learning_rate, learning.optim.clip) == (5e-4, 1.0)
+    assert learning.model.arguments["classes"] == 2
+    assert learning.stop.metric == "accuracy"
+
+
+def here(**pins: Any) -> Local:
+    job = parse_job(
+        {
+            "name": "a",
+            "data": {"kind": "text", "path": "x"},
+            "model": "bert-tiny",
+            "train": {"epochs": 2},
+            "plan": {"precision": "fp32", **pins},
+        }
+    )
+    data = texts()
+    return Local(job, decide(job, data, Reasons([])), data, device())
+
+
+@pytest.mark.slow
+def test_memory_goes_by_the_longest_and_time_by_the_mean() -> None:
+    local = here()
+    way = {"precision": "fp32", "memory_format": "contiguous", "checkpointing": "none", "micro_batch": 32}
+    grouped, padded = ({**way, "batching": how} for how in ("by_length", "padded"))
+    assert (local.length(grouped), local.length(padded)) == (16, 40)
+    assert local.trace(grouped) is local.trace(padded)
+    assert local.trace(grouped).forward_flops > 3 * local.typical(grouped).forward_flops
+    cheap, dear = local.price(grouped), local.price(padded)
+    assert cheap.seconds < 0.8 * dear.seconds
+    assert cheap.peak_bytes == dear.peak_bytes
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_dry_run")
+@pytest.mark.parametrize(("pins", "chosen"), [({}, "by_length"), ({"batching": "padded"}, "padded")])
+def test_the_way_of_batching_is_chosen_by_its_price(pins: dict[str, Any], chosen: str) -> None:
+    local = here(**pins)
+    decided: Plan = plan(local.job, local.dataset, local.device, key="k", spent=Spent())
+    assert decided.batch.batching == chosen
+    (line,) = [line for line in decided.why if line.field == "batching"]
+    if pins:
+        assert line.reason == "asked for in the job"
+    else:
+        assert line.reason.startswith("padded would take ")
+        assert "another order of the data, the same effective batch (Khomenko et al. 2016)" in line.reason
+        assert "by-length 16" in line.reason
+    assert {way.settings["batching"] for way in explore(local).feasible} == (
+        {"padded"} if pins else {"padded", "by_length"}
+    )
+
+
+def test_other_data_has_one_way_of_batching() -> None:
+    job = parse_job(
+        {
+            "name": "a",
+            "data": {"kind": "image", "path": "x"},
+            "model": "mlp-small",
+            "plan": {"batching": "by_length"},
+        }
+    )
+    images = texts().model_copy(update={"kind": "image", "shape": (1, 8, 8), "mean": (0.5,), "std": (0.5,)})
+    with pytest.raises(JobError, match="samples of data of kind 'image' are all of one size"):
+        Local(job, decide(job, images, Reasons([])), images, device())

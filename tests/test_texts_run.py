@@ -1,0 +1,46 @@
+"""Texts the whole way: `thrifty init` writes the job, `run` makes the bundle, `predict` takes a sentence."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+sys.path.insert(0, str(Path(__file__).parent / "data"))
+from data_folders import reviews, write_tables
+
+from test_cli import thrifty
+
+
+@pytest.mark.slow
+def test_the_whole_way(tmp_path: Path) -> None:
+    parts = {"train.tsv": reviews(300), "dev.tsv": reviews(60, 1), "test.tsv": reviews(60, 2)}
+    write_tables(tmp_path / "reviews", parts)
+    seen = thrifty("init", "reviews", cwd=tmp_path)
+    assert seen.returncode == 0, seen.stderr
+    assert "reviews/: 300 + 60 + 60 texts, 2 labels" in seen.stdout
+    path = tmp_path / "job.yaml"
+    job = yaml.safe_load(path.read_text())
+    assert job["model"] == "bert-mini"
+    # a smaller one and few epochs: the test is of the way, not of the model
+    path.write_text(yaml.safe_dump({**job, "model": "bert-tiny", "train": {"epochs": 4}}))
+
+    planned = thrifty("plan", "job.yaml", "--json", cwd=tmp_path)
+    assert planned.returncode == 0, planned.stderr
+
+    done = thrifty("run", "job.yaml", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    outcome = json.loads(done.stdout)
+    assert outcome["result"]["test"]["accuracy"] > 0.9
+    assert outcome["result"]["test"]["samples"] == 60
+    plan = json.loads((tmp_path / "runs" / "reviews" / "plan.json").read_text())
+    assert plan["batch"]["batching"] in {"padded", "by_length"}
+
+    for text, label in reviews(4, 7):
+        said = json.loads(thrifty("predict", "runs/reviews", text, "--json", cwd=tmp_path).stdout)
+        assert said["label"] == label
+    page = (tmp_path / "runs" / "reviews" / "report.html").read_text(encoding="utf-8")
+    assert "held-out test texts" in page and "rows seen" in page
