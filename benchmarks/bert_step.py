@@ -8,18 +8,16 @@ other, and its plan decides the rest. Beside it, for comparison, Hugging Face's 
 
 from __future__ import annotations
 
-import statistics
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from benchmarks import real_data
-from benchmarks.figures import WARM_UP, notes, ratios, seconds, table
+from benchmarks.figures import WARM_UP, conclude, medians_s, notes, ratios, table
 from benchmarks.kept import Kept
 from benchmarks.peak import transformer_flops
 from benchmarks.peers.task import Task
 from benchmarks.race import PEERS, Entrant, Race, asked_of, ours, peak, peer, race, told
-from benchmarks.record import record
 from thrifty import hardware
 
 BATCH, LENGTH, SENTENCES = 32, 128, 4_096
@@ -62,7 +60,7 @@ def entrants(steps: int) -> Callable[[int], Sequence[Entrant]]:
 def figures(found: Race) -> dict[str, list[float]]:
     """The figures of the issue, and what they are computed from."""
     step_s = {
-        name: [statistics.median(seconds(run).values()) for run in found.of(name)]
+        name: medians_s(found.of(name))
         for name in ("ours", "hugging_face_bf16")
     }
     peaks = [run.first("peak")["flops_per_second"] for run in found.of("peak")]
@@ -90,8 +88,7 @@ def main() -> int:
         "the fastest linear layer in bf16, measured in the same round.\n\n"
         f"{table(found, ['ours', 'hugging_face_bf16'])}\n\n{notes(found)}"
     )
-    record(f"bert_step{'_quick' * asked.quick}", device, says, figures(found))
-    return 1 if found.failed else 0
+    return conclude("bert_step", device, says, figures(found), found, quick=asked.quick)
 
 
 if __name__ == "__main__":

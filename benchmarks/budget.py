@@ -16,11 +16,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from benchmarks import bert_step, cifar, gpt2, real_data, shakespeare
-from benchmarks.figures import WARM_UP, notes, ratios, seconds, spread
+from benchmarks.figures import WARM_UP, conclude, medians_s, notes, ratios, spread
 from benchmarks.kept import Kept
 from benchmarks.peers.task import Task
 from benchmarks.race import Entrant, Race, asked_of, need_peers, ours, peer, race
-from benchmarks.record import record
 from thrifty import hardware
 from thrifty.api import silent
 from thrifty.data import prepare
@@ -125,7 +124,7 @@ def within(subjects: Mapping[str, Subject], limits: Mapping[str, float]) -> Call
 
 def step_s(found: Race, name: str) -> list[float]:
     """Median seconds of a step, run by run."""
-    return [statistics.median(seconds(run).values()) for run in found.of(name)]
+    return medians_s(found.of(name))
 
 
 def figures(found: Race, limits: Mapping[str, float]) -> dict[str, list[float]]:
@@ -181,8 +180,7 @@ def main() -> int:
         f"{WARM_UP} (plain: of one). The worst ratio is of any run; the slowdown of the slowest model, against the same "
         f"job without a budget.{left_out}\n\n{table(found, limits)}\n\n{notes(found)}"
     )
-    record(f"budget{'_quick' * asked.quick}", device, says, figures(found, limits))
-    return 1 if found.failed else 0
+    return conclude("budget", device, says, figures(found, limits), found, quick=asked.quick)
 
 
 if __name__ == "__main__":

@@ -14,10 +14,9 @@ import sys
 from collections.abc import Callable, Sequence
 
 from benchmarks.bert_step import job
-from benchmarks.figures import WARM_UP, notes, seconds, table
+from benchmarks.figures import WARM_UP, conclude, notes, seconds, table
 from benchmarks.kept import Kept
 from benchmarks.race import Entrant, Race, asked_of, ours, race
-from benchmarks.record import record
 from thrifty import hardware
 
 EVERY = 20
@@ -67,8 +66,7 @@ def main() -> int:
         f"{__doc__}\nMeans over {steps} steps after {WARM_UP}, in turn, in fresh processes; the shares are of the runs of "
         f"one round.\n\n{table(found, ['without', 'with'])}\n\n{notes(found)}"
     )
-    record(f"checkpoints{'_quick' * asked.quick}", device, says, figures(found))
-    return 1 if found.failed else 0
+    return conclude("checkpoints", device, says, figures(found), found, quick=asked.quick)
 
 
 if __name__ == "__main__":

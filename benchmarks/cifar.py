@@ -20,11 +20,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks import real_data
-from benchmarks.figures import best, notes, rate, ratios, reached_s, spread, table, target_ratio
+from benchmarks.figures import best, conclude, notes, rates, ratios, reached_s, spread, table, target_ratio
 from benchmarks.kept import Kept
 from benchmarks.peers.task import Task
 from benchmarks.race import Entrant, Race, asked_of, need_peers, ours, peer, race, told
-from benchmarks.record import record
 from thrifty import hardware
 from thrifty.api import silent
 from thrifty.data import Store, prepare
@@ -147,7 +146,7 @@ def ways(plain: bool) -> Callable[[int], Sequence[Entrant]]:
 
 def figures(found: Race) -> dict[str, list[float]]:
     """The figures of the issue, and what they are computed from."""
-    speed = {name: [rate(run) for run in found.of(name)] for name in STEPS if found.of(name)}
+    speed = {name: rates(found.of(name)) for name in STEPS if found.of(name)}
     samples = {f"cifar_images_per_second_{name}": values for name, values in speed.items()}
     if "ours" in speed:
         samples |= {
@@ -168,7 +167,7 @@ def figures(found: Race) -> dict[str, list[float]]:
         samples["cifar_target_speedup"] = [target_ratio(mine, to_target["lightning"])]
         if to_target["plain"]:
             samples["cifar_target_speedup_plain"] = [target_ratio(mine, to_target["plain"])]
-        elif "plain" in speed and "lightning" in speed:
+        elif speed.get("plain") and speed.get("lightning"):
             # the same recipe takes as many steps in fp32: only its speed differs
             slower = statistics.median(speed["lightning"]) / statistics.median(speed["plain"])
             samples["cifar_target_speedup_plain_estimated"] = [slower * samples["cifar_target_speedup"][0]]
@@ -177,16 +176,15 @@ def figures(found: Race) -> dict[str, list[float]]:
 
 def main() -> int:
     """Race, print the figures, and write the report; returns 1 when a run failed."""
-    plain = "--plain-to-target" in sys.argv
-    sys.argv = [each for each in sys.argv if each != "--plain-to-target"]
-    asked = asked_of(__doc__, rounds=3, seeds=5)
+    to_target = "the plain loop runs to the target too: hours"
+    asked = asked_of(__doc__, rounds=3, seeds=5, plain_to_target=to_target)
     need_peers()
     real_data.shared("cifar10_jpeg")
     device = hardware.here(kind="cpu")  # measured alone, before it is asked for
     kept = Kept.of(f"cifar{'_quick' * asked.quick}", resume=asked.resume)
     found = race(speeds(asked.quick), asked.rounds, kept)
     if not asked.quick:
-        race(ways(plain), asked.seeds, kept, into=found)
+        race(ways(asked.plain_to_target), asked.seeds, kept, into=found)
     samples = figures(found)
     reached = "; ".join(
         f"{name}: {spread(run.wall_s for run in runs)} s wall, {spread(run.cpu_s for run in runs)} s of the processors"
@@ -201,8 +199,7 @@ def main() -> int:
         f"`cifar_target_speedup` is against Lightning, the fastest peer. {reached}{left_out}\n\n"
         f"{table(found, list(STEPS))}\n\n{notes(found)}"
     )
-    record(f"cifar{'_quick' * asked.quick}", device, says, samples)
-    return 1 if found.failed else 0
+    return conclude("cifar", device, says, samples, found, quick=asked.quick)
 
 
 if __name__ == "__main__":

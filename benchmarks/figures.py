@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
-from benchmarks.race import DISTURBED, Finish, Race
+from benchmarks.race import DISTURBED, Finish, Race, told
+from benchmarks.record import record
+from thrifty.spec import Device
 
 # first steps compile kernels, allocate and fill caches
 WARM_UP = 2
@@ -26,6 +28,19 @@ def rate(finish: Finish, what: Literal["samples", "tokens"] = "samples", *, warm
         raise ValueError(f"{finish.entrant} took {len(finish.steps)} steps; more than {warm_up} in a row are needed")
     done = sum(getattr(finish.steps[at], what) for at in intervals)
     return float(done / sum(intervals.values()))
+
+
+def rates(
+    finishes: Iterable[Finish], what: Literal["samples", "tokens"] = "samples", *, warm_up: int = WARM_UP
+) -> list[float]:
+    """The rate of each run; those that took too few steps have none."""
+    return [rate(finish, what, warm_up=warm_up) for finish in finishes if seconds(finish, warm_up=warm_up)]
+
+
+def medians_s(finishes: Iterable[Finish], *, warm_up: int = WARM_UP) -> list[float]:
+    """The median seconds of a steady step of each run; those that took too few steps have none."""
+    found = (seconds(finish, warm_up=warm_up) for finish in finishes)
+    return [statistics.median(each.values()) for each in found if each]
 
 
 def seconds(finish: Finish, *, warm_up: int = WARM_UP) -> dict[int, float]:
@@ -108,8 +123,8 @@ def table(race: Race, names: Sequence[str], what: Literal["samples", "tokens"] =
     for name in names:
         runs = [finish for finish in race.of(name) if seconds(finish)]
         cells = [
-            spread(rate(finish, what) for finish in runs),
-            spread(1e3 * statistics.median(seconds(finish).values()) for finish in runs),
+            spread(rates(runs, what)),
+            spread(1e3 * each for each in medians_s(runs)),
             spread(finish.wall_s for finish in runs),
             spread(finish.cpu_s for finish in runs),
             spread(finish.peak_bytes / 2**20 for finish in runs),
@@ -140,3 +155,15 @@ def notes(race: Race) -> str:
             f"of the cores, up to {worst.others:.0%} ({worst.entrant})."
         )
     return "\n".join(lines)
+
+
+def conclude(
+    name: str, device: Device, says: str, samples: Mapping[str, Sequence[float]], found: Race, *, quick: bool
+) -> int:
+    """Print the figures, write the report, and return the exit status: 1 when a run failed.
+
+    What a failed run leaves without a measurement is left out. A quick run does not take the place of a whole one.
+    """
+    measured = {figure: values for figure, values in samples.items() if values}
+    told(str(record(f"{name}{'_quick' * quick}", device, says, measured)))
+    return 1 if found.failed else 0

@@ -13,12 +13,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from benchmarks import real_data
-from benchmarks.figures import notes, rate, ratios, table
+from benchmarks.figures import conclude, notes, rates, ratios, table
 from benchmarks.kept import Kept
 from benchmarks.peak import transformer_flops
 from benchmarks.peers.task import Task
 from benchmarks.race import Entrant, Race, asked_of, need_peers, ours, peak, peer, race, told
-from benchmarks.record import record
 from thrifty import hardware
 from thrifty.api import silent
 from thrifty.data import Store, prepare
@@ -75,7 +74,7 @@ def entrants(store: Store, steps: dict[str, int]) -> Callable[[int], Sequence[En
 
 def figures(found: Race, vocabulary: int) -> dict[str, list[float]]:
     """The figures of the issue, and what they are computed from."""
-    speed = {name: [rate(run, "tokens", warm_up=1) for run in found.of(name)] for name in STEPS if found.of(name)}
+    speed = {name: rates(found.of(name), "tokens", warm_up=1) for name in STEPS if found.of(name)}
     samples = {f"gpt2_tokens_per_second_{name}": values for name, values in speed.items()}
     peaks = [run.first("peak")["flops_per_second"] for run in found.of("peak")]
     samples["peak_tflops"] = [each / 1e12 for each in peaks]
@@ -107,8 +106,7 @@ def main() -> int:
         f"{found.of('peak')[-1].first('peak')['shape'] if found.of('peak') else 'it failed'}.\n\n"
         f"{table(found, list(STEPS), 'tokens')}\n\n{notes(found)}"
     )
-    record(f"gpt2{'_quick' * asked.quick}", device, says, figures(found, vocabulary))
-    return 1 if found.failed else 0
+    return conclude("gpt2", device, says, figures(found, vocabulary), found, quick=asked.quick)
 
 
 if __name__ == "__main__":

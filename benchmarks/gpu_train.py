@@ -20,13 +20,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.figures import notes, rate, ratios, table
+from benchmarks.figures import conclude, notes, rates, ratios, table
 from benchmarks.kept import Kept
 from benchmarks.peak import transformer_flops
 from benchmarks.peers.task import Task
 from benchmarks.race import PEERS, Entrant, Race, ours, peak, peer, race, told
 from benchmarks.real_data import once
-from benchmarks.record import record
 from thrifty import hardware
 
 WARM_UP, STEPS = 3, 12
@@ -191,7 +190,7 @@ def figures(found: Race, names: list[str]) -> dict[str, list[float]]:
     samples["gpu_peak_tflops"] = [each / 1e12 for each in peaks]
     for name in names:
         speed = {
-            who: [rate(run, warm_up=WARM_UP) for run in found.of(f"{name}_{who}")]
+            who: rates(found.of(f"{name}_{who}"), warm_up=WARM_UP)
             for who in ("ours", "trainer", "lightning")
         }
         for who, values in speed.items():
@@ -239,8 +238,7 @@ def main() -> int:
         f"bf16, {found.of('peak')[-1].first('peak')['shape'] if found.of('peak') else 'which failed'}.{missing}\n\n"
         f"{table(found, who)}\n\n{notes(found)}"
     )
-    record(f"gpu_train{'_quick' * asked.quick}", device, says, samples)
-    return 1 if found.failed else 0
+    return conclude("gpu_train", device, says, samples, found, quick=asked.quick)
 
 
 if __name__ == "__main__":

@@ -8,17 +8,15 @@ the loss, the budget and the target, and writes an event of every step. The bare
 
 from __future__ import annotations
 
-import statistics
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from benchmarks import real_data
-from benchmarks.figures import notes, seconds, spread, table
+from benchmarks.figures import conclude, medians_s, notes, spread, table
 from benchmarks.kept import Kept
 from benchmarks.peers.task import Task
 from benchmarks.race import Entrant, Race, asked_of, cores, ours, race
-from benchmarks.record import record
 from thrifty import hardware
 from thrifty.api import silent
 from thrifty.data import Store, prepare
@@ -58,7 +56,7 @@ def entrants(store: Store, steps: int) -> Callable[[int], Sequence[Entrant]]:
 def figures(found: Race) -> dict[str, list[float]]:
     """The figures of the issue, and what they are computed from: medians of the steps of a run, in microseconds."""
     step_us = {
-        name: [1e6 * statistics.median(seconds(run, warm_up=WARM_UP).values()) for run in found.of(name)]
+        name: [1e6 * each for each in medians_s(found.of(name), warm_up=WARM_UP)]
         for name in ("ours", "bare")
     }
     samples = {f"step_us_{name}": values for name, values in step_us.items() if values}
@@ -83,8 +81,7 @@ def main() -> int:
         f"then over the rounds. Ours {spread(samples.get('step_us_ours', []))} µs, bare "
         f"{spread(samples.get('step_us_bare', []))} µs.\n\n{table(found, ['ours', 'bare'])}\n\n{notes(found)}"
     )
-    record(f"overhead{'_quick' * asked.quick}", device, says, samples)
-    return 1 if found.failed else 0
+    return conclude("overhead", device, says, samples, found, quick=asked.quick)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,8 @@ def run(entrant: Entrant) -> Finish:
         watch.start()
         try:
             assert process.stdout is not None
-            lines += process.stdout
+            with process.stdout as said_lines:
+                lines += said_lines
             # wait4 rather than wait: it counts the processor's time of this process and its own children alone
             _, status, usage = os.wait4(process.pid, 0)
         except BaseException:
@@ -191,7 +193,8 @@ def read(lines: Sequence[str], began: float) -> tuple[tuple[Step, ...], tuple[di
                 for number, (at, samples, tokens) in enumerate(rows)
             ]
         else:
-            events.append({**event, "at_s": event.pop("at") - began})
+            at_s = event.pop("at") - began
+            events.append({**event, "at_s": at_s})
     return tuple(steps), tuple(events)
 
 
@@ -241,7 +244,7 @@ def race(entrants: Callable[[int], Sequence[Entrant]], rounds: int, kept: Kept, 
         order = list(entrants(number))
         for entrant in order if number % 2 == 0 else reversed(order):
             try:
-                finish = kept(f"{entrant.name}-{number}", Finish, lambda entrant=entrant: _run_whole(entrant))
+                finish = kept(f"{entrant.name}-{number}", Finish, partial(_run_whole, entrant))
             except _Failed as failure:
                 found.failed.append(failure.finish)
                 told(f"round {number}: {entrant.name} FAILED: {failure.finish.failed}")
@@ -272,16 +275,23 @@ def told(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def asked_of(doc: str | None, *, rounds: int = 3, seeds: int = 5) -> argparse.Namespace:
+def asked_of(doc: str | None, *, rounds: int = 3, seeds: int = 0, **switches: str) -> argparse.Namespace:
     """Read the options that all these benchmarks share.
 
-    ``rounds`` measures speed, ``seeds`` measures the way to a target; both fall to one with ``--quick``.
+    Args:
+        doc: of the benchmark.
+        rounds: measures speed; one with ``--quick``.
+        seeds: measures the way to a target, likewise; 0 where there is none.
+        switches: of this benchmark alone, each with its help.
     """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="in under five minutes; the report says what is left out")
     parser.add_argument("--resume", action="store_true", help="go on with what this code measured earlier today")
     parser.add_argument("--rounds", type=int, default=rounds, help=f"of the measurement of speed ({rounds})")
-    parser.add_argument("--seeds", type=int, default=seeds, help=f"of the way to the target ({seeds})")
+    if seeds:
+        parser.add_argument("--seeds", type=int, default=seeds, help=f"of the way to the target ({seeds})")
+    for name, says in switches.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", action="store_true", help=says)
     asked = parser.parse_args()
     if asked.quick:
         asked.rounds = asked.seeds = 1

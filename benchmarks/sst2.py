@@ -14,12 +14,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.figures import best, notes, rate, ratios, reached_s, spread, table, target_ratio
+from benchmarks.figures import best, conclude, notes, rates, ratios, reached_s, spread, table, target_ratio
 from benchmarks.kept import Kept
 from benchmarks.peers.task import Task
 from benchmarks.race import Entrant, Race, asked_of, need_peers, ours, peer, race
 from benchmarks.real_data import shared
-from benchmarks.record import record
 from thrifty import hardware
 
 TARGET = 0.79
@@ -79,7 +78,7 @@ def ways(quick: bool, seed: int) -> Sequence[Entrant]:
 
 def figures(found: Race, quick: bool) -> dict[str, list[float]]:
     """The figures of the issue, and what they are computed from."""
-    speed = {name: [rate(run, warm_up=WARM_UP) for run in found.of(name)] for name in found.finishes if "target" not in name}
+    speed = {name: rates(found.of(name), warm_up=WARM_UP) for name in found.finishes if "target" not in name}
     samples = {f"sst2_samples_per_second_{name}": values for name, values in speed.items()}
     if "ours" in speed and "trainer" in speed:
         samples["sst2_speedup_default"] = ratios(speed["ours"], speed["trainer"])
@@ -88,7 +87,7 @@ def figures(found: Race, quick: bool) -> dict[str, list[float]]:
         samples["sst2_speedup_best"] = ratios(speed["ours"], max(rivals, key=statistics.median))
     mine = [reached_s(run, FIGURE, TARGET, rising=True) for run in found.of("ours_target")]
     theirs = [(reached_s(run, FIGURE, TARGET, rising=True), run.wall_s) for run in found.of("trainer_target")]
-    if quick and "trainer" in speed:
+    if quick and speed.get("trainer"):
         # its four epochs at the speed just measured
         taken = PEER_EPOCHS * SENTENCES / statistics.median(speed["trainer"])
         theirs = [(taken, taken)]
@@ -131,8 +130,7 @@ def main() -> int:
         f"planning in it; all evaluate the 872 sentences after each epoch. {reached}.{left_out}\n\n"
         f"{table(found, names)}\n\n{notes(found)}"
     )
-    record(f"sst2{'_quick' * asked.quick}", device, says, samples)
-    return 1 if found.failed else 0
+    return conclude("sst2", device, says, samples, found, quick=asked.quick)
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def build(task: Task) -> nn.Module:
         made: nn.Module = ResNetForImageClassification(ResNetConfig(num_labels=CLASSES))  # its default is ResNet-50
         return made
     if task.kind == "language":
-        return GPT2LMHeadModel(  # type: ignore[no-any-return]
+        return GPT2LMHeadModel(
             GPT2Config(
                 vocab_size=GPT_VOCABULARY,
                 n_positions=task.length,
@@ -75,7 +75,7 @@ def build(task: Task) -> nn.Module:
                 n_head=task.model["heads"],
             )
         )
-    return BertForSequenceClassification(  # type: ignore[no-any-return]
+    return BertForSequenceClassification(
         BertConfig(**bert_sizes(task, BERT_VOCABULARY), num_labels=CLASSES)
     )
 
@@ -84,7 +84,7 @@ def by_trainer(task: Task, talk: Talk) -> None:
     """Train by Trainer."""
     micro = task.model["micro"]
 
-    class Tell(TrainerCallback):  # type: ignore[misc]
+    class Tell(TrainerCallback):
         """Says how it goes."""
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:

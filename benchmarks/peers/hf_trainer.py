@@ -65,7 +65,7 @@ class Windows(Dataset[dict[str, Any]]):
         return {"input_ids": window, "labels": window}
 
 
-class Tell(TrainerCallback):  # type: ignore[misc]
+class Tell(TrainerCallback):
     """Says how it goes, and ends training when it is told to."""
 
     def __init__(self, task: Task, talk: Talk, samples: int, held_out: Stream | None) -> None:

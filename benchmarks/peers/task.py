@@ -167,8 +167,8 @@ def texts(task: Task) -> dict[str, tuple[list[list[int]], list[int]]]:
     tokenizer.enable_truncation(task.length or 512)
 
     def part(split: str) -> tuple[list[list[int]], list[int]]:
-        lines = (Path(task.data) / f"{split}.tsv").read_text(encoding="utf-8").splitlines()
-        rows = [line.rsplit("\t", 1) for line in lines]
+        lines = (Path(task.data) / f"{split}.tsv").read_text(encoding="utf-8").split("\n")
+        rows = [line.rsplit("\t", 1) for line in lines if line]
         return [each.ids for each in tokenizer.encode_batch([text for text, _ in rows])], [int(y) for _, y in rows]
 
     return {split: part(split) for split in ("train", "dev")}
