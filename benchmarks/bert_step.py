@@ -57,19 +57,20 @@ def entrants(steps: int) -> Callable[[int], Sequence[Entrant]]:
     return lambda _: [peak(), ours("ours", job(), stop_after=WARM_UP + steps), *plain]
 
 
+def work() -> float:
+    """Operations of a step."""
+    return transformer_flops(MODEL["layers"], MODEL["width"], LENGTH) * BATCH * LENGTH
+
+
 def figures(found: Race) -> dict[str, list[float]]:
     """The figures of the issue, and what they are computed from."""
-    step_s = {
-        name: medians_s(found.of(name))
-        for name in ("ours", "hugging_face_bf16")
-    }
+    step_s = {name: medians_s(found.of(name)) for name in ("ours", "hugging_face_bf16")}
     peaks = [run.first("peak")["flops_per_second"] for run in found.of("peak")]
     samples = {"peak_tflops": [each / 1e12 for each in peaks]}
-    work = transformer_flops(MODEL["layers"], MODEL["width"], LENGTH) * BATCH * LENGTH
     for name, figure in (("ours", "bert_mfu"), ("hugging_face_bf16", "bert_mfu_hugging_face")):
         if step_s[name]:
             samples[f"bert_step_ms_{name}"] = [1e3 * each for each in step_s[name]]
-            samples[figure] = ratios([work / each for each in step_s[name]], peaks)
+            samples[figure] = ratios([work() / each for each in step_s[name]], peaks)
     return samples
 
 
@@ -82,10 +83,9 @@ def main() -> int:
     kept = Kept.of(f"bert_step{'_quick' * asked.quick}", resume=asked.resume)
     found = race(entrants(QUICK_STEPS if asked.quick else STEPS), asked.rounds, kept)
     says = (
-        f"{__doc__}\nMedians of {QUICK_STEPS if asked.quick else STEPS} steps after {WARM_UP}. A token counts 6 N + 12 L "
-        "C T operations, N the weights of the blocks' products; the step counts "
-        f"{transformer_flops(MODEL['layers'], MODEL['width'], LENGTH) * BATCH * LENGTH / 1e9:.0f} GFLOP. The share is of "
-        "the fastest linear layer in bf16, measured in the same round.\n\n"
+        f"{__doc__}\nMedians of {QUICK_STEPS if asked.quick else STEPS} steps after {WARM_UP}. A token counts 6 N + "
+        f"12 L C T operations, N the weights of the blocks' products; the step counts {work() / 1e9:.0f} GFLOP. The "
+        "share is of the fastest linear layer in bf16, measured in the same round.\n\n"
         f"{table(found, ['ours', 'hugging_face_bf16'])}\n\n{notes(found)}"
     )
     return conclude("bert_step", device, says, figures(found), found, quick=asked.quick)

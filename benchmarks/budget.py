@@ -3,8 +3,8 @@
     python -m benchmarks.budget [--quick] [--rounds N] [--resume]
 
 A plain PyTorch loop in fp32 shows what a model needs for a batch: the most memory that its process had resident. The
-same batch is then a job with ``budget: {memory: half of that}``, run whole: planned, trained, validated, bundled. Beside
-it runs the same job without a budget, so that the slowdown is of the budget alone.
+same batch is then a job with ``budget: {memory: half of that}``, run whole: planned, trained, validated, bundled.
+Beside it runs the same job without a budget, so that the slowdown is of the budget alone.
 """
 
 from __future__ import annotations
@@ -137,9 +137,7 @@ def figures(found: Race, limits: Mapping[str, float]) -> dict[str, list[float]]:
             slower = ratios(step_s(found, f"{name}_budget"), step_s(found, f"{name}_free"))
             samples[f"budget_slowdown_{name}"] = [each - 1 for each in slower]
     worst = [max(values) for figure, values in samples.items() if figure.startswith("budget_ratio_")]
-    slowest = [
-        statistics.median(values) for figure, values in samples.items() if "slowdown" in figure and values
-    ]
+    slowest = [statistics.median(values) for figure, values in samples.items() if "slowdown" in figure and values]
     if worst:
         samples["budget_worst_ratio"] = [max(worst)]
     if slowest:
@@ -154,12 +152,8 @@ def table(found: Race, limits: Mapping[str, float]) -> str:
     rows += ["|---|---:|---:|---:|---:|---:|---:|---:|"]
     for name, limit in limits.items():
         cells = [f"{found.of(f'{name}_plain')[-1].peak_bytes / 2**20:.0f}", f"{limit / 2**20:.0f}"]
-        cells += [
-            spread(run.peak_bytes / 2**20 for run in found.of(f"{name}_{way}")) for way in ("budget", "free")
-        ]
-        cells += [
-            spread(1e3 * each for each in step_s(found, f"{name}_{way}")) for way in ("plain", "budget", "free")
-        ]
+        cells += [spread(run.peak_bytes / 2**20 for run in found.of(f"{name}_{way}")) for way in ("budget", "free")]
+        cells += [spread(1e3 * each for each in step_s(found, f"{name}_{way}")) for way in ("plain", "budget", "free")]
         rows.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(rows)
 
@@ -176,9 +170,9 @@ def main() -> int:
     race(within(subjects, limits), asked.rounds, kept, into=found)
     left_out = f"\n\n`--quick`: {' and '.join(QUICK)} alone." if asked.quick else ""
     says = (
-        f"{__doc__}\nMemory is VmHWM of the process, what it imported in it. Steps are medians of {STEPS - WARM_UP} after "
-        f"{WARM_UP} (plain: of one). The worst ratio is of any run; the slowdown of the slowest model, against the same "
-        f"job without a budget.{left_out}\n\n{table(found, limits)}\n\n{notes(found)}"
+        f"{__doc__}\nMemory is VmHWM of the process, what it imported in it. Steps are medians of {STEPS - WARM_UP} "
+        f"after {WARM_UP} (plain: of one). The worst ratio is of any run; the slowdown of the slowest model, against "
+        f"the same job without a budget.{left_out}\n\n{table(found, limits)}\n\n{notes(found)}"
     )
     return conclude("budget", device, says, figures(found, limits), found, quick=asked.quick)
 

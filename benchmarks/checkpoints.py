@@ -37,10 +37,10 @@ def entrants(steps: int, step_s: float) -> Callable[[int], Sequence[Entrant]]:
 
 def figures(found: Race) -> dict[str, list[float]]:
     """The figures of the issue: means over all steps, for a checkpoint falls on one in twenty."""
-    step_s = {
-        name: [statistics.fmean(seconds(run).values()) for run in found.of(name)] for name in ("without", "with")
+    step_s = {name: [statistics.fmean(seconds(run).values()) for run in found.of(name)] for name in ("without", "with")}
+    samples = {
+        f"checkpoints_step_ms_{name}": [1e3 * each for each in values] for name, values in step_s.items() if values
     }
-    samples = {f"checkpoints_step_ms_{name}": [1e3 * each for each in values] for name, values in step_s.items() if values}
     taken = [run.first("done")["checkpoints"] for run in found.of("with")]
     if taken:
         samples["checkpoints_taken"] = [float(each) for each in taken]
@@ -63,8 +63,8 @@ def main() -> int:
     step_s = statistics.median(seconds(first.of("calibration")[0]).values())
     found = race(entrants(steps, step_s), asked.rounds, kept)
     says = (
-        f"{__doc__}\nMeans over {steps} steps after {WARM_UP}, in turn, in fresh processes; the shares are of the runs of "
-        f"one round.\n\n{table(found, ['without', 'with'])}\n\n{notes(found)}"
+        f"{__doc__}\nMeans over {steps} steps after {WARM_UP}, in turn, in fresh processes; the shares are of the runs "
+        f"of one round.\n\n{table(found, ['without', 'with'])}\n\n{notes(found)}"
     )
     return conclude("checkpoints", device, says, figures(found), found, quick=asked.quick)
 

@@ -149,9 +149,7 @@ def figures(found: Race) -> dict[str, list[float]]:
     speed = {name: rates(found.of(name)) for name in STEPS if found.of(name)}
     samples = {f"cifar_images_per_second_{name}": values for name, values in speed.items()}
     if "ours" in speed:
-        samples |= {
-            f"cifar_speedup_{name}": ratios(speed["ours"], speed[name]) for name in SCRIPTS if name in speed
-        }
+        samples |= {f"cifar_speedup_{name}": ratios(speed["ours"], speed[name]) for name in SCRIPTS if name in speed}
     to_target = {
         name: [(reached_s(run, FIGURE, TARGET, rising=True), run.wall_s) for run in found.of(f"{name}_target")]
         for name in ("ours", "lightning", "plain")

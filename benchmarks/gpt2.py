@@ -100,9 +100,9 @@ def main() -> int:
     found = race(entrants(store, steps), asked.rounds, kept)
     vocabulary = store.dataset.vocabulary
     says = (
-        f"{__doc__}\nSpeed is of steady training, without the first step. A token counts 6 N + 12 L C T operations: N the "
-        f"weights of the blocks' products and of the head over {vocabulary:,} tokens, attention over every pair. The "
-        "share is of the fastest linear layer in bf16, measured in the same round: "
+        f"{__doc__}\nSpeed is of steady training, without the first step. A token counts 6 N + 12 L C T operations: N "
+        f"the weights of the blocks' products and of the head over {vocabulary:,} tokens, attention over every pair. "
+        "The share is of the fastest linear layer in bf16, measured in the same round: "
         f"{found.of('peak')[-1].first('peak')['shape'] if found.of('peak') else 'it failed'}.\n\n"
         f"{table(found, list(STEPS), 'tokens')}\n\n{notes(found)}"
     )

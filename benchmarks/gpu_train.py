@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,8 @@ WHOLE_STEPS = 1_000
 # one entrant at most, and what is kept back for the report
 MOST_ONE_S, LEAST_LEFT_S = 150.0, 25.0
 GPT_VOCABULARY, BERT_VOCABULARY = 50_257, 30_522
-# of an image of 224 pixels: 4.09 G multiply-adds forward (He et al. 2015, table 1, as torchvision counts them), each two
-# operations, and twice as many backward
+# of an image of 224 pixels: 4.09 G multiply-adds forward (He et al. 2015, table 1, as torchvision counts them), each
+# two operations, and twice as many backward
 RESNET50_FLOPS = 3 * 2 * 4.09e9
 
 
@@ -175,6 +176,10 @@ def _peer(name: str, tool: str, python: Path, steps: int) -> Entrant:
     return peer(f"{name}_{tool}", "gpu_steps", task, python=python, most_s=MOST_ONE_S)
 
 
+def _alone(entrant: Entrant, _: int) -> list[Entrant]:
+    return [entrant]
+
+
 def peers_python() -> Path | None:
     """An interpreter that has the peers: their environment, or this one."""
     if PEERS.exists():
@@ -189,10 +194,7 @@ def figures(found: Race, names: list[str]) -> dict[str, list[float]]:
     peaks = [run.first("peak")["flops_per_second"] for run in found.of("peak")]
     samples["gpu_peak_tflops"] = [each / 1e12 for each in peaks]
     for name in names:
-        speed = {
-            who: rates(found.of(f"{name}_{who}"), warm_up=WARM_UP)
-            for who in ("ours", "trainer", "lightning")
-        }
+        speed = {who: rates(found.of(f"{name}_{who}"), warm_up=WARM_UP) for who in ("ours", "trainer", "lightning")}
         for who, values in speed.items():
             if values:
                 samples[f"{name}_samples_per_second_{who}"] = values
@@ -218,7 +220,9 @@ def main() -> int:
         sys.exit("gpu_train needs an NVIDIA GPU that torch can use; there is none here")
     python = peers_python()
     if python is None:
-        told("gpu_train: neither .venv-peers nor this environment has transformers, accelerate and lightning: ours alone")
+        told(
+            "gpu_train: neither .venv-peers nor this environment has transformers, accelerate and lightning: ours alone"
+        )
     device = hardware.here(kind="cuda")
     names = ["gpt2_124m"] if asked.quick else asked.models
     found, left_out = Race(), []
@@ -228,14 +232,15 @@ def main() -> int:
             left_out.append(entrant.name)
             continue
         cut = Entrant(entrant.name, entrant.command, min(entrant.most_s, left_s))
-        race(lambda _, cut=cut: [cut], 1, Kept(), into=found)
+        race(partial(_alone, cut), 1, Kept(), into=found)
     samples = figures(found, names)
     missing = f"\n\nLeft out for want of time: {', '.join(left_out)}." if left_out else ""
     who = [f"{name}_{each}" for name in names for each in ("ours", "trainer", "lightning")]
+    shape = found.of("peak")[-1].first("peak")["shape"] if found.of("peak") else "which failed"
     says = (
-        f"{__doc__}\nSteady steps after {WARM_UP}. A token counts 6 N + 12 L C T operations, N the weights of products, the "
-        f"head's among them; an image of ResNet-50 {RESNET50_FLOPS / 1e9:.1f} G. The share is of the fastest linear layer in "
-        f"bf16, {found.of('peak')[-1].first('peak')['shape'] if found.of('peak') else 'which failed'}.{missing}\n\n"
+        f"{__doc__}\nSteady steps after {WARM_UP}. A token counts 6 N + 12 L C T operations, N the weights of "
+        f"products, the head's among them; an image of ResNet-50 {RESNET50_FLOPS / 1e9:.1f} G. The share is of the "
+        f"fastest linear layer in bf16, {shape}.{missing}\n\n"
         f"{table(found, who)}\n\n{notes(found)}"
     )
     return conclude("gpu_train", device, says, samples, found, quick=asked.quick)

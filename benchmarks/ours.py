@@ -23,7 +23,7 @@ from thrifty.spec.events import Checkpointed, Evaluated, Event, Planned, StageDo
 NATS_PER_BIT = 0.6931471805599453
 
 
-class Enough(Exception):
+class EnoughError(Exception):
     """As many steps as wanted were taken."""
 
 
@@ -40,7 +40,7 @@ class Teller:
             self.talk.step(samples, samples * self.length)
             self.taken += 1
             if self.taken == self.stop_after:
-                raise Enough
+                raise EnoughError
             return
         # a stage that begins lowers the mark of the peak memory
         self.talk.look()
@@ -95,7 +95,7 @@ def main(text: str) -> None:
         try:
             outcome = api.run(job, runs=Path(scratch) / "runs", emit=teller)
             facts = {"validation": outcome.result.validation, "reason": outcome.result.reason}
-        except Enough:
+        except EnoughError:
             pass
     talk.done(checkpoints=teller.checkpoints, **facts)
 

@@ -55,10 +55,7 @@ def entrants(store: Store, steps: int) -> Callable[[int], Sequence[Entrant]]:
 
 def figures(found: Race) -> dict[str, list[float]]:
     """The figures of the issue, and what they are computed from: medians of the steps of a run, in microseconds."""
-    step_us = {
-        name: [1e6 * each for each in medians_s(found.of(name), warm_up=WARM_UP)]
-        for name in ("ours", "bare")
-    }
+    step_us = {name: [1e6 * each for each in medians_s(found.of(name), warm_up=WARM_UP)] for name in ("ours", "bare")}
     samples = {f"step_us_{name}": values for name, values in step_us.items() if values}
     if len(samples) == 2:
         pairs = zip(step_us["ours"], step_us["bare"], strict=False)
@@ -77,8 +74,8 @@ def main() -> int:
     found = race(entrants(store, steps), 3 if asked.quick else asked.rounds, kept)
     samples = figures(found)
     says = (
-        f"{__doc__}\nMedians over the steps of a run, so that the validation and checkpoints between steps do not count; "
-        f"then over the rounds. Ours {spread(samples.get('step_us_ours', []))} µs, bare "
+        f"{__doc__}\nMedians over the steps of a run, so that the validation and checkpoints between steps do not "
+        f"count; then over the rounds. Ours {spread(samples.get('step_us_ours', []))} µs, bare "
         f"{spread(samples.get('step_us_bare', []))} µs.\n\n{table(found, ['ours', 'bare'])}\n\n{notes(found)}"
     )
     return conclude("overhead", device, says, samples, found, quick=asked.quick)

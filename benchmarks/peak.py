@@ -20,7 +20,7 @@ REPEATS, LEAST_SECONDS = 9, 0.4
 
 
 def peak_flops(device: str = "cpu") -> tuple[float, str]:
-    """FLOP/s of a linear layer in bf16, of the shape whose median is best, and that shape; a multiply-add counts two."""
+    """FLOP/s of a linear layer in bf16, of the shape whose median is best, and that shape; a multiply-add is two."""
     import torch
 
     best = (0.0, "")
@@ -37,7 +37,8 @@ def peak_flops(device: str = "cpu") -> tuple[float, str]:
                 if device == "cuda":
                     torch.cuda.synchronize()
 
-            began, taken = time.perf_counter(), []
+            began = time.perf_counter()
+            taken: list[float] = []
             while len(taken) < 2 or time.perf_counter() - began < LEAST_SECONDS / 4:
                 work()
                 wait()

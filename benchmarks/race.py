@@ -222,7 +222,7 @@ class Race:
         return self.finishes.get(name, [])
 
 
-class _Failed(Exception):
+class _FailedError(Exception):
     """Carries a failed run past what keeps results: it is tried again by ``--resume``."""
 
     def __init__(self, finish: Finish) -> None:
@@ -245,7 +245,7 @@ def race(entrants: Callable[[int], Sequence[Entrant]], rounds: int, kept: Kept, 
         for entrant in order if number % 2 == 0 else reversed(order):
             try:
                 finish = kept(f"{entrant.name}-{number}", Finish, partial(_run_whole, entrant))
-            except _Failed as failure:
+            except _FailedError as failure:
                 found.failed.append(failure.finish)
                 told(f"round {number}: {entrant.name} FAILED: {failure.finish.failed}")
                 continue
@@ -257,7 +257,7 @@ def race(entrants: Callable[[int], Sequence[Entrant]], rounds: int, kept: Kept, 
 def _run_whole(entrant: Entrant) -> Finish:
     finish = run(entrant)
     if finish.failed:
-        raise _Failed(finish)
+        raise _FailedError(finish)
     return finish
 
 

@@ -1,4 +1,4 @@
-"""Real data of the benchmarks, from the shared folder beside the project: found, unpacked once, laid out for thrifty."""
+"""Real data of the benchmarks, from the shared folder beside the project: found, unpacked once, laid out to be read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""tinyshakespeare by a GPT of 4 x 128, 64 tokens, batches of 12, 2,000 steps: tokens a second, the loss, the time to 1.88.
+"""tinyshakespeare by a GPT of 4 x 128, 64 tokens, batches of 12: tokens a second, the loss, the time to 1.88.
 
     python -m benchmarks.shakespeare [--quick] [--rounds N] [--seeds N] [--resume]
 
@@ -127,7 +127,9 @@ def figures(found: Race) -> dict[str, list[float]]:
     ):
         if mine in speed and peer_name in speed:
             samples[figure] = ratios(speed[mine], speed[peer_name])
-    evaluated = {name: [run for run in found.of(name) if run.first("evaluated")] for name in ("ours", "nanogpt", "trainer")}
+    evaluated = {
+        name: [run for run in found.of(name) if run.first("evaluated")] for name in ("ours", "nanogpt", "trainer")
+    }
     times = {
         name: [(reached_s(run, FIGURE, TARGET, rising=False), run.wall_s) for run in runs]
         for name, runs in evaluated.items()
@@ -161,7 +163,11 @@ def main() -> int:
         for name in ("ours", "nanogpt", "trainer")
         if f"shakespeare_loss_{name}" in samples
     )
-    left_out = f"\n\n`--quick`: one seed, {QUICK_STEPS} steps of the Trainer, and half the steps of the larger model." if asked.quick else ""
+    left_out = (
+        f"\n\n`--quick`: one seed, {QUICK_STEPS} steps of the Trainer, and half the steps of the larger model."
+        if asked.quick
+        else ""
+    )
     says = (
         f"{__doc__}\nSpeed is of steady training, from the end of a step to the end of the next, without the first two "
         f"and without evaluation; a token of ours is worth a little more than a character. All evaluate {EVALUATIONS} "

@@ -73,7 +73,11 @@ def speeds(quick: bool, seed: int) -> Sequence[Entrant]:
 def ways(quick: bool, seed: int) -> Sequence[Entrant]:
     """Who runs to the target."""
     mine = ours("ours_target", job(seed, target={FIGURE: TARGET}))
-    return [mine] if quick else [mine, peer("trainer_target", "hf_trainer", task(seed, target=TARGET, evaluate_every=EPOCH))]
+    return (
+        [mine]
+        if quick
+        else [mine, peer("trainer_target", "hf_trainer", task(seed, target=TARGET, evaluate_every=EPOCH))]
+    )
 
 
 def figures(found: Race, quick: bool) -> dict[str, list[float]]:
@@ -119,8 +123,8 @@ def main() -> int:
         if found.of(name)
     )
     left_out = (
-        "\n\n`--quick`: one round; compiling was not tried, and the Trainer did not run to the target: its time is that "
-        f"of {PEER_EPOCHS} epochs at its measured speed."
+        "\n\n`--quick`: one round; compiling was not tried, and the Trainer did not run to the target: its time is "
+        f"that of {PEER_EPOCHS} epochs at its measured speed."
         if asked.quick
         else ""
     )
@@ -130,7 +134,7 @@ def main() -> int:
         f"planning in it; all evaluate the 872 sentences after each epoch. {reached}.{left_out}\n\n"
         f"{table(found, names)}\n\n{notes(found)}"
     )
-    return conclude("sst2", device, says, samples, found, quick=asked.quick)
+    return conclude("sst2", device, says, samples, found, quick=asked.quick, optional="trainer_compiled")
 
 
 if __name__ == "__main__":

@@ -62,8 +62,9 @@ class Made(Dataset[dict[str, Any]]):
 
 def build(task: Task) -> nn.Module:
     """Hugging Face's model of a task."""
+    labels: dict[str, Any] = {"num_labels": CLASSES}
     if task.kind == "image":
-        made: nn.Module = ResNetForImageClassification(ResNetConfig(num_labels=CLASSES))  # its default is ResNet-50
+        made: nn.Module = ResNetForImageClassification(ResNetConfig(**labels))  # its default is ResNet-50
         return made
     if task.kind == "language":
         return GPT2LMHeadModel(
@@ -75,9 +76,7 @@ def build(task: Task) -> nn.Module:
                 n_head=task.model["heads"],
             )
         )
-    return BertForSequenceClassification(
-        BertConfig(**bert_sizes(task, BERT_VOCABULARY), num_labels=CLASSES)
-    )
+    return BertForSequenceClassification(BertConfig(**bert_sizes(task, BERT_VOCABULARY) | labels))
 
 
 def by_trainer(task: Task, talk: Talk) -> None:

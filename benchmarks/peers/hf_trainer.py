@@ -142,7 +142,9 @@ def sentences(task: Task, talk: Talk, folder: str) -> Trainer:
     pieces = BertWordPieceTokenizer(task.vocabulary, lowercase=True)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=pieces._tokenizer, pad_token="[PAD]", unk_token="[UNK]")
     data = {split: Sentences(*rows) for split, rows in texts(task).items()}
-    plain = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0} if "no_dropout" in task.flags else {}
+    plain: dict[str, Any] = (
+        {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0} if "no_dropout" in task.flags else {}
+    )
     model = BertForSequenceClassification(BertConfig(**bert_sizes(task), **plain))
     return Trainer(
         model,
@@ -158,7 +160,9 @@ def sentences(task: Task, talk: Talk, folder: str) -> Trainer:
 def windows(task: Task, talk: Talk, folder: str) -> Trainer:
     """Set up a trainer of GPT-2 that goes on with text."""
     data = stream(task)
-    plain = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0} if "no_dropout" in task.flags else {}
+    plain: dict[str, Any] = (
+        {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0} if "no_dropout" in task.flags else {}
+    )
     config = GPT2Config(
         vocab_size=data.vocabulary,
         n_positions=task.length,

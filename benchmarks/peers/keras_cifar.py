@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from typing import Any
@@ -15,7 +16,7 @@ from benchmarks.peers.talk import Talk
 from benchmarks.peers.task import Images, Task, facts, images, task_of
 
 
-class Enough(Exception):
+class EnoughError(Exception):
     """As many steps as wanted were taken; Keras itself ends at the end of an epoch."""
 
 
@@ -24,9 +25,7 @@ def network(classes: int) -> Any:
     from keras import Input, Model, layers
 
     def convolution(x: Any, width: int, size: int, stride: int) -> Any:
-        made = layers.Conv2D(
-            width, size, stride, padding="same", use_bias=False, kernel_initializer="he_normal"
-        )
+        made = layers.Conv2D(width, size, stride, padding="same", use_bias=False, kernel_initializer="he_normal")
         return layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(made(x))
 
     def block(x: Any, inputs: int, width: int, stride: int) -> Any:
@@ -63,7 +62,7 @@ def fit(task: Task, talk: Talk, data: Images) -> None:
             self.steps += 1
             talk.step(task.batch)
             if self.steps >= task.last_step and not task.evaluate_every:
-                raise Enough
+                raise EnoughError
 
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             figure = float((logs or {}).get("val_accuracy", 0.0))
@@ -100,10 +99,8 @@ def main(task: Task, talk: Talk) -> None:
 
     torch.set_num_threads(task.threads)
     keras.utils.set_random_seed(task.seed)
-    try:
+    with contextlib.suppress(EnoughError):
         fit(task, talk, images(task.data))
-    except Enough:
-        pass
     talk.done()
 
 

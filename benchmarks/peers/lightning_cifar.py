@@ -26,7 +26,7 @@ def main(task: Task, talk: Talk) -> None:
 
         def __init__(self, classes: int) -> None:
             super().__init__()
-            self.network = resnet18(classes).to(memory_format=torch.channels_last)
+            self.network = resnet18(classes).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             self.right = self.count = 0
 
         def training_step(self, batch: list[Tensor], index: int) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,7 +55,7 @@ def text_work(task: Task) -> Work:
     from transformers import BertConfig, BertForSequenceClassification
 
     ids, labels = texts(task)["train"]
-    model = BertForSequenceClassification(BertConfig(**bert_sizes(task), num_labels=max(labels) + 1))
+    model = BertForSequenceClassification(BertConfig(**bert_sizes(task) | {"num_labels": max(labels) + 1}))
     optimizer = torch.optim.AdamW(model.parameters(), task.rate, weight_decay=task.weight_decay)
 
     def batches() -> Iterator[dict[str, Tensor]]:
@@ -68,7 +69,7 @@ def text_work(task: Task) -> Work:
     )
 
 
-def bert_sizes(task: Task, vocabulary: int = 30_522) -> dict[str, int]:
+def bert_sizes(task: Task, vocabulary: int = 30_522) -> dict[str, Any]:
     """The sizes of a BERT as Hugging Face names them; what is not named here stays at its default."""
     return {
         "vocab_size": vocabulary,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from benchmarks.kept import Kept
-from benchmarks.race import Entrant, Finish, Race, Step, describe, ours, peer, race, read, run
 from benchmarks.peers.task import Task, cosine, task_of
+from benchmarks.race import Entrant, Finish, Race, Step, describe, ours, peer, race, read, run
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,7 +37,7 @@ def test_a_process_is_read_and_metered() -> None:
     assert [step.paused for step in finish.steps] == [True, False, False, True]
     assert {(step.samples, step.tokens) for step in finish.steps} == {(4, 8)}
     assert [event["event"] for event in finish.said] == ["started", "ready", "evaluated", "done"]
-    assert 0 < finish.cpu_s
+    assert finish.cpu_s > 0
     assert 0 < finish.said[0]["at_s"] <= finish.steps[0].at_s <= finish.wall_s
     assert finish.peak_bytes > 1 << 20 or not Path("/proc/self/status").exists()
     assert "4 steps" in describe(finish)
@@ -80,7 +80,11 @@ def test_rounds_turn_round_and_a_cut_off_keeps_what_was_done(tmp_path: Path, mon
 
 
 def test_what_tools_write_is_left_out() -> None:
-    lines = ["Epoch 1 …\n", '{"loss": 1}\n', '{"event": "steps", "at": [5.0, 6.0], "samples": [1, 2], "tokens": [0, 0]}\n']
+    lines = [
+        "Epoch 1 …\n",
+        '{"loss": 1}\n',
+        '{"event": "steps", "at": [5.0, 6.0], "samples": [1, 2], "tokens": [0, 0]}\n',
+    ]
     steps, events = read([*lines, '{"event": "done", "at": 7.0, "peak_bytes": 3}\n'], began=4.0)
     assert steps == (Step(1.0, 1, 0, paused=True), Step(2.0, 2, 0, paused=False))
     assert events == ({"event": "done", "peak_bytes": 3, "at_s": 3.0},)
