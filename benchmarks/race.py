@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,8 @@ class Entrant:
 
 def peer(name: str, script: str, task: Task, *, python: Path = PEERS, most_s: float = MOST_SECONDS) -> Entrant:
     """A script of `benchmarks.peers` in the environment of the peers."""
-    return Entrant(name, (str(python), "-W", "ignore", "-m", f"benchmarks.peers.{script}", task.json), most_s)
+    work = replace(task, threads=cores()).json
+    return Entrant(name, (str(python), "-W", "ignore", "-m", f"benchmarks.peers.{script}", work), most_s)
 
 
 def ours(
@@ -293,6 +294,8 @@ def asked_of(doc: str | None, *, rounds: int = 3, seeds: int = 0, **switches: st
     for name, says in switches.items():
         parser.add_argument(f"--{name.replace('_', '-')}", action="store_true", help=says)
     asked = parser.parse_args()
+    # what runs is ended too, then: it would disturb whatever is measured next
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if asked.quick:
         asked.rounds = asked.seeds = 1
     return asked

@@ -11,18 +11,20 @@ from torch import Tensor
 
 from benchmarks.peers.task import Stream, windows
 
+# evaluated at once
+TOKENS_AT_ONCE = 8_192
+
 
 @torch.no_grad()
-def nats_per_byte(logits: Callable[[Tensor], Tensor], data: Stream, length: int, batch: int = 16) -> float:
+def nats_per_byte(logits: Callable[[Tensor], Tensor], data: Stream, length: int) -> float:
     """Go through the whole held-out text once, window after window.
 
     Args:
         logits: of tokens [B, T]: [B, T, vocabulary]; of a model that is in ``eval`` mode.
         data: the text.
         length: tokens of a window.
-        batch: windows at once.
     """
-    predicted = len(data.held_out) - 1
+    predicted, batch = len(data.held_out) - 1, max(1, TOKENS_AT_ONCE // length)
     starts = np.arange(0, predicted - length + 1, length)
     parts = [starts[at : at + batch] for at in range(0, len(starts), batch)]
     total = sum(_nats(logits, *windows(data.held_out, part, length)) for part in parts)

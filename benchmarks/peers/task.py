@@ -37,7 +37,7 @@ class Task:
         flags: switches of one peer alone, such as ``compile``.
         evaluate_every: steps between evaluations of the whole held-out part; 0 for none.
         target: of the held-out figure, at which to stop: the least accuracy, or the most nats a byte; 0 for none.
-        threads: of the matrix products.
+        threads: of the matrix products; all cores, which `race.peer` counts.
         device: ``cpu`` or ``cuda``.
     """
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from benchmarks.kept import Kept
 from benchmarks.peers.task import Task, cosine, task_of
-from benchmarks.race import Entrant, Finish, Race, Step, describe, ours, peer, race, read, run
+from benchmarks.race import Entrant, Finish, Race, Step, cores, describe, ours, peer, race, read, run
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -93,7 +94,7 @@ def test_what_tools_write_is_left_out() -> None:
 def test_commands_carry_their_work() -> None:
     task = Task("image", "x", 4, steps=2, rate=0.1, flags=("few",), model={"width": 8})
     command = peer("plain", "plain_torch", task).command
-    assert task_of(["script", command[-1]]) == task
+    assert task_of(["script", command[-1]]) == replace(task, threads=cores())
     assert command[-2] == "benchmarks.peers.plain_torch"
     assert '"stop_after": 5' in ours("ours", {"name": "a"}, stop_after=5).command[-1]
 
