@@ -97,7 +97,7 @@ class Finish:
         wall_s: from start to end of the process.
         cpu_s: of the processors, by it and the processes that it waited for.
         peak_bytes: most resident memory of the process, as the kernel counts it.
-        others: share of the cores that other processes took meanwhile.
+        others: share of the machine's cores that other processes took meanwhile.
         failed: the end of what it wrote to stderr, where it failed; empty otherwise.
     """
 
@@ -154,7 +154,7 @@ def run(entrant: Entrant) -> Finish:
             watch.cancel()
         process.returncode = os.waitstatus_to_exitcode(status)
         wall_s, cpu_s = time.monotonic() - began, usage.ru_utime + usage.ru_stime
-        others = max(_busy_seconds() - busy - cpu_s, 0.0) / (wall_s * cores())
+        others = max(_busy_seconds() - busy - cpu_s, 0.0) / (wall_s * (os.cpu_count() or 1))
         complaints.seek(0)
         said = complaints.read()[-1500:].strip()
     late = f"ended after {entrant.most_s:.0f} s; " if wall_s >= entrant.most_s else ""
