@@ -3,8 +3,11 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+# Other people's tools, which training is measured against, in an environment of their own.
+PEERS       := .venv-peers
+PEERS_READY := $(PEERS)/.ready
 
-.PHONY: demo test quick check format bench bench-plan bench-gpu clean
+.PHONY: demo test quick check format bench bench-plan bench-gpu peers bench-train bench-train-gpu clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py
@@ -39,10 +42,26 @@ bench-plan: $(READY)
 bench-gpu: $(READY)
 	$(BIN)/python -W ignore -m benchmarks.gpu
 
+# Training against other people's tools, on real data of ../shared/data; hours in all. In minutes: make bench-train QUICK=--quick
+TRAINING := sst2 cifar shakespeare gpt2 bert_step overhead budget checkpoints
+bench-train: $(READY) $(PEERS_READY)
+	code=0; for each in $(TRAINING); do $(BIN)/python -W ignore -m benchmarks.$$each $(QUICK) || code=1; done; exit $$code
+
+# The same of large models on one NVIDIA GPU, in under ten minutes.
+bench-train-gpu: $(READY)
+	$(BIN)/python -W ignore -m benchmarks.gpu_train $(QUICK)
+
+peers: $(PEERS_READY)
+
 clean:
-	rm -rf $(VENV) runs examples/data
+	rm -rf $(VENV) $(PEERS) runs examples/data
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable '.[onnx,examples,hf,dev]' --constraint constraints.txt
 	@touch $(READY)
+
+$(PEERS_READY): benchmarks/peers/constraints.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet torch numpy transformers accelerate lightning keras --constraint benchmarks/peers/constraints.txt
+	@touch $(PEERS_READY)
