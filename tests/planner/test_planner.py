@@ -109,11 +109,13 @@ def test_a_small_memory_cuts_the_micro_batch_and_never_the_batch(images: Store) 
 
 
 def test_a_time_budget_cuts_the_steps_and_the_schedule_with_them(images: Store) -> None:
-    free = decide(images, job(train={"epochs": 100}), probe=lambda draft: STEADY)
-    cut = decide(images, job(train={"epochs": 100}, budget={"time": "40s"}), probe=lambda draft: STEADY)
+    train = {"epochs": 100, "schedule": "wsd"}
+    free = decide(images, job(train=train), probe=lambda draft: STEADY)
+    cut = decide(images, job(train=train, budget={"time": "40s"}), probe=lambda draft: STEADY)
     assert cut.stop.steps < free.stop.steps
     assert cut.optim.total_steps == cut.stop.steps
     assert cut.optim.warmup_steps == pytest.approx(free.optim.warmup_steps * cut.stop.steps / free.stop.steps, abs=1)
+    assert cut.optim.cooldown_steps == pytest.approx(cut.stop.steps / 5, abs=1)
     assert cut.cost.seconds.value < 40 - 2
     assert f"{free.stop.steps:,} were wanted" in reason(cut, "steps")
 
