@@ -8,7 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from thrifty.models.layers import ATTENTION, WRITTEN_OUT_LENGTH, fastest_attention
+from thrifty.errors import JobError
+from thrifty.models import layers
+from thrifty.models.gpt import GPT
+from thrifty.models.layers import ATTENTION, WRITTEN_OUT_LENGTH, AttentionKernel, fastest_attention, use_attention
 
 
 def by_hand(q_TD: Tensor, k_SD: Tensor, v_SD: Tensor) -> Tensor:
@@ -45,6 +48,44 @@ def test_bf16_stays_bf16_and_close(name: str) -> None:
     out = ATTENTION[name](q.bfloat16(), k.bfloat16(), v.bfloat16(), True)
     assert out.dtype == torch.bfloat16
     torch.testing.assert_close(out.float(), ATTENTION[name](q, k, v, True), rtol=0.05, atol=0.02)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("padded", [True, False])
+def test_chunks_of_queries_are_the_whole(causal: bool, padded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layers, "QUERIES_AT_ONCE", 5)
+    generator = torch.Generator().manual_seed(0)
+    qkv = torch.randn(3, 2, 3, 13, 8, dtype=torch.float64, generator=generator, requires_grad=True)
+    bias = torch.zeros(2, 1, 1, 13, dtype=torch.float64)
+    bias[1, ..., 9:] = -math.inf
+    found = []
+    for name in ("written_out", "in_chunks"):
+        out = ATTENTION[name](*qkv.unbind(0), causal, bias if padded else None)
+        found.append((out, *torch.autograd.grad(out.square().sum(), qkv)))
+    torch.testing.assert_close(found[1], found[0])
+
+
+def test_a_table_decides_by_dtype_and_direction(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[str] = []
+
+    def noting(name: str, way: AttentionKernel) -> AttentionKernel:
+        return lambda *args: called.append(name) or way(*args)  # type: ignore[func-returns-value]
+
+    for name, way in list(ATTENTION.items()):
+        monkeypatch.setitem(ATTENTION, name, noting(name, way))
+    model = GPT(vocabulary=9, length=4, layers=1, width=8, heads=2)
+    use_attention(model, {"float32 training": "written_out", "float32 evaluation": "in_chunks"})
+    tokens_BT = torch.zeros(1, 4, dtype=torch.int64)
+    model(tokens_BT)
+    with torch.no_grad():
+        model(tokens_BT)
+    model.double()(tokens_BT)
+    assert called == ["written_out", "in_chunks", "sdpa"]
+
+
+def test_an_unknown_way_is_named() -> None:
+    with pytest.raises(JobError, match=r"unknown way of attention 'sdp'.*'sdpa'"):
+        use_attention(GPT(vocabulary=9, length=4, layers=1, width=8, heads=2), {"float32 training": "sdp"})
 
 
 def test_the_choice() -> None:

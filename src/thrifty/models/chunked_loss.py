@@ -25,7 +25,7 @@ def chunked_cross_entropy_sum(
     """Sum the cross entropy of ``hidden`` [..., C] times ``weight_VC`` against answers [...], in nats; count answers.
 
     The gradients are those of ``F.cross_entropy`` over the logits; they are taken in the forward pass, so without
-    gradients this is no gain. Products are of autocast's dtype where it is on; softmax and sums are of float32 at least.
+    gradients this is no gain. Products are of autocast's dtype where it is on; softmax and sums of float32 at least.
 
     Args:
         hidden: what the head is applied to.

@@ -21,11 +21,12 @@ Loss = Callable[[nn.Module, dict[str, Tensor]], tuple[Tensor, Tensor]]
 
 
 def cross_entropy_sum(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum the cross entropy of logits [..., V] and answers [...] in float32, in nats; and count the answers.
+    """Sum the cross entropy of logits [..., V] and answers [...] in float32 at least, in nats; and count the answers.
 
     Answers of -100 are not counted.
     """
-    loss_sum = F.cross_entropy(logits.float().flatten(0, -2), y.flatten(), ignore_index=IGNORED, reduction="sum")
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    loss_sum = F.cross_entropy(wide.flatten(0, -2), y.flatten(), ignore_index=IGNORED, reduction="sum")
     return loss_sum, (y != IGNORED).sum()
 
 

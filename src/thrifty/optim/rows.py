@@ -17,6 +17,7 @@ Shapes: V rows in all, U rows used in this step, C width.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -103,9 +104,8 @@ class UsedRows:
         coast = rate / (1 - beta1**step) * math.sqrt(1 - beta2**step)
         state["missed"] += 1
         state["shrunk"] *= shrink
-        # (beta1 / sqrt(beta2)) ^ missed
-        weight_V = torch.exp(state["missed"] * math.log(beta1 / math.sqrt(beta2)))
-        state["coasted"].mul_(shrink).add_(weight_V, alpha=coast)
+        left_V = (beta1 / math.sqrt(beta2)) ** state["missed"]
+        state["coasted"].mul_(shrink).add_(left_V, alpha=coast)
         self.weight[rows_U] = self.leaf.data
         state["all_exp_avg"][rows_U], state["all_exp_avg_sq"][rows_U] = state["exp_avg"], state["exp_avg_sq"]
         self._none_missed(state, rows_U)
@@ -163,6 +163,36 @@ def use_rows(model: nn.Module, optimizer: Optimizer, vocabulary: int) -> list[Us
             mend="Set plan.rows to all, or train.optimizer to adamw.",
         )
     return [UsedRows(each, optimizer) for each in list(_own_embeddings(model, vocabulary))]
+
+
+def foresee_rows(model: nn.Module, optimizer: Optimizer, vocabulary: int, used: int) -> None:
+    """Make a model whose step is traced or dry-run hold and do what it will with `use_rows`, whatever the tokens are.
+
+    What moves rows in and out of the leaf is left out: it is small beside the step.
+
+    Args:
+        model, optimizer, vocabulary: as for `use_rows`.
+        used: rows that a step reads, at most.
+    """
+    for embedding in list(_own_embeddings(model, vocabulary)):
+        weight = embedding.weight.requires_grad_(False)
+        leaf = nn.Parameter(weight.detach().new_zeros((used, weight.shape[1])))
+        group = _group_of(optimizer, weight)
+        group["params"] = [leaf if each is weight else each for each in group["params"]]
+        embedding.register_parameter("_used", leaf)
+        embedding.forward = functools.partial(_looked_up, leaf)  # type: ignore[method-assign]
+
+        def keep_all(stepping: Optimizer, *_: Any, leaf: nn.Parameter = leaf, weight: Tensor = weight) -> None:
+            state = stepping.state[leaf]
+            if "all_exp_avg" not in state:
+                state["all_exp_avg"], state["all_exp_avg_sq"] = torch.zeros_like(weight), torch.zeros_like(weight)
+
+        optimizer.register_step_post_hook(keep_all)
+
+
+def _looked_up(leaf: Tensor, tokens: Tensor) -> Tensor:
+    """Read rows of a leaf by numbers that may lie beyond it: of a step that is foreseen, they are not the real ones."""
+    return F.embedding(tokens.remainder(len(leaf)), leaf)
 
 
 def _group_of(optimizer: Optimizer, parameter: Tensor) -> dict[str, Any]:

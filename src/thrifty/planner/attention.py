@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import statistics
 import subprocess
 import sys
 from dataclasses import replace
@@ -31,7 +32,7 @@ from thrifty.spec.units import format_seconds
 
 # scores of what is timed, at most: samples do not see each other, and fewer of them take their share of the time
 _MOST_SCORES = 1 << 23
-_REPEATS, _TIMEOUT_S = 5, 60.0
+_TRIES, _TIMEOUT_S = 8, 60.0
 # a way that keeps less for the backward pass is taken where it is hardly slower
 _LEAN, _HARDLY = "sdpa", 1.03
 
@@ -85,7 +86,7 @@ class _Known(Plain):
 def time_attention(shapes: list[Shape], device: Device) -> dict[Shape, dict[str, float]]:
     """Seconds of each way of each shape on this machine's device, from its cache, or measured now and kept there.
 
-    A shape whose measurement fails is left out.
+    A shape whose measurement fails, or that others disturbed, is left out.
 
     Args:
         shapes: distinct.
@@ -130,10 +131,10 @@ def with_attention(learning: Learning, dataset: Dataset, device: Device, why: Re
     ways = {}
     for case, seconds in time_attention(cases, device).items():
         ways[f"{case.dtype} {'training' if case.training else 'evaluation'}"] = way = fastest(seconds)
-        others = ", ".join(f"{other} {format_seconds(each)}" for other, each in seconds.items() if other != way)
-        passes = "forward and backward" if case.training else "without gradients"
-        said = f"{format_seconds(seconds[way])}, {others}: {passes}, {case.bounded().says}"
-        why.say(f"attention, {dtypes[case.dtype]} {passes}", way.replace("_", " "), said, "measured")
+        if case.training:
+            rest = (f"{_words(other)} {format_seconds(each)}" for other, each in seconds.items() if other != way)
+            said = f"{format_seconds(seconds[way])}, {', '.join(rest)}: forward and backward of {case.bounded().says}"
+            why.say(f"attention in {dtypes[case.dtype]}", _words(way), said, "measured")
     return replace(learning, model=model.model_copy(update={"attention": ways}))
 
 
@@ -152,6 +153,10 @@ def fastest(seconds: dict[str, float]) -> str:
     """
     best = min(seconds, key=lambda way: seconds[way])
     return _LEAN if seconds.get(_LEAN, float("inf")) <= _HARDLY * seconds[best] else best
+
+
+def _words(way: str) -> str:
+    return {"sdpa": "torch's own"}.get(way, way.replace("_", " "))
 
 
 def _machine(device: Device) -> str:
@@ -192,7 +197,7 @@ def main(kind: str, threads: int) -> None:
 
 
 def _time(shape: Shape, kind: str) -> dict[str, float]:
-    """Seconds of each way, tried in turn so that a slow moment is shared."""
+    """Seconds of each way, tried in turn so that a slow moment is shared; none where others had the cores."""
     import torch
 
     from thrifty.hardware.stopwatch import once
@@ -215,7 +220,13 @@ def _time(shape: Shape, kind: str) -> dict[str, float]:
             torch.cuda.synchronize()
 
     taken: dict[str, list[float]] = {way: [] for way in ATTENTION}
-    for _ in range(1 + _REPEATS):
+    for way in ATTENTION:
+        work(way)
+    for _ in range(_TRIES):
         for way in ATTENTION:
-            taken[way].append(once(functools.partial(work, way))[0])
-    return {way: sorted(seconds[1:])[_REPEATS // 2] for way, seconds in taken.items()}
+            seconds, switches = once(functools.partial(work, way))
+            if not switches:
+                taken[way].append(seconds)
+    # threads that wait for one that lost its core tell nothing of the way
+    undisturbed = all(len(each) >= _TRIES // 2 for each in taken.values())
+    return {way: statistics.median(each) for way, each in taken.items()} if undisturbed else {}

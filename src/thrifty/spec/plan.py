@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from pydantic import Field
+
 from thrifty.spec.cost import Cost
 from thrifty.spec.layout import Checkpointing
 from thrifty.spec.plain import Plain
@@ -50,7 +52,7 @@ class ModelPlan(Plain):
     name: str
     family: str
     arguments: dict[str, Any]
-    attention: dict[str, str] = {}
+    attention: dict[str, str] = Field(default_factory=dict)
 
 
 class OptimPlan(Plain):
