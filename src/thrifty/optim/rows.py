@@ -8,9 +8,9 @@ With m and v as the row's last update left them, k updates since, and update num
 
     p <- p (1 - lr_t decay) - lr_t / (1 - beta1^t) x beta1^k m / (sqrt(beta2^k v) / sqrt(1 - beta2^t) + eps)
 
-m / sqrt(v) comes out of the sum over these updates, and a number for each row is left, which is carried along. ``eps``
-is taken at its value of the first of them: what is learned is the same to the rounding of float32, as long as sqrt(v)
-is large against ``eps``.
+m / (sqrt(v) + e) comes out of the sum over these updates, where e is ``eps`` x sqrt(1 - beta2^t) / sqrt(beta2^k), and
+numbers for each row are left, which are carried along. For e its mean over them is taken: what is learned is the same
+to the rounding of float32, as long as sqrt(v) is large against ``eps``.
 
 Shapes: V rows in all, U rows used in this step, C width.
 """
@@ -61,10 +61,12 @@ class UsedRows:
             "exp_avg_sq": torch.zeros_like(self.leaf),
             "all_exp_avg": torch.zeros_like(self.weight),
             "all_exp_avg_sq": torch.zeros_like(self.weight),
-            # of each row: updates that it missed, what they shrink it to, and by how many m / sqrt(v) they move it
+            # of each row: updates that it missed, what they shrink it to, by how many m / (sqrt(v) + e) they move it,
+            # and that times e / eps, of which there is one for each of them
             "missed": torch.zeros(rows, dtype=like.dtype, device=like.device),
             "shrunk": torch.ones(rows, dtype=like.dtype, device=like.device),
             "coasted": torch.zeros(rows, dtype=like.dtype, device=like.device),
+            "softened": torch.zeros(rows, dtype=like.dtype, device=like.device),
         }
         self.rows_U = torch.zeros(0, dtype=torch.int64, device=like.device)
         self._handle = optimizer.register_step_post_hook(lambda *_: self._put())
@@ -104,8 +106,10 @@ class UsedRows:
         coast = rate / (1 - beta1**step) * math.sqrt(1 - beta2**step)
         state["missed"] += 1
         state["shrunk"] *= shrink
-        left_V = (beta1 / math.sqrt(beta2)) ** state["missed"]
-        state["coasted"].mul_(shrink).add_(left_V, alpha=coast)
+        coasted_V = coast * (beta1 / math.sqrt(beta2)) ** state["missed"]
+        state["coasted"].mul_(shrink).add_(coasted_V)
+        eased_V = math.sqrt(1 - beta2**step) * beta2 ** (-state["missed"] / 2)
+        state["softened"].mul_(shrink).addcmul_(coasted_V, eased_V)
         self.weight[rows_U] = self.leaf.data
         state["all_exp_avg"][rows_U], state["all_exp_avg_sq"][rows_U] = state["exp_avg"], state["exp_avg_sq"]
         self._none_missed(state, rows_U)
@@ -122,9 +126,10 @@ class UsedRows:
             return
         group = _group_of(self.optimizer, self.leaf)
         beta1, beta2 = group["betas"]
-        eps = group["eps"] * math.sqrt(1 - beta2 ** int(state["step"]))
+        coasted, softened = state["coasted"][rows], state["softened"][rows]
+        eps = group["eps"] * torch.where(coasted > 0, softened / coasted, 1.0)[:, None]
         mean, square = state["all_exp_avg"][rows], state["all_exp_avg_sq"][rows]
-        moved = mean / (square.sqrt() + eps) * state["coasted"][rows, None]
+        moved = mean / (square.sqrt() + eps) * coasted[:, None]
         self.weight[rows] = self.weight[rows] * state["shrunk"][rows, None] - moved
         state["all_exp_avg"][rows] = mean * (beta1**missed)[:, None]
         state["all_exp_avg_sq"][rows] = square * (beta2**missed)[:, None]
@@ -132,7 +137,9 @@ class UsedRows:
 
     @staticmethod
     def _none_missed(state: dict[str, Tensor], rows: Tensor | slice) -> None:
-        state["missed"][rows], state["shrunk"][rows], state["coasted"][rows] = 0.0, 1.0, 0.0
+        state["shrunk"][rows] = 1.0
+        for name in ("missed", "coasted", "softened"):
+            state[name][rows] = 0.0
 
     @torch.no_grad()
     def release(self) -> None:
