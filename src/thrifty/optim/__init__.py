@@ -8,6 +8,6 @@ has ``eval`` and ``train``, and whoever measures or keeps them does so within `e
 from thrifty.optim.evaluating import evaluating
 from thrifty.optim.groups import tell_rules
 from thrifty.optim.schedules import SCHEDULES, Schedule
-from thrifty.optim.table import OPTIMIZERS, build, by_name
+from thrifty.optim.table import OPTIMIZERS, build, by_name, parameters_of
 
-__all__ = ["OPTIMIZERS", "SCHEDULES", "Schedule", "build", "by_name", "evaluating", "tell_rules"]
+__all__ = ["OPTIMIZERS", "SCHEDULES", "Schedule", "build", "by_name", "evaluating", "parameters_of", "tell_rules"]

@@ -11,7 +11,7 @@ from thrifty.optim.groups import Parameters, sort_parameters
 from thrifty.spec import OptimPlan
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
     from torch.optim import Optimizer
 
 
@@ -181,6 +181,11 @@ def build(model: nn.Module, plan: OptimPlan) -> Optimizer:
     if plan.optimizer not in OPTIMIZERS:
         raise unknown_name("optimizer", plan.optimizer, OPTIMIZERS)
     return OPTIMIZERS[plan.optimizer](sort_parameters(model), plan)
+
+
+def parameters_of(optimizer: Optimizer) -> list[Tensor]:
+    """What an optimizer trains."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def by_name(name: str) -> Callable[[nn.Module], Optimizer]:

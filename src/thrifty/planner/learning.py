@@ -11,13 +11,17 @@ from thrifty import models
 from thrifty.errors import JobError
 from thrifty.names import check_names
 from thrifty.optim import tell_rules
+from thrifty.planner.lengths import mean_length
 from thrifty.planner.rules import Reasons
 from thrifty.planner.shapes import parameters_of, shape_of
 from thrifty.spec import Dataset, DeclaredData, Job, ModelPlan, OptimPlan, StopPlan
 from thrifty.spec.job import TASKS
+from thrifty.spec.layout import Rows
 from thrifty.spec.units import format_count
 
 PLATEAU_PATIENCE = 3
+# families whose embedding is read by the tokens themselves, and by nothing else
+READS_ROWS = ("bert",)
 # validations of a run that is not counted in epochs, at most
 EVALUATIONS = 10
 OWN_METRIC = {"classify": "accuracy", "language": "bits_per_byte"}
@@ -31,6 +35,7 @@ class Learning:
     Attributes:
         task, model, init, optim, stop: as in a `Plan`.
         size: samples of one optimizer step.
+        rows: as in a `Plan`.
         traits: what the model contains, by which rules go.
         parameters: of the model.
     """
@@ -43,6 +48,7 @@ class Learning:
     stop: StopPlan
     size: int
     parameters: int
+    rows: Rows
 
 
 def decide(job: Job, dataset: Dataset, why: Reasons) -> Learning:
@@ -67,7 +73,28 @@ def decide(job: Job, dataset: Dataset, why: Reasons) -> Learning:
     optim = _learning(job, traits, dataset, parameters, optimizer, size, why)
     why.say("guard", *rules.guard(), doubt="a batch that is merely hard is left out, or one that harms is not")
     stop = _stop(job, task, optim.total_steps)
-    return Learning(task, model, traits, init, optim, stop, size, parameters)
+    rows = _rows(job, dataset, model, optim, size, why)
+    return Learning(task, model, traits, init, optim, stop, size, parameters, rows)
+
+
+def _rows(job: Job, dataset: Dataset, model: ModelPlan, optim: OptimPlan, size: int, why: Reasons) -> Rows:
+    """Which rows of the embedding a step trains, where there is a choice."""
+    able = model.family in READS_ROWS and optim.optimizer == "adamw"
+    if job.plan.rows == "used" and not able:
+        raise JobError(
+            f"plan.rows is used, and model '{model.name}' with {optim.optimizer} trains all rows",
+            mend=f"Leave it out: models of {', '.join(READS_ROWS)} with adamw can train the rows used alone.",
+        )
+    if not able:
+        return "all"
+    rows: Rows = why.take("rows", job.plan.rows, rules.rows(dataset.vocabulary, read_rows(dataset, size)))
+    return rows
+
+
+def read_rows(dataset: Dataset, size: int) -> int:
+    """Rows of the vocabulary that a step of so many texts reads, at most."""
+    length = mean_length(dataset, batch=size, micro=size, batching="padded")
+    return min(dataset.vocabulary, size * length)
 
 
 def by_epochs(job: Job, dataset: Dataset) -> bool:

@@ -21,14 +21,13 @@ from thrifty.hardware.runtime import runtime_bytes
 from thrifty.models.inputs import MEMORY_FORMATS
 from thrifty.models.losses import LOSSES
 from thrifty.models.recompute import recomputing, repeated_blocks
-from thrifty.optim import by_name
 from thrifty.planner.correction import Seen, correct, kin_of
 from thrifty.planner.explain import Quote, quote_of
 from thrifty.planner.learning import Learning, evaluations_of
 from thrifty.planner.lengths import mean_length
 from thrifty.planner.moves import values
 from thrifty.planner.search import Priced, Settings, Way
-from thrifty.planner.steps import batch_of, trace_of
+from thrifty.planner.steps import batch_of, stepper_of, trace_of
 from thrifty.spec import Cost, Dataset, Device, Interval, Job
 from thrifty.spec.proposal import Timeline
 from thrifty.spec.units import format_bytes
@@ -281,7 +280,7 @@ class Local:
             LOSSES[learning.task],
             batch_of(self.dataset, micro),
             precision=settings["precision"],
-            optimizer=by_name(learning.optim.optimizer),
+            optimizer=stepper_of(learning, self.dataset),
             accumulation=math.ceil(learning.size / micro),
             evaluation_batch=batch_of(self.dataset, evaluation),
             memory_format=MEMORY_FORMATS[settings["memory_format"]],

@@ -8,6 +8,7 @@ from typing import Any
 
 from thrifty.models import FAMILIES, Traits
 from thrifty.spec import Dataset, Decision, Device, GuardPlan, ModelPlan
+from thrifty.spec.layout import Rows
 from thrifty.spec.plan import Source
 from thrifty.spec.units import format_count
 
@@ -293,6 +294,13 @@ def precision(device: Device) -> tuple[str, str]:
     gain = bf16.value / fp32.value
     said = f"this machine multiplies bf16 at {gain:.1f}x fp32 ({bf16.source.partition(',')[0]})"
     return ("bf16", said) if gain >= BF16_MUST_GAIN else ("fp32", f"{said}: not worth the rounding")
+
+
+def rows(vocabulary: int, read: int) -> tuple[Rows, str]:
+    said = f"a step reads at most {read:,} of {vocabulary:,} rows of the embedding"
+    if 2 * read < vocabulary:
+        return "used", f"{said}; AdamW's updates of the others have a closed form, and wait until they are read"
+    return "all", f"{said}: too many to treat apart"
 
 
 def compile_pays(pointwise_s: float, steps: int) -> tuple[bool, str]:

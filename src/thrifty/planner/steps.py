@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
+
+from torch import nn
+from torch.optim import Optimizer
 
 from thrifty import models
 from thrifty.cost import Trace, trace_step
 from thrifty.models.losses import LOSSES
 from thrifty.models.recompute import recomputing
 from thrifty.optim import by_name
-from thrifty.planner.learning import Learning
+from thrifty.optim.rows import foresee_rows
+from thrifty.planner.learning import Learning, read_rows
 from thrifty.spec import Dataset
 
 
@@ -25,6 +30,19 @@ def batch_of(dataset: Dataset, samples: int, length: int | None = None) -> dict[
     if dataset.kind == "image":
         return {"x": (shape, "float32"), "y": ((samples,), "int64")}
     return {"x": (shape, "int64"), "y": (shape, "int64")}
+
+
+def stepper_of(learning: Learning, dataset: Dataset) -> Callable[[nn.Module], Optimizer]:
+    """What makes the optimizer of a model whose step is traced or dry-run."""
+    make = by_name(learning.optim.optimizer)
+
+    def made(model: nn.Module) -> Optimizer:
+        optimizer = make(model)
+        if learning.rows == "used":
+            foresee_rows(model, optimizer, dataset.vocabulary, read_rows(dataset, learning.size))
+        return optimizer
+
+    return made
 
 
 def trace_of(
@@ -49,7 +67,7 @@ def trace_of(
         batch_of(dataset, samples, length),
         precision=precision,
         memory_format=memory_format,
-        optimizer=by_name(learning.optim.optimizer),
+        optimizer=stepper_of(learning, dataset),
         clip=math.isfinite(learning.optim.clip),
         device=device,
     )

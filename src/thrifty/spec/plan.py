@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from thrifty.spec.cost import Cost
-from thrifty.spec.layout import Checkpointing
+from thrifty.spec.layout import Checkpointing, Rows
 from thrifty.spec.plain import Plain
 
 Batching = Literal["padded", "by_length"]
@@ -168,6 +168,7 @@ class Plan(Plain):
         memory_format: ``contiguous`` or ``channels_last``.
         checkpointing: what the backward pass computes again: ``none``; ``selective``, all but products and attention;
             ``full``, each block.
+        rows: of the embedding that each step trains; ``used`` are those it reads, the updates of others wait.
         evaluate_every: optimizer steps between validations.
         checkpoint_seconds: least time between two checkpoints.
         checkpoints_kept: of the last ones; the best weights are kept beside them.
@@ -190,6 +191,7 @@ class Plan(Plain):
     precision: Literal["fp32", "bf16"]
     memory_format: Literal["contiguous", "channels_last"]
     checkpointing: Checkpointing = "none"
+    rows: Rows = "all"
     evaluate_every: int
     checkpoint_seconds: float
     checkpoints_kept: int = 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from thrifty.hardware.pages import keep_pages, keeping
 from thrifty.models.inputs import to_device, to_tensors
 from thrifty.models.losses import LOSSES
 from thrifty.models.recompute import recomputing
+from thrifty.optim.rows import UsedRows, use_rows
 from thrifty.spec import Plan, Spent
 from thrifty.spec.events import Emit, Event, Resumed, StepDone, Stopped, Warned
 from thrifty.spec.plan import StopPlan
@@ -84,6 +85,7 @@ def train(
     recomputing(model, plan.checkpointing)
     model.train()
     optimizer = optim.build(model, plan.optim)
+    used = use_rows(model, optimizer, store.dataset.vocabulary) if plan.rows == "used" else []
     schedule = optim.Schedule(plan.optim)
     batches = Batches(
         store,
@@ -127,7 +129,7 @@ def train(
             began = time.perf_counter()
             rate = guard.rate(schedule.rate(state.step), state.step)
             guard.begin()
-            loss, norm = take_step(plan, model, optimizer, batches.step(state.step), rate, guard.sound)
+            loss, norm = take_step(plan, model, optimizer, batches.step(state.step), rate, used, guard.sound)
             state.step += 1
             seconds = time.perf_counter() - began
             speed = batches.samples(state.step - 1) / seconds
@@ -148,6 +150,8 @@ def train(
                 mend=f"Lower train.learning_rate (it was {plan.optim.learning_rate:g}), or set train.clip.",
             )
         _tell(checkpoints.finish(_noted(state, schedule, guard), model, optimizer), emit)
+        for each in used:
+            each.release()
         checkpoints.load_best(state, model)
     recomputing(model, "none")
     emit(Stopped(state.step, reason))
@@ -162,13 +166,17 @@ def take_step(
     optimizer: torch.optim.Optimizer,
     micro_batches: list[dict[str, np.ndarray]],
     learning_rate: float,
+    used: Sequence[UsedRows] = (),
     sound: Callable[[float, float], bool] = lambda loss, norm: True,
 ) -> tuple[float, float]:
     """Take one optimizer step over its micro-batches; return the mean loss and the norm of the gradient.
 
     Each micro-batch adds the sum of its losses over the weight of the whole step, so the gradient does not depend on
-    how the step is cut. The weights stay as they are where ``sound``, asked with what is returned, says no.
+    how the step is cut. Of the embeddings of ``used``, the rows that the step reads are trained. The weights stay as
+    they are where ``sound``, asked with what is returned, says no.
     """
+    for each in used:
+        each.take([batch["x"] for batch in micro_batches])
     weight = sum(int(np.count_nonzero(batch["y"] != IGNORED_LABEL)) for batch in micro_batches)
     total = torch.zeros((), device=plan.device)
     for arrays in micro_batches:
@@ -178,7 +186,7 @@ def take_step(
         loss = loss_sum / weight
         loss.backward()
         total += loss.detach()
-    norm = nn.utils.clip_grad_norm_(model.parameters(), plan.optim.clip)
+    norm = nn.utils.clip_grad_norm_(optim.parameters_of(optimizer), plan.optim.clip)
     mean, size = total.item(), norm.item()
     if sound(mean, size):
         for group in optimizer.param_groups:

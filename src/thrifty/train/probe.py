@@ -17,6 +17,7 @@ from thrifty.models import build
 from thrifty.models.init import initialise
 from thrifty.models.inputs import to_device
 from thrifty.models.recompute import recomputing
+from thrifty.optim.rows import use_rows
 from thrifty.spec import Plan, Probed
 from thrifty.train.checkpoint import Checkpoints, State
 from thrifty.train.loop import take_step
@@ -66,6 +67,7 @@ def _timed(plan: Plan, store: Store, folder: Path, seconds: float) -> Probed:
     initialise(model, plan.init, plan.seed)
     recomputing(to_device(model, plan.device, plan.memory_format), plan.checkpointing).train()
     optimizer = optim.build(model, plan.optim)
+    used = use_rows(model, optimizer, store.dataset.vocabulary) if plan.rows == "used" else []
     batches = Batches(
         store,
         split="train",
@@ -80,7 +82,7 @@ def _timed(plan: Plan, store: Store, folder: Path, seconds: float) -> Probed:
     index = 0
     while not times or not _enough(times, time.perf_counter() - started, seconds):
         began = time.perf_counter()
-        take_step(plan, model, optimizer, batches.step(steps[index % len(steps)]), 0.0)
+        take_step(plan, model, optimizer, batches.step(steps[index % len(steps)]), 0.0, used)
         if index >= WARM_UP_STEPS or began - started > seconds / 2:
             times.append(time.perf_counter() - began)
         index += 1
