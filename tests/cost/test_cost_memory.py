@@ -82,7 +82,7 @@ def test_a_copy_that_is_saved_beside_training_counts() -> None:
     assert copied.low == plain.low
     assert copied.value == plain.value + 30 * MIB
     assert copied.high == plain.high + 40 * MIB
-    assert "30 MiB of a copy that is being saved" in copied.method
+    assert "30.0 MiB of a copy that is being saved" in copied.method
     assert peak_bytes(TRACE, device_kind="cuda", copied=True) == peak_bytes(TRACE, device_kind="cuda")
 
 
