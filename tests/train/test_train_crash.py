@@ -189,7 +189,7 @@ def test_a_disk_that_stays_full_ends_the_run_and_leaves_the_last_whole(
     assert "the disk is full" in errors.splitlines()[-1] and "Free some space, then run again" in errors
     assert said.count("CheckpointFailed") > 10
     found, then = workplace.finish("starved")
-    assert then[0] in {"Resumed 9", "Resumed 10"}
+    assert then[0] in {"Resumed 8", "Resumed 9", "Resumed 10"}, "what was being written then is lost, no more"
     assert same(found, expected)
 
 
