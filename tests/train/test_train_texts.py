@@ -1,0 +1,82 @@
+"""The loop over texts: exact after a death in any way of batching, and the same weights from other micro-batches."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "data"))
+from data_folders import reviews, write_tables
+from test_train_loop import Killed, go, same
+
+from thrifty.data import Store, prepare, sweep
+from thrifty.evaluate import evaluate
+from thrifty.models import resolve
+from thrifty.spec import Batching, Plan, TextData
+from thrifty.spec.events import Resumed
+
+# each trains a real model for some steps
+pytestmark = pytest.mark.slow
+
+SIZE = 16
+TextPlan = Callable[..., Plan]
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory, own_cache: Path) -> Store:
+    parts = {"train.tsv": reviews(70), "dev.tsv": reviews(20, 1), "test.tsv": reviews(20, 2)}
+    path = write_tables(tmp_path_factory.mktemp("data") / "reviews", parts)
+    data = TextData(kind="text", path=path, vocabulary=128)
+    return prepare(data, seed=0, cache=own_cache, emit=lambda event: None)
+
+
+@pytest.fixture
+def text_plan(make_plan: Callable[..., Plan], texts: Store) -> TextPlan:
+    def make(batching: Batching = "by_length", micro: int = SIZE, **changes: object) -> Plan:
+        plan = make_plan(size=SIZE, micro=micro, evaluate_every=4, **changes)
+        batch = plan.batch.model_copy(update={"batching": batching, "evaluation": 8})
+        model = resolve("bert-tiny", texts.dataset)
+        return plan.model_copy(update={"batch": batch, "model": model})
+
+    return make
+
+
+@pytest.mark.parametrize("batching", ["padded", "by_length"])
+def test_a_run_that_died_ends_with_the_same_weights(
+    batching: Batching, text_plan: TextPlan, texts: Store, tmp_path: Path
+) -> None:
+    plan = text_plan(batching, micro=6, steps=8)
+    whole, trained, _ = go(plan, texts, tmp_path / "whole")
+    with pytest.raises(Killed):
+        go(plan, texts, tmp_path / "died", die_at=3)
+    resumed, after, events = go(plan, texts, tmp_path / "died")
+    assert isinstance(events[0], Resumed)
+    assert same(whole, resumed)
+    assert after == trained
+
+
+@pytest.mark.parametrize("micro", [1, 5])
+def test_the_micro_batch_changes_nothing_that_is_learned(
+    micro: int, text_plan: TextPlan, texts: Store, tmp_path: Path
+) -> None:
+    def weights(micro: int) -> torch.Tensor:
+        plan = text_plan(micro=micro, steps=4, optimizer="momentum", learning_rate=0.05)
+        model, *_ = go(plan, texts, tmp_path / str(micro))
+        return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+    assert torch.allclose(weights(SIZE), weights(micro), rtol=1e-4, atol=1e-6)
+
+
+def test_it_learns_and_results_do_not_depend_on_who_is_evaluated_together(
+    text_plan: TextPlan, texts: Store, tmp_path: Path
+) -> None:
+    model, trained, _ = go(text_plan(steps=40), texts, tmp_path)
+    assert trained.metrics["accuracy"] > 0.8
+    found = [evaluate(model, sweep(texts, "test", micro), "classify") for micro in (1, 7, 20)]
+    assert len({each.confusion for each in found}) == 1
+    losses = [each.metrics["loss"] for each in found]
+    assert max(losses) - min(losses) < 1e-5
