@@ -80,3 +80,23 @@ def test_it_learns_and_results_do_not_depend_on_who_is_evaluated_together(
     assert len({each.confusion for each in found}) == 1
     losses = [each.metrics["loss"] for each in found]
     assert max(losses) - min(losses) < 1e-5
+
+
+def test_rows_used_are_trained_as_all_rows_are(text_plan: TextPlan, texts: Store, tmp_path: Path) -> None:
+    plan = text_plan(steps=12, optimizer="adamw", learning_rate=1e-3, clip=1.0)
+    whole, all_of_it, _ = go(plan, texts, tmp_path / "all")
+    thin, used, _ = go(plan.model_copy(update={"rows": "used"}), texts, tmp_path / "used")
+    assert used.metrics["loss"] == pytest.approx(all_of_it.metrics["loss"], rel=1e-5)
+    for (name, value), other in zip(whole.state_dict().items(), thin.state_dict().values(), strict=True):
+        assert torch.allclose(value, other, rtol=1e-4, atol=1e-6), name
+    assert all(parameter.requires_grad for parameter in thin.parameters())
+
+
+def test_rows_used_resume_with_the_same_bits(text_plan: TextPlan, texts: Store, tmp_path: Path) -> None:
+    plan = text_plan(steps=11, optimizer="adamw", learning_rate=1e-3).model_copy(update={"rows": "used"})
+    whole, trained, _ = go(plan, texts, tmp_path / "whole")
+    with pytest.raises(Killed):
+        go(plan, texts, tmp_path / "died", die_at=6)
+    resumed, after, _ = go(plan, texts, tmp_path / "died")
+    assert same(whole, resumed)
+    assert after == trained
