@@ -168,7 +168,7 @@ def test_a_disk_that_fills_up(tmp_path: Path, cache: Path) -> None:
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     says = err.strip().splitlines()[-1]
-    assert says.startswith("thrifty.errors.StorageError: the disk is full: cannot write the prepared data")
+    assert says.startswith("thrifty.errors.DiskFullError: the disk is full: cannot write the prepared data")
     assert f"needed, {60 * (2 * 64 * 64 + 8)} bytes)" in says
     assert str(cache / "prepared") in says
     assert "THRIFTY_CACHE" in says
