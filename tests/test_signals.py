@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def write_job(folder: Path, digits: Path, **pins: Any) -> Path:
@@ -21,7 +21,7 @@ def write_job(folder: Path, digits: Path, **pins: Any) -> Path:
         "name": "digits",
         "data": {"kind": "image", "path": str(digits), "size": 16, "color": "gray"},
         "model": "mlp-small",
-        "train": {"steps": 3000, "batch": 32, "evaluations": 6},
+        "train": {"steps": 800, "batch": 32, "evaluations": 6},
         "plan": {"micro_batch": 16, "precision": "fp32", **pins},
     }
     path = folder / "job.yaml"
@@ -44,7 +44,7 @@ def leave(job: Path, *signals: signal.Signals) -> tuple[int, str]:
     """Start a run, send it signals once it trains, and return its exit code with what it said on stderr."""
     before = len(steps(job.parent / "runs"))
     with start(job) as process:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 250
         while len(steps(job.parent / "runs")) < before + 10 and time.monotonic() < deadline:
             time.sleep(0.02)
         for number in signals:
@@ -79,10 +79,10 @@ def test_signals_leave_with_a_line_and_other_pins_go_on(tmp_path: Path, digits: 
     assert seen < len(steps(tmp_path / "runs"))
 
     with start(job) as process:
-        out, errors = process.communicate(timeout=200)
+        out, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     result = json.loads(out)
-    assert result["result"]["steps"] == 3000
+    assert result["result"]["steps"] == 800
     assert result["bill"]["attempts"] == 3
     assert [path.name for path in (tmp_path / "runs").iterdir() if path.is_dir()] == ["digits"]
     train = [stage["attempt"] for stage in result["bill"]["stages"] if stage["stage"] == "train"]

@@ -360,3 +360,9 @@ def test_a_disk_that_is_really_full_is_freed_of_older_checkpoints(tmp_path: Path
             assert checkpoints.last_step == 3
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_plan_written_before_there_was_a_guard_is_read(make_plan: PlanFactory) -> None:
+    plan = make_plan()
+    old = plan.model_dump_json(exclude={"guard", "saving", "checkpoints_kept"})
+    assert Plan.model_validate_json(old) == plan

@@ -110,7 +110,7 @@ class _Best:
 
 @dataclass(frozen=True, order=True)
 class _Kept:
-    """A checkpoint on disk: of a step, the how-manieth of it, with the sums of its files by their names."""
+    """A checkpoint on disk: its step, its number among those of the step, the sums of its files by their names."""
 
     step: int
     number: int
