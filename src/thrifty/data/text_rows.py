@@ -100,7 +100,7 @@ def find_columns(data: TextData, name: str, raw: bytes) -> Columns:
     found = (cells for _, cells in _cells(name, raw, data.max_row_bytes) if not isinstance(cells, tuple))
     sample = list(itertools.islice(found, SAMPLED_ROWS))
     if not sample:
-        raise DataError(f"'{name}' has no row that can be read", mend="A row holds a text and its label.")
+        raise DataError(f"'{name}' has no row that can be read", mend="A row holds a text and its label, in UTF-8.")
     if isinstance(sample[0], dict):
         return _of_objects(data, name, [each for each in sample if isinstance(each, dict)])
     return _of_rows(data, name, [each for each in sample if isinstance(each, list)])
