@@ -10,7 +10,7 @@ from thrifty.spec.cost import Cost
 from thrifty.spec.layout import Checkpointing
 from thrifty.spec.plain import Plain
 
-Batching = Literal["padded", "by_length"]
+Batching = Literal["padded", "by_length", "packed"]
 Source = Literal["job", "rule", "measured", "data", "probe", "search"]
 
 
@@ -95,7 +95,8 @@ class BatchPlan(Plain):
         micro: samples computed at once; ``accumulation`` micro-batches make a step.
         evaluation: samples computed at once when validating.
         batching: of texts, which samples make a step: ``padded``, any; ``by_length``, those of like length among the
-            samples of some dozens of steps, whose order is then drawn. Each micro-batch is padded to its longest.
+            samples of some dozens of steps, whose order is then drawn. Each micro-batch is padded to its longest; or
+            ``packed``: any, end to end in one row, which no model here takes yet.
     """
 
     size: int
