@@ -284,3 +284,26 @@ def test_typical_steps_are_of_the_mean_length(folder: Path, many: tuple[Store, t
     mean = sum(lengths) / len(lengths)
     assert max(abs(length - mean) for length in lengths[:5]) < min(abs(length - mean) for length in lengths[-5:])
     assert Batches(images(folder, 8), batch=4, micro=4, seed=0).typical_steps() == [0, 1]
+
+
+@given(lengths=LENGTHS, batch=FEW, micro=FEW, seed=st.integers(0, 99), step=st.integers(0, 60))
+def test_packed_texts_lie_end_to_end(
+    folder: Path, lengths: tuple[int, ...], batch: int, micro: int, seed: int, step: int
+) -> None:
+    """Those of the same step as padded, without padding between them."""
+    store = texts(folder, lengths)
+    packed, padded = (Batches(store, batch=batch, micro=micro, seed=seed, batching=how) for how in ("packed", "padded"))
+    seen: list[int] = []
+    parts = packed.step(step)
+    assert [len(part["y"]) for part in parts] == [len(part["y"]) for part in padded.step(step)]
+    for part in parts:
+        (x_T,), starts, y = part["x"], part["starts"], part["y"]
+        assert x_T.dtype == starts.dtype == y.dtype == np.int64
+        assert len(x_T) % LENGTH_MULTIPLE == 0 and len(x_T) - starts[-1] < LENGTH_MULTIPLE
+        assert (x_T[starts[-1] :] == 0).all()
+        for (begin, end), label in zip(itertools.pairwise(starts), y, strict=True):
+            number = int(x_T[begin]) - 1
+            assert x_T[begin:end].tolist() == [number + 1] * lengths[number]
+            assert label == number % 2
+            seen.append(number)
+    assert sorted(seen) == sorted(number for part in padded.step(step) for number in numbers(part, lengths))

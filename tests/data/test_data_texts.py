@@ -238,7 +238,13 @@ def test_what_cannot_be_learned_from_is_told(tmp_path: Path) -> None:
     one = write_tables(tmp_path / "one", {"all.tsv": [(text, "good") for text, _ in reviews(30)]})
     assert "have one label only, 'good': there is nothing to tell apart" in refusal(one)
     few = write_tables(tmp_path / "few", {"all.tsv": reviews(4)})
-    assert "have no labels" in refusal(few)
+    assert "have no labels: there is nothing to tell apart; put aside: 4 label of under 3 rows" in refusal(few)
+    latin = tmp_path / "latin.tsv"
+    latin.write_bytes("schöner film\tgut\n".encode("latin-1") * 9)
+    assert "has no row that can be read. A row holds a text and its label, in UTF-8." in refusal(latin)
+    ragged = tmp_path / "ragged.tsv"
+    ragged.write_text("text\tlabel\n" + "a\tfine\tfilm\tgood\n" * 7)
+    assert "have no labels: there is nothing to tell apart; put aside: 7 ragged row" in refusal(ragged)
     copied = {**GIVEN, "dev.tsv": GIVEN["test.tsv"]}
     assert "is left for the validation split" in refusal(write_tables(tmp_path / "copied", copied))
     given = write_tables(tmp_path / "given", GIVEN)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_models_table import images, text
+from test_models_table import images, sentences, text
 
 from thrifty.errors import BundleError, JobError
 from thrifty.models import build, check_name, content_key, resolve, traits_of
@@ -42,6 +42,14 @@ NETS = """
         def forward(self, x):
             seen = self.table(x) + self.places(self.order[: x.shape[1]])
             return self.drop(seen) @ self.table.weight.T
+
+    class Judge(nn.Module):
+        def __init__(self, vocabulary, classes):
+            super().__init__()
+            self.table = nn.EmbeddingBag(vocabulary, classes, padding_idx=0)
+
+        def forward(self, x):
+            return self.table(x)
 
     def looks(classes, channels):
         rate = linspace(0, 1, 5)[2].item()
@@ -124,6 +132,13 @@ def test_a_class_over_tokens_with_a_buffer_of_whole_numbers(folder: Path) -> Non
     assert all(parameter.is_meta for parameter in build(plan, "meta").parameters())
 
 
+def test_a_class_over_texts(folder: Path) -> None:
+    plan = resolve(f"{folder}/nets:Judge", sentences(64, 16, 3))
+    assert {key: plan.arguments[key] for key in ("classes", "vocabulary")} == {"classes": 3, "vocabulary": 64}
+    assert "length" not in plan.arguments
+    assert build(plan).eval()(torch.ones(2, 5, dtype=torch.int64)).shape == (2, 3)
+
+
 def test_a_function_that_looks_at_values_is_built_for_real(folder: Path) -> None:
     plan = resolve(f"{folder}/nets:looks", images())
     drops = [module.p for module in build(plan, "meta").modules() if isinstance(module, torch.nn.Dropout)]
@@ -137,6 +152,7 @@ WRONG: list[tuple[str, Dataset, str]] = [
     ("nest:net", images(), r"there is no module 'nest' in '.*'.*Did you mean 'nets'\? .*PYTHONPATH"),
     ("nets:needs", images(), r"needs 'depth', 'vocabulary', which its data does not fix\. .*classes, channels, height"),
     ("nets:net", text(), r"needs 'classes', .* The data fixes vocabulary, length"),
+    ("nets:Words", sentences(), r"answers \[2, 16\] with .*wanted\. It takes tokens \[B, T\].* 0 for padding"),
     ("nets:number", images(), r"model 'nets:number' returned a int, and an nn\.Module was wanted"),
     ("nets:a_class", images(), r"returned the class Linear, and an nn\.Module was wanted"),
     ("nets:constant", images(), r"'constant' of module 'nets' is a int, not a function"),

@@ -105,6 +105,11 @@ def test_the_way_of_batching_is_chosen_by_its_price(pins: dict[str, Any], chosen
     )
 
 
+def test_packed_batches_wait_for_a_model() -> None:
+    with pytest.raises(JobError, match=r"packed, which no model here takes yet\. There are: padded, by_length"):
+        here(batching="packed")
+
+
 def test_other_data_has_one_way_of_batching() -> None:
     job = parse_job(
         {

@@ -14,7 +14,7 @@ from thrifty.data.language import END_ID, IGNORED_TARGET
 from thrifty.data.order import WINDOW_STEPS, deal, generator_of, order_of
 from thrifty.data.store import Store
 from thrifty.data.word_pieces import PAD_ID, padded_length
-from thrifty.spec import Batching
+from thrifty.spec import LENGTH_MULTIPLE, Batching
 
 Batch = dict[str, np.ndarray]
 
@@ -27,7 +27,8 @@ class Batches:
     an epoch too; the one window that is short is filled up with targets of -100.
 
     Texts of a micro-batch are filled up with 0 to the longest of them. Those of a step that is cut are dealt to its
-    micro-batches by length; by the way of batching, those of like length make a step, which saves more.
+    micro-batches by length; by the way of batching, those of like length make a step, which saves more, or those of a
+    micro-batch lie end to end in one row, which saves all padding.
 
     Args:
         store: prepared data.
@@ -73,7 +74,8 @@ class Batches:
     def step(self, index: int) -> list[Batch]:
         """Return the micro-batches of a step, counted from 0 over all epochs.
 
-        Images: ``x`` float32 [b, C, H, W] normalised, ``y`` int64 [b]. Texts: ``x`` int64 [b, T], ``y`` int64 [b].
+        Images: ``x`` float32 [b, C, H, W] normalised, ``y`` int64 [b]. Texts: ``x`` int64 [b, T], ``y`` int64 [b];
+        packed ``x`` int64 [1, T], ``starts`` int64 [b + 1], where each begins and the last ends, ``y`` int64 [b].
         Language: ``x`` and ``y`` int64 [b, T], where ``y`` is the token after each of ``x``.
         """
         epoch, place = divmod(index, self.steps_per_epoch)
@@ -81,6 +83,8 @@ class Batches:
             self._shuffle(epoch)
         chosen = self._order[place * self.batch : (place + 1) * self.batch]
         parts = deal(chosen, self.micro, self._lengths)
+        if self.batching == "packed":
+            return [_packed(self._store, self._split, part) for part in parts]
         return [_take(self._store, self._split, part, self._shift) for part in parts]
 
     def typical_steps(self) -> list[int]:
@@ -145,6 +149,16 @@ def _padded(store: Store, split: str, chosen: np.ndarray, most: int) -> np.ndarr
     x_bT = np.full(real_bT.shape, PAD_ID, np.int64)
     x_bT[real_bT] = tokens[(begins_b[:, None] + place_T)[real_bT]]
     return x_bT
+
+
+def _packed(store: Store, split: str, chosen: np.ndarray) -> Batch:
+    """Put texts end to end; the row is filled up to a multiple of a few tokens, which belong to no text."""
+    begins, tokens = (np.asarray(store.array(split, name)) for name in ("starts", "tokens"))
+    texts = [tokens[begins[number] : begins[number + 1]] for number in chosen]
+    starts = np.cumsum([0, *map(len, texts)])
+    x_1T = np.full((1, padded_length(int(starts[-1]), int(starts[-1]) + LENGTH_MULTIPLE)), PAD_ID, np.int64)
+    x_1T[0, : starts[-1]] = np.concatenate(texts)
+    return {"x": x_1T, "starts": starts, "y": np.asarray(store.array(split, "y")[chosen])}
 
 
 def _windows(stream: np.ndarray, length: int, chosen: np.ndarray, shift: int) -> Batch:

@@ -36,7 +36,7 @@ def order_of(
         lengths: of each sample, int [N]; needed by length.
     """
     order = generator.permutation(count)
-    if batching == "padded":
+    if batching != "by_length":
         return order
     assert lengths is not None
     whole = count // batch * batch

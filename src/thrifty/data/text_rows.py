@@ -100,7 +100,7 @@ def find_columns(data: TextData, name: str, raw: bytes) -> Columns:
     found = (cells for _, cells in _cells(name, raw, data.max_row_bytes) if not isinstance(cells, tuple))
     sample = list(itertools.islice(found, SAMPLED_ROWS))
     if not sample:
-        raise DataError(f"'{name}' has no row that can be read", mend="A row holds a text and its label.")
+        raise DataError(f"'{name}' has no row that can be read", mend="A row holds a text and its label, in UTF-8.")
     if isinstance(sample[0], dict):
         return _of_objects(data, name, [each for each in sample if isinstance(each, dict)])
     return _of_rows(data, name, [each for each in sample if isinstance(each, list)])
@@ -244,7 +244,7 @@ def _of_rows(data: TextData, name: str, sample: list[list[str]]) -> Columns:
     if width < 2 and not header:
         raise _one_column(name, sample)
     if data.header is None and not named:
-        header = _looks_like_header([each for each in sample if len(each) == width])
+        header = _looks_like_header(sample[0], [each for each in sample[1:] if len(each) == width])
     names = [cell.strip() for cell in sample[0]] if header else []
     body = [each for each in sample[header:] if len(each) == (len(names) or width)]
     text, label, how = _choose(data, name, names, body)
@@ -275,17 +275,16 @@ def _one_column(name: str, sample: list[list[str]]) -> DataError:
     )
 
 
-def _looks_like_header(sample: list[list[str]]) -> bool:
+def _looks_like_header(cells: list[str], body: list[list[str]]) -> bool:
     """Whether the first row names columns: by known names, or because its label is one that no other row has."""
-    first = [cell.strip().lower() for cell in sample[0]]
+    first = [cell.strip().lower() for cell in cells]
     if any(name in first for name in TEXT_NAMES) and any(name in first for name in LABEL_NAMES):
         return True
-    body = sample[1:]
-    if len(body) < _ROWS_TO_TELL:
+    if len(body) < _ROWS_TO_TELL or len(cells) != len(body[0]):
         return False
     label = _by_content(body)[1]
     counts = Counter(each[label].strip() for each in body)
-    return sample[0][label].strip() not in counts and min(counts.values()) > 1
+    return cells[label].strip() not in counts and min(counts.values()) > 1
 
 
 def _choose(data: TextData, name: str, names: Sequence[str], body: Sequence[Sequence[Any]]) -> tuple[int, int, str]:

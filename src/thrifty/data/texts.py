@@ -64,8 +64,9 @@ def prepare_texts(data: TextData, inventory: Inventory, *, seed: int, draft: Dra
     kept, copies, conflicting = _find_copies(samples)
     missing = tuple(part for part in HELD_OUT if part not in given.values())
     kept, splits, few = _deal(data, kept, missing)
-    kept, labels, odd = _check_labels(data, kept, splits)
-    rejects = [*inventory.rejects, *rejects, *unread, *conflicting, *few, *odd]
+    rejects = [*inventory.rejects, *rejects, *unread, *conflicting, *few]
+    kept, labels, odd = _check_labels(data, kept, splits, rejects)
+    rejects += odd
     rejects += _reject_copies(copies, kept, splits, missing)
     parts = {part: [sample for sample in kept if splits[sample.order] == part] for part in SPLITS}
     _check_parts(data, parts)
@@ -209,14 +210,16 @@ def _deal(
 
 
 def _check_labels(
-    data: TextData, kept: Sequence[_Sample], splits: Mapping[int, str]
+    data: TextData, kept: Sequence[_Sample], splits: Mapping[int, str], rejects: Sequence[Reject]
 ) -> tuple[list[_Sample], tuple[str, ...], list[Reject]]:
     """The labels of the training split, in order; rows with another one are rejects."""
     labels = in_order({sample.row.label for sample in kept if splits[sample.order] == "train"})
     if len(labels) < 2:
         found = f"one label only, '{labels[0]}'" if labels else "no labels"
+        aside = ", ".join(f"{count:,} {reason}" for reason, count in count_reasons(rejects).items())
+        beside = f"; put aside: {aside}" if aside else ""
         raise DataError(
-            f"the training rows of '{data.path}' have {found}: there is nothing to tell apart",
+            f"the training rows of '{data.path}' have {found}: there is nothing to tell apart{beside}",
             mend="Name the column of the labels: data.label.",
         )
     known = set(labels)

@@ -2,8 +2,8 @@
 
 `resolve` turns a name into a `ModelPlan` with every argument: a name of `MODELS`, a user's ``package.module:function``,
 or ``hf:<directory or id>``. `build` makes the module; then `models.init.initialise` gives it weights. A model takes one
-tensor and returns logits: images [B, C, H, W] to [B, classes], tokens [B, T] to [B, T, vocabulary].
-`thrifty.testing.check_model` holds one to that.
+tensor and returns logits: images [B, C, H, W] or texts [B, T], 0 for padding, to [B, classes], tokens [B, T] to
+[B, T, vocabulary]. `thrifty.testing.check_model` holds one to that.
 """
 
 from thrifty.models.table import INIT_NAMES, MODELS, Recipe, build, check_name, content_key, resolve

@@ -78,6 +78,11 @@ class Local:
                 f"plan.precision is {pinned}, which this machine's loop does not run",
                 mend=f"It runs: {', '.join(values('precision', self.device, here=True))}.",
             )
+        if self.job.plan.batching not in (None, *values("batching", self.device, here=True)):
+            raise JobError(
+                f"plan.batching is {self.job.plan.batching}, which no model here takes yet",
+                mend=f"There are: {', '.join(values('batching', self.device, here=True))}.",
+            )
         if self.job.plan.batching == "by_length" and self.dataset.kind != "text":
             raise JobError(
                 f"plan.batching is by_length, and samples of data of kind '{self.dataset.kind}' are all of one size",

@@ -16,11 +16,11 @@ from thrifty.planner.explore import explore
 from thrifty.planner.fit import fit
 from thrifty.planner.learning import decide
 from thrifty.planner.local import Local
-from thrifty.planner.moves import name_of
+from thrifty.planner.moves import name_of, values
 from thrifty.planner.rules import Reasons
 from thrifty.planner.search import INDIFFERENCE, Found, Way
 from thrifty.planner.settle import asker_of
-from thrifty.spec import Batching, BatchPlan, Checkpointing, Cost, Dataset, Device, Interval, Job, Plan, Probed, Spent
+from thrifty.spec import BatchPlan, Checkpointing, Cost, Dataset, Device, Interval, Job, Plan, Probed, Spent
 from thrifty.spec.units import format_bytes, format_seconds
 
 # samples validated at once where memory allows: more gain nothing on the machines measured
@@ -208,7 +208,8 @@ def _say_why(local: Local, found: Found, chosen: Way, why: Reasons, source: rule
 
 def _padding(local: Local, chosen: Way) -> str:
     """What batching has to do with the length that texts are padded to."""
-    lengths = {how: local.length({**chosen.settings, "batching": how}) for how in typing.get_args(Batching)}
+    ways = values("batching", local.device, here=True)
+    lengths = {how: local.length({**chosen.settings, "batching": how}) for how in ways}
     if None in lengths.values():
         return ""
     said = ", ".join(f"{name_of('batching', how)} {length}" for how, length in lengths.items())

@@ -10,7 +10,7 @@ from thrifty.spec.cost import Cost
 from thrifty.spec.layout import Checkpointing, Rows
 from thrifty.spec.plain import Plain
 
-Batching = Literal["padded", "by_length"]
+Batching = Literal["padded", "by_length", "packed"]
 Source = Literal["job", "rule", "measured", "data", "probe", "search"]
 
 
@@ -44,7 +44,7 @@ class ModelPlan(Plain):
     Attributes:
         name: as in the table, such as ``resnet8``; or ``package.module:function``, or ``hf:`` with a directory's name
             or an id.
-        family: the file it is built from: ``resnet``, ``gpt``, ``mlp``, ``own``, ``hf``.
+        family: the file it is built from: ``resnet``, ``gpt``, ``bert``, ``mlp``, ``own``, ``hf``.
         arguments: keyword arguments of the family's class or builder, all resolved.
         attention: the way of `thrifty.models.layers.ATTENTION` by dtype and direction, as measured; empty goes by rule.
     """
@@ -99,7 +99,8 @@ class BatchPlan(Plain):
         micro: samples computed at once; ``accumulation`` micro-batches make a step.
         evaluation: samples computed at once when validating.
         batching: of texts, which samples make a step: ``padded``, any; ``by_length``, those of like length among the
-            samples of some dozens of steps, whose order is then drawn. Each micro-batch is padded to its longest.
+            samples of some dozens of steps, whose order is then drawn. Each micro-batch is padded to its longest; or
+            ``packed``: any, end to end in one row, which no model here takes yet.
     """
 
     size: int
