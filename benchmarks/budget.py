@@ -146,13 +146,26 @@ def figures(found: Race, limits: Mapping[str, float]) -> dict[str, list[float]]:
     return samples
 
 
+def highest(found: Race, name: str) -> str:
+    """The stage of an entrant's last run in which most memory was resident; empty where none is known."""
+    stages = [event for run in found.of(name)[-1:] for event in run.said if event["event"] == "stage"]
+    return str(max(stages, key=lambda event: event["peak_bytes"])["stage"]) if stages else ""
+
+
 def table(found: Race, limits: Mapping[str, float]) -> str:
     """Write what each model took: plain, free and within its budget."""
-    rows = ["| model | plain loop, MiB | budget | within it | without | ms a step plain | within | without |"]
-    rows += ["|---|---:|---:|---:|---:|---:|---:|---:|"]
+    rows = [
+        "| model | plain loop, MiB | budget | within it | its highest stage | without | ms a step, plain "
+        "| within | without |"
+    ]
+    rows += ["|---|---:|---:|---:|---|---:|---:|---:|---:|"]
     for name, limit in limits.items():
         cells = [f"{found.of(f'{name}_plain')[-1].peak_bytes / 2**20:.0f}", f"{limit / 2**20:.0f}"]
-        cells += [spread(run.peak_bytes / 2**20 for run in found.of(f"{name}_{way}")) for way in ("budget", "free")]
+        cells += [
+            spread(run.peak_bytes / 2**20 for run in found.of(f"{name}_budget")),
+            highest(found, f"{name}_budget"),
+        ]
+        cells += [spread(run.peak_bytes / 2**20 for run in found.of(f"{name}_free"))]
         cells += [spread(1e3 * each for each in step_s(found, f"{name}_{way}")) for way in ("plain", "budget", "free")]
         rows.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(rows)

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.peers.talk import Talk
+from benchmarks.peers.talk import Talk, peak_bytes
 from thrifty import api
 from thrifty.planner import planner
 from thrifty.spec import Plan
@@ -57,7 +57,9 @@ class Teller:
         elif isinstance(event, Checkpointed):
             self.checkpoints += 1
         elif isinstance(event, StageDone):
-            self.talk.say("stage", stage=event.stage, says=event.says, wall_s=event.spent.wall_s)
+            # the mark was lowered when the stage began
+            peak = {"peak_bytes": peak_bytes()}
+            self.talk.say("stage", stage=event.stage, says=event.says, wall_s=event.spent.wall_s, **peak)
 
 
 def told(plan: Plan) -> dict[str, Any]:
