@@ -56,8 +56,8 @@ def peak_bytes(
         runtime: bytes of each part of the runtime, by `thrifty.hardware.runtime`; a rule's where it is left out.
     """
     steady = trace.parameter_bytes + trace.buffer_bytes + trace.optimizer_bytes + trace.input_bytes
-    # safetensors copies the weights into bytes, then those into one block
-    checkpoint = 2 * trace.parameter_bytes if device_kind == "cpu" else 0
+    # safetensors copies what was trained into bytes, then those into one block
+    checkpoint = 2 * trace.gradient_bytes if device_kind == "cpu" else 0
     if device_kind != "cpu":
         return _device_peak(trace, accumulation, evaluation_batch_ratio)
     base, base_how = _base(trace, runtime)

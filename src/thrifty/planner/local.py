@@ -20,14 +20,14 @@ from thrifty.hardware.pages import keeping
 from thrifty.hardware.runtime import runtime_bytes
 from thrifty.models.inputs import MEMORY_FORMATS
 from thrifty.models.losses import LOSSES
-from thrifty.models.recompute import recomputing, repeated_blocks
+from thrifty.models.recompute import repeated_blocks
 from thrifty.optim import by_name
 from thrifty.planner.correction import Seen, correct, kin_of
 from thrifty.planner.explain import Quote, quote_of
 from thrifty.planner.learning import Learning, evaluations_of
 from thrifty.planner.moves import values
 from thrifty.planner.search import Priced, Settings, Way
-from thrifty.planner.steps import batch_of, trace_of
+from thrifty.planner.steps import batch_of, built, trace_of
 from thrifty.spec import Cost, Dataset, Device, Interval, Job
 from thrifty.spec.proposal import Timeline
 from thrifty.spec.units import format_bytes
@@ -254,7 +254,7 @@ class Local:
             self.asker.close()
         learning, micro = self.learning, settings["micro_batch"]
         heap = heap_peak(
-            lambda: recomputing(models.build(learning.model), settings["checkpointing"]),
+            lambda: built(learning, settings["checkpointing"]),
             LOSSES[learning.task],
             batch_of(self.dataset, micro),
             precision=settings["precision"],

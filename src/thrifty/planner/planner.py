@@ -162,6 +162,7 @@ def draft_of(local: Local, way: Way, key: str) -> Plan:
         precision=settings["precision"],
         memory_format=settings["memory_format"],
         checkpointing=settings["checkpointing"],
+        adapt=learning.adapt,
         evaluate_every=learning.optim.steps_per_epoch,
         checkpoint_seconds=CHECKPOINT_SECONDS,
         seed=local.job.train.seed,

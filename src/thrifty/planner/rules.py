@@ -15,11 +15,18 @@ BF16_MUST_GAIN = 1.3
 CHINCHILLA_TOKENS_PER_PARAMETER = 20
 LANGUAGE_TOKENS_PER_STEP = 2048
 COMPILE_SECONDS, COMPILE_SAVES = 30.0, 0.5
+FOUR_BITS = (
+    "asked for in the job: an eighth of the memory of float32, unpacked for every product "
+    "(NormalFloat, Dettmers et al. 2023)"
+)
 
 
 # How far each rule carries: what it was not tried on, or what would overturn it.
 DOUBTS = {
     "init": "shapes that its authors did not try",
+    "adapter.targets": "fewer layers cost less and may do",
+    "adapter.rank": "far from what was learned before, more may pay",
+    "adapter.alpha": "goes with the rate",
     "optimizer": "another one, tuned, may reach the same for less: thrifty tune",
     "precision": "the rate is of large products; small ones gain less",
     "memory_format": "few channels gain little",
@@ -71,13 +78,39 @@ def decodes(traits: Traits, kind: str) -> bool:
     return traits.attends and kind == "language"
 
 
-def optimizer(traits: Traits) -> tuple[str, str]:
+def adapter_rank() -> tuple[int, str]:
+    return 8, "what RoBERTa was adapted with; larger ones gained little (Hu et al. 2021, table 9 and section 7.2)"
+
+
+def adapter_alpha() -> tuple[float, str]:
+    return 16.0, "RoBERTa large in Hu et al. 2021, table 9; it stays when the rank changes, and the rate may too"
+
+
+def adapter_targets(traits: Traits) -> str:
+    if traits.attends:
+        return "all linear layers of attention and feed-forward: fewer fall short (Dettmers et al. 2023, section 4)"
+    return "every layer that an adapter fits, those of classes left out"
+
+
+def adapter_doubt(traits: Traits) -> str:
+    return "" if traits.loaded else "its weights were not trained before: adapters change by little what is random"
+
+
+def optimizer(traits: Traits, adapter: str = "none") -> tuple[str, str]:
+    if adapter != "none":
+        return "adamw", "what adapters were trained with (Hu et al. 2021, section 5.1)"
     if traits.batch_norm:
         return "momentum", "what residual networks with batch norm were trained with (He et al. 2015, section 3.4)"
     return "adamw", "trains Transformers and plain networks with the least tuning (Loshchilov and Hutter 2019)"
 
 
-def learning_rate(name: str, traits: Traits, kind: str, parameters: int, batch: int) -> tuple[float, str]:
+def learning_rate(
+    name: str, traits: Traits, kind: str, parameters: int, batch: int, adapter: str = "none"
+) -> tuple[float, str]:
+    if adapter != "none" and name in {"adam", "adamw"}:
+        if decodes(traits, kind):
+            return 2e-4, "adapters of GPT-2 (Hu et al. 2021, table 11)"
+        return 5e-4, "adapters of RoBERTa base, ten times what its own weights take (Hu et al. 2021, table 9)"
     if traits.loaded and name in {"adam", "adamw"}:
         return 5e-5, "weights trained before are changed little (Devlin et al. 2019, appendix A.3)"
     if traits.loaded and name != "gd":
@@ -95,7 +128,9 @@ def learning_rate(name: str, traits: Traits, kind: str, parameters: int, batch: 
     return float(f"{rate:.3g}"), f"0.1 x {batch} / 128: He et al. 2015 scaled by the batch (Goyal et al. 2017)"
 
 
-def weight_decay(name: str, traits: Traits, kind: str) -> tuple[float, str]:
+def weight_decay(name: str, traits: Traits, kind: str, adapter: str = "none") -> tuple[float, str]:
+    if name == "adamw" and adapter != "none":
+        return 0.01, "adapters of GPT-2 (Hu et al. 2021, table 11)"
     if name == "adamw":
         return (0.1, "GPT-3, appendix B") if decodes(traits, kind) else (0.01, "Loshchilov and Hutter 2019")
     if name == "adam":
@@ -147,6 +182,8 @@ def batch(dataset: Dataset) -> tuple[int, str]:
 
 
 def epochs(dataset: Dataset) -> tuple[int, str]:
+    if dataset.kind == "language":
+        return 3, "weights trained before need few passes: two to four (Devlin et al. 2019, appendix A.3)"
     size = dataset.counts["train"]
     wanted = min(max(round(60_000 / size), 10), 100)
     return wanted, f"about 60,000 samples in all, between 10 and 100 passes over {size:,}"

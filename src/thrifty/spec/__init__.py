@@ -5,6 +5,7 @@ from thrifty.spec.cost import Cost, Interval, Spent
 from thrifty.spec.dataset import SPLITS, Cleaning, Dataset
 from thrifty.spec.device import Cluster, Device, DeviceKind, Link, Quantity
 from thrifty.spec.job import (
+    Adapter,
     Budget,
     Declared,
     DeclaredData,
@@ -23,12 +24,14 @@ from thrifty.spec.job import (
     raw_data,
 )
 from thrifty.spec.layout import Checkpointing, Layout, Precision
-from thrifty.spec.plan import BatchPlan, Decision, ModelPlan, OptimPlan, Plan, Probed, StopPlan
+from thrifty.spec.plan import AdaptPlan, BatchPlan, Decision, ModelPlan, OptimPlan, Plan, Probed, StopPlan
 from thrifty.spec.transformer import TransformerShape
 
 __all__ = [
     "BUNDLE_FORMAT",
     "SPLITS",
+    "AdaptPlan",
+    "Adapter",
     "BatchPlan",
     "Budget",
     "BundleInfo",

@@ -17,6 +17,7 @@ from torch import nn
 
 from thrifty.errors import BundleError
 from thrifty.files import write_atomic
+from thrifty.models.adapters import changing, restore
 
 LAST = "last.pt"
 
@@ -57,7 +58,7 @@ class Checkpoints:
         content = {
             "plan": plan_key,
             "state": asdict(state),
-            "model": model.state_dict(),
+            "model": changing(model),
             "optimizer": optimizer.state_dict(),
             "rng": torch.get_rng_state(),
             "rng_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
@@ -85,7 +86,7 @@ class Checkpoints:
             raise BundleError(f"checkpoint '{path}' is damaged ({type(error).__name__})", mend=mend) from error
         if content["plan"] != plan_key:
             raise BundleError(f"checkpoint '{path}' was made by another plan ({content['plan']})", mend=mend)
-        model.load_state_dict(content["model"])
+        restore(model, content["model"])
         optimizer.load_state_dict(content["optimizer"])
         torch.set_rng_state(content["rng"])
         if content["rng_cuda"]:
@@ -99,19 +100,17 @@ class Checkpoints:
 
     def load_best(self, state: State, model: nn.Module) -> None:
         """Put the best weights into the model."""
-        missing, unexpected = model.load_state_dict(load_file(self._best_path(state.best_step)), strict=False)
-        tied = set(model.state_dict()) - set(_own_weights(model))
-        assert set(missing) <= tied and not unexpected, (missing, unexpected)
+        restore(model, load_file(self._best_path(state.best_step)))
 
     def _best_path(self, step: int) -> Path:
         return self.folder / f"best-{step}.safetensors"
 
 
 def _own_weights(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The state of a model with each shared tensor named once, as safetensors wants it."""
+    """What training changes of a model, each shared tensor named once, as safetensors wants it."""
     seen: dict[tuple[int, torch.Size], str] = {}
     own = {}
-    for name, value in model.state_dict().items():
+    for name, value in changing(model).items():
         if seen.setdefault((value.data_ptr(), value.shape), name) == name or value.numel() == 0:
             own[name] = value
     return own

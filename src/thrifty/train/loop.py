@@ -16,6 +16,7 @@ from thrifty import optim
 from thrifty.data import Batches, Store
 from thrifty.errors import DivergedError
 from thrifty.hardware.pages import keep_pages, keeping
+from thrifty.models.adapters import adapting, merging, start
 from thrifty.models.inputs import to_device, to_tensors
 from thrifty.models.losses import LOSSES
 from thrifty.models.recompute import recomputing
@@ -71,6 +72,7 @@ def train(
     keep_pages(keeping(plan.device, plan.checkpointing))
     torch.set_num_threads(plan.threads)
     torch.manual_seed(plan.seed)  # dropout draws from it; a checkpoint brings its state back
+    start(adapting(model, plan.adapt), plan.seed)
     to_device(model, plan.device, plan.memory_format)
     recomputing(model, plan.checkpointing)
     model.train()
@@ -114,6 +116,7 @@ def train(
     _save(checkpoints, state, schedule, model, optimizer, plan, emit)
     checkpoints.load_best(state, model)
     recomputing(model, "none")
+    merging(model)
     emit(Stopped(state.step, reason))
     return Trained(state.step, state.best, state.best_step, reason)
 
