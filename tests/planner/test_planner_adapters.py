@@ -67,7 +67,8 @@ def test_an_adapter_is_decided_told_and_foreseen(kind: str, base: str) -> None:
     assert (adapted.learning.optim.optimizer, adapted.learning.optim.learning_rate) == ("adamw", 2e-4)
     assert "% of 1.8" in why["trained parameters"].reason
     before, after = whole.price(WAY), adapted.price(WAY)
-    assert after.peak_bytes < before.peak_bytes
+    # DoRA norms and scales each product once more: of small models it keeps more than it saves
+    assert kind == "dora" or after.peak_bytes < before.peak_bytes
     assert adapted.trace(WAY).optimizer_bytes < 0.1 * whole.trace(WAY).optimizer_bytes
     decided = planned(adapted)
     assert Plan.model_validate_json(decided.model_dump_json()) == decided

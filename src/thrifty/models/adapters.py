@@ -316,7 +316,7 @@ def _digest(model: nn.Module) -> bytes:
         if not parameter.requires_grad:
             values = parameter.detach().cpu().contiguous().flatten().view(torch.uint8)
             digest.update(name.encode() + b"\0")
-            digest.update(memoryview(values.numpy()))
+            digest.update(values.numpy().data)
     return digest.digest()
 
 

@@ -98,7 +98,7 @@ def adapter_doubt(traits: Traits) -> str:
 
 def optimizer(traits: Traits, adapter: str = "none") -> tuple[str, str]:
     if adapter != "none":
-        return "adamw", "what adapters were trained with (Hu et al. 2021, section 5.1)"
+        return "adamw", "what adapters were trained with (Hu et al. 2021, table 9)"
     if traits.batch_norm:
         return "momentum", "what residual networks with batch norm were trained with (He et al. 2015, section 3.4)"
     return "adamw", "trains Transformers and plain networks with the least tuning (Loshchilov and Hutter 2019)"
