@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Collection
 
-from thrifty.errors import unknown_name
+from thrifty.errors import MissingExtraError, unknown_name
 from thrifty.models import INIT_NAMES, check_name
 from thrifty.optim import OPTIMIZERS, SCHEDULES
 from thrifty.spec import Job
@@ -15,9 +16,11 @@ def check_names(job: Job) -> None:
 
     Raises:
         JobError: a name is in no table, or stands for no file; the nearest one that does is given.
-        MissingExtraError: the model needs a package that is not installed.
+        MissingExtraError: the model or the adapter needs a package that is not installed.
     """
     check_name(job.model)
+    if job.train.adapter is not None and importlib.util.find_spec("peft") is None:
+        raise MissingExtraError("train.adapter", package="peft", extra="peft")
     given: list[tuple[str, str | None, Collection[str]]] = [
         ("initialiser", job.train.init, INIT_NAMES),
         ("optimizer", job.train.optimizer, OPTIMIZERS),

@@ -60,6 +60,10 @@ MISTAKES = [
     ("target", {"bits_per_byte": 2.0}, ["task 'classify' has no target 'bits_per_byte'"]),
     ("task", "language", ["is for task 'classify', not 'language'"]),
     ("train.steps", 10, ["epochs or steps, not both"]),
+    ("train.adapter", "lroa", ["train.adapter.kind", "'lora' or 'dora'", "'lroa'"]),
+    ("train.adapter", {"kind": "lora", "rnak": 4}, ["unknown key 'train.adapter.rnak'", "did you mean 'rank'"]),
+    ("train.adapter", {"kind": "dora", "rank": 0}, ["train.adapter.rank", "0"]),
+    ("train.freeze", [""], ["train.freeze"]),
     ("train.batch", 0, ["train.batch", "0"]),
     ("train.batch", "ful", ["train.batch", "'ful'"]),
     ("train.learning_rate", "fast", ["train.learning_rate", "'fast'"]),
@@ -262,3 +266,10 @@ def test_the_tokenizer_lies_where_the_job_says(tmp_path: Path) -> None:
 def test_mistakes_in_the_data_section_of_texts(data: dict[str, object], says: str) -> None:
     with pytest.raises(JobError, match=says):
         parse_job(text_job(**data))
+
+
+def test_an_adapter_may_be_its_kind_alone_and_a_pattern_alone() -> None:
+    train = parse_job(changed("train", {"adapter": "dora", "freeze": "fc.*"})).train
+    assert train.adapter is not None and (train.adapter.kind, train.adapter.rank) == ("dora", None)
+    assert train.freeze == ("fc.*",)
+    assert parse_job(changed("train", {"freeze": ["a.*", "b"]})).train.freeze == ("a.*", "b")

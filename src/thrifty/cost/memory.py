@@ -63,8 +63,10 @@ def peak_bytes(
     if device_kind != "cpu":
         return _device_peak(trace, accumulation, evaluation_batch_ratio)
     base, base_how = _base(trace, runtime)
-    copy = trace.parameter_bytes + trace.buffer_bytes + trace.optimizer_bytes if copied else 0
-    copies = {"low": 0, "value": copy, "high": copy + (trace.parameter_bytes if copied else 0)}
+    # what is frozen is neither saved nor kept as the best
+    trained = trace.gradient_bytes
+    copy = trained + trace.buffer_bytes + trace.optimizer_bytes if copied else 0
+    copies = {"low": 0, "value": copy, "high": copy + (trained if copied else 0)}
     saved = f", and {format_bytes(copy)} of a copy that is being saved" if copied else ""
     if heap is not None:
         moments = {

@@ -19,7 +19,7 @@ from thrifty.planner.search import Bound, Price, Priced, Settings
 from thrifty.planner.shapes import least_flops, shape_of
 from thrifty.planner.space import layout_of, layout_space
 from thrifty.planner.traced import Traced
-from thrifty.spec import Cluster, Dataset, Device, Interval, Job, Layout, TransformerShape
+from thrifty.spec import AdaptPlan, Cluster, Dataset, Device, Interval, Job, Layout, TransformerShape
 from thrifty.spec.units import format_seconds
 
 Memory = Callable[[Layout], MemoryBreakdown]
@@ -42,12 +42,12 @@ COARSE: dict[str, tuple[object, ...]] = {
 
 
 def work_of(job: Job, learning: Learning, dataset: Dataset, allowed: Collection[str] = ()) -> Work:
-    """Say how a job is priced on clusters: a GPT in closed form from its shape, any other model by its traced step.
+    """Say how a job is priced on clusters: a GPT trained whole in closed form, all else by its traced step.
 
     Raises:
         JobError: the model cannot be traced, or a move was allowed that has no price for it.
     """
-    shape = shape_of(learning.model)
+    shape = shape_of(learning.model) if learning.adapt == AdaptPlan() else None
     return Closed(job, learning, shape) if shape is not None else Traced(job, learning, dataset, allowed)
 
 

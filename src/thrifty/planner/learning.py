@@ -9,12 +9,13 @@ from typing import Literal
 import thrifty.planner.rules as rules
 from thrifty import models
 from thrifty.errors import JobError
+from thrifty.models.adapters import adapting, frozen_norms, head_of, trained_parameters, usual_targets
 from thrifty.names import check_names
 from thrifty.optim import tell_rules
 from thrifty.planner.lengths import mean_length
 from thrifty.planner.rules import Reasons
 from thrifty.planner.shapes import parameters_of, shape_of
-from thrifty.spec import Dataset, DeclaredData, Job, ModelPlan, OptimPlan, StopPlan
+from thrifty.spec import AdaptPlan, Dataset, DeclaredData, Job, ModelPlan, OptimPlan, StopPlan
 from thrifty.spec.job import TASKS
 from thrifty.spec.layout import Rows
 from thrifty.spec.units import format_count
@@ -38,6 +39,7 @@ class Learning:
         rows: as in a `Plan`.
         traits: what the model contains, by which rules go.
         parameters: of the model.
+        adapt: what of it is trained.
     """
 
     task: Literal["classify", "language"]
@@ -49,6 +51,7 @@ class Learning:
     size: int
     parameters: int
     rows: Rows
+    adapt: AdaptPlan
 
 
 def decide(job: Job, dataset: Dataset, why: Reasons) -> Learning:
@@ -65,25 +68,28 @@ def decide(job: Job, dataset: Dataset, why: Reasons) -> Learning:
     why.say("model", model.name, "asked for in the job" + ("" if ours else f"; the rules go by its {traits}"), "job")
     asked = job.train.init if ours or job.train.init != "default" else None
     init = why.take("init", asked, rules.init(model))
-    optimizer = why.take("optimizer", job.train.optimizer, rules.optimizer(traits))
+    parameters = count_parameters(model)
+    adapt = _adapt(job, model, traits, dataset, parameters, why)
+    optimizer = why.take("optimizer", job.train.optimizer, rules.optimizer(traits, adapt.kind))
     if doubt := rules.optimizer_doubt(optimizer, traits):
         why.say("optimizer", optimizer, "asked for in the job", "job", doubt)
     size = _batch_size(job, dataset, traits, why)
-    parameters = count_parameters(model)
-    optim = _learning(job, traits, dataset, parameters, optimizer, size, why)
+    optim = _learning(job, traits, dataset, parameters, optimizer, size, adapt.kind, why)
     why.say("guard", *rules.guard(), doubt="a batch that is merely hard is left out, or one that harms is not")
     stop = _stop(job, task, optim.total_steps)
-    rows = _rows(job, dataset, model, optim, size, why)
-    return Learning(task, model, traits, init, optim, stop, size, parameters, rows)
+    rows = _rows(job, dataset, model, optim, size, adapt, why)
+    return Learning(task, model, traits, init, optim, stop, size, parameters, rows, adapt)
 
 
-def _rows(job: Job, dataset: Dataset, model: ModelPlan, optim: OptimPlan, size: int, why: Reasons) -> Rows:
+def _rows(
+    job: Job, dataset: Dataset, model: ModelPlan, optim: OptimPlan, size: int, adapt: AdaptPlan, why: Reasons
+) -> Rows:
     """Which rows of the embedding a step trains, where there is a choice."""
-    able = model.family in READS_ROWS and optim.optimizer == "adamw"
+    able = model.family in READS_ROWS and optim.optimizer == "adamw" and adapt == AdaptPlan()
     if job.plan.rows == "used" and not able:
         raise JobError(
-            f"plan.rows is used, and model '{model.name}' with {optim.optimizer} trains all rows",
-            mend=f"Leave it out: models of {', '.join(READS_ROWS)} with adamw can train the rows used alone.",
+            f"plan.rows is used, and '{model.name}' with {optim.optimizer} trains all rows that are not frozen",
+            mend=f"Leave it out: it is for models of {', '.join(READS_ROWS)} trained whole by adamw.",
         )
     if not able:
         return "all"
@@ -116,6 +122,55 @@ def count_parameters(model: ModelPlan) -> int:
     return sum(parameter.numel() for parameter in models.build(model, "meta").parameters())
 
 
+def _adapt(
+    job: Job, model: ModelPlan, traits: models.Traits, dataset: Dataset, parameters: int, why: Reasons
+) -> AdaptPlan:
+    """What of the model is trained, each decision with its line."""
+    asked, freeze = job.train.adapter, job.train.freeze
+    if asked is None and not freeze:
+        return AdaptPlan()
+    bare = models.build(model, "meta")
+    plan = AdaptPlan(freeze=freeze)
+    if asked is not None:
+        why.say("adapter", asked.kind, "asked for in the job", "job", rules.adapter_doubt(traits))
+        targets = why.take(
+            "adapter.targets",
+            asked.targets,
+            (usual_targets(bare), rules.adapter_targets(traits)),
+            shown=", ".join(asked.targets or usual_targets(bare)),
+        )
+        whole = head_of(bare, len(dataset.labels)) if dataset.labels else ()
+        if whole:
+            why.say(
+                "adapter.whole",
+                ", ".join(whole),
+                "the layer that tells classes is trained itself: new ones are learned from nothing",
+            )
+        plan = AdaptPlan(
+            freeze=freeze,
+            kind=asked.kind,
+            rank=why.take("adapter.rank", asked.rank, rules.adapter_rank()),
+            alpha=why.take("adapter.alpha", asked.alpha, rules.adapter_alpha()),
+            targets=targets,
+            whole=whole,
+            base=asked.base,
+        )
+        if asked.base == "4bit":
+            why.say("adapter.base", "4bit", rules.FOUR_BITS, "job")
+    adapted = adapting(bare, plan)
+    if freeze:
+        norms = len(frozen_norms(adapted))
+        still = (
+            f"; {norms:,} frozen batch norms normalise as in evaluation: what follows them learned so" if norms else ""
+        )
+        why.say("freeze", ", ".join(freeze), f"asked for in the job{still}", "job")
+    trained = trained_parameters(adapted)
+    share = f"{trained / parameters:.2%}".replace("%", " %")
+    reason = f"{share} of {format_count(parameters)}: the rest stays as it is, without gradients and optimizer states"
+    why.say("trained parameters", trained, reason)
+    return plan
+
+
 def _batch_size(job: Job, dataset: Dataset, traits: models.Traits, why: Reasons) -> int:
     samples = dataset.counts["train"]
     if job.train.batch == "full" or (job.train.batch is None and job.train.optimizer == "gd"):
@@ -137,14 +192,20 @@ def _batch_size(job: Job, dataset: Dataset, traits: models.Traits, why: Reasons)
 
 
 def _learning(
-    job: Job, traits: models.Traits, dataset: Dataset, parameters: int, optimizer: str, size: int, why: Reasons
+    job: Job,
+    traits: models.Traits,
+    dataset: Dataset,
+    parameters: int,
+    optimizer: str,
+    size: int,
+    adapter: str,
+    why: Reasons,
 ) -> OptimPlan:
     asked, kind = job.train, dataset.kind
     schedule = why.take("schedule", asked.schedule, rules.schedule(optimizer))
-    rate = why.take(
-        "learning_rate", asked.learning_rate, rules.learning_rate(optimizer, traits, kind, parameters, size)
-    )
-    decay = why.take("weight_decay", asked.weight_decay, rules.weight_decay(optimizer, traits, kind))
+    usual = rules.learning_rate(optimizer, traits, kind, parameters, size, adapter)
+    rate = why.take("learning_rate", asked.learning_rate, usual)
+    decay = why.take("weight_decay", asked.weight_decay, rules.weight_decay(optimizer, traits, kind, adapter))
     why.say("groups", *tell_rules(optimizer, decay))
     clip = why.take("clip", asked.clip, rules.clip(traits, kind))
     warmup = why.take("warmup", asked.warmup, rules.warmup(optimizer, schedule))
@@ -181,7 +242,7 @@ def _steps(job: Job, dataset: Dataset, parameters: int, size: int, per_epoch: in
     if job.train.epochs is None and isinstance(job.data, DeclaredData):
         why.say("steps", per_epoch, f"one pass over {format_count(job.data.tokens)} declared tokens", "data")
         return per_epoch
-    if job.train.epochs is None and dataset.kind == "language":
+    if job.train.epochs is None and dataset.kind == "language" and job.train.adapter is None:
         steps: int = why.take("steps", None, rules.language_steps(dataset, parameters, size))
         return steps
     epochs = why.take("epochs", job.train.epochs, rules.epochs(dataset))

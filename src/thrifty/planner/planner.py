@@ -173,6 +173,7 @@ def draft_of(local: Local, way: Way, key: str) -> Plan:
         memory_format=settings["memory_format"],
         checkpointing=settings["checkpointing"],
         rows=learning.rows,
+        adapt=learning.adapt,
         evaluate_every=learning.optim.steps_per_epoch,
         checkpoint_seconds=CHECKPOINT_SECONDS,
         seed=local.job.train.seed,

@@ -21,11 +21,18 @@ BATCHING = (
     "texts of like length are put together within a window of steps whose order is then drawn: another order of the "
     "data, the same effective batch (Khomenko et al. 2016)"
 )
+FOUR_BITS = (
+    "asked for in the job: an eighth of the memory of float32, unpacked for every product "
+    "(NormalFloat, Dettmers et al. 2023)"
+)
 
 
 # How far each rule carries: what it was not tried on, or what would overturn it.
 DOUBTS = {
     "init": "shapes that its authors did not try",
+    "adapter.targets": "fewer layers cost less and may do",
+    "adapter.rank": "far from what was learned before, more may pay",
+    "adapter.alpha": "goes with the rate",
     "optimizer": "another one, tuned, may reach the same for less: thrifty tune",
     "precision": "the rate is of large products; small ones gain less",
     "memory_format": "few channels gain little",
@@ -86,7 +93,27 @@ def reads(traits: Traits, kind: str) -> bool:
     return traits.attends and kind == "text"
 
 
-def optimizer(traits: Traits) -> tuple[str, str]:
+def adapter_rank() -> tuple[int, str]:
+    return 8, "what RoBERTa was adapted with; larger ones gained little (Hu et al. 2021, table 9 and section 7.2)"
+
+
+def adapter_alpha() -> tuple[float, str]:
+    return 16.0, "RoBERTa large in Hu et al. 2021, table 9; it stays when the rank changes, and the rate may too"
+
+
+def adapter_targets(traits: Traits) -> str:
+    if traits.attends:
+        return "all linear layers of attention and feed-forward: fewer fall short (Dettmers et al. 2023, section 4)"
+    return "every layer that an adapter fits, those of classes left out"
+
+
+def adapter_doubt(traits: Traits) -> str:
+    return "" if traits.loaded else "its weights were not trained before: adapters change by little what is random"
+
+
+def optimizer(traits: Traits, adapter: str = "none") -> tuple[str, str]:
+    if adapter != "none":
+        return "adamw", "what adapters were trained with (Hu et al. 2021, table 9)"
     if traits.batch_norm:
         return "momentum", "what residual networks with batch norm were trained with (He et al. 2015, section 3.4)"
     return "adamw", "trains Transformers and plain networks with the least tuning (Loshchilov and Hutter 2019)"
@@ -122,7 +149,13 @@ _RATES_LIKE_ADAMW = {
 LION_SHARE = 5
 
 
-def learning_rate(name: str, traits: Traits, kind: str, parameters: int, batch: int) -> tuple[float, str]:
+def learning_rate(
+    name: str, traits: Traits, kind: str, parameters: int, batch: int, adapter: str = "none"
+) -> tuple[float, str]:
+    if adapter != "none" and name in {"adam", "adamw"}:
+        if decodes(traits, kind):
+            return 2e-4, "adapters of GPT-2 (Hu et al. 2021, table 11)"
+        return 5e-4, "adapters of RoBERTa base, ten times what its own weights take (Hu et al. 2021, table 9)"
     if name in _RATES_LIKE_ADAMW:
         rate, said = _adamw_rate(traits, kind, parameters)
         return rate, _RATES_LIKE_ADAMW[name] + said
@@ -169,7 +202,9 @@ def _lamb_rate(traits: Traits, kind: str, batch: int) -> tuple[float, str]:
 _DECAYS_LIKE_ADAMW = frozenset(["adamw", "adamw_8bit", "nadam", "lion", "muon", "soap", "schedule_free"])
 
 
-def weight_decay(name: str, traits: Traits, kind: str) -> tuple[float, str]:
+def weight_decay(name: str, traits: Traits, kind: str, adapter: str = "none") -> tuple[float, str]:
+    if name == "adamw" and adapter != "none":
+        return 0.01, "adapters of GPT-2 (Hu et al. 2021, table 11)"
     if name in _DECAYS_LIKE_ADAMW:
         decay, said = (0.1, "GPT-3, appendix B") if decodes(traits, kind) else (0.01, "Loshchilov and Hutter 2019")
         if name == "lion":
@@ -273,6 +308,8 @@ def batch(dataset: Dataset) -> tuple[int, str]:
 
 
 def epochs(dataset: Dataset) -> tuple[int, str]:
+    if dataset.kind == "language":
+        return 3, "weights trained before need few passes: two to four (Devlin et al. 2019, appendix A.3)"
     size = dataset.counts["train"]
     if dataset.kind == "text":
         wanted = min(max(round(40_000 / size), 3), 30)

@@ -11,12 +11,18 @@ from torch.optim import Optimizer
 
 from thrifty import models
 from thrifty.cost import Trace, trace_step
+from thrifty.models.adapters import adapting
 from thrifty.models.losses import LOSSES
 from thrifty.models.recompute import recomputing
 from thrifty.optim import by_name
 from thrifty.optim.rows import foresee_rows
 from thrifty.planner.learning import Learning, read_rows
 from thrifty.spec import Dataset
+
+
+def built(learning: Learning, checkpointing: str) -> nn.Module:
+    """Build the model as steps are taken of it: adapted, and computed again where it is."""
+    return recomputing(adapting(models.build(learning.model), learning.adapt), checkpointing)
 
 
 def batch_of(dataset: Dataset, samples: int, length: int | None = None) -> dict[str, tuple[tuple[int, ...], str]]:
@@ -62,7 +68,7 @@ def trace_of(
         JobError: as `thrifty.cost.trace_step` and `thrifty.models.recompute.recomputing`.
     """
     return trace_step(
-        lambda: recomputing(models.build(learning.model), checkpointing),
+        lambda: built(learning, checkpointing),
         LOSSES[learning.task],
         batch_of(dataset, samples, length),
         precision=precision,

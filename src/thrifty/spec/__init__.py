@@ -5,6 +5,7 @@ from thrifty.spec.cost import Cost, Interval, Spent
 from thrifty.spec.dataset import LENGTH_MULTIPLE, SPLITS, Cleaning, Dataset
 from thrifty.spec.device import Cluster, Device, DeviceKind, Link, Quantity
 from thrifty.spec.job import (
+    Adapter,
     Budget,
     Declared,
     DeclaredData,
@@ -24,13 +25,26 @@ from thrifty.spec.job import (
     raw_data,
 )
 from thrifty.spec.layout import Checkpointing, Layout, Precision
-from thrifty.spec.plan import Batching, BatchPlan, Decision, GuardPlan, ModelPlan, OptimPlan, Plan, Probed, StopPlan
+from thrifty.spec.plan import (
+    AdaptPlan,
+    Batching,
+    BatchPlan,
+    Decision,
+    GuardPlan,
+    ModelPlan,
+    OptimPlan,
+    Plan,
+    Probed,
+    StopPlan,
+)
 from thrifty.spec.transformer import TransformerShape
 
 __all__ = [
     "BUNDLE_FORMAT",
     "LENGTH_MULTIPLE",
     "SPLITS",
+    "AdaptPlan",
+    "Adapter",
     "BatchPlan",
     "Batching",
     "Budget",

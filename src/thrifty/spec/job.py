@@ -263,6 +263,35 @@ class Budget(Plain):
     money: Money | None = None
 
 
+def _tuple_of_one(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+def _kind_alone(value: Any) -> Any:
+    return {"kind": value} if isinstance(value, str) else value
+
+
+Patterns = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_tuple_of_one)]
+
+
+class Adapter(Plain):
+    """Small matrices trained beside a model's own weights, which stay as they are; put into them at the end.
+
+    Attributes:
+        kind: ``lora`` (Hu et al. 2021), or ``dora``, which trains the length of each row too (Liu et al. 2024).
+        rank: inner width of the matrices.
+        alpha: what the matrices add counts ``alpha / rank`` times.
+        targets: patterns of the names of layers that get them.
+        base: ``4bit`` keeps the weights that get them in four bits each while training (QLoRA), ``own`` as they are.
+    """
+
+    kind: Literal["lora", "dora"]
+    rank: PositiveInt | None = None
+    alpha: PositiveFloat | None = None
+    targets: Patterns | None = None
+    base: Literal["own", "4bit"] = "own"
+
+
 class Train(Plain):
     """How to train, where you care; the plan decides the rest and says why.
 
@@ -285,6 +314,8 @@ class Train(Plain):
         init: initial weights: ``default`` (the family's own), ``he_normal``, ``he_uniform``,
             ``xavier_normal``, ``xavier_uniform``; ``own`` keeps what the model's own code draws or loads, and is what
             a model that is not ours has by default.
+        freeze: patterns of the names of parameters that stay as they are, such as ``blocks.0.*``.
+        adapter: what is trained in place of the model's own weights; its kind alone will do, such as ``lora``.
         patience: evaluations without improvement after which training stops; 0 for never.
         evaluations: how many times to validate in the whole run, when there are no epochs.
         seed: of the split, the weights and the order of the data.
@@ -304,6 +335,8 @@ class Train(Plain):
     cooldown: Fraction | None = None
     clip: NonNegativeFloat | None = None
     init: str | None = None
+    freeze: Patterns = ()
+    adapter: Annotated[Adapter, BeforeValidator(_kind_alone)] | None = None
     patience: Annotated[int, Field(ge=0)] | None = None
     evaluations: PositiveInt | None = None
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
@@ -507,6 +540,8 @@ def _keys_at(place: list[str], error: dict[str, Any]) -> list[str]:
     sections: dict[str, type[Plain]] = {"target": Target, "budget": Budget, "train": Train, "plan": Pins}
     if not place:
         return list(Job.model_fields)
+    if "adapter" in place:
+        return list(Adapter.model_fields)
     if place[0] == "data" and place[-1] == "split":
         return list(Split.model_fields)
     if place[0] == "data":

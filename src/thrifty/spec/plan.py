@@ -55,6 +55,29 @@ class ModelPlan(Plain):
     attention: dict[str, str] = Field(default_factory=dict)
 
 
+class AdaptPlan(Plain):
+    """What of a model is trained: all of it, unless something here says otherwise.
+
+    Patterns are those of `fnmatch`, of names as the model's own code has them.
+
+    Attributes:
+        freeze: patterns of parameters that stay as they are.
+        kind: of the adapters: ``none``; ``lora``; ``dora``.
+        rank, alpha: of the adapters; 0 where there are none.
+        targets: patterns of the layers that get one.
+        whole: patterns of parameters that are trained themselves beside adapters: those of a new head.
+        base: how weights that get an adapter are kept: ``own``, as they are; ``4bit``.
+    """
+
+    freeze: tuple[str, ...] = ()
+    kind: Literal["none", "lora", "dora"] = "none"
+    rank: int = 0
+    alpha: float = 0.0
+    targets: tuple[str, ...] = ()
+    whole: tuple[str, ...] = ()
+    base: Literal["own", "4bit"] = "own"
+
+
 class OptimPlan(Plain):
     """An optimizer and its schedule, resolved.
 
@@ -170,6 +193,7 @@ class Plan(Plain):
         checkpointing: what the backward pass computes again: ``none``; ``selective``, all but products and attention;
             ``full``, each block.
         rows: of the embedding that each step trains; ``used`` are those it reads, the updates of others wait.
+        adapt: what of the model is trained.
         evaluate_every: optimizer steps between validations.
         checkpoint_seconds: least time between two checkpoints.
         checkpoints_kept: of the last ones; the best weights are kept beside them.
@@ -193,6 +217,7 @@ class Plan(Plain):
     memory_format: Literal["contiguous", "channels_last"]
     checkpointing: Checkpointing = "none"
     rows: Rows = "all"
+    adapt: AdaptPlan = AdaptPlan()
     evaluate_every: int
     checkpoint_seconds: float
     checkpoints_kept: int = 2

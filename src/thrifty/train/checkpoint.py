@@ -37,6 +37,7 @@ from torch import Tensor, nn
 
 from thrifty.errors import BundleError, DiskFullError
 from thrifty.files import write_atomic, write_hashed, writing
+from thrifty.models.adapters import changing, restore
 from thrifty.spec import Plan
 from thrifty.spec.events import CheckpointDamaged, Checkpointed, CheckpointFailed, CheckpointsRemoved, Event
 from thrifty.train.generators import generators_state, load_generators
@@ -184,7 +185,7 @@ class Checkpoints:
         content = {
             "key": self.key,
             "state": asdict(state),
-            "model": model.state_dict(),
+            "model": changing(model),
             "optimizer": optimizer.state_dict(),
             "generators": generators_state(),
         }
@@ -243,7 +244,7 @@ class Checkpoints:
                 f"the checkpoint of step {content['state']['step']:,} in '{self.folder}' was made by another plan",
                 mend=f"Remove '{self.folder}' to train from the start.",
             )
-        model.load_state_dict(content["model"])
+        restore(model, content["model"])
         optimizer.load_state_dict(content["optimizer"])
         load_generators(content["generators"])
         state = State(**content["state"])
@@ -265,7 +266,7 @@ class Checkpoints:
             except _Damaged as found:
                 self._put_aside(kept, str(found))
                 continue
-            model.load_state_dict(content["model"])
+            restore(model, content["model"])
             optimizer.load_state_dict(content["optimizer"])
             self._remove(self._kept[self._kept.index(kept) + 1 :])
             return State(**content["state"])
@@ -291,9 +292,7 @@ class Checkpoints:
             weights = self._best.weights
         else:
             weights = load_file(self.folder / _best_name(state.best_step))
-        missing, unexpected = model.load_state_dict(weights, strict=False)
-        tied = set(model.state_dict()) - set(own_weights(model))
-        assert set(missing) <= tied and not unexpected, (missing, unexpected)
+        restore(model, weights)
 
     def _saved(self, state: State, model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[Event]:
         # nothing is computed meanwhile: no copy is needed

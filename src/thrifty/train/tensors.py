@@ -9,6 +9,8 @@ from typing import Any, BinaryIO, TypeVar
 import torch
 from torch import Tensor, nn
 
+from thrifty.models.adapters import changing
+
 Tree = TypeVar("Tree")
 
 # names of the format: https://huggingface.co/docs/safetensors
@@ -83,10 +85,10 @@ class Copies:
 
 
 def own_weights(model: nn.Module) -> dict[str, Tensor]:
-    """The state of a model with each shared tensor named once, as safetensors wants it."""
+    """What training changes of a model, each shared tensor named once, as safetensors wants it."""
     seen: dict[tuple[int, torch.Size], str] = {}
     own = {}
-    for name, value in model.state_dict().items():
+    for name, value in changing(model).items():
         if seen.setdefault((value.data_ptr(), value.shape), name) == name or value.numel() == 0:
             own[name] = value
     return own
