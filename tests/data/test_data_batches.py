@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thrifty.data import Batches, Store, sweep
-from thrifty.data.order import WINDOW_STEPS
+from thrifty.data.order import WINDOW_STEPS, window_steps
 from thrifty.spec import LENGTH_MULTIPLE, Batching
 
 FEW = st.integers(1, 40)
@@ -219,9 +219,9 @@ def test_any_step_of_texts_can_be_had_directly(
 
 @pytest.fixture(scope="module")
 def many(folder: Path) -> tuple[Store, tuple[int, ...]]:
-    """Two windows and a half of steps of 4, and one text left over."""
+    """Four windows and a half of steps of 4, and one text left over."""
     generator = np.random.default_rng(0)
-    lengths = tuple(int(n) for n in generator.integers(2, 60, 4 * (2 * WINDOW_STEPS + WINDOW_STEPS // 2) + 1))
+    lengths = tuple(int(n) for n in generator.integers(2, 60, 4 * (4 * WINDOW_STEPS + WINDOW_STEPS // 2) + 1))
     return texts(folder, lengths), lengths
 
 
@@ -307,3 +307,10 @@ def test_packed_texts_lie_end_to_end(
             assert label == number % 2
             seen.append(number)
     assert sorted(seen) == sorted(number for part in padded.step(step) for number in numbers(part, lengths))
+
+
+def test_a_short_epoch_has_windows_too(folder: Path) -> None:
+    assert window_steps(50, 3) == 4
+    store, lengths = texts(folder, SHELF[-2]), SHELF[-2]
+    met = [frozenset(step) for epoch in range(4) for step in steps_of((store, lengths), "by_length", epoch)]
+    assert len(set(met)) > 0.9 * len(met), "the same texts do not meet again and again"

@@ -23,7 +23,7 @@ from thrifty.spec import LENGTH_MULTIPLE, Cleaning, Dataset, Plan, Spent, parse_
 COUNTS = st.lists(st.integers(0, 60), min_size=1, max_size=12).filter(sum).map(tuple)
 
 
-def texts(counts: tuple[int, ...] = (300, 200, 60, 20, 8, 4, 2, 1)) -> Dataset:
+def texts(counts: tuple[int, ...] = (3000, 2000, 600, 200, 80, 40, 20, 10)) -> Dataset:
     held_out = tuple(-(-count // 10) for count in counts)
     lengths = {"train": counts, "validation": held_out, "test": held_out}
     return Dataset(

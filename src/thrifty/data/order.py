@@ -12,6 +12,8 @@ from thrifty.spec import Batching
 # Samples of so many steps are sorted by length together. Within so few the order stays random for learning; more would
 # save little: of 32 steps a text is already among the nearest thirtieth of the lengths.
 WINDOW_STEPS = 32
+# of a small set fewer, so that an epoch has several windows: in one alone the same texts would meet again each time
+LEAST_WINDOWS = 4
 
 
 def generator_of(seed: int, epoch: int) -> np.random.Generator:
@@ -19,13 +21,22 @@ def generator_of(seed: int, epoch: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, epoch])))
 
 
+def window_steps(count: int, batch: int) -> int:
+    """Return the steps whose samples are sorted together: `WINDOW_STEPS`, or a quarter of a short epoch.
+
+    >>> window_steps(6920, 32), window_steps(300, 32), window_steps(5, 32)
+    (32, 2, 1)
+    """
+    return max(1, min(WINDOW_STEPS, count // batch // LEAST_WINDOWS))
+
+
 def order_of(
     generator: np.random.Generator, count: int, *, batch: int, batching: Batching, lengths: np.ndarray | None = None
 ) -> np.ndarray:
     """Return the order of an epoch's samples, int64 [N]: its steps are the runs of ``batch``, the last of what is left.
 
-    By length, the random order is cut into windows of `WINDOW_STEPS` steps; the samples of a window are sorted by
-    length, cut into steps, and the steps put in random order. Samples of one length stay in random order among
+    By length, the random order is cut into windows of `window_steps`; the samples of a window are sorted by length, cut
+    into steps, and the steps put in random order. Samples of one length stay in random order among
     themselves. What is left over for a shorter last step is drawn before, at random.
 
     Args:
@@ -40,8 +51,9 @@ def order_of(
         return order
     assert lengths is not None
     whole = count // batch * batch
-    for start in range(0, whole, WINDOW_STEPS * batch):
-        window = order[start : min(start + WINDOW_STEPS * batch, whole)]
+    size = window_steps(count, batch) * batch
+    for start in range(0, whole, size):
+        window = order[start : min(start + size, whole)]
         steps = window[np.argsort(lengths[window], kind="stable")].reshape(-1, batch)
         order[start : start + len(window)] = generator.permutation(steps).ravel()
     return order
