@@ -26,7 +26,8 @@ from thrifty.train import train
 
 pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
-pytestmark = pytest.mark.slow
+# the machine is measured, then planned for
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 SIDE, SEEN = 16, 6
 

@@ -115,3 +115,16 @@ def test_checkpointing_four_bits_and_half_precision_go_with_adapters(
     assert len(probe_steps(plan, store, tmp_path, seconds=0).step_s) == 1
     small = make_plan("mlp-small", adapt=adapt, steps=6, evaluate_every=2, precision="bf16", learning_rate=0.01)
     assert_goes_on(small, store, tmp_path / "small")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("kind", ["lora", "dora"])
+def test_four_bits_are_trained_over_on_a_gpu(kind: str, make_plan: PlanFactory, store: Store, tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    adapt = AdaptPlan(kind=kind, base="4bit", **ADAPTED)  # type: ignore[arg-type]
+    plan = make_plan("mlp-small", adapt=adapt, steps=6, evaluate_every=2, precision="bf16", learning_rate=0.01)
+    learned, *_ = go(plan.model_copy(update={"device": "cuda"}), store, tmp_path)
+    plain = build(plan.model)
+    assert learned.state_dict().keys() == plain.state_dict().keys()
+    assert all(each.is_cuda and torch.isfinite(each).all() for each in learned.parameters())
