@@ -12,7 +12,6 @@ runs/<name>/
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import itertools
 import json
 from collections.abc import Iterator
@@ -175,7 +174,7 @@ class RunFolder:
         def emit(event: Event) -> None:
             name = type(event).__name__
             if name in KEPT_EVENTS:
-                waiting.append(json.dumps({"event": name, **dataclasses.asdict(event)}) + "\n")
+                waiting.append(json.dumps({"event": name, **vars(event)}) + "\n")
                 # a run goes on while the disk is full: what happened then is written once there is room
                 with contextlib.suppress(DiskFullError):
                     append(path, "".join(waiting).encode(), purpose="an event")

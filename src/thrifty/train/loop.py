@@ -189,14 +189,16 @@ def take_step(
         loss = loss_sum / weight
         loss.backward()
         total += loss.detach()
-    norm = nn.utils.clip_grad_norm_(optim.parameters_of(optimizer), plan.optim.clip)
-    mean, size = total.item(), norm.item()
-    if sound(mean, size):
+    gradients = [each.grad for each in optim.parameters_of(optimizer) if each.grad is not None]
+    mean, norm = total.item(), nn.utils.get_total_norm(gradients).item()
+    if sound(mean, norm):
+        if norm > plan.optim.clip:
+            torch._foreach_mul_(gradients, plan.optim.clip / norm)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return mean, size
+    return mean, norm
 
 
 class _Budget:
