@@ -97,6 +97,16 @@ def test_models_without_repeated_blocks_have_one_way_and_say_so(model: str, imag
         decide(images, job(model=model, plan={"checkpointing": "full"}))
 
 
+def test_without_memory_for_a_copy_training_waits_while_it_is_saved(images: Store) -> None:
+    roomy = decide(images, job(plan={"micro_batch": 8}))
+    assert roomy.saving == "beside" and "a copy that is being saved" in roomy.cost.peak_bytes.method
+    limit = int(roomy.cost.peak_bytes.high) - 1000
+    tight = decide(images, job(plan={"micro_batch": 8}, budget={"memory": f"{limit}B"}))
+    assert (tight.saving, tight.batch) == ("between", roomy.batch)
+    assert tight.cost.peak_bytes.high < limit
+    assert "a copy of the state beside training does not fit the budget" in reason(tight, "saving")
+
+
 def test_a_small_memory_cuts_the_micro_batch_and_never_the_batch(images: Store) -> None:
     wide = decide(images, job(model="resnet20", train={"batch": 256}))
     least = decide(images, job(model="resnet20", train={"batch": 256}, plan={"micro_batch": 1})).cost.peak_bytes.high
