@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from thrifty.errors import JobError
 from thrifty.planner import plan
 from thrifty.planner.explore import explore
 from thrifty.planner.learning import decide
-from thrifty.planner.lengths import mean_length
+from thrifty.planner.lengths import lengths_met, mean_length
 from thrifty.planner.local import Local
 from thrifty.planner.rules import Reasons
 from thrifty.planner.steps import batch_of
@@ -122,3 +123,25 @@ def test_other_data_has_one_way_of_batching() -> None:
     images = texts().model_copy(update={"kind": "image", "shape": (1, 8, 8), "mean": (0.5,), "std": (0.5,)})
     with pytest.raises(JobError, match="samples of data of kind 'image' are all of one size"):
         Local(job, decide(job, images, Reasons([])), images, device())
+
+
+def test_lengths_that_batches_have() -> None:
+    data = texts((40, 0, 30, 0, 10))
+    assert lengths_met(data, batch=4, micro=4, batching="by_length") == (8, 24, 40)
+    assert set(lengths_met(data, batch=80, micro=80, batching="padded")) == {40}
+    with pytest.raises(KeyError):
+        lengths_met(data.model_copy(update={"lengths": {}}), batch=4, micro=4, batching="padded")
+
+
+@pytest.mark.slow
+def test_the_heap_holds_what_each_length_leaves() -> None:
+    """What oneDNN compiles for each shape stays: a dry run of the longest batch alone would miss it."""
+    local = here(precision="bf16")
+    way = {"precision": "bf16", "memory_format": "contiguous", "checkpointing": "none", "micro_batch": 32}
+    found = [local.dry_run({**way, "batching": how}, 32).heap for how in ("by_length", "padded")]
+    if None in found:
+        pytest.skip("the C library does not tell of its heap")
+    longest = replace(local, dataset=local.dataset.model_copy(update={"lengths": {"train": (0,) * 7 + (64,)}}))
+    alone = longest.dry_run({**way, "batching": "padded"}, 32).heap
+    assert alone is not None and found[0] is not None
+    assert found[0].step > alone.step

@@ -89,6 +89,7 @@ def heap_peak(
     memory_format: torch.memory_format = torch.contiguous_format,
     keeping: Keeping = "all",
     steps: int = 3,
+    others: Sequence[Shapes] = (),
 ) -> HeapPeak | None:
     """Take a few steps without computing, and return how far the heap grew; None where the C library does not tell.
 
@@ -99,6 +100,8 @@ def heap_peak(
         memory_format: of images and convolution weights.
         keeping: what training keeps of freed memory.
         steps: the holes of the heap settle in the second or third.
+        others: batches of other sizes that steps take between those of ``batch``, the largest: each leaves its holes,
+            and the kernels that are compiled for its shapes.
 
     Raises:
         JobError: the model looks at values, or asks for more than this machine has addresses for; it says which.
@@ -116,8 +119,10 @@ def heap_peak(
             if memory_format != torch.contiguous_format:
                 model = model.to(memory_format=memory_format)  # type: ignore[call-overload]
             stepper = optimizer(model)
-            for _ in range(steps):
-                _dry_step(heap, model, loss, batch, stepper, precision, min(accumulation, 2), memory_format)
+            taken = [*others, *[batch] * steps]
+            random.Random(start).shuffle(taken)
+            for each in taken:
+                _dry_step(heap, model, loss, each, stepper, precision, min(accumulation, 2), memory_format)
             step, heap.peak_bytes = heap.peak_bytes, 0
             if evaluation_batch is not None:
                 model.eval()

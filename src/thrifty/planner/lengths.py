@@ -1,6 +1,6 @@
 """How long the texts of a batch are once they are padded: by it goes the time of a step, and what batching saves.
 
-Shapes: N texts.
+Shapes: N texts, M micro-batches.
 """
 
 from __future__ import annotations
@@ -38,20 +38,26 @@ def mean_length(dataset: Dataset, *, batch: int, micro: int, batching: Batching,
     >>> mean_length(texts, batch=32, micro=32, batching="by_length")
     16
     """
-    return _mean_length(dataset.lengths[split], batch, micro, batching)
+    lengths_M, texts_M = _padded(dataset.lengths[split], batch, micro, batching)
+    mean = float((lengths_M * texts_M).sum() / texts_M.sum())
+    # a length that a batch can have: what falls between two is as near to one as to the other
+    return max(1, round(mean / LENGTH_MULTIPLE)) * LENGTH_MULTIPLE
+
+
+def lengths_met(dataset: Dataset, *, batch: int, micro: int, batching: Batching) -> tuple[int, ...]:
+    """Return the lengths that batches of an epoch are padded to, from short to long; arguments as of `mean_length`."""
+    lengths_M, _ = _padded(dataset.lengths["train"], batch, micro, batching)
+    return tuple(np.unique(lengths_M).tolist())
 
 
 @functools.lru_cache(maxsize=256)
-def _mean_length(counts: tuple[int, ...], batch: int, micro: int, batching: Batching) -> int:
+def _padded(counts: tuple[int, ...], batch: int, micro: int, batching: Batching) -> tuple[np.ndarray, np.ndarray]:
+    """The length that each micro-batch of an epoch is padded to, and its texts."""
     lengths_N = _lengths(counts)
     order = order_of(generator_of(0, 0), len(lengths_N), batch=batch, batching=batching, lengths=lengths_N)
-    padded = 0
-    for start in range(0, len(order), batch):
-        for part in deal(order[start : start + batch], micro, lengths_N):
-            padded += len(part) * int(lengths_N[part].max())
-    mean = padded / len(lengths_N)
-    # a length that a batch can have: what falls between two is as near to one as to the other
-    return max(1, round(mean / LENGTH_MULTIPLE)) * LENGTH_MULTIPLE
+    steps = (order[start : start + batch] for start in range(0, len(order), batch))
+    parts = [part for step in steps for part in deal(step, micro, lengths_N)]
+    return np.array([lengths_N[part].max() for part in parts]), np.array([len(part) for part in parts])
 
 
 def _lengths(counts: tuple[int, ...]) -> np.ndarray:

@@ -24,7 +24,7 @@ from thrifty.models.recompute import repeated_blocks
 from thrifty.planner.correction import Seen, correct, kin_of
 from thrifty.planner.explain import Quote, quote_of
 from thrifty.planner.learning import Learning, evaluations_of
-from thrifty.planner.lengths import mean_length
+from thrifty.planner.lengths import lengths_met, mean_length
 from thrifty.planner.moves import values
 from thrifty.planner.search import Priced, Settings, Way
 from thrifty.planner.steps import batch_of, built, stepper_of, trace_of
@@ -35,6 +35,8 @@ from thrifty.spec.units import format_bytes
 MEMORY_SHARE = 0.9
 RUNTIME = "torch and its libraries"
 INSTANTS = 400
+# lengths of texts beside the longest that a dry run takes steps of; what more of them leave goes on as these do
+LENGTHS_TRIED = 6
 # what a trace depends on beside the length of its texts, in the order of `Local._trace`
 TRACED = ("precision", "memory_format", "checkpointing", "micro_batch")
 # what peft and transformers, which it loads, add when they are imported: 58 and 20 MiB of versions 0.21 and 5.24
@@ -282,7 +284,8 @@ class Local:
         if self.asker is not None:
             self.asker.close()
         learning, micro = self.learning, settings["micro_batch"]
-        heap = heap_peak(
+        dry = functools.partial(
+            heap_peak,
             lambda: built(learning, settings["checkpointing"]),
             LOSSES[learning.task],
             batch_of(self.dataset, micro),
@@ -293,10 +296,25 @@ class Local:
             memory_format=MEMORY_FORMATS[settings["memory_format"]],
             keeping=keeping(self.device.kind, settings["checkpointing"]),
         )
+        heap = dry()
+        shorter = self._shorter(settings)
+        if heap is not None and shorter:
+            tried = shorter[:: -(-len(shorter) // LENGTHS_TRIED)]
+            others = dry(others=[batch_of(self.dataset, micro, length) for length in tried])
+            assert others is not None
+            heap = _grown(heap, others, len(shorter) / len(tried))
         runtime = runtime_bytes(self.device.cores)
         if learning.adapt.kind != "none" and runtime.get("imports"):
             runtime = {**runtime, "imports": runtime["imports"] + PEFT_BYTES}
         return Held(heap, runtime)
+
+    def _shorter(self, settings: Settings) -> tuple[int, ...]:
+        """Lengths that batches of texts have beside the longest; none where all samples are of one size."""
+        if self.dataset.kind != "text":
+            return ()
+        size, micro, batching = self.learning.size, settings["micro_batch"], settings["batching"]
+        met = lengths_met(self.dataset, batch=size, micro=micro, batching=batching)
+        return tuple(length for length in met if length < self.dataset.shape[0])
 
     def _trace(
         self, precision: Any, memory_format: Any, checkpointing: str, micro: int, length: int | None = None
@@ -316,6 +334,15 @@ class Local:
         if self.device.kind == "cuda":
             self.asker.ask(trace.calls)
         return heard(trace, self.asker)
+
+
+def _grown(one: HeapPeak, some: HeapPeak, share: float) -> HeapPeak:
+    """The heap after steps of all lengths, from that of one and of some: each leaves about as much as any other."""
+
+    def line(one: int, some: int) -> int:
+        return max(one, round(one + (some - one) * share))
+
+    return HeapPeak(step=line(one.step, some.step), evaluation=line(one.evaluation, some.evaluation))
 
 
 def key_of(settings: Settings) -> str:
