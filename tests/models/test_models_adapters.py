@@ -175,6 +175,8 @@ def test_only_what_changes_is_kept_and_a_changed_base_is_refused() -> None:
     kept = of_state(model)
     kept = {name: kept[name] for name in changing(model)}
     assert MARK in kept and not any(name.startswith("blocks.") for name in kept)
+    model.tokens.weight.requires_grad_(False)  # type: ignore[union-attr]  # as who trains the rows used alone does
+    assert "tokens.weight" in changing(model)
     again = start(adapting(made("bert"), plan), 0)
     restore(again, kept)
     assert torch.equal(answers(again, batch), answers(model, batch))

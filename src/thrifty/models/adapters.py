@@ -27,6 +27,8 @@ from thrifty.spec import AdaptPlan
 
 # the buffer that tells a model with frozen weights: the sha256 of their values, once it has them
 MARK = "frozen_sha256"
+# beside it, the names of those weights: who steps over a weight in a way of its own may take its gradient away too
+_NAMES = "frozen_names"
 # they read the weights of their own layers without calling them, so an adapter would not be heard
 _FUSED = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
 _WRAPPER = "model."
@@ -66,6 +68,8 @@ def adapting(model: nn.Module, plan: AdaptPlan) -> nn.Module:
     for norm in frozen_norms(model):
         norm.training = False
         norm.train = _Still(norm)  # type: ignore[method-assign]
+    names = [name for name, each in model.named_parameters(remove_duplicate=False) if not each.requires_grad]
+    vars(model)[_NAMES] = frozenset(names)
     model.register_buffer(MARK, torch.zeros(32, dtype=torch.uint8))
     return model
 
@@ -111,6 +115,7 @@ def merging(model: nn.Module) -> nn.Module:
             del module.train
     if MARK in model._buffers:
         delattr(model, MARK)
+        del vars(model)[_NAMES]
     return model
 
 
@@ -118,8 +123,7 @@ def changing(model: nn.Module) -> dict[str, Tensor]:
     """Return the state that training changes: of a model that `adapting` froze, what is not frozen; else all."""
     if MARK not in model._buffers:
         return model.state_dict()
-    frozen = {name for name, each in model.named_parameters(remove_duplicate=False) if not each.requires_grad}
-    return {name: value for name, value in model.state_dict().items() if name not in frozen}
+    return {name: value for name, value in model.state_dict().items() if name not in vars(model)[_NAMES]}
 
 
 def restore(model: nn.Module, state: Mapping[str, Tensor]) -> None:
@@ -313,7 +317,7 @@ def _digest(model: nn.Module) -> bytes:
     """The sha256 of all frozen parameters, names and values."""
     digest = hashlib.sha256()
     for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
+        if name in vars(model)[_NAMES]:
             values = parameter.detach().cpu().contiguous().flatten().view(torch.uint8)
             digest.update(name.encode() + b"\0")
             digest.update(values.numpy().data)
