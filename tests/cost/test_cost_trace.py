@@ -323,7 +323,8 @@ def test_gpt2_is_traced_in_seconds_and_takes_little_memory() -> None:
     assert time.process_time() - began < 5
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < 200e6
     assert found.parameters == 124_439_808
-    assert found.live_peak_bytes > 4e9
+    # logits of all tokens at once would take 1.6 GB more
+    assert 3.5e9 < found.live_peak_bytes < 4.5e9
 
 
 def test_an_operator_with_a_kernel_of_its_own_stays_whole() -> None:

@@ -43,6 +43,11 @@ def cross_entropy(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, T
     return chunked_cross_entropy_sum(model(x, hidden=True), head_VC, y, ignored=IGNORED)
 
 
+def whole_cross_entropy(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """As `cross_entropy`, over logits that are made whole whatever their size: the same operators for any batch."""
+    return cross_entropy_sum(model(batch["x"]), batch["y"])
+
+
 # Each takes a model and a batch and returns the sum of the losses and the number of samples or tokens in it. The number
 # is a tensor: reading it would make a GPU wait, and cannot be done on fake tensors.
 LOSSES: dict[str, Loss] = {"classify": cross_entropy, "language": cross_entropy}

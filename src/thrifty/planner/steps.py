@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from thrifty import models
 from thrifty.cost import Trace, trace_step
 from thrifty.models.adapters import adapting
-from thrifty.models.losses import LOSSES
+from thrifty.models.losses import LOSSES, whole_cross_entropy
 from thrifty.models.recompute import recomputing
 from thrifty.optim import by_name
 from thrifty.optim.rows import foresee_rows
@@ -61,15 +61,16 @@ def trace_of(
     checkpointing: str = "none",
     device: Literal["cpu", "cuda"] = "cpu",
     length: int | None = None,
+    whole_logits: bool = False,
 ) -> Trace:
-    """Trace a step of so many samples, texts as in `batch_of`.
+    """Trace a step of so many samples, texts as in `batch_of`; with ``whole_logits`` no loss goes by chunks.
 
     Raises:
         JobError: as `thrifty.cost.trace_step` and `thrifty.models.recompute.recomputing`.
     """
     return trace_step(
         lambda: built(learning, checkpointing),
-        LOSSES[learning.task],
+        whole_cross_entropy if whole_logits else LOSSES[learning.task],
         batch_of(dataset, samples, length),
         precision=precision,
         memory_format=memory_format,

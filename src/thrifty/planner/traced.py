@@ -121,6 +121,8 @@ class Traced:
             precision="fp32" if precision == "fp32" else "bf16",
             checkpointing=checkpointing,
             length=length,
+            # what lies between two traced sizes is told from both, so both must do the same
+            whole_logits=True,
         )
 
     def _trace(self, precision: str, checkpointing: str, samples: int, length: int | None = None) -> Trace:
