@@ -50,15 +50,15 @@ class Workplace:
         return load_file(self.folder / f"{name}.safetensors"), said.splitlines()
 
 
-def wait_for(process: subprocess.Popen[str], line: str) -> list[str]:
-    """Read what a process says up to a line."""
+def wait_for(process: subprocess.Popen[str], *lines: str) -> list[str]:
+    """Read what a process says up to the first line that begins as one of these."""
     assert process.stdout is not None
     seen = []
     for said in process.stdout:
         seen.append(said.strip())
-        if seen[-1].startswith(line):
+        if seen[-1].startswith(lines):
             return seen
-    raise AssertionError(f"it ended before '{line}': {seen[-3:]}")
+    raise AssertionError(f"it ended before {lines}: {seen[-3:]}")
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
@@ -103,8 +103,8 @@ def test_killed_again_and_again_the_weights_are_the_same(
     workplace = Workplace(tmp_path, plan.model_copy(update={"saving": saving}), store)
     dice, resumed = random.Random(5), 0
     for _ in range(KILLS):
-        with workplace.start("killed", slow=0.005) as process:
-            seen = wait_for(process, "StepDone")
+        with workplace.start("killed", slow=0.02) as process:
+            seen = wait_for(process, "StepDone", "Stopped")
             wait_to_kill(workplace.folder / "killed", kind, dice)
             process.send_signal(signal.SIGKILL)
         resumed += any(line.startswith("Resumed") for line in seen)
@@ -160,7 +160,7 @@ def test_a_signal_cuts_a_validation_short_and_it_is_made_up_for(
     dice = random.Random(3)
     for _ in range(5):
         with workplace.start("left") as process:
-            wait_for(process, "StepDone")
+            wait_for(process, "StepDone", "Stopped")
             time.sleep(dice.uniform(0.0, 0.03))
             process.send_signal(signal.SIGTERM)
             process.communicate(timeout=60)
