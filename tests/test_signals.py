@@ -31,7 +31,13 @@ def write_job(folder: Path, digits: Path, **pins: Any) -> Path:
 
 def start(job: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "thrifty", "run", str(job), "--runs", str(job.parent / "runs"), "--json"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, text=True, preexec_fn=hear_interrupts, **pipes)
+
+
+def hear_interrupts() -> None:
+    """Be like a process of a terminal: one that a shell starts aside is deaf to Ctrl-C, and so are its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def steps(runs: Path) -> list[int]:

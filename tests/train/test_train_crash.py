@@ -41,6 +41,8 @@ class Workplace:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            # as in a terminal: what a shell starts aside is deaf to Ctrl-C
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def finish(self, name: str, **options: float) -> tuple[dict[str, torch.Tensor], list[str]]:
