@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 from thrifty.data import open_store
 from thrifty.spec import Plan
 
-KILLS = 10
+KILLS = 6
 JOBS = {
     "digits": {
         "data": {"kind": "image", "size": 16, "color": "gray"},
