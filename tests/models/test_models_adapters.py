@@ -143,6 +143,7 @@ def traced(family: str, plan: AdaptPlan, optimizer: str = "adamw", precision: An
     )
 
 
+@pytest.mark.slow
 def test_a_frozen_model_is_foreseen_to_take_less() -> None:
     whole, frozen = traced("gpt", AdaptPlan()), traced("gpt", AdaptPlan(freeze=("w?e.*", "h.0.*", "h.1.*")))
     share = trained_parameters(adapting(made("gpt"), AdaptPlan(freeze=("w?e.*", "h.0.*", "h.1.*")))) / whole.parameters

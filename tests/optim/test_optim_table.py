@@ -195,6 +195,7 @@ def test_its_step_can_be_traced(name: str, device: Any) -> None:
     assert not any("eigh" in op.name for op in found.ops), "done once, when states are made"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(_mallinfo() is None, reason="this C library does not tell what its heap holds")
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_its_step_runs_dry(name: str) -> None:

@@ -58,6 +58,7 @@ def assert_goes_on(plan: Plan, store: Store, folder: Path) -> nn.Module:
     return whole
 
 
+@pytest.mark.slow
 def test_a_frozen_run_goes_on_with_the_same_bits_and_keeps_less(
     make_plan: PlanFactory, store: Store, tmp_path: Path
 ) -> None:
