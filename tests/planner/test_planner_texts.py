@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -133,15 +136,23 @@ def test_lengths_that_batches_have() -> None:
         lengths_met(data.model_copy(update={"lengths": {}}), batch=4, micro=4, batching="padded")
 
 
-@pytest.mark.slow
-def test_the_heap_holds_what_each_length_leaves() -> None:
+def heap_by_lengths() -> None:
     """What oneDNN compiles for each shape stays: a dry run of the longest batch alone would miss it."""
     local = here(precision="bf16")
     way = {"precision": "bf16", "memory_format": "contiguous", "checkpointing": "none", "micro_batch": 32}
     found = [local.dry_run({**way, "batching": how}, 32).heap for how in ("by_length", "padded")]
     if None in found:
-        pytest.skip("the C library does not tell of its heap")
+        return
     longest = replace(local, dataset=local.dataset.model_copy(update={"lengths": {"train": (0,) * 7 + (64,)}}))
     alone = longest.dry_run({**way, "batching": "padded"}, 32).heap
     assert alone is not None and found[0] is not None
     assert found[0].step > alone.step
+
+
+@pytest.mark.slow
+def test_the_heap_holds_what_each_length_leaves() -> None:
+    # in a process of its own: the heap of one that ran other tests has holes of its own
+    paths = [str(Path(__file__).parent), *sys.path]
+    program = f"import sys; sys.path[:0] = {paths!r}; import test_planner_texts as t; t.heap_by_lengths()"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
