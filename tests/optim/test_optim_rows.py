@@ -116,6 +116,18 @@ def test_a_resumed_training_ends_with_the_same_bits() -> None:
         assert torch.equal(value, other.state_dict()[name]), name
 
 
+def test_a_row_that_is_never_read_stays_sound_for_ever() -> None:
+    model = Reader()
+    optimizer = trained(model)
+    (used,) = use_rows(model, optimizer, ROWS)
+    step(model, optimizer, [np.array([[3, 5]])], 1e-3, [used])
+    # as after a million steps without it, when powers of the betas leave the range of float32
+    optimizer.state[used.leaf]["missed"] += 1e6
+    step(model, optimizer, [np.array([[3, 5]])], 1e-3, [used])
+    used.release()
+    assert torch.isfinite(model.tokens.weight).all()
+
+
 def test_the_gradient_holds_the_rows_used_alone() -> None:
     model = Reader()
     optimizer = trained(model)

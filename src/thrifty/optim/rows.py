@@ -106,10 +106,9 @@ class UsedRows:
         coast = rate / (1 - beta1**step) * math.sqrt(1 - beta2**step)
         state["missed"] += 1
         state["shrunk"] *= shrink
-        coasted_V = coast * (beta1 / math.sqrt(beta2)) ** state["missed"]
-        state["coasted"].mul_(shrink).add_(coasted_V)
-        eased_V = math.sqrt(1 - beta2**step) * beta2 ** (-state["missed"] / 2)
-        state["softened"].mul_(shrink).addcmul_(coasted_V, eased_V)
+        state["coasted"].mul_(shrink).add_((beta1 / math.sqrt(beta2)) ** state["missed"], alpha=coast)
+        softened = coast * math.sqrt(1 - beta2**step)
+        state["softened"].mul_(shrink).add_((beta1 / beta2) ** state["missed"], alpha=softened)
         self.weight[rows_U] = self.leaf.data
         state["all_exp_avg"][rows_U], state["all_exp_avg_sq"][rows_U] = state["exp_avg"], state["exp_avg_sq"]
         self._none_missed(state, rows_U)

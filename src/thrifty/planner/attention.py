@@ -16,10 +16,13 @@ import sys
 from dataclasses import replace
 from typing import Any
 
+import torch
 from pydantic import ValidationError
 
 from thrifty.files import write_atomic
 from thrifty.hardware.probe import probe as probe_machine
+from thrifty.hardware.stopwatch import once
+from thrifty.models.layers import ATTENTION, direction
 from thrifty.planner.learning import Learning
 from thrifty.planner.lengths import mean_length
 from thrifty.planner.moves import values
@@ -130,7 +133,7 @@ def with_attention(learning: Learning, dataset: Dataset, device: Device, why: Re
     ]
     ways = {}
     for case, seconds in time_attention(cases, device).items():
-        ways[f"{case.dtype} {'training' if case.training else 'evaluation'}"] = way = fastest(seconds)
+        ways[direction(getattr(torch, case.dtype), training=case.training)] = way = fastest(seconds)
         if case.training:
             rest = (f"{_words(other)} {format_seconds(each)}" for other, each in seconds.items() if other != way)
             said = f"{format_seconds(seconds[way])}, {', '.join(rest)}: forward and backward of {case.bounded().says}"
@@ -189,8 +192,6 @@ def _measured(shapes: list[Shape], device: Device) -> dict[Shape, dict[str, floa
 
 def main(kind: str, threads: int) -> None:
     """Time the shapes on standard input; write a list of seconds by way."""
-    import torch
-
     torch.set_num_threads(threads)
     shapes = [Shape.model_validate(each) for each in json.load(sys.stdin)]
     print(json.dumps([_time(each, kind) for each in shapes]))
@@ -198,11 +199,6 @@ def main(kind: str, threads: int) -> None:
 
 def _time(shape: Shape, kind: str) -> dict[str, float]:
     """Seconds of each way, tried in turn so that a slow moment is shared; none where others had the cores."""
-    import torch
-
-    from thrifty.hardware.stopwatch import once
-    from thrifty.models.layers import ATTENTION
-
     generator = torch.Generator().manual_seed(0)
     size = (shape.batch, shape.length, 3, shape.heads, shape.width)
     # queries, keys and values lie side by side, as one product leaves them

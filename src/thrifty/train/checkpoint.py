@@ -192,9 +192,8 @@ class Checkpoints:
         best, ready = self._best, _at_once
         step, best_step = state.step, state.best_step
         if beside:
-            # weights that are best since this very step were copied then, unless others trained (`optim.evaluating`)
-            copied = best is not None and best.step == state.step and not hasattr(optimizer, "eval")
-            copies = Copies(best.copies if best is not None and copied else None)
+            # weights that are best since this very step were copied then
+            copies = Copies(best.copies if best is not None and best.step == state.step else None)
             content, ready = copies.of(content), copies.wait
         held_s = time.perf_counter() - began if beside else math.inf
 

@@ -31,7 +31,7 @@ class Copies:
     A GPU goes on at once: its copies are ordered before whatever it is given next.
 
     Args:
-        known: copies made before, of tensors that have not changed since.
+        known: copies made before, for those tensors that have not changed since; none of them may have been freed.
 
     >>> weight = torch.ones(2)
     >>> copied = Copies().of({"a": weight, "b": [weight]})
@@ -63,7 +63,8 @@ class Copies:
         if isinstance(value, Tensor):
             if type(value) not in _PLAIN or value.numel() == 0:
                 return value.detach().to("cpu", copy=True)
-            place = (value.data_ptr(), value.device, value.dtype, value.shape, value.stride())
+            # its version tells a tensor that was written to since from one that was not
+            place = (value.data_ptr(), value._version, value.device, value.dtype, value.shape, value.stride())
             if place not in self._made:
                 self._made[place] = self._copy(value)
             return self._made[place]
