@@ -67,10 +67,12 @@ def test_events_wait_while_the_disk_is_full(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "a" / "events.jsonl").stat().st_size + 20, limits[1]))
         for number in (2, 3):
             emit(step(number))
+            emit.flush()
         assert folder.events() == [step(1)], "not even half a line of the others"
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     emit(step(4))
+    emit.flush()
     assert folder.events() == [step(number) for number in (1, 2, 3, 4)]
 
 
