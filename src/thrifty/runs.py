@@ -26,6 +26,7 @@ from thrifty.spec.events import (
     Checkpointed,
     CheckpointFailed,
     CheckpointsRemoved,
+    Compiled,
     Emit,
     Evaluated,
     Event,
@@ -41,7 +42,7 @@ from thrifty.spec.plain import Plain
 
 _KINDS = (
     StepDone, Evaluated, Checkpointed, CheckpointFailed, CheckpointDamaged, CheckpointsRemoved, Skipped, RateLowered,
-    RolledBack, Resumed, Stopped, Warned,
+    RolledBack, Resumed, Compiled, Stopped, Warned,
 )  # fmt: skip
 KEPT_EVENTS = {kind.__name__: kind for kind in _KINDS}
 Noun = TypeVar("Noun", bound=Plain)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import math
 import os
 import shutil
 import sys
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from thrifty.errors import JobError, unknown_name
 from thrifty.models.chunked_loss import Pull, pull_in_place, pull_of
 from thrifty.models.recompute import repeated_blocks
+from thrifty.spec import BatchPlan
 
 COMPILE = ("none", "blocks", "whole")
 # kinds of blocks and of shapes that a model may have before torch would leave the rest as it is: a ResNet has eight
@@ -84,6 +86,17 @@ def compiling(
     if getattr(model, "head_weight", None) is not None:
         model.pull_of = _Pull(torch.compile(pull_of, dynamic=lengths_vary, backend=backend), gate)  # type: ignore[assignment]
     return model
+
+
+def compiled_for(batch: BatchPlan, kind: str) -> dict[str, Any]:
+    """Return the keywords of `compiling` for the micro-batches of a whole step of data of a kind.
+
+    >>> sorted(compiled_for(BatchPlan(size=10, micro=4, accumulation=3, evaluation=4), "image")["samples"])
+    [3, 4]
+    """
+    if kind == "text":
+        return {"lengths_vary": True}
+    return {"samples": {batch.size // batch.accumulation, math.ceil(batch.size / batch.accumulation)}}
 
 
 def compile_seconds() -> float:
