@@ -57,7 +57,7 @@ def compiling(
         JobError: an unknown way, a model without repeated blocks, or a forward that others have put in place.
 
     >>> model = nn.Sequential(*(nn.Sequential(nn.Linear(4, 4), nn.GELU()) for _ in range(3)))
-    >>> [type(block.forward).__name__ for block in compiling(model, "blocks")]
+    >>> [type(block.forward).__name__ for block in compiling(model, "blocks", backend="eager")]
     ['_Compiled', '_Compiled', '_Compiled']
     >>> [type(block.forward).__name__ for block in compiling(model, "none")]
     ['method', 'method', 'method']
