@@ -1,4 +1,4 @@
-"""Compilation from outside: the same gradients, one compilation for all blocks, and nothing left when it is taken away."""
+"""Compilation from outside: the same gradients, one compilation for all blocks, and nothing left when taken away."""
 
 from __future__ import annotations
 

@@ -55,7 +55,10 @@ def test_it_pays_back_after_the_steps_that_its_seconds_take() -> None:
     assert "10 ms a step" in said
     assert "after 2,000 steps, the job has 2,000" in said
     none = Interval(low=0, value=0, high=0, method="a test")
-    assert rules.compile_pays(none, takes, 10**9) == (False, "it saves 0 ms a step and takes 20.0 s: which never comes back")
+    assert rules.compile_pays(none, takes, 10**9) == (
+        False,
+        "it saves 0 ms a step and takes 20.0 s: which never comes back",
+    )
 
 
 @pytest.mark.slow

@@ -48,7 +48,9 @@ def compile_gain(trace: Trace, device: Device) -> Interval:
     fused = [each.seconds for each in times_of(device).price(trace) if _in_model(each.op) and each.op.kind in _FUSABLE]
     shares = _SAVED["cuda" if device.kind == "cuda" else "cpu"]
     low, value, high = (sum(fused) * share for share in shares)
-    how = f"{shares[1]:.0%} of the {sum(fused):.3g} s in operators that can be fused, {shares[0]:.0%} to {shares[2]:.0%}"
+    how = (
+        f"{shares[1]:.0%} of the {sum(fused):.3g} s in operators that can be fused, {shares[0]:.0%} to {shares[2]:.0%}"
+    )
     return Interval(low=low, value=value, high=high, method=how)
 
 

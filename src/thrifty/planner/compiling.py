@@ -1,4 +1,4 @@
-"""Decide what is compiled: what a job asks for, else on a GPU the blocks, where they pay back over the steps there are."""
+"""Decide what is compiled: what a job asks for, else on a GPU what pays back over the steps there are."""
 
 from __future__ import annotations
 
