@@ -1,4 +1,4 @@
-"""Steps of GPTs on one NVIDIA GPU as they come, and with their blocks compiled: time, share of the peak, memory, kernels.
+"""Steps of GPTs on one NVIDIA GPU as they come, and with their blocks compiled: time, share of peak, memory, kernels.
 
     python -m benchmarks.compile_blocks [--quick] [--most SECONDS]
 
