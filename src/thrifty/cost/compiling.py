@@ -13,7 +13,7 @@ from thrifty.spec import Device, Interval
 # and backward: two convolution blocks of 26 operators 14 s; Transformer blocks of 57, 210 and 298 operators 18 to 25,
 # 27 and 30 s. On another CPU a BERT of six layers took 16 and 45 s, a ResNet-18 31 s: within these bounds.
 _START_S, _SECONDS_PER_OP = 15.0, 0.055
-# On a GPU, whose kernels Triton compiles in processes of their own, taken as on a CPU, with bounds as wide as the doubt.
+# On a GPU, whose kernels Triton compiles in processes of their own, as on a CPU, with bounds as wide as the doubt.
 _COMPILE_BOUNDS = {"cpu": (0.5, 1.8), "cuda": (0.2, 2.5)}
 # Share of the time of what can be fused that fusing saves: a BERT in bf16 autocast with a third of its step in such
 # operators became 17 % faster, a ResNet-18 with an eighth 6 %, a plain Transformer not at all (facts of two CPUs).

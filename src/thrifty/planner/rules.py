@@ -17,8 +17,8 @@ CHINCHILLA_TOKENS_PER_PARAMETER = 20
 LANGUAGE_TOKENS_PER_STEP = 2048
 TEXTS_PER_STEP = 32
 COMPILE_ON_CPU = (
-    "on a CPU it saved 0 to 2 % of a step whose attention and precision were chosen before, and took 16 to 45 s (a BERT "
-    "of 6 x 384: 126 ms against 128 at 32 x 24 tokens, 357 both ways at 32 x 128)"
+    "on a CPU it saved 0 to 2 % of a step whose attention and precision were chosen before, and took 16 to 45 s (a "
+    "BERT of 6 x 384: 126 ms against 128 at 32 x 24 tokens, 357 both ways at 32 x 128)"
 )
 BATCHING = (
     "texts of like length are put together within a window of steps whose order is then drawn: another order of the "
