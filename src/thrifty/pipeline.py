@@ -168,7 +168,8 @@ class _Run:
             self.emit(Planned(plan, self.device))
             batch = f"batch {plan.batch.size} = {plan.batch.accumulation} x {plan.batch.micro}"
             again = "" if plan.checkpointing == "none" else f", {plan.checkpointing} checkpointing"
-            stage.says = f"{plan.precision}, {batch}{again}, {plan.stop.steps:,} steps"
+            compiled = {"none": "", "blocks": ", blocks compiled", "whole": ", compiled"}[plan.compile]
+            stage.says = f"{plan.precision}, {batch}{again}{compiled}, {plan.stop.steps:,} steps"
         with self._stage("build") as stage:
             from thrifty.models import build
 

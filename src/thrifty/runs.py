@@ -28,6 +28,7 @@ from thrifty.spec.events import (
     Checkpointed,
     CheckpointFailed,
     CheckpointsRemoved,
+    Compiled,
     Evaluated,
     Event,
     RateLowered,
@@ -42,7 +43,7 @@ from thrifty.spec.plain import Plain
 
 _KINDS = (
     StepDone, Evaluated, Checkpointed, CheckpointFailed, CheckpointDamaged, CheckpointsRemoved, Skipped, RateLowered,
-    RolledBack, Resumed, Stopped, Warned,
+    RolledBack, Resumed, Compiled, Stopped, Warned,
 )  # fmt: skip
 # at most; a process that is killed takes those of its last steps with it that no checkpoint has
 STEPS_HELD_S = 0.1

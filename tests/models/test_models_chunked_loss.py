@@ -15,22 +15,32 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from thrifty.models import losses
-from thrifty.models.chunked_loss import chunked_cross_entropy_sum
+from thrifty.models.chunked_loss import Pull, chunked_cross_entropy_sum, pull_in_place, pull_of
 from thrifty.models.gpt import GPT
 from thrifty.models.init import initialise
 from thrifty.models.losses import IGNORED, LOSSES
 
 
 @settings(max_examples=25, deadline=None)
-@given(rows=st.integers(1, 20), at_once=st.integers(1, 25), vocabulary=st.integers(2, 9), seed=st.integers(0, 99))
-def test_value_and_gradients_are_those_of_the_whole(rows: int, at_once: int, vocabulary: int, seed: int) -> None:
+@given(
+    rows=st.integers(1, 20),
+    at_once=st.integers(1, 25),
+    vocabulary=st.integers(2, 9),
+    multiple=st.sampled_from([1, 4, 8]),
+    seed=st.integers(0, 99),
+)
+def test_value_and_gradients_are_those_of_the_whole(
+    rows: int, at_once: int, vocabulary: int, multiple: int, seed: int
+) -> None:
     generator = torch.Generator().manual_seed(seed)
     hidden = torch.randn(rows, 4, dtype=torch.float64, generator=generator, requires_grad=True)
     weight = torch.randn(vocabulary, 4, dtype=torch.float64, generator=generator, requires_grad=True)
     y = torch.randint(vocabulary, (rows,), generator=generator)
     y[torch.rand(rows, generator=generator) < 0.3] = IGNORED
     whole = F.cross_entropy(hidden @ weight.T, y, ignore_index=IGNORED, reduction="sum")
-    chunked, count = chunked_cross_entropy_sum(hidden, weight, y, ignored=IGNORED, rows_at_once=at_once)
+    chunked, count = chunked_cross_entropy_sum(
+        hidden, weight, y, ignored=IGNORED, rows_at_once=at_once, multiple=multiple
+    )
     assert int(count) == int((y != IGNORED).sum())
     torch.testing.assert_close(chunked, whole)
     got = torch.autograd.grad(chunked * 0.7, (hidden, weight))
@@ -54,6 +64,21 @@ def test_bf16_is_as_near_as_the_whole_loss_is() -> None:
     for got, plain, true in zip(mine, usual, wanted, strict=True):
         assert got.dtype == torch.float32
         assert float((got - true).norm()) < 1.2 * float((plain - true).norm())
+
+
+@pytest.mark.parametrize("pull", [pull_of, pull_in_place])
+def test_words_that_fill_up_have_no_part(pull: Pull) -> None:
+    hidden, weight = torch.randn(6, 4, requires_grad=True), torch.randn(5, 4, requires_grad=True)
+    y = torch.tensor([0, 4, IGNORED, 1, 2, 3])
+    found = [
+        chunked_cross_entropy_sum(hidden, weight, y, ignored=IGNORED, pull=pull, multiple=multiple)[0]
+        for multiple in (1, 8)
+    ]
+    torch.testing.assert_close(found[1], found[0])
+    gradients = [torch.autograd.grad(each, (hidden, weight)) for each in found]
+    for filled, plain in zip(gradients[1], gradients[0], strict=True):
+        assert filled.shape == plain.shape
+        torch.testing.assert_close(filled, plain)
 
 
 def test_a_weight_that_is_frozen_gets_no_gradient() -> None:

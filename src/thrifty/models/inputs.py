@@ -35,5 +35,7 @@ def _tensor(array: np.ndarray, device: str, memory_format: str) -> Tensor:
     kind = np.int64 if array.dtype.kind in "iu" else np.float32
     # a read-only array, such as a memory-mapped one, is copied: torch has no read-only tensors
     array = array.astype(kind, copy=not array.flags.writeable)
-    tensor = torch.from_numpy(array).to(device)
+    tensor = torch.from_numpy(array)
+    # from pinned memory a copy waits for nothing: kernels of the micro-batch before may still run
+    tensor = tensor.pin_memory().to(device, non_blocking=True) if device == "cuda" else tensor.to(device)
     return tensor.contiguous(memory_format=MEMORY_FORMATS[memory_format]) if tensor.dim() == 4 else tensor

@@ -40,7 +40,8 @@ def cross_entropy(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, T
     head_VC = getattr(model, "head_weight", None)
     if head_VC is None or not torch.is_grad_enabled() or 4 * y.numel() * len(head_VC) <= LARGE_LOGITS_BYTES:
         return cross_entropy_sum(model(x), y)
-    return chunked_cross_entropy_sum(model(x, hidden=True), head_VC, y, ignored=IGNORED)
+    pull = getattr(model, "pull_of", None)
+    return chunked_cross_entropy_sum(model(x, hidden=True), head_VC, y, ignored=IGNORED, pull=pull)
 
 
 def whole_cross_entropy(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-import thrifty.planner.rules as rules
 from thrifty.cost import step_seconds
 from thrifty.hardware.pages import keeping
 from thrifty.planner.attention import with_attention
+from thrifty.planner.compiling import might_compile
 from thrifty.planner.correction import Seen
 from thrifty.planner.explain import quote_of, words
 from thrifty.planner.explore import explore
@@ -29,8 +29,6 @@ from thrifty.spec.proposal import Doubling, Offer, Probing, Proposal
 from thrifty.spec.units import format_bytes
 
 USUAL: dict[str, Any] = {"precision": "fp32", "memory_format": "contiguous", "checkpointing": "none"}
-# operators that compiling would join into fewer passes over memory
-FUSED = {"pointwise", "copy", "layer norm", "batch norm", "reduction", "softmax"}
 # share of the cores in others' hands from which a measurement of the machine is doubted
 DISTURBED_SHARE = 0.1
 # ways probed beside the chosen one
@@ -83,7 +81,6 @@ def _propose(local: Local, why: Reasons, key: str, probe: Probe | None, allowed:
     offers = _offers(local, found, chosen, plan, top)
     quote = quote_of(chosen)
     whole_s = sum(quote.time_goes.values())
-    compile_says, pays = _compiling(quote.time_goes, plan)
     memory = (local.memory[0], f"nine tenths of the {format_bytes(device.memory_bytes)} here")
     return Proposal(
         job=job.name,
@@ -95,11 +92,11 @@ def _propose(local: Local, why: Reasons, key: str, probe: Probe | None, allowed:
         length=0 if dataset.kind == "image" else dataset.shape[0],
         offers=tuple(offers),
         front=tuple(offer(way, "front") for way in found.front),
-        why=(*_first(plan.why), compile_says),
+        why=tuple(_first(plan.why)),
         time_goes={name: spent / whole_s for name, spent in quote.time_goes.items()},
         memory_holds=dict(quote.memory_holds),
         limits=limits_beside(plan.cost, job.budget, memory),
-        cheaper_still=_cheaper(local, pays, allowed),
+        cheaper_still=_cheaper(local, chosen, plan, allowed),
         limited_by=_doublings(local, chosen),
         timeline=timeline(local.trace(chosen.settings), base_bytes(chosen), accumulating=plan.batch.accumulation > 1),
         probed=tuple(_probing(way, probed) for way, probed in probes),
@@ -171,16 +168,8 @@ def _first(lines: Sequence[Decision]) -> list[Decision]:
     return sorted(lines, key=lambda line: line.source not in {"search", "probe", "measured"})
 
 
-def _compiling(time_goes: Mapping[str, float], plan: Plan) -> tuple[Decision, bool]:
-    fused_s = sum(time_goes.get(name, 0.0) for name in FUSED) * plan.batch.accumulation
-    pays, said = rules.compile_pays(fused_s, plan.stop.steps)
-    reason = said if not pays else f"{said}; the loop here does not compile yet"
-    doubt = "an upper bound: what it gained where it was tried was 0 to 17 %"
-    return Decision(field="compile", value="no", reason=reason, source="search", doubt=doubt), pays
-
-
-def _cheaper(local: Local, compiling_pays: bool, allowed: Collection[str]) -> tuple[str, ...]:
-    lines = ["torch.compile might pay back here; this loop does not run it yet"] if compiling_pays else []
+def _cheaper(local: Local, chosen: Way, plan: Plan, allowed: Collection[str]) -> tuple[str, ...]:
+    lines = [said] if (said := might_compile(plan, local, chosen)) else []
     waiting = [move.name for move in off_unless_asked(local.device, allowed)]
     if waiting and local.device.kind != "cpu":
         lines.append(f"{', '.join(waiting)}: priced on a cluster alone so far (--on), and not run here")

@@ -21,6 +21,7 @@ from thrifty.hardware.runtime import runtime_bytes
 from thrifty.models.inputs import MEMORY_FORMATS
 from thrifty.models.losses import LOSSES
 from thrifty.models.recompute import repeated_blocks
+from thrifty.planner.compilable import BESIDE, check_compile
 from thrifty.planner.correction import Seen, correct, kin_of
 from thrifty.planner.explain import Quote, quote_of
 from thrifty.planner.learning import Learning, evaluations_of
@@ -105,12 +106,18 @@ class Local:
                 "compute again",
                 mend="Leave it out: for this model there is only 'none'.",
             )
+        check_compile(self.job, self.device.kind, repeats=self.repeats)
         self._traced = functools.cache(self._trace)
 
     @functools.cached_property
+    def blocks(self) -> int:
+        """How many repeated blocks the model has."""
+        return sum(1 for _ in repeated_blocks(models.build(self.learning.model, "meta")))
+
+    @property
     def repeats(self) -> bool:
         """Whether the model has blocks that can be computed again."""
-        return any(True for _ in repeated_blocks(models.build(self.learning.model, "meta")))
+        return self.blocks > 0
 
     @property
     def memory(self) -> tuple[float, str]:
@@ -150,6 +157,7 @@ class Local:
         pins, convolves = self.job.plan, self.learning.traits.convolves
         formats = values("memory_format", self.device, here=True) if convolves else ("contiguous",)
         again = values("checkpointing", self.device, here=True) if self.repeats else ("none",)
+        again = tuple(how for how in again if how in BESIDE[pins.compile or "none"])
         batching = (pins.batching,) if pins.batching else values("batching", self.device, here=True)
         return {
             "precision": (pins.precision,) if pins.precision else values("precision", self.device, here=True),

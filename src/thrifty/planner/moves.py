@@ -80,8 +80,13 @@ MOVES: tuple[Move, ...] = (
     Move("ZeRO-1", "zero", 1, "optimizer states are shared out over the ranks (Rajbhandari et al. 2020)"),
     Move("ZeRO-2", "zero", 2, "gradients too"),
     Move("ZeRO-3", "zero", 3, "weights too, gathered where they are needed (FSDP; Zhao et al. 2023)"),
-    Move("eager", "compile", False, "operators as they are called", runs_here=True, priced=False),
-    Move("compile", "compile", True, "torch.compile; when it pays back over the steps there are", priced=False),
+    Move("eager", "compile", "none", "operators as they are called", runs_here=True, priced=False),
+    Move(
+        "compiled blocks", "compile", "blocks",
+        "torch.compile of each repeated block; when it pays back over the steps there are",
+        runs_here=True, priced=False,
+    ),
+    Move("compiled", "compile", "whole", "torch.compile of the whole model", runs_here=True, priced=False),
     Move("padded", "batching", "padded", "texts of a batch padded to the longest, as they come", runs_here=True),
     Move(
         "by-length", "batching", "by_length",

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import thrifty.planner.rules as rules
 from thrifty.cost import Trace, peak_bytes
 from thrifty.planner.attention import with_attention
+from thrifty.planner.compiling import with_compile
 from thrifty.planner.correction import Seen
 from thrifty.planner.explain import MEMORY_TOLD, quote_of
 from thrifty.planner.explore import explore
@@ -89,6 +90,7 @@ def plan_of(local: Local, found: Found, why: Reasons, *, key: str, spent: Spent,
         probed = probe(draft) if probe else probed
         fitted = _fitted(local, chosen, draft, probed, spent, why)
     _say_why(local, found, chosen, why, source)
+    fitted = with_compile(fitted, local, chosen, why)
     return fitted.model_copy(update={"why": tuple(why.lines)})
 
 

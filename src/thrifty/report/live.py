@@ -15,6 +15,7 @@ from thrifty.spec.events import (
     CheckpointDamaged,
     CheckpointFailed,
     CheckpointsRemoved,
+    Compiled,
     Evaluated,
     Event,
     Planned,
@@ -100,6 +101,14 @@ class LiveView:
                     self.console.print(
                         f"    step {step:,}, epoch {epoch:.2f}: {', '.join(shown)}", highlight=False, soft_wrap=True
                     )
+            case Compiled(step, parts, seconds):
+                self.started_at += seconds  # the steps that are left take none
+                what = "the model" if parts == 1 else f"{parts} blocks"
+                self.console.print(
+                    f"    compiled {what} in {format_seconds(seconds)}, at step {step:,}",
+                    highlight=False,
+                    soft_wrap=True,
+                )
             case Resumed(step):
                 self.console.print(f"    going on from step {step:,}", highlight=False, soft_wrap=True)
             case _:

@@ -24,7 +24,7 @@ from thrifty.spec.job import (
     parse_job,
     raw_data,
 )
-from thrifty.spec.layout import Checkpointing, Layout, Precision
+from thrifty.spec.layout import Checkpointing, Compile, Layout, Precision
 from thrifty.spec.plan import (
     AdaptPlan,
     Batching,
@@ -52,6 +52,7 @@ __all__ = [
     "Checkpointing",
     "Cleaning",
     "Cluster",
+    "Compile",
     "Cost",
     "Dataset",
     "Decision",

@@ -157,6 +157,15 @@ class Resumed:
 
 
 @dataclass(frozen=True)
+class Compiled:
+    """In ``step``, kernels were made for ``parts`` of the model; its `StepDone` is without their ``seconds``."""
+
+    step: int
+    parts: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Stopped:
     """Training ended; ``reason`` is a sentence."""
 
@@ -187,6 +196,7 @@ Event = (
     | RateLowered
     | RolledBack
     | Resumed
+    | Compiled
     | Stopped
     | Warned
 )

@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from thrifty.errors import JobError, nearest
-from thrifty.spec.layout import Checkpointing, Precision, Rows
+from thrifty.spec.layout import Checkpointing, Compile, Precision, Rows
 from thrifty.spec.plain import Plain
 from thrifty.spec.plan import Batching
 from thrifty.spec.units import JOULES, SECONDS, USD, ByteCount, Duration, Energy, Money, format_count
@@ -359,6 +359,7 @@ class Pins(Plain):
     micro_batch: PositiveInt | None = None
     batching: Batching | None = None
     checkpointing: Checkpointing | None = None
+    compile: Compile | None = None
     rows: Rows | None = None
     memory_format: Literal["contiguous", "channels_last"] | None = None
     threads: PositiveInt | None = None

@@ -11,6 +11,7 @@ from thrifty.spec.plain import Plain
 Precision = Literal["fp32", "bf16", "bf16_weights", "fp16", "fp8"]
 Checkpointing = Literal["none", "selective", "full"]
 Rows = Literal["all", "used"]
+Compile = Literal["none", "blocks", "whole"]
 
 
 class Layout(Plain):

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from thrifty.spec.cost import Cost
-from thrifty.spec.layout import Checkpointing, Rows
+from thrifty.spec.layout import Checkpointing, Compile, Rows
 from thrifty.spec.plain import Plain
 
 Batching = Literal["padded", "by_length", "packed"]
@@ -192,6 +192,7 @@ class Plan(Plain):
         memory_format: ``contiguous`` or ``channels_last``.
         checkpointing: what the backward pass computes again: ``none``; ``selective``, all but products and attention;
             ``full``, each block.
+        compile: what runs as kernels made for it: ``none``; ``blocks``, each repeated block; ``whole``, the model.
         rows: of the embedding that each step trains; ``used`` are those it reads, the updates of others wait.
         adapt: what of the model is trained.
         evaluate_every: optimizer steps between validations.
@@ -216,6 +217,7 @@ class Plan(Plain):
     precision: Literal["fp32", "bf16"]
     memory_format: Literal["contiguous", "channels_last"]
     checkpointing: Checkpointing = "none"
+    compile: Compile = "none"
     rows: Rows = "all"
     adapt: AdaptPlan = AdaptPlan()
     evaluate_every: int

@@ -18,12 +18,13 @@ from thrifty.data import Batches, Store
 from thrifty.errors import DiskFullError, DivergedError, SignalledError
 from thrifty.hardware.pages import keep_pages, keeping
 from thrifty.models.adapters import adapting, merging, start
+from thrifty.models.compiling import compile_seconds, compiled_for, compiled_parts, compiling
 from thrifty.models.inputs import to_device, to_tensors
 from thrifty.models.losses import LOSSES
 from thrifty.models.recompute import recomputing
 from thrifty.optim.rows import UsedRows, use_rows
 from thrifty.spec import Plan, Spent
-from thrifty.spec.events import Emit, Event, Resumed, StepDone, Stopped, Warned
+from thrifty.spec.events import Compiled, Emit, Event, Resumed, StepDone, Stopped, Warned
 from thrifty.spec.plan import StopPlan
 from thrifty.spec.units import format_joules, format_seconds, format_usd
 from thrifty.train.checkpoint import Checkpoints, State, learning_key
@@ -84,6 +85,7 @@ def train(
     seed_generators(plan.seed)  # dropout draws from them; a checkpoint brings their states back
     start(adapting(model, plan.adapt), plan.seed)
     to_device(model, plan.device, plan.memory_format)
+    compiling(model, plan.compile, **compiled_for(plan.batch, store.dataset.kind))
     recomputing(model, plan.checkpointing)
     model.train()
     optimizer = optim.build(model, plan.optim)
@@ -128,12 +130,15 @@ def train(
             if reason := guard.gave_up or _reason_to_stop(plan.stop, state, budget):
                 break
 
-            began = time.perf_counter()
+            began, compiled_s = time.perf_counter(), compile_seconds()
             rate = guard.rate(schedule.rate(state.step), state.step)
             guard.begin()
             loss, norm = take_step(plan, model, optimizer, batches.step(state.step), rate, used, guard.sound)
             state.step += 1
-            seconds = time.perf_counter() - began
+            compiled_s = compile_seconds() - compiled_s
+            seconds = time.perf_counter() - began - compiled_s
+            if compiled_s:
+                emit(Compiled(state.step, compiled_parts(model), compiled_s))
             speed = batches.samples(state.step - 1) / seconds
             epoch = state.step / batches.steps_per_epoch
             emit(StepDone(state.step, plan.stop.steps, epoch, loss, rate, norm, speed, seconds))
@@ -155,7 +160,7 @@ def train(
         for each in used:
             each.release()
         checkpoints.load_best(state, model)
-    recomputing(model, "none")
+    compiling(recomputing(model, "none"), "none")
     merging(model)
     emit(Stopped(state.step, reason))
     if asked.signal is not None:
@@ -190,7 +195,8 @@ def take_step(
         loss.backward()
         total += loss.detach()
     gradients = [each.grad for each in optim.parameters_of(optimizer) if each.grad is not None]
-    mean, norm = total.item(), nn.utils.get_total_norm(gradients).item()
+    # read at once: a GPU is waited for each time
+    mean, norm = torch.stack((total, nn.utils.get_total_norm(gradients).to(total.dtype))).tolist()
     if sound(mean, norm):
         if norm > plan.optim.clip:
             torch._foreach_mul_(gradients, plan.optim.clip / norm)
