@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import resource
+import time
 from pathlib import Path
 
 import pytest
 
 from thrifty.errors import BundleError, DataError
-from thrifty.runs import Result, RunFolder, folder_for, open_run
+from thrifty.runs import STEPS_HELD_S, Result, RunFolder, folder_for, open_run
 from thrifty.spec import Job, parse_job
 from thrifty.spec.events import Checkpointed, Evaluated, Event, Progress, Resumed, StepDone, Stopped
 
@@ -66,10 +67,12 @@ def test_events_wait_while_the_disk_is_full(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "a" / "events.jsonl").stat().st_size + 20, limits[1]))
         for number in (2, 3):
             emit(step(number))
+            emit.flush()
         assert folder.events() == [step(1)], "not even half a line of the others"
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     emit(step(4))
+    emit.flush()
     assert folder.events() == [step(number) for number in (1, 2, 3, 4)]
 
 
@@ -130,6 +133,7 @@ def test_steps_that_a_crash_made_repeat_are_told_once(tmp_path: Path) -> None:
     emit(Resumed(1))
     for number in (2, 3, 4):
         emit(step(number))
+    emit.flush()
     assert [event.step for event in folder.events() if isinstance(event, StepDone)] == [1, 2, 3, 4]
 
 
@@ -149,3 +153,24 @@ def test_opening_a_run_that_is_not_there_names_its_neighbours(tmp_path: Path) ->
         open_run(tmp_path / "b")
     with pytest.raises(DataError, match=r"Make one: thrifty run JOB"):
         open_run(tmp_path / "nowhere" / "b")
+
+
+def test_steps_that_are_taken_fast_are_written_with_what_follows_them(tmp_path: Path) -> None:
+    folder = claimed(tmp_path, "k")
+    emit = folder.writer()
+    for number in range(1, 50):
+        emit(step(number))
+    written = folder.events()
+    assert 1 <= len(written) < 49  # the first at once, those of the next moment together
+    emit(Checkpointed(49, 100, 0.01))
+    assert [event.step for event in folder.events()] == [*range(1, 50), 49]
+
+
+def test_steps_that_waited_are_written_when_their_time_is_over(tmp_path: Path) -> None:
+    folder = claimed(tmp_path, "k")
+    emit = folder.writer()
+    emit(step(1))
+    emit(step(2))
+    time.sleep(STEPS_HELD_S)
+    emit(step(3))
+    assert [event.step for event in folder.events()] == [1, 2, 3]

@@ -139,6 +139,7 @@ class _Run:
             self.ledger.finish(self.run_id, status=status, metrics={}, reason=str(error))
             raise
         finally:
+            kept.flush()
             give_back()  # the caller's process may live on
         self.folder.keep("result", result)
         shutil.rmtree(self.folder.checkpoints, ignore_errors=True)

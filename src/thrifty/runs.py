@@ -14,6 +14,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import math
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,7 +29,6 @@ from thrifty.spec.events import (
     CheckpointFailed,
     CheckpointsRemoved,
     Compiled,
-    Emit,
     Evaluated,
     Event,
     RateLowered,
@@ -44,6 +45,8 @@ _KINDS = (
     StepDone, Evaluated, Checkpointed, CheckpointFailed, CheckpointDamaged, CheckpointsRemoved, Skipped, RateLowered,
     RolledBack, Resumed, Compiled, Stopped, Warned,
 )  # fmt: skip
+# at most; a process that is killed takes those of its last steps with it that no checkpoint has
+STEPS_HELD_S = 0.1
 KEPT_EVENTS = {kind.__name__: kind for kind in _KINDS}
 Noun = TypeVar("Noun", bound=Plain)
 
@@ -164,24 +167,13 @@ class RunFolder:
             raise BundleError(f"run '{self.folder}' has no {name}.json yet", mend="Finish it: thrifty run its job.")
         return noun
 
-    def writer(self) -> Emit:
+    def writer(self) -> Writer:
         """Return an ``emit`` that appends the lasting events to ``events.jsonl``, after its last whole line."""
         path = self.folder / "events.jsonl"
         with writing(path, "the run's events"), path.open("ab+") as file:
             file.seek(0)
             file.truncate(file.read().rfind(b"\n") + 1)
-        waiting: list[str] = []
-
-        def emit(event: Event) -> None:
-            name = type(event).__name__
-            if name in KEPT_EVENTS:
-                waiting.append(json.dumps({"event": name, **vars(event)}) + "\n")
-                # a run goes on while the disk is full: what happened then is written once there is room
-                with contextlib.suppress(DiskFullError):
-                    append(path, "".join(waiting).encode(), purpose="an event")
-                    waiting.clear()
-
-        return emit
+        return Writer(path)
 
     def events(self) -> list[Event]:
         """Read the events back; where a crash made training repeat steps, the repetition alone is kept."""
@@ -205,6 +197,33 @@ class RunFolder:
                 # a kill can leave half a last line; a resume says it again
                 if line.endswith("\n"):
                     yield json.loads(line)
+
+
+class Writer:
+    """An ``emit`` that appends lasting events to a file, a line each.
+
+    Steps that are taken fast are written together, a moment later; whatever else happens is written at once, with the
+    steps before it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._waiting: list[Event] = []
+        self._written_at = -math.inf
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, _KINDS):
+            self._waiting.append(event)
+            if not isinstance(event, StepDone) or time.monotonic() - self._written_at > STEPS_HELD_S:
+                self.flush()
+
+    def flush(self) -> None:
+        """Write what waits; where the disk is full, it waits on: a run goes on meanwhile."""
+        lines = "".join(json.dumps({"event": type(each).__name__, **vars(each)}) + "\n" for each in self._waiting)
+        with contextlib.suppress(DiskFullError):
+            append(self._path, lines.encode(), purpose="an event")
+            self._waiting.clear()
+        self._written_at = time.monotonic()
 
 
 def folder_for(runs: Path, name: str, key: str, *, course: str) -> RunFolder:

@@ -5,6 +5,7 @@ Shapes: H, W height and width in pixels; C channels, 1 (gray) or 3 (red, green, 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import cv2
@@ -112,7 +113,14 @@ def normalise(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -
     >>> normalise(np.full((1, 2, 2, 1), 255, np.uint8), (0.5,), (0.25,))[0, 0, 0, 0]
     np.float32(2.0)
     """
-    deviation = np.asarray(std, np.float32)
-    scaled = np.multiply(images, np.float32(1 / 255) / deviation, dtype=np.float32)
-    scaled -= np.asarray(mean, np.float32) / deviation
+    factor, shift = _scale(tuple(mean), tuple(std))
+    scaled = np.multiply(images, factor, dtype=np.float32)
+    scaled -= shift
     return scaled.transpose(0, 3, 1, 2)
+
+
+@functools.lru_cache(maxsize=8)
+def _scale(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """What a pixel is multiplied by, and what is then taken away, for each channel."""
+    deviation = np.asarray(std, np.float32)
+    return np.float32(1 / 255) / deviation, np.asarray(mean, np.float32) / deviation

@@ -67,4 +67,4 @@ def deal(step: np.ndarray, micro: int, lengths: np.ndarray | None = None) -> lis
     """
     if lengths is not None and len(step) > micro:
         step = step[np.argsort(lengths[step], kind="stable")]
-    return np.array_split(step, -(-len(step) // micro))
+    return [step] if len(step) <= micro else np.array_split(step, -(-len(step) // micro))

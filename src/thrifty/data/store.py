@@ -61,7 +61,8 @@ class Store:
         if (split, name) not in self._arrays:
             path = self.folder / f"{split}.{name}.npy"
             try:
-                self._arrays[split, name] = np.load(path, mmap_mode="r", allow_pickle=False)
+                # as a plain array: each index into numpy's class of mapped ones takes it microseconds
+                self._arrays[split, name] = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
             except (OSError, ValueError) as error:
                 raise _damaged(self.folder, error) from error
         return self._arrays[split, name]

@@ -32,7 +32,7 @@ def to_device(model: nn.Module, device: str, memory_format: str) -> nn.Module:
 
 
 def _tensor(array: np.ndarray, device: str, memory_format: str) -> Tensor:
-    kind = np.int64 if np.issubdtype(array.dtype, np.integer) else np.float32
+    kind = np.int64 if array.dtype.kind in "iu" else np.float32
     # a read-only array, such as a memory-mapped one, is copied: torch has no read-only tensors
     array = array.astype(kind, copy=not array.flags.writeable)
     tensor = torch.from_numpy(array)
