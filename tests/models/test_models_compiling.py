@@ -14,10 +14,11 @@ from torch._dynamo.utils import counters
 from thrifty.errors import JobError
 from thrifty.models import build, losses
 from thrifty.models.chunked_loss import pull_in_place, pull_of
-from thrifty.models.compiling import compile_seconds, compiled_parts, compiling, lacking
+from thrifty.models.compiling import compile_news, compile_seconds, compiled_parts, compiling, lacking
 from thrifty.models.losses import cross_entropy
 from thrifty.models.recompute import recomputing, repeated_blocks
 from thrifty.spec import ModelPlan
+from thrifty.spec.events import Warned
 
 # torch hides the first, which its own compiler causes, but not where warnings are errors; it imports what the second is
 # about
@@ -172,6 +173,22 @@ def test_autocast_reaches_what_is_compiled(graphs: Graphs) -> None:
     assert dtypes == [torch.bfloat16] * 2
     with torch.autocast("cpu", torch.bfloat16):
         assert far(learned(model, batch_of("gpt")), found) < 0.02
+
+
+@pytest.mark.slow
+def test_what_fails_to_compile_runs_as_it_was_made_and_is_told(graphs: Graphs) -> None:
+    def fails(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
+        raise OSError("cc was not found")
+
+    before_s = compile_seconds()
+    model = compiling(made("gpt"), "blocks", backend=fails)
+    assert far(learned(model, batch_of("gpt")), learned(made("gpt"), batch_of("gpt"))) == 0
+    (told,) = compile_news(model, 1, compile_seconds() - before_s)
+    assert isinstance(told, Warned)
+    assert "cc was not found" in told.message
+    before_s = compile_seconds()
+    learned(model, batch_of("gpt"))
+    assert compile_seconds() == before_s
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +13,11 @@ from made_devices import device
 from thrifty.errors import JobError
 from thrifty.planner import declared_dataset, plan
 from thrifty.planner.compilable import check_compile
-from thrifty.spec import DeclaredData, Interval, Job, Plan, Spent, parse_job
+from thrifty.planner.compiling import with_compile
+from thrifty.planner.learning import decide
+from thrifty.planner.local import Local
+from thrifty.planner.rules import Reasons
+from thrifty.spec import AdaptPlan, Decision, DeclaredData, Interval, Job, Plan, Spent, parse_job
 
 
 def job(model: str = "gpt-nano", steps: int = 50, **pins: Any) -> Job:
@@ -75,3 +81,41 @@ def test_a_cpu_compiles_by_request_alone() -> None:
     assert asked.cost.seconds.value > plain.cost.seconds.value + 5
     assert "to compile" in asked.cost.seconds.method
     assert asked.cost.usd.value > plain.cost.usd.value
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_dry_run")
+def test_a_gpu_compiles_where_that_pays_back(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked = job(steps=10**6)
+    plain = planned(asked)
+    assert isinstance(asked.data, DeclaredData)
+    dataset = declared_dataset(asked.data)
+    local = Local(asked, decide(asked, dataset, Reasons([])), dataset, device())
+    settings = {"precision": "fp32", "memory_format": "contiguous", "checkpointing": "none", "micro_batch": 2}
+    way = local.way(settings)
+    # what was traced is kept: this machine needs no GPU to price it for one
+    local.device = device(kind="cuda")
+
+    def decided(draft: Plan) -> tuple[Plan, Decision]:
+        why = Reasons([])
+        found = with_compile(draft, local, way, why)
+        (line,) = why.lines
+        return found, line
+
+    if not importlib.util.find_spec("triton"):
+        found, line = decided(plain)
+        assert found.compile == "none"
+        assert "needs Triton" in line.reason
+        (tmp_path / "triton.py").touch()
+        monkeypatch.syspath_prepend(tmp_path)
+    found, line = decided(plain)
+    assert found.compile == "blocks"
+    assert "back after" in line.reason
+    assert found.cost.seconds.value < plain.cost.seconds.value
+    assert found.cost.joules.value < plain.cost.joules.value
+    few = plain.model_copy(update={"stop": plain.stop.model_copy(update={"steps": 5})})
+    assert decided(few)[0].compile == "none"
+    adapted = plain.model_copy(update={"adapt": AdaptPlan(kind="lora", rank=8)})
+    assert "without adapters" in decided(adapted)[1].reason
+    again = plain.model_copy(update={"checkpointing": "selective"})
+    assert "selective checkpointing" in decided(again)[1].reason

@@ -24,10 +24,13 @@ from thrifty.errors import JobError, unknown_name
 from thrifty.models.chunked_loss import Pull, pull_in_place, pull_of
 from thrifty.models.recompute import repeated_blocks
 from thrifty.spec import BatchPlan
+from thrifty.spec.events import Compiled, Event, Warned
 
 COMPILE = ("none", "blocks", "whole")
 # kinds of blocks and of shapes that a model may have before torch would leave the rest as it is: a ResNet has eight
 MOST_COMPILATIONS = 64
+# characters of an error that are told
+_SAID = 300
 
 
 def compiling(
@@ -36,12 +39,13 @@ def compiling(
     *,
     samples: Collection[int] = (),
     lengths_vary: bool = False,
-    backend: str = "inductor",
+    backend: str | Callable[..., Any] = "inductor",
 ) -> nn.Module:
     """Have a model compile itself when it first computes what a gradient is wanted of; returns the model.
 
     Without gradients it runs as it was made, so that batches of a validation, of other shapes, compile nothing. The
-    last call counts; names of parameters and buffers do not change. Call it before `recomputing`, which then computes
+    last call counts; names of parameters and buffers do not change. What cannot be compiled runs as it was made, which
+    `compile_news` tells. Call it before `recomputing`, which then computes
     compiled blocks again, and take both away in the other order.
 
     Args:
@@ -107,6 +111,18 @@ def compile_seconds() -> float:
     return sum(spent_ns.get(phase, 0.0) for phase in ("entire_frame_compile", "entire_backward_compile")) / 1e9
 
 
+def compile_news(model: nn.Module, step: int, seconds: float) -> Iterator[Event]:
+    """Say what was compiled in a step that spent so many seconds in it, or why that failed."""
+    if not seconds:
+        return
+    parts = [forward for _, forward in _compiled(model)]
+    failure = parts[0].gate.failure if parts else ""
+    if failure:
+        yield Warned(f"compiling failed, and the model runs as it was made: {failure}")
+    else:
+        yield Compiled(step, len(parts), seconds)
+
+
 def compiled_parts(model: nn.Module) -> int:
     """Count the modules that run compiled: blocks, or the model itself."""
     return sum(1 for _ in _compiled(model))
@@ -139,10 +155,14 @@ class _Gate:
     handle: torch.utils.hooks.RemovableHandle
 
     def __init__(self, samples: frozenset[int]) -> None:
-        self._samples, self.open = samples, True
+        self._samples, self.open, self.failure = samples, True, ""
 
     def __call__(self, model: nn.Module, args: tuple[Any, ...]) -> None:
-        self.open = not self._samples or len(args[0]) in self._samples
+        self.open = not self.failure and (not self._samples or len(args[0]) in self._samples)
+
+    def fails(self, error: Exception) -> None:
+        """Run nothing compiled from here on."""
+        self.open, self.failure = False, " ".join(str(error).split())[:_SAID]
 
 
 class _Compiled:
@@ -154,7 +174,10 @@ class _Compiled:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if torch.is_grad_enabled() and self.gate.open:
-            return self._run(self._module, *args, **kwargs)
+            try:
+                return self._run(self._module, *args, **kwargs)
+            except torch._dynamo.exc.TorchDynamoException as error:
+                self.gate.fails(error)
         return self.plain(*args, **kwargs)
 
 
@@ -165,7 +188,12 @@ class _Pull:
         self._run, self._gate = run, gate
 
     def __call__(self, logits_nV: Tensor, y_n: Tensor, ignored: int) -> tuple[Tensor, Tensor]:
-        return (self._run if self._gate.open else pull_in_place)(logits_nV, y_n, ignored)
+        if self._gate.open:
+            try:
+                return self._run(logits_nV, y_n, ignored)
+            except torch._dynamo.exc.TorchDynamoException as error:
+                self._gate.fails(error)
+        return pull_in_place(logits_nV, y_n, ignored)
 
 
 def _compiled(model: nn.Module) -> Iterator[tuple[nn.Module, _Compiled]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import thrifty.planner.rules as rules
 from thrifty.cost.compiling import compile_gain, compile_seconds
+from thrifty.models import FAMILIES
 from thrifty.models.compiling import lacking
 from thrifty.planner.compilable import BESIDE
 from thrifty.planner.local import Local, scaled
@@ -65,6 +66,8 @@ def _hindrance(plan: Plan, local: Local, compile: Compile) -> str:
     """Why a job that does not ask is not compiled, whatever it would save; an empty string for no reason."""
     if local.device.kind != "cuda":
         return rules.COMPILE_ON_CPU
+    if plan.model.family not in FAMILIES or plan.adapt.kind != "none":
+        return "it was tried on models of thrifty's own alone, without adapters: plan.compile asks for it"
     if plan.checkpointing not in BESIDE[compile]:
         return f"it does not go with {plan.checkpointing} checkpointing"
     tool = lacking(local.device.kind)

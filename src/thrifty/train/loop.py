@@ -18,13 +18,13 @@ from thrifty.data import Batches, Store
 from thrifty.errors import DiskFullError, DivergedError, SignalledError
 from thrifty.hardware.pages import keep_pages, keeping
 from thrifty.models.adapters import adapting, merging, start
-from thrifty.models.compiling import compile_seconds, compiled_for, compiled_parts, compiling
+from thrifty.models.compiling import compile_news, compile_seconds, compiled_for, compiling
 from thrifty.models.inputs import to_device, to_tensors
 from thrifty.models.losses import LOSSES
 from thrifty.models.recompute import recomputing
 from thrifty.optim.rows import UsedRows, use_rows
 from thrifty.spec import Plan, Spent
-from thrifty.spec.events import Compiled, Emit, Event, Resumed, StepDone, Stopped, Warned
+from thrifty.spec.events import Emit, Event, Resumed, StepDone, Stopped, Warned
 from thrifty.spec.plan import StopPlan
 from thrifty.spec.units import format_joules, format_seconds, format_usd
 from thrifty.train.checkpoint import Checkpoints, State, learning_key
@@ -137,8 +137,7 @@ def train(
             state.step += 1
             compiled_s = compile_seconds() - compiled_s
             seconds = time.perf_counter() - began - compiled_s
-            if compiled_s:
-                emit(Compiled(state.step, compiled_parts(model), compiled_s))
+            _tell(compile_news(model, state.step, compiled_s), emit)
             speed = batches.samples(state.step - 1) / seconds
             epoch = state.step / batches.steps_per_epoch
             emit(StepDone(state.step, plan.stop.steps, epoch, loss, rate, norm, speed, seconds))
