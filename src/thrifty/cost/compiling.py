@@ -12,9 +12,10 @@ from thrifty.spec import Device, Interval
 # First step of compiled small models on 2 cores of an AMD EPYC (Zen 4; torch 2.13.0, gcc 12, empty caches), forward
 # and backward: two convolution blocks of 26 operators 14 s; Transformer blocks of 57, 210 and 298 operators 18 to 25,
 # 27 and 30 s. On another CPU a BERT of six layers took 16 and 45 s, a ResNet-18 31 s: within these bounds.
-_START_S, _SECONDS_PER_OP = 15.0, 0.055
-# On a GPU, whose kernels Triton compiles in processes of their own, as on a CPU, with bounds as wide as the doubt.
-_COMPILE_BOUNDS = {"cpu": (0.5, 1.8), "cuda": (0.2, 2.5)}
+# On a GPU, whose kernels Triton compiles in processes of their own: the blocks of GPT-2 of 124 M took an H200's host
+# 11 s, in a process that had compiled before those of a GPT of 1.3 G 4.5 s (torch 2.11, 16 cores).
+_START_S, _SECONDS_PER_OP = {"cpu": 15.0, "cuda": 7.0}, 0.055
+_COMPILE_BOUNDS = {"cpu": (0.5, 1.8), "cuda": (0.4, 2.5)}
 # Share of the time of what can be fused that fusing saves: a BERT in bf16 autocast with a third of its step in such
 # operators became 17 % faster, a ResNet-18 with an eighth 6 %, a plain Transformer not at all (facts of two CPUs).
 _FUSABLE = frozenset(["pointwise", "copy", "layer_norm", "batch_norm", "softmax", "reduction"])
@@ -33,9 +34,10 @@ def compile_seconds(trace: Trace, device_kind: str = "cpu", *, blocks: int = 1) 
         blocks: that share one compilation; 1 where the model is compiled whole.
     """
     count = math.ceil(sum(1 for op in trace.ops if _in_model(op)) / max(blocks, 1))
-    value = _START_S + _SECONDS_PER_OP * count
-    low, high = _COMPILE_BOUNDS["cuda" if device_kind == "cuda" else "cpu"]
-    how = f"{_START_S:g} s and {_SECONDS_PER_OP * 1e3:g} ms for each of {count:,} operators, as small models took"
+    kind = "cuda" if device_kind == "cuda" else "cpu"
+    value = _START_S[kind] + _SECONDS_PER_OP * count
+    low, high = _COMPILE_BOUNDS[kind]
+    how = f"{_START_S[kind]:g} s and {_SECONDS_PER_OP * 1e3:g} ms for each of {count:,} operators, as small models took"
     return Interval(low=value * low, value=value, high=value * high, method=how)
 
 
