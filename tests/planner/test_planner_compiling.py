@@ -81,6 +81,7 @@ def test_a_cpu_compiles_by_request_alone() -> None:
     assert asked.cost.seconds.value > plain.cost.seconds.value + 5
     assert "to compile" in asked.cost.seconds.method
     assert asked.cost.usd.value > plain.cost.usd.value
+    assert asked.cost.peak_bytes.value > plain.cost.peak_bytes.value + (32 << 20)
 
 
 @pytest.mark.slow

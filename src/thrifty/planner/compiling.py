@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import thrifty.planner.rules as rules
-from thrifty.cost.compiling import compile_gain, compile_seconds
+from thrifty.cost.compiling import compile_gain, compile_seconds, with_compiler
 from thrifty.models import FAMILIES
 from thrifty.models.compiling import lacking
 from thrifty.planner.compilable import BESIDE
@@ -39,7 +39,10 @@ def with_compile(plan: Plan, local: Local, way: Way, why: Reasons) -> Plan:
         why.say("compile", SHOWN[compile], said, "search", rules.DOUBTS["compile"])
     if compile == "none":
         return plan
-    return plan.model_copy(update={"compile": compile, "cost": _compiled(plan.cost, gain, takes, plan.stop.steps)})
+    cost = _compiled(plan.cost, gain, takes, plan.stop.steps)
+    if local.device.kind == "cpu":
+        cost = cost.model_copy(update={"peak_bytes": with_compiler(cost.peak_bytes)})
+    return plan.model_copy(update={"compile": compile, "cost": cost})
 
 
 def might_compile(plan: Plan, local: Local, way: Way) -> str:
