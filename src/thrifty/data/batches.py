@@ -29,7 +29,7 @@ class Batches:
 
     Texts of a micro-batch are filled up with 0 to the longest of them. Those of a step that is cut are dealt to its
     micro-batches by length; by the way of batching, those of like length make a step, which saves more, or those of a
-    micro-batch lie end to end in one row, which saves all padding.
+    micro-batch lie end to end in one row, which saves all padding but a little in attention.
 
     Args:
         store: prepared data.
@@ -76,8 +76,8 @@ class Batches:
         """Return the micro-batches of a step, counted from 0 over all epochs.
 
         Images: ``x`` float32 [b, C, H, W] normalised, ``y`` int64 [b]. Texts: ``x`` int64 [b, T], ``y`` int64 [b];
-        packed ``x`` int64 [1, T], which texts that have label -100 fill up, ``y`` int64 of all of them, as they lie, and
-        their places by groups, as `thrifty.data.packing` has them.
+        packed ``x`` int64 [1, T], which texts of label -100 fill up, ``y`` int64 of all of them, as they lie, and their
+        places by groups, as `thrifty.data.packing.places_of` has them.
         Language: ``x`` and ``y`` int64 [b, T], where ``y`` is the token after each of ``x``.
         """
         epoch, place = divmod(index, self.steps_per_epoch)

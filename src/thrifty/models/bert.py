@@ -109,7 +109,7 @@ class BERT(nn.Module):
 
     def _packed(self, texts: Packed) -> Tensor:
         rows = Rows(texts, self.positions.weight.dtype)
-        x_1TC = self.norm_0(self.tokens(texts.tokens_1T) + self.positions(rows.positions_1T))
+        x_1TC = self.norm_0(self.tokens(texts.tokens) + self.positions(rows.positions_1T))
         for block in self.blocks:
             x_1TC = block(x_1TC, rows)
         logits: Tensor = self.fc(torch.cat(list(map(_mean, rows.spread(self.norm(x_1TC)), rows.hidden))))

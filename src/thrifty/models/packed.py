@@ -1,11 +1,11 @@
 """Packed texts: several end to end in one row without padding, for training; each attends to itself alone.
 
 Linear layers, norms and activations take the row [1, T, C]. For attention, queries, keys and values move to grids, the
-texts of each group under each other and padded, and what comes out moves back. No number that is learned from depends on
-what lies in the padding.
+texts of each group under each other and padded, and what comes out moves back. Nothing that is learned depends on the
+padding.
 
-Shapes: T tokens of the row, N texts of a group, L tokens of the group's longest, S slots of all grids, C width, H heads,
-D width of a head.
+Shapes: T tokens of the row, N texts of a group, L tokens of the group's longest, S slots of all grids, C width,
+H heads, D width of a head.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class Packed(NamedTuple):
     """What a model that can be trained on packed texts takes in the place of its tokens; logits are in order of places.
 
     Attributes:
-        tokens_1T: end to end, int64 [1, T]; what fills the row up is a text too.
+        tokens: end to end, int64 [1, T]; what fills the row up is a text too.
         places: for each group of texts, the place in the row of each token, int64 [N, L]; T where there is none.
     """
 
-    tokens_1T: Tensor
+    tokens: Tensor
     places: tuple[Tensor, ...]
 
 
@@ -42,13 +42,13 @@ class Rows:
     """
 
     def __init__(self, packed: Packed, dtype: torch.dtype) -> None:
-        tokens, device = packed.tokens_1T.shape[1], packed.tokens_1T.device
+        count, device = packed.tokens.shape[1], packed.tokens.device
         places_S = torch.cat([each.flatten() for each in packed.places])
         within = [torch.arange(each.shape[1], device=device).expand(each.shape) for each in packed.places]
-        self.hidden = [each == tokens for each in packed.places]
-        self._there_S = places_S.clamp(max=tokens - 1)
-        slots = torch.zeros(tokens + 1, dtype=torch.int64, device=device)
-        self._slots_T = slots.scatter_(0, places_S, torch.arange(len(places_S), device=device))[:tokens]
+        self.hidden = [each == count for each in packed.places]
+        self._there_S = places_S.clamp(max=count - 1)
+        slots = torch.zeros(count + 1, dtype=torch.int64, device=device)
+        self._slots_T = slots.index_put_((places_S,), torch.arange(len(places_S), device=device))[:count]
         self.positions_1T = torch.cat([each.flatten() for each in within])[self._slots_T][None]
         zero = torch.zeros((), dtype=dtype, device=device)
         self._biases = [torch.where(each, -math.inf, zero)[:, None, None] for each in self.hidden]
@@ -105,4 +105,4 @@ class _Gather(torch.autograd.Function):
     def backward(ctx: FunctionCtx, *pulls: Tensor) -> tuple[Tensor, None]:
         (slots_T,) = ctx.saved_tensors  # type: ignore[attr-defined]
         pull_SC = pulls[0].new_zeros(ctx.slots, pulls[0].shape[1])  # type: ignore[attr-defined]
-        return pull_SC.index_copy_(0, slots_T, pulls[0]), None
+        return pull_SC.index_put_((slots_T,), pulls[0]), None

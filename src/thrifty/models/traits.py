@@ -18,6 +18,7 @@ class Traits:
         attends: it has attention.
         recurs: it has recurrent layers.
         loaded: its weights were trained before.
+        packs: it can be trained on `thrifty.models.packed.Packed` texts.
     """
 
     convolves: bool = False
@@ -25,6 +26,7 @@ class Traits:
     attends: bool = False
     recurs: bool = False
     loaded: bool = False
+    packs: bool = False
 
     def __str__(self) -> str:
         """Name them.
@@ -45,7 +47,7 @@ class Traits:
 FAMILIES = {
     "resnet": Traits(convolves=True, batch_norm=True),
     "gpt": Traits(attends=True),
-    "bert": Traits(attends=True),
+    "bert": Traits(attends=True, packs=True),
     "mlp": Traits(),
 }
 

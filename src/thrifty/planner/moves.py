@@ -84,12 +84,16 @@ MOVES: tuple[Move, ...] = (
     Move("compile", "compile", True, "torch.compile; when it pays back over the steps there are", priced=False),
     Move("padded", "batching", "padded", "texts of a batch padded to the longest, as they come", runs_here=True),
     Move(
+        "packed", "batching", "packed",
+        "texts of a batch end to end in one row, as they come; each attends to itself alone (Krell et al. 2021)",
+        runs_here=True,
+    ),
+    Move(
         "by-length", "batching", "by_length",
         "texts of like length together within a window of steps: another order, the same effective batch (Khomenko et "
         "al. 2016)",
         runs_here=True,
     ),
-    Move("packed", "batching", "packed", "samples end to end in one row", True, priced=False),
     Move("sampled-dropout", "dropout", "sampled", "torch's own random numbers", runs_here=True, priced=False),
     Move("hashed-dropout", "dropout", "hashed", "masks of a cheap hash; other masks, same rate", True, priced=False),
     Move("no-dropout", "dropout", "none", "for runs that see their data about once", True, priced=False),

@@ -17,10 +17,12 @@ CHINCHILLA_TOKENS_PER_PARAMETER = 20
 LANGUAGE_TOKENS_PER_STEP = 2048
 TEXTS_PER_STEP = 32
 COMPILE_SECONDS, COMPILE_SAVES = 30.0, 0.5
-BATCHING = (
-    "texts of like length are put together within a window of steps whose order is then drawn: another order of the "
-    "data, the same effective batch (Khomenko et al. 2016)"
-)
+BATCHING = {
+    "padded": "texts come in random order, each padded to the longest of its micro-batch",
+    "by_length": "texts of like length are put together within a window of steps whose order is then drawn: another "
+    "order of the data, the same effective batch (Khomenko et al. 2016)",
+    "packed": "texts come in random order, end to end in one row, and each attends to itself alone (Krell et al. 2021)",
+}
 FOUR_BITS = (
     "asked for in the job: an eighth of the memory of float32, unpacked for every product "
     "(NormalFloat, Dettmers et al. 2023)"
