@@ -58,8 +58,8 @@ class Double(nn.Module):
         self.model = model.double()
 
     def forward(self, x: Tensor | Packed) -> Tensor:
-        whole = isinstance(x, Packed) or not x.is_floating_point()
-        out: Tensor = self.model(x if whole else x.double())
+        pixels = isinstance(x, Tensor) and x.is_floating_point()
+        out: Tensor = self.model(x.double() if pixels else x)  # type: ignore[union-attr]
         return out
 
 

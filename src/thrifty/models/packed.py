@@ -58,14 +58,14 @@ class Rows:
 
         They must count for nothing in what is made of the grids: their gradients are taken to be zero.
         """
-        grid_SC: Tensor = _Spread.apply(x_1TC.flatten(0, 1), self._there_S, self._slots_T)  # type: ignore[no-untyped-call]
+        grid_SC: Tensor = _Spread.apply(x_1TC.flatten(0, 1), self._there_S, self._slots_T)
         parts = grid_SC.split([each.numel() for each in self.hidden])
         return [part.unflatten(0, each.shape) for part, each in zip(parts, self.hidden, strict=True)]
 
     def gather(self, grids: list[Tensor]) -> Tensor:
         """Lay the texts of grids [N, L, C] end to end again: [1, T, C]."""
         grid_SC = torch.cat([each.flatten(0, 1) for each in grids])
-        row_TC: Tensor = _Gather.apply(grid_SC, self._slots_T)  # type: ignore[no-untyped-call]
+        row_TC: Tensor = _Gather.apply(grid_SC, self._slots_T)
         return row_TC[None]
 
     def attend(self, qkv_1TKHD: Tensor, ways: Mapping[str, str]) -> Tensor:
