@@ -173,6 +173,7 @@ def draft_of(local: Local, way: Way, key: str) -> Plan:
         precision=settings["precision"],
         memory_format=settings["memory_format"],
         checkpointing=settings["checkpointing"],
+        dropout=rules.dropout(learning.traits)[0],
         rows=learning.rows,
         adapt=learning.adapt,
         evaluate_every=learning.optim.steps_per_epoch,
@@ -204,6 +205,8 @@ def _say_why(local: Local, found: Found, chosen: Way, why: Reasons, source: rule
         compared = _compared(chosen, best, field, source) if best else ""
         doubt = _doubt(chosen) if others else rules.DOUBTS.get(field, "")
         why.say(field, value, "; ".join(part for part in (compared, facts[field]) if part), source, doubt)
+    if local.learning.traits.drops:
+        why.say("dropout", *rules.dropout(local.learning.traits))
     threads = (local.device.threads, "each core this process may use")
     why.take("threads", pins.threads, threads, source="measured")
 

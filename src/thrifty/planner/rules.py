@@ -9,7 +9,7 @@ from typing import Any
 from thrifty.models import FAMILIES, Traits
 from thrifty.spec import Dataset, Decision, Device, GuardPlan, ModelPlan
 from thrifty.spec.layout import Rows
-from thrifty.spec.plan import Source
+from thrifty.spec.plan import Dropout, Source
 from thrifty.spec.units import format_count
 
 BF16_MUST_GAIN = 1.3
@@ -36,6 +36,7 @@ DOUBTS = {
     "adapter.rank": "far from what was learned before, more may pay",
     "adapter.alpha": "goes with the rate",
     "optimizer": "another one, tuned, may reach the same for less: thrifty tune",
+    "dropout": "other masks are drawn than by torch's own",
     "precision": "the rate is of large products; small ones gain less",
     "memory_format": "few channels gain little",
     "checkpointing": "the memory's interval",
@@ -333,6 +334,13 @@ def precision(device: Device) -> tuple[str, str]:
     gain = bf16.value / fp32.value
     said = f"this machine multiplies bf16 at {gain:.1f}x fp32 ({bf16.source.partition(',')[0]})"
     return ("bf16", said) if gain >= BF16_MUST_GAIN else ("fp32", f"{said}: not worth the rounding")
+
+
+def dropout(traits: Traits) -> tuple[Dropout, str]:
+    if not traits.drops:
+        return "sampled", "the model has none"
+    said = "masks cut out of random words, at the same rate: on a CPU a seventh of the time of torch's own was measured"
+    return "bits", f"{said}; on a GPU torch's own is used"
 
 
 def rows(vocabulary: int, read: int) -> tuple[Rows, str]:

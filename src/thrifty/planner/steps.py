@@ -9,9 +9,11 @@ from typing import Literal
 from torch import nn
 from torch.optim import Optimizer
 
+import thrifty.planner.rules as rules
 from thrifty import models
 from thrifty.cost import Trace, trace_step
 from thrifty.models.adapters import adapting
+from thrifty.models.dropout import use_dropout
 from thrifty.models.losses import LOSSES, whole_cross_entropy
 from thrifty.models.recompute import recomputing
 from thrifty.optim import by_name
@@ -22,8 +24,9 @@ from thrifty.spec import Dataset
 
 
 def built(learning: Learning, checkpointing: str) -> nn.Module:
-    """Build the model as steps are taken of it: adapted, and computed again where it is."""
-    return recomputing(adapting(models.build(learning.model), learning.adapt), checkpointing)
+    """Build the model as steps are taken of it: adapted, computed again where it is, and with its way of dropout."""
+    model = use_dropout(models.build(learning.model), rules.dropout(learning.traits)[0])
+    return recomputing(adapting(model, learning.adapt), checkpointing)
 
 
 def batch_of(

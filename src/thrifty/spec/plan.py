@@ -11,6 +11,7 @@ from thrifty.spec.layout import Checkpointing, Rows
 from thrifty.spec.plain import Plain
 
 Batching = Literal["padded", "by_length", "packed"]
+Dropout = Literal["sampled", "bits"]
 Source = Literal["job", "rule", "measured", "data", "probe", "search"]
 
 
@@ -192,6 +193,7 @@ class Plan(Plain):
         memory_format: ``contiguous`` or ``channels_last``.
         checkpointing: what the backward pass computes again: ``none``; ``selective``, all but products and attention;
             ``full``, each block.
+        dropout: how dropout layers draw: ``sampled``, as torch does; ``bits``, by `thrifty.models.dropout`.
         rows: of the embedding that each step trains; ``used`` are those it reads, the updates of others wait.
         adapt: what of the model is trained.
         evaluate_every: optimizer steps between validations.
@@ -216,6 +218,7 @@ class Plan(Plain):
     precision: Literal["fp32", "bf16"]
     memory_format: Literal["contiguous", "channels_last"]
     checkpointing: Checkpointing = "none"
+    dropout: Dropout = "sampled"
     rows: Rows = "all"
     adapt: AdaptPlan = AdaptPlan()
     evaluate_every: int
