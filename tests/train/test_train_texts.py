@@ -106,8 +106,9 @@ def test_packed_texts_learn_what_padded_ones_do(text_plan: TextPlan, texts: Stor
     """The same texts make a step, in the same order; computed at once or in parts."""
     padded, _, told = go(text_plan("padded", steps=8), texts, tmp_path / "padded")
     losses = [event.loss for event in told if isinstance(event, StepDone)]
-    for micro in (SIZE, 5):
-        packed, _, told = go(text_plan("packed", micro=micro, steps=8), texts, tmp_path / f"packed{micro}")
+    for micro, rows in ((SIZE, "all"), (5, "all"), (SIZE, "used")):
+        plan = text_plan("packed", micro=micro, steps=8).model_copy(update={"rows": rows})
+        packed, _, told = go(plan, texts, tmp_path / f"packed{micro}{rows}")
         assert [event.loss for event in told if isinstance(event, StepDone)] == pytest.approx(losses, rel=1e-4)
         for got, wanted in zip(packed.parameters(), padded.parameters(), strict=True):
             torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-4)
