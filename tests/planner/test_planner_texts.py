@@ -120,6 +120,7 @@ def test_the_way_of_batching_is_chosen_by_its_price(pin: str | None) -> None:
     if pin:
         assert (decided.batch.batching, line.reason) == (pin, "asked for in the job")
         assert {way.settings["batching"] for way in ways} == {pin}
+        assert decided.batch.evaluation == (decided.batch.micro if pin == "packed" else 64)
         return
     cheapest = min(ways, key=lambda way: way.price.seconds)
     assert decided.batch.batching == cheapest.settings["batching"] == "packed", "lengths differ much, batches are small"

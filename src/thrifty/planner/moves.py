@@ -97,10 +97,6 @@ MOVES: tuple[Move, ...] = (
     Move("sampled-dropout", "dropout", "sampled", "torch's own random numbers", runs_here=True),
     Move("bits-dropout", "dropout", "bits", "masks cut out of random words; other masks, same rate", runs_here=True),
     Move("no-dropout", "dropout", "none", "for runs that see their data about once", True, priced=False),
-    Move("exact-gelu", "activation", "exact", "GELU by the error function", runs_here=True, priced=False),
-    Move("tanh-gelu", "activation", "tanh", "GELU by its tanh form", True, priced=False),
-    Move("layer-norm", "normalisation", "layer", "mean and variance taken out", runs_here=True, priced=False),
-    Move("rms-norm", "normalisation", "rms", "root mean square (Zhang and Sennrich 2019)", True, priced=False),
 )  # fmt: skip
 
 # Fields whose values are numbers to divide by: how many devices, samples at once, threads, workers.

@@ -263,7 +263,9 @@ def _evaluation_batch(local: Local, settings: Settings) -> int:
     """Samples validated at once: what is worth while, halved until it fits, but never under a micro-batch."""
     dataset, micro, size = local.dataset, settings["micro_batch"], local.learning.size
     batching = settings.get("batching", "padded")
-    wanted = min(max(micro, EVALUATION_SAMPLES[dataset.kind]), dataset.counts["validation"])
+    # a validation is padded: of more texts at once than are packed it would need more memory than training does
+    most = micro if batching == "packed" else max(micro, EVALUATION_SAMPLES[dataset.kind])
+    wanted = min(most, dataset.counts["validation"])
     while wanted > micro:
         ratio = evaluation_ratio(dataset, wanted, batch=size, micro=micro, batching=batching)
         peak = peak_bytes(local.trace(settings), evaluation_batch_ratio=ratio, device_kind=local.device.kind)
