@@ -19,11 +19,13 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from thrifty.data.order import deal
+from thrifty.data.packing import pack, places_of
 from thrifty.data.word_pieces import pad
 from thrifty.models.bert import BERT
 from thrifty.models.gpt import GPT
 from thrifty.models.init import initialise
 from thrifty.models.mlp import MLP
+from thrifty.models.packed import Packed
 from thrifty.models.resnet import ResNet
 from thrifty.spec import BatchPlan, Cost, Interval, ModelPlan, OptimPlan, Plan, StopPlan
 from thrifty.train.loop import take_step
@@ -55,8 +57,9 @@ class Double(nn.Module):
         super().__init__()
         self.model = model.double()
 
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.model(x.double() if x.is_floating_point() else x)
+    def forward(self, x: Tensor | Packed) -> Tensor:
+        pixels = isinstance(x, Tensor) and x.is_floating_point()
+        out: Tensor = self.model(x.double() if pixels else x)  # type: ignore[union-attr]
         return out
 
 
@@ -138,6 +141,18 @@ def test_the_gradient_of_texts_does_not_depend_on_who_they_are_padded_with(name:
         assert apart(step_gradients(model, case, parts), expected) < 1e-6
 
 
+@pytest.mark.parametrize("micro", CUTS)
+def test_the_gradient_of_packed_texts_is_that_of_each_alone(micro: int) -> None:
+    """Weighted by texts: what fills a row up has none."""
+    case = CASES["bert"]
+    model = made(case)
+    rows, y = texts()
+    parts = deal(np.arange(SAMPLES), micro, np.array([len(row) for row in rows]))
+    packed = [packed_texts([rows[at] for at in part], y[part]) for part in parts]
+    assert any((each["y"] == IGNORED).any() for each in packed), "some rows are filled up"
+    assert apart(step_gradients(model, case, packed), reference(model, case)) < 1e-6
+
+
 def test_uneven_micro_batches_weigh_by_what_they_hold() -> None:
     """A mean of means would be another gradient: this table would not pass with it."""
     case = CASES["gpt"]
@@ -172,6 +187,12 @@ def parts_of(case: Case, micro: int) -> list[Batch]:
 
 def batch_of_texts(part: np.ndarray, rows: list[list[int]], y: np.ndarray) -> Batch:
     return {"x": pad([rows[at] for at in part], LENGTH), "y": y[part]}
+
+
+def packed_texts(rows: list[list[int]], y: np.ndarray) -> Batch:
+    order, lengths = pack(np.array([len(row) for row in rows]))
+    lie = [rows[n] if n < len(rows) else [0] * size for n, size in zip(order, lengths, strict=True)]
+    return {"x": np.concatenate(lie)[None], "y": np.append(y, IGNORED)[order], **places_of(lengths)}
 
 
 def reference(model: Double, case: Case) -> dict[str, Tensor]:

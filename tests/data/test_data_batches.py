@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from thrifty.data import Batches, Store, sweep
 from thrifty.data.order import WINDOW_STEPS, window_steps
+from thrifty.data.packing import row_size
 from thrifty.spec import LENGTH_MULTIPLE, Batching
 
 FEW = st.integers(1, 40)
@@ -290,20 +291,24 @@ def test_typical_steps_are_of_the_mean_length(folder: Path, many: tuple[Store, t
 def test_packed_texts_lie_end_to_end(
     folder: Path, lengths: tuple[int, ...], batch: int, micro: int, seed: int, step: int
 ) -> None:
-    """Those of the same step as padded, without padding between them."""
+    """Those of the same step as padded, without padding between them; what fills the row up has no label."""
     store = texts(folder, lengths)
     packed, padded = (Batches(store, batch=batch, micro=micro, seed=seed, batching=how) for how in ("packed", "padded"))
     seen: list[int] = []
     parts = packed.step(step)
-    assert [len(part["y"]) for part in parts] == [len(part["y"]) for part in padded.step(step)]
+    assert [int((part["y"] != -100).sum()) for part in parts] == [len(part["y"]) for part in padded.step(step)]
     for part in parts:
-        (x_T,), starts, y = part["x"], part["starts"], part["y"]
-        assert x_T.dtype == starts.dtype == y.dtype == np.int64
-        assert len(x_T) % LENGTH_MULTIPLE == 0 and len(x_T) - starts[-1] < LENGTH_MULTIPLE
-        assert (x_T[starts[-1] :] == 0).all()
-        for (begin, end), label in zip(itertools.pairwise(starts), y, strict=True):
-            number = int(x_T[begin]) - 1
-            assert x_T[begin:end].tolist() == [number + 1] * lengths[number]
+        (x_T,), y = part["x"], part["y"]
+        places = [row[row < len(x_T)] for key in sorted(part) if key.startswith("places") for row in part[key]]
+        assert all(each.dtype == np.int64 for each in part.values())
+        assert len(x_T) == row_size(int((x_T != 0).sum()))
+        assert np.concatenate(places).tolist() == list(range(len(x_T)))
+        for place, label in zip(places, y, strict=True):
+            if label == -100:
+                assert (x_T[place] == 0).all()
+                continue
+            number = int(x_T[place[0]]) - 1
+            assert x_T[place].tolist() == [number + 1] * lengths[number]
             assert label == number % 2
             seen.append(number)
     assert sorted(seen) == sorted(number for part in padded.step(step) for number in numbers(part, lengths))

@@ -107,3 +107,8 @@ def test_a_plan_of_before_is_still_read(images: Dataset) -> None:
     assert OptimPlan.model_validate_json(json.dumps(kept)) == learning.optim
     assert all(value is not None for value in learning.optim.model_dump().values())
     assert math.isfinite(optim.Schedule(learning.optim).rate(99))
+
+
+def test_dropout_is_drawn_by_bits_where_there_is_any() -> None:
+    assert rules.dropout(Traits(drops=True))[0] == "bits"
+    assert rules.dropout(Traits()) == ("sampled", "the model has none")

@@ -56,7 +56,7 @@ def test_a_move_says_its_name() -> None:
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("fp9", "Did you mean 'fp8'"), ("packed", "has no price yet"), ("bf16", "needs no allowing")],
+    [("fp9", "Did you mean 'fp8'"), ("no-dropout", "has no price yet"), ("bf16", "needs no allowing")],
 )
 def test_wrong_moves_are_told(name: str, said: str) -> None:
     with pytest.raises(JobError, match=said):

@@ -14,11 +14,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from made_devices import device
+from thrifty.data.packing import row_size
 from thrifty.errors import JobError
 from thrifty.planner import plan
 from thrifty.planner.explore import explore
 from thrifty.planner.learning import decide
-from thrifty.planner.lengths import lengths_met, mean_length
+from thrifty.planner.lengths import (
+    PackedShape,
+    evaluation_ratio,
+    lengths_met,
+    mean_length,
+    packed_largest,
+    packed_met,
+    packed_shape,
+)
 from thrifty.planner.local import Local
 from thrifty.planner.rules import Reasons
 from thrifty.planner.steps import batch_of
@@ -91,27 +100,65 @@ def test_memory_goes_by_the_longest_and_time_by_the_mean() -> None:
 
 
 @pytest.mark.slow
+def test_packed_texts_take_time_and_memory_by_their_tokens() -> None:
+    local = here()
+    way = {"precision": "fp32", "memory_format": "contiguous", "checkpointing": "none", "micro_batch": 32}
+    packed, padded = (local.price({**way, "batching": how}) for how in ("packed", "padded"))
+    assert packed.seconds < 0.6 * padded.seconds
+    assert packed.peak_bytes < padded.peak_bytes
+    assert local.length({**way, "batching": "packed"}) == 11
+
+
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_dry_run")
-@pytest.mark.parametrize(("pins", "chosen"), [({}, "by_length"), ({"batching": "padded"}, "padded")])
-def test_the_way_of_batching_is_chosen_by_its_price(pins: dict[str, Any], chosen: str) -> None:
-    local = here(**pins)
+@pytest.mark.parametrize("pin", [None, "padded", "packed"])
+def test_the_way_of_batching_is_chosen_by_its_price(pin: str | None) -> None:
+    local = here(**({"batching": pin} if pin else {}))
     decided: Plan = plan(local.job, local.dataset, local.device, key="k", spent=Spent())
-    assert decided.batch.batching == chosen
     (line,) = [line for line in decided.why if line.field == "batching"]
-    if pins:
-        assert line.reason == "asked for in the job"
-    else:
-        assert line.reason.startswith("padded would take ")
-        assert "another order of the data, the same effective batch (Khomenko et al. 2016)" in line.reason
-        assert "by-length 16" in line.reason
-    assert {way.settings["batching"] for way in explore(local).feasible} == (
-        {"padded"} if pins else {"padded", "by_length"}
-    )
+    ways = explore(local).feasible
+    if pin:
+        assert (decided.batch.batching, line.reason) == (pin, "asked for in the job")
+        assert {way.settings["batching"] for way in ways} == {pin}
+        assert decided.batch.evaluation == (decided.batch.micro if pin == "packed" else 64)
+        return
+    cheapest = min(ways, key=lambda way: way.price.seconds)
+    assert decided.batch.batching == cheapest.settings["batching"] == "packed", "lengths differ much, batches are small"
+    assert line.reason.startswith("by-length would take ")
+    assert "each attends to itself alone (Krell et al. 2021)" in line.reason
+    assert "tokens that a text takes in the mean: padded 40, packed 11, by-length 16" in line.reason
 
 
-def test_packed_batches_wait_for_a_model() -> None:
-    with pytest.raises(JobError, match=r"packed, which no model here takes yet\. There are: padded, by_length"):
-        here(batching="packed")
+def test_a_model_that_cannot_is_not_offered_packed_texts() -> None:
+    local = here()
+    learning = replace(local.learning, traits=replace(local.learning.traits, packs=False))
+    assert local.dimensions()["batching"] == ("padded", "packed", "by_length")
+    assert replace(local, learning=learning).dimensions()["batching"] == ("padded", "by_length")
+    pinned = here(batching="packed")
+    assert pinned.dimensions()["batching"] == ("packed",)
+    with pytest.raises(JobError, match=r"model 'bert-tiny' takes no packed texts\. It takes: padded, by_length\."):
+        replace(pinned, learning=learning)
+
+
+@given(counts=COUNTS, batch=st.integers(1, 40), micro=st.integers(1, 40))
+def test_packed_rows_are_foreseen(counts: tuple[int, ...], batch: int, micro: int) -> None:
+    data = texts(counts)
+    mean, largest = (found(data, batch=batch, micro=micro) for found in (packed_shape, packed_largest))
+    met = packed_met(data, batch=batch, micro=micro)
+    assert [each.tokens for each in met] == sorted({each.tokens for each in met})
+    assert min(each.tokens for each in met) <= mean.tokens <= largest.tokens
+    assert max(each.tokens for each in met) <= largest.tokens <= row_size(micro * data.shape[0])
+    assert largest.grids[-1][1] == data.shape[0]
+    ratio = evaluation_ratio(data, 8, batch=batch, micro=micro, batching="packed")
+    assert ratio == 8 * data.shape[0] / largest.tokens
+    assert evaluation_ratio(data, 8, batch=batch, micro=micro, batching="padded") == 8 / micro
+
+
+def test_a_packed_batch_has_the_places_of_its_groups() -> None:
+    batch = batch_of(texts(), 4, PackedShape(104, ((3, 8), (2, 40))))
+    assert batch == {
+        "x": ((1, 104), "int64"), "y": ((5,), "int64"), "places0": ((3, 8), "int64"), "places1": ((2, 40), "int64"),
+    }  # fmt: skip
 
 
 def test_other_data_has_one_way_of_batching() -> None:

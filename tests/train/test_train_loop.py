@@ -283,22 +283,23 @@ class Noisy(nn.Module):
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
-        self.inner = inner
+        self.inner, self.drop = inner, nn.Dropout(0.1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.training:
-            x = nn.functional.dropout(x, 0.1) * (1 + 0.1 * float(np.random.rand()) + 0.1 * random.random())
+            x = self.drop(x) * (1 + 0.1 * float(np.random.rand()) + 0.1 * random.random())
         out: torch.Tensor = self.inner(x)
         return out
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["plateau", "cosine"])
-@pytest.mark.parametrize("saving", ["beside", "between"])
+@pytest.mark.parametrize(("saving", "dropout"), [("beside", "sampled"), ("between", "bits")])
 def test_all_generators_go_on_where_they_were(
-    schedule: str, saving: str, make_plan: PlanFactory, store: Store, tmp_path: Path
+    schedule: str, saving: str, dropout: str, make_plan: PlanFactory, store: Store, tmp_path: Path
 ) -> None:
-    plan = make_plan(steps=11, evaluate_every=2, schedule=schedule, learning_rate=0.02, saving=saving, micro=16)
+    how = {"schedule": schedule, "saving": saving, "dropout": dropout}
+    plan = make_plan(steps=11, evaluate_every=2, learning_rate=0.02, micro=16, **how)
 
     def learn(folder: Path, die_at: int = 0) -> nn.Module:
         model = Noisy(fresh(plan))

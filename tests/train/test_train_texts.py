@@ -17,7 +17,7 @@ from thrifty.data import Store, prepare, sweep
 from thrifty.evaluate import evaluate
 from thrifty.models import resolve
 from thrifty.spec import Batching, Plan, TextData
-from thrifty.spec.events import Resumed
+from thrifty.spec.events import Resumed, StepDone
 
 # each trains a real model for some steps
 pytestmark = pytest.mark.slow
@@ -45,7 +45,7 @@ def text_plan(make_plan: Callable[..., Plan], texts: Store) -> TextPlan:
     return make
 
 
-@pytest.mark.parametrize("batching", ["padded", "by_length"])
+@pytest.mark.parametrize("batching", ["padded", "by_length", "packed"])
 def test_a_run_that_died_ends_with_the_same_weights(
     batching: Batching, text_plan: TextPlan, texts: Store, tmp_path: Path
 ) -> None:
@@ -100,3 +100,15 @@ def test_rows_used_resume_with_the_same_bits(text_plan: TextPlan, texts: Store, 
     resumed, after, _ = go(plan, texts, tmp_path / "died")
     assert same(whole, resumed)
     assert after == trained
+
+
+def test_packed_texts_learn_what_padded_ones_do(text_plan: TextPlan, texts: Store, tmp_path: Path) -> None:
+    """The same texts make a step, in the same order; computed at once or in parts."""
+    padded, _, told = go(text_plan("padded", steps=8), texts, tmp_path / "padded")
+    losses = [event.loss for event in told if isinstance(event, StepDone)]
+    for micro, rows in ((SIZE, "all"), (5, "all"), (SIZE, "used")):
+        plan = text_plan("packed", micro=micro, steps=8).model_copy(update={"rows": rows})
+        packed, _, told = go(plan, texts, tmp_path / f"packed{micro}{rows}")
+        assert [event.loss for event in told if isinstance(event, StepDone)] == pytest.approx(losses, rel=1e-4)
+        for got, wanted in zip(packed.parameters(), padded.parameters(), strict=True):
+            torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-4)

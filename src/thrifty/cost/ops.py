@@ -47,7 +47,8 @@ _NAMES = {
     "nll_loss_backward nll_loss2d_forward nll_loss2d_backward",
     "gather": "embedding embedding_dense_backward index index_select index_put index_put_ _index_put_impl_ gather "
     "scatter scatter_add scatter_add_ index_add index_add_ take",
-    "random": "native_dropout bernoulli bernoulli_ uniform_ normal_ rand randn rand_like randn_like randint randperm",
+    "random": "native_dropout bernoulli bernoulli_ random_ uniform_ normal_ rand randn rand_like randn_like randint "
+    "randperm",
     "pool": "max_pool2d_with_indices max_pool2d_with_indices_backward avg_pool2d avg_pool2d_backward "
     "_adaptive_avg_pool2d _adaptive_avg_pool2d_backward max_pool3d_with_indices avg_pool3d",
     "copy": "copy_ clone _to_copy contiguous cat stack constant_pad_nd fill_ zero_ zeros zeros_like ones ones_like "

@@ -12,9 +12,10 @@ import numpy as np
 from thrifty.data.image import normalise
 from thrifty.data.language import END_ID, IGNORED_TARGET
 from thrifty.data.order import WINDOW_STEPS, deal, generator_of, order_of
+from thrifty.data.packing import pack, places_of
 from thrifty.data.store import Store
 from thrifty.data.word_pieces import PAD_ID, padded_length
-from thrifty.spec import LENGTH_MULTIPLE, Batching
+from thrifty.spec import Batching
 
 Batch = dict[str, np.ndarray]
 
@@ -28,7 +29,7 @@ class Batches:
 
     Texts of a micro-batch are filled up with 0 to the longest of them. Those of a step that is cut are dealt to its
     micro-batches by length; by the way of batching, those of like length make a step, which saves more, or those of a
-    micro-batch lie end to end in one row, which saves all padding.
+    micro-batch lie end to end in one row, which saves all padding but a little in attention.
 
     Args:
         store: prepared data.
@@ -75,7 +76,8 @@ class Batches:
         """Return the micro-batches of a step, counted from 0 over all epochs.
 
         Images: ``x`` float32 [b, C, H, W] normalised, ``y`` int64 [b]. Texts: ``x`` int64 [b, T], ``y`` int64 [b];
-        packed ``x`` int64 [1, T], ``starts`` int64 [b + 1], where each begins and the last ends, ``y`` int64 [b].
+        packed ``x`` int64 [1, T], which texts of label -100 fill up, ``y`` int64 of all of them, as they lie, and their
+        places by groups, as `thrifty.data.packing.places_of` has them.
         Language: ``x`` and ``y`` int64 [b, T], where ``y`` is the token after each of ``x``.
         """
         epoch, place = divmod(index, self.steps_per_epoch)
@@ -88,18 +90,20 @@ class Batches:
         return [_take(self._store, self._split, part, self._shift) for part in parts]
 
     def typical_steps(self) -> list[int]:
-        """Return the steps of the first window; of texts those first that are padded to nearly the mean of tokens."""
+        """Return the steps of the first window; of texts those first that compute nearly the mean of tokens."""
         steps = range(min(WINDOW_STEPS, self.steps_per_epoch))
         if self._lengths is None:
             return list(steps)
         self._shuffle(0)
-        sizes = [self._padded_tokens(step) for step in steps]
+        sizes = [self._tokens(step) for step in steps]
         mean = sum(sizes) / len(sizes)
         return sorted(steps, key=lambda step: abs(sizes[step] - mean))
 
-    def _padded_tokens(self, place: int) -> int:
+    def _tokens(self, place: int) -> int:
         assert self._lengths is not None
         parts = deal(self._order[place * self.batch : (place + 1) * self.batch], self.micro, self._lengths)
+        if self.batching == "packed":
+            return sum(int(self._lengths[part].sum()) for part in parts)
         return sum(len(part) * int(self._lengths[part].max()) for part in parts)
 
     def _shuffle(self, epoch: int) -> None:
@@ -152,13 +156,17 @@ def _padded(store: Store, split: str, chosen: np.ndarray, most: int) -> np.ndarr
 
 
 def _packed(store: Store, split: str, chosen: np.ndarray) -> Batch:
-    """Put texts end to end; the row is filled up to a multiple of a few tokens, which belong to no text."""
-    begins, tokens = (np.asarray(store.array(split, name)) for name in ("starts", "tokens"))
-    texts = [tokens[begins[number] : begins[number + 1]] for number in chosen]
-    starts = np.cumsum([0, *map(len, texts)])
-    x_1T = np.full((1, padded_length(int(starts[-1]), int(starts[-1]) + LENGTH_MULTIPLE)), PAD_ID, np.int64)
-    x_1T[0, : starts[-1]] = np.concatenate(texts)
-    return {"x": x_1T, "starts": starts, "y": np.asarray(store.array(split, "y")[chosen])}
+    """Put texts end to end, from short to long."""
+    begins, tokens, labels = (np.asarray(store.array(split, name)) for name in ("starts", "tokens", "y"))
+    order, lengths = pack(begins[chosen + 1] - begins[chosen])
+    x_T = np.full(int(lengths.sum()), PAD_ID, np.int64)
+    y = np.full(len(order), IGNORED_TARGET, np.int64)
+    for at, (number, end, length) in enumerate(zip(order, np.cumsum(lengths), lengths, strict=True)):
+        if number < len(chosen):
+            begin = begins[chosen[number]]
+            x_T[end - length : end] = tokens[begin : begin + length]
+            y[at] = labels[chosen[number]]
+    return {"x": x_T[None], "y": y, **places_of(lengths)}
 
 
 def _windows(stream: np.ndarray, length: int, chosen: np.ndarray, shift: int) -> Batch:

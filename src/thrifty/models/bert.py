@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from thrifty.models.layers import attend
+from thrifty.models.packed import Packed, Rows
 
 PADDING_ID = 0
 
@@ -31,8 +32,11 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x_BTC: Tensor, bias_B11T: Tensor) -> Tensor:
+    def forward(self, x_BTC: Tensor, bias_B11T: Tensor | Rows) -> Tensor:
         qkv_BTKHD = self.qkv(x_BTC).unflatten(-1, (3, self.heads, -1))
+        if isinstance(bias_B11T, Rows):
+            packed_BTC: Tensor = self.proj(bias_B11T.attend(qkv_BTKHD, self.ways))
+            return packed_BTC
         q_BHTD, k_BHTD, v_BHTD = qkv_BTKHD.permute(2, 0, 3, 1, 4).unbind(0)
         seen_BHTD = attend(q_BHTD, k_BHTD, v_BHTD, False, bias_B11T, ways=self.ways)
         out_BTC: Tensor = self.proj(seen_BHTD.transpose(1, 2).flatten(2))
@@ -62,7 +66,7 @@ class Block(nn.Module):
         self.norm_2 = nn.LayerNorm(width)
         self.mlp = FeedForward(width)
 
-    def forward(self, x_BTC: Tensor, bias_B11T: Tensor) -> Tensor:
+    def forward(self, x_BTC: Tensor, bias_B11T: Tensor | Rows) -> Tensor:
         x_BTC = x_BTC + self.attention(self.norm_1(x_BTC), bias_B11T)
         return x_BTC + self.mlp(self.norm_2(x_BTC))
 
@@ -71,7 +75,7 @@ class BERT(nn.Module):
     """A classifier of texts: int64 tokens [B, T] to logits [B, classes]; T is at most ``length``.
 
     Token 0 is padding: no token sees it, and it does not count in the mean. The logits of a text do not depend on how
-    much of it follows.
+    much of it follows. In training it takes `Packed` texts too.
 
     Args:
         vocabulary: tokens in the vocabulary.
@@ -90,7 +94,9 @@ class BERT(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.fc = nn.Linear(width, classes)
 
-    def forward(self, tokens_BT: Tensor) -> Tensor:
+    def forward(self, tokens_BT: Tensor | Packed) -> Tensor:
+        if isinstance(tokens_BT, Packed):
+            return self._packed(tokens_BT)
         padding_BT = tokens_BT == PADDING_ID
         positions_T = torch.arange(tokens_BT.shape[1], device=tokens_BT.device)
         x_BTC = self.norm_0(self.tokens(tokens_BT) + self.positions(positions_T))
@@ -98,7 +104,18 @@ class BERT(nn.Module):
         bias_B11T = bias_B11T.masked_fill(padding_BT, -math.inf)[:, None, None]
         for block in self.blocks:
             x_BTC = block(x_BTC, bias_B11T)
-        real_BT1 = (~padding_BT).to(x_BTC.dtype).unsqueeze(-1)
-        mean_BC = (self.norm(x_BTC) * real_BT1).sum(1) / real_BT1.sum(1)
-        logits: Tensor = self.fc(mean_BC)
+        logits: Tensor = self.fc(_mean(self.norm(x_BTC), padding_BT))
         return logits
+
+    def _packed(self, texts: Packed) -> Tensor:
+        rows = Rows(texts, self.positions.weight.dtype)
+        x_1TC = self.norm_0(self.tokens(texts.tokens) + self.positions(rows.positions_1T))
+        for block in self.blocks:
+            x_1TC = block(x_1TC, rows)
+        logits: Tensor = self.fc(torch.cat(list(map(_mean, rows.spread(self.norm(x_1TC)), rows.hidden))))
+        return logits
+
+
+def _mean(x_BTC: Tensor, padding_BT: Tensor) -> Tensor:
+    real_BT1 = (~padding_BT).to(x_BTC.dtype).unsqueeze(-1)
+    return (x_BTC * real_BT1).sum(1) / real_BT1.sum(1)

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from thrifty.models.packed import Packed
+
 MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
@@ -23,6 +25,12 @@ def to_tensors(
     torch.int64
     """
     return {key: _tensor(array, device, memory_format) for key, array in batch.items()}
+
+
+def input_of(batch: Mapping[str, Tensor]) -> Tensor | Packed:
+    """Return what a model takes of a batch: ``x``, or packed texts where their places are told."""
+    places = [batch[key] for key in sorted(batch) if key.startswith("places")]
+    return Packed(batch["x"], tuple(places)) if places else batch["x"]
 
 
 def to_device(model: nn.Module, device: str, memory_format: str) -> nn.Module:

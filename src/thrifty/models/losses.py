@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from thrifty.models.chunked_loss import chunked_cross_entropy_sum
+from thrifty.models.inputs import input_of
 
 IGNORED = -100
 # logits of a micro-batch that would take more than this in float32 are never made whole
@@ -31,12 +32,12 @@ def cross_entropy_sum(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def cross_entropy(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Run a model on ``batch["x"]`` and compare with ``batch["y"]``.
+    """Run a model on ``batch["x"]``, packed or not, and compare with ``batch["y"]``.
 
     Where gradients are wanted and the logits would be large, a model that tells its head apart, as a `GPT` does, is
     asked for what the head is applied to, and the logits come in chunks.
     """
-    x, y = batch["x"], batch["y"]
+    x, y = input_of(batch), batch["y"]
     head_VC = getattr(model, "head_weight", None)
     if head_VC is None or not torch.is_grad_enabled() or 4 * y.numel() * len(head_VC) <= LARGE_LOGITS_BYTES:
         return cross_entropy_sum(model(x), y)
@@ -46,7 +47,7 @@ def cross_entropy(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, T
 
 def whole_cross_entropy(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """As `cross_entropy`, over logits that are made whole whatever their size: the same operators for any batch."""
-    return cross_entropy_sum(model(batch["x"]), batch["y"])
+    return cross_entropy_sum(model(input_of(batch)), batch["y"])
 
 
 # Each takes a model and a batch and returns the sum of the losses and the number of samples or tokens in it. The number

@@ -18,6 +18,8 @@ class Traits:
         attends: it has attention.
         recurs: it has recurrent layers.
         loaded: its weights were trained before.
+        drops: it has dropout that is not zero.
+        packs: it can be trained on `thrifty.models.packed.Packed` texts.
     """
 
     convolves: bool = False
@@ -25,6 +27,8 @@ class Traits:
     attends: bool = False
     recurs: bool = False
     loaded: bool = False
+    drops: bool = False
+    packs: bool = False
 
     def __str__(self) -> str:
         """Name them.
@@ -45,7 +49,7 @@ class Traits:
 FAMILIES = {
     "resnet": Traits(convolves=True, batch_norm=True),
     "gpt": Traits(attends=True),
-    "bert": Traits(attends=True),
+    "bert": Traits(attends=True, packs=True),
     "mlp": Traits(),
 }
 
@@ -71,4 +75,5 @@ def traits_of(plan: ModelPlan) -> Traits:
         attends=any("attention" in type(module).__name__.lower() for module in modules),
         recurs=any(isinstance(module, nn.RNNBase) for module in modules),
         loaded=bool(plan.arguments.get("weights")),
+        drops=any(isinstance(module, nn.Dropout) and module.p > 0 for module in modules),
     )

@@ -50,6 +50,8 @@ def explore(local: Local) -> Found:
         raise _too_small(local, dimensions)
     for other in dimensions.get("batching", ())[:-1]:
         local.way({**best.settings, "batching": other})
+        if other == "packed" and best.settings["micro_batch"] < local.learning.size:
+            local.widest({**best.settings, "batching": other})  # less padding leaves room for more samples at once
     settle(local)
     ways = list(local.known.values())
     space = Space({"at": range(len(ways))})
@@ -122,7 +124,7 @@ def _plain_first(dimensions: dict[str, tuple[Any, ...]]) -> Iterator[dict[str, A
 
     Of checkpointing the first value alone: the others never make a micro-batch faster.
     """
-    # texts of like length together first: that is never slower
+    # texts of like length together first: they are seldom slower
     rest = {"checkpointing": dimensions["checkpointing"][0]}
     if "batching" in dimensions:
         rest["batching"] = dimensions["batching"][-1]

@@ -10,6 +10,7 @@ from thrifty.cost import Trace, predict
 from thrifty.errors import BudgetError
 from thrifty.hardware.pages import keeping
 from thrifty.planner.learning import EVALUATIONS, by_epochs
+from thrifty.planner.lengths import evaluation_ratio
 from thrifty.planner.local import Held, corrected
 from thrifty.planner.rules import Reasons
 from thrifty.spec import Cost, Dataset, Device, Interval, Job, Plan, Probed, Spent
@@ -48,6 +49,10 @@ class _Course:
         return cost.model_copy(update={"seconds": seconds, "peak_bytes": peak})
 
     def _predicted(self, steps: int, validations: int, probed: Probed) -> Cost:
+        batch = self.draft.batch
+        ratio = evaluation_ratio(
+            self.dataset, batch.evaluation, batch=batch.size, micro=batch.micro, batching=batch.batching
+        )
         return predict(
             micro=self.traces[0],
             largest=self.traces[1],
@@ -60,7 +65,7 @@ class _Course:
             precision=self.draft.precision,
             probe_step_seconds=probed.step_s,
             save_seconds=probed.save_s,
-            evaluation_batch_ratio=self.draft.batch.evaluation / self.draft.batch.micro,
+            evaluation_batch_ratio=ratio,
             heap=self.held.heap,
             runtime=self.held.runtime,
             copied=self.draft.saving == "beside",

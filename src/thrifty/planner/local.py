@@ -25,11 +25,18 @@ from thrifty.planner.compilable import BESIDE, check_compile
 from thrifty.planner.correction import Seen, correct, kin_of
 from thrifty.planner.explain import Quote, quote_of
 from thrifty.planner.learning import Learning, evaluations_of
-from thrifty.planner.lengths import lengths_met, mean_length
+from thrifty.planner.lengths import (
+    PackedShape,
+    lengths_met,
+    mean_length,
+    packed_largest,
+    packed_met,
+    packed_shape,
+)
 from thrifty.planner.moves import values
 from thrifty.planner.search import Priced, Settings, Way
 from thrifty.planner.steps import batch_of, built, stepper_of, trace_of
-from thrifty.spec import Cost, Dataset, Device, Interval, Job
+from thrifty.spec import Batching, Cost, Dataset, Device, Interval, Job
 from thrifty.spec.proposal import Timeline
 from thrifty.spec.units import format_bytes
 
@@ -83,15 +90,16 @@ class Local:
                 f"plan.precision is {pinned}, which this machine's loop does not run",
                 mend=f"It runs: {', '.join(values('precision', self.device, here=True))}.",
             )
-        if self.job.plan.batching not in (None, *values("batching", self.device, here=True)):
+        batching = self.job.plan.batching
+        if batching not in (None, "padded") and self.dataset.kind != "text":
             raise JobError(
-                f"plan.batching is {self.job.plan.batching}, which no model here takes yet",
-                mend=f"There are: {', '.join(values('batching', self.device, here=True))}.",
-            )
-        if self.job.plan.batching == "by_length" and self.dataset.kind != "text":
-            raise JobError(
-                f"plan.batching is by_length, and samples of data of kind '{self.dataset.kind}' are all of one size",
+                f"plan.batching is {batching}, and samples of data of kind '{self.dataset.kind}' are all of one size",
                 mend="Leave it out.",
+            )
+        if self.dataset.kind == "text" and batching not in (None, *self.batchings):
+            raise JobError(
+                f"plan.batching is {batching}, and model '{self.learning.model.name}' takes no packed texts",
+                mend=f"It takes: {', '.join(self.batchings)}.",
             )
         for name in ("data", "tensor", "pipeline", "context", "virtual_stages", "zero"):
             if getattr(self.job.plan, name) not in (None, 1, 0):
@@ -158,13 +166,19 @@ class Local:
         formats = values("memory_format", self.device, here=True) if convolves else ("contiguous",)
         again = values("checkpointing", self.device, here=True) if self.repeats else ("none",)
         again = tuple(how for how in again if how in BESIDE[pins.compile or "none"])
-        batching = (pins.batching,) if pins.batching else values("batching", self.device, here=True)
+        batching = (pins.batching,) if pins.batching else self.batchings
         return {
             "precision": (pins.precision,) if pins.precision else values("precision", self.device, here=True),
             "memory_format": (pins.memory_format,) if pins.memory_format else formats,
             "checkpointing": (pins.checkpointing,) if pins.checkpointing else again,
             **({"batching": batching} if self.dataset.kind == "text" else {}),
         }
+
+    @property
+    def batchings(self) -> tuple[Batching, ...]:
+        """Ways of batching texts that the model takes, plain ones first."""
+        ways: tuple[Batching, ...] = values("batching", self.device, here=True)
+        return tuple(way for way in ways if way != "packed" or self.learning.traits.packs)
 
     def way(self, settings: Settings) -> Way:
         """Price a way, once."""
@@ -236,19 +250,32 @@ class Local:
 
     def trace(self, settings: Settings) -> Trace:
         """Trace one micro-batch of a way, once; of texts the longest, which memory goes by."""
-        return self._traced(*(settings[field] for field in TRACED))
+        return self._traced(*(settings[field] for field in TRACED), self._largest(settings))
 
     def typical(self, settings: Settings) -> Trace:
         """Trace one micro-batch of a way, once; of texts one of mean length, which time goes by."""
+        if settings.get("batching") == "packed":
+            micro = settings["micro_batch"]
+            shape = packed_shape(self.dataset, batch=self.learning.size, micro=micro)
+            return self._traced(*(settings[field] for field in TRACED), shape)
         length = self.length(settings)
         if length in (None, self.dataset.shape[0]):
             return self.trace(settings)
         return self._traced(*(settings[field] for field in TRACED), length)
 
+    def _largest(self, settings: Settings) -> PackedShape | None:
+        """The largest micro-batch of packed texts; None for others, of which `batch_of` knows it."""
+        if settings.get("batching") != "packed":
+            return None
+        return packed_largest(self.dataset, batch=self.learning.size, micro=settings["micro_batch"])
+
     def length(self, settings: Settings) -> int | None:
-        """Tokens that texts are padded to in the mean; None for data whose samples are all of one size."""
+        """Tokens that a text takes in the mean, padded or packed; None for data whose samples are all of one size."""
         if self.dataset.kind != "text":
             return None
+        if settings["batching"] == "packed":
+            size, micro = self.learning.size, settings["micro_batch"]
+            return round(packed_shape(self.dataset, batch=size, micro=micro).tokens / micro)
         micro, batching = settings["micro_batch"], settings["batching"]
         return mean_length(self.dataset, batch=self.learning.size, micro=micro, batching=batching)
 
@@ -296,7 +323,7 @@ class Local:
             heap_peak,
             lambda: built(learning, settings["checkpointing"]),
             LOSSES[learning.task],
-            batch_of(self.dataset, micro),
+            batch_of(self.dataset, micro, self._largest(settings)),
             precision=settings["precision"],
             optimizer=stepper_of(learning, self.dataset),
             accumulation=math.ceil(learning.size / micro),
@@ -316,16 +343,23 @@ class Local:
             runtime = {**runtime, "imports": runtime["imports"] + PEFT_BYTES}
         return Held(heap, runtime)
 
-    def _shorter(self, settings: Settings) -> tuple[int, ...]:
-        """Lengths that batches of texts have beside the longest; none where all samples are of one size."""
+    def _shorter(self, settings: Settings) -> tuple[int | PackedShape, ...]:
+        """What batches of texts there are beside the largest; none where all samples are of one size."""
         if self.dataset.kind != "text":
             return ()
+        if settings["batching"] == "packed":
+            return packed_met(self.dataset, batch=self.learning.size, micro=settings["micro_batch"])
         size, micro, batching = self.learning.size, settings["micro_batch"], settings["batching"]
         met = lengths_met(self.dataset, batch=size, micro=micro, batching=batching)
         return tuple(length for length in met if length < self.dataset.shape[0])
 
     def _trace(
-        self, precision: Any, memory_format: Any, checkpointing: str, micro: int, length: int | None = None
+        self,
+        precision: Any,
+        memory_format: Any,
+        checkpointing: str,
+        micro: int,
+        length: int | PackedShape | None = None,
     ) -> Trace:
         trace = trace_of(
             self.learning,

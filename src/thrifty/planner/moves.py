@@ -89,19 +89,19 @@ MOVES: tuple[Move, ...] = (
     Move("compiled", "compile", "whole", "torch.compile of the whole model", runs_here=True, priced=False),
     Move("padded", "batching", "padded", "texts of a batch padded to the longest, as they come", runs_here=True),
     Move(
+        "packed", "batching", "packed",
+        "texts of a batch end to end in one row, as they come; each attends to itself alone (Krell et al. 2021)",
+        runs_here=True,
+    ),
+    Move(
         "by-length", "batching", "by_length",
         "texts of like length together within a window of steps: another order, the same effective batch (Khomenko et "
         "al. 2016)",
         runs_here=True,
     ),
-    Move("packed", "batching", "packed", "samples end to end in one row", True, priced=False),
-    Move("sampled-dropout", "dropout", "sampled", "torch's own random numbers", runs_here=True, priced=False),
-    Move("hashed-dropout", "dropout", "hashed", "masks of a cheap hash; other masks, same rate", True, priced=False),
+    Move("sampled-dropout", "dropout", "sampled", "torch's own random numbers", runs_here=True),
+    Move("bits-dropout", "dropout", "bits", "masks cut out of random words; other masks, same rate", runs_here=True),
     Move("no-dropout", "dropout", "none", "for runs that see their data about once", True, priced=False),
-    Move("exact-gelu", "activation", "exact", "GELU by the error function", runs_here=True, priced=False),
-    Move("tanh-gelu", "activation", "tanh", "GELU by its tanh form", True, priced=False),
-    Move("layer-norm", "normalisation", "layer", "mean and variance taken out", runs_here=True, priced=False),
-    Move("rms-norm", "normalisation", "rms", "root mean square (Zhang and Sennrich 2019)", True, priced=False),
 )  # fmt: skip
 
 # Fields whose values are numbers to divide by: how many devices, samples at once, threads, workers.

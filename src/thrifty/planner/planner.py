@@ -8,7 +8,7 @@ import typing
 from collections.abc import Callable, Sequence
 
 import thrifty.planner.rules as rules
-from thrifty.cost import Trace, peak_bytes
+from thrifty.cost import peak_bytes
 from thrifty.planner.attention import with_attention
 from thrifty.planner.compiling import with_compile
 from thrifty.planner.correction import Seen
@@ -16,10 +16,11 @@ from thrifty.planner.explain import MEMORY_TOLD, quote_of
 from thrifty.planner.explore import explore
 from thrifty.planner.fit import fit
 from thrifty.planner.learning import decide
+from thrifty.planner.lengths import evaluation_ratio
 from thrifty.planner.local import Local
-from thrifty.planner.moves import name_of, values
+from thrifty.planner.moves import name_of
 from thrifty.planner.rules import Reasons
-from thrifty.planner.search import INDIFFERENCE, Found, Way
+from thrifty.planner.search import INDIFFERENCE, Found, Settings, Way
 from thrifty.planner.settle import asker_of
 from thrifty.spec import BatchPlan, Checkpointing, Cost, Dataset, Device, Interval, Job, Plan, Probed, Spent
 from thrifty.spec.units import format_bytes, format_seconds
@@ -165,7 +166,7 @@ def draft_of(local: Local, way: Way, key: str) -> Plan:
             size=learning.size,
             micro=micro,
             accumulation=math.ceil(learning.size / micro),
-            evaluation=_evaluation_batch(local.dataset, local.device, local.memory, local.trace(settings), micro),
+            evaluation=_evaluation_batch(local, settings),
             batching=settings.get("batching", "padded"),
         ),
         stop=learning.stop,
@@ -174,6 +175,7 @@ def draft_of(local: Local, way: Way, key: str) -> Plan:
         precision=settings["precision"],
         memory_format=settings["memory_format"],
         checkpointing=settings["checkpointing"],
+        dropout=rules.dropout(learning.traits)[0],
         rows=learning.rows,
         adapt=learning.adapt,
         evaluate_every=learning.optim.steps_per_epoch,
@@ -205,18 +207,20 @@ def _say_why(local: Local, found: Found, chosen: Way, why: Reasons, source: rule
         compared = _compared(chosen, best, field, source) if best else ""
         doubt = _doubt(chosen) if others else rules.DOUBTS.get(field, "")
         why.say(field, value, "; ".join(part for part in (compared, facts[field]) if part), source, doubt)
+    if local.learning.traits.drops:
+        why.say("dropout", *rules.dropout(local.learning.traits))
     threads = (local.device.threads, "each core this process may use")
     why.take("threads", pins.threads, threads, source="measured")
 
 
 def _padding(local: Local, chosen: Way) -> str:
-    """What batching has to do with the length that texts are padded to."""
-    ways = values("batching", local.device, here=True)
-    lengths = {how: local.length({**chosen.settings, "batching": how}) for how in ways}
+    """What batching has to do with the tokens that texts take."""
+    lengths = {how: local.length({**chosen.settings, "batching": how}) for how in local.batchings}
     if None in lengths.values():
         return ""
     said = ", ".join(f"{name_of('batching', how)} {length}" for how, length in lengths.items())
-    return f"{rules.BATCHING}; tokens that a text is padded to in the mean: {said}"
+    done = rules.BATCHING[chosen.settings["batching"]]
+    return f"{done}; tokens that a text takes in the mean: {said}"
 
 
 def _memory_kept(local: Local, found: Found, chosen: Way) -> str:
@@ -257,12 +261,17 @@ def _doubt(chosen: Way) -> str:
     )
 
 
-def _evaluation_batch(dataset: Dataset, device: Device, limit: tuple[float, str], trace: Trace, micro: int) -> int:
+def _evaluation_batch(local: Local, settings: Settings) -> int:
     """Samples validated at once: what is worth while, halved until it fits, but never under a micro-batch."""
-    wanted = min(max(micro, EVALUATION_SAMPLES[dataset.kind]), dataset.counts["validation"])
+    dataset, micro, size = local.dataset, settings["micro_batch"], local.learning.size
+    batching = settings.get("batching", "padded")
+    # a validation is padded: of more texts at once than are packed it would need more memory than training does
+    most = micro if batching == "packed" else max(micro, EVALUATION_SAMPLES[dataset.kind])
+    wanted = min(most, dataset.counts["validation"])
     while wanted > micro:
-        peak = peak_bytes(trace, evaluation_batch_ratio=wanted / micro, device_kind=device.kind)
-        if peak.high <= limit[0]:
+        ratio = evaluation_ratio(dataset, wanted, batch=size, micro=micro, batching=batching)
+        peak = peak_bytes(local.trace(settings), evaluation_batch_ratio=ratio, device_kind=local.device.kind)
+        if peak.high <= local.memory[0]:
             break
         wanted = max(wanted // 2, micro)
     return wanted

@@ -9,28 +9,38 @@ from typing import Literal
 from torch import nn
 from torch.optim import Optimizer
 
+import thrifty.planner.rules as rules
 from thrifty import models
 from thrifty.cost import Trace, trace_step
 from thrifty.models.adapters import adapting
+from thrifty.models.dropout import use_dropout
 from thrifty.models.losses import LOSSES, whole_cross_entropy
 from thrifty.models.recompute import recomputing
 from thrifty.optim import by_name
 from thrifty.optim.rows import foresee_rows
 from thrifty.planner.learning import Learning, read_rows
+from thrifty.planner.lengths import PackedShape
 from thrifty.spec import Dataset
 
 
 def built(learning: Learning, checkpointing: str) -> nn.Module:
-    """Build the model as steps are taken of it: adapted, and computed again where it is."""
-    return recomputing(adapting(models.build(learning.model), learning.adapt), checkpointing)
+    """Build the model as steps are taken of it: adapted, computed again where it is, and with its way of dropout."""
+    model = use_dropout(models.build(learning.model), rules.dropout(learning.traits)[0])
+    return recomputing(adapting(model, learning.adapt), checkpointing)
 
 
-def batch_of(dataset: Dataset, samples: int, length: int | None = None) -> dict[str, tuple[tuple[int, ...], str]]:
+def batch_of(
+    dataset: Dataset, samples: int, length: int | PackedShape | None = None
+) -> dict[str, tuple[tuple[int, ...], str]]:
     """Shapes and types of a batch: images [B, C, H, W] or texts [B, T] and their labels [B], or tokens [B, T] twice.
 
-    Texts are as long as the longest there is, or of ``length`` tokens.
+    Texts are as long as the longest there is, or of ``length`` tokens, or packed to that shape.
     """
     shape = (samples, *dataset.shape)
+    if isinstance(length, PackedShape):
+        places = {f"places{index}": (grid, "int64") for index, grid in enumerate(length.grids)}
+        texts = sum(each for each, _ in length.grids)
+        return {"x": ((1, length.tokens), "int64"), "y": ((texts,), "int64"), **places}
     if dataset.kind == "text":
         return {"x": ((samples, length or dataset.shape[0]), "int64"), "y": ((samples,), "int64")}
     if dataset.kind == "image":
@@ -60,7 +70,7 @@ def trace_of(
     memory_format: Literal["contiguous", "channels_last"] = "contiguous",
     checkpointing: str = "none",
     device: Literal["cpu", "cuda"] = "cpu",
-    length: int | None = None,
+    length: int | PackedShape | None = None,
     whole_logits: bool = False,
 ) -> Trace:
     """Trace a step of so many samples, texts as in `batch_of`; with ``whole_logits`` no loss goes by chunks.

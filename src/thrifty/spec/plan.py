@@ -11,6 +11,7 @@ from thrifty.spec.layout import Checkpointing, Compile, Rows
 from thrifty.spec.plain import Plain
 
 Batching = Literal["padded", "by_length", "packed"]
+Dropout = Literal["sampled", "bits"]
 Source = Literal["job", "rule", "measured", "data", "probe", "search"]
 
 
@@ -123,7 +124,7 @@ class BatchPlan(Plain):
         evaluation: samples computed at once when validating.
         batching: of texts, which samples make a step: ``padded``, any; ``by_length``, those of like length among the
             samples of some dozens of steps, whose order is then drawn. Each micro-batch is padded to its longest; or
-            ``packed``: any, end to end in one row, which no model here takes yet.
+            ``packed``: any, end to end in one row without padding.
     """
 
     size: int
@@ -193,6 +194,7 @@ class Plan(Plain):
         checkpointing: what the backward pass computes again: ``none``; ``selective``, all but products and attention;
             ``full``, each block.
         compile: what runs as kernels made for it: ``none``; ``blocks``, each repeated block; ``whole``, the model.
+        dropout: how dropout layers draw: ``sampled``, as torch does; ``bits``, by `thrifty.models.dropout`.
         rows: of the embedding that each step trains; ``used`` are those it reads, the updates of others wait.
         adapt: what of the model is trained.
         evaluate_every: optimizer steps between validations.
@@ -218,6 +220,7 @@ class Plan(Plain):
     memory_format: Literal["contiguous", "channels_last"]
     checkpointing: Checkpointing = "none"
     compile: Compile = "none"
+    dropout: Dropout = "sampled"
     rows: Rows = "all"
     adapt: AdaptPlan = AdaptPlan()
     evaluate_every: int

@@ -19,6 +19,7 @@ from thrifty.errors import DiskFullError, DivergedError, SignalledError
 from thrifty.hardware.pages import keep_pages, keeping
 from thrifty.models.adapters import adapting, merging, start
 from thrifty.models.compiling import compile_news, compile_seconds, compiled_for, compiling
+from thrifty.models.dropout import use_dropout
 from thrifty.models.inputs import to_device, to_tensors
 from thrifty.models.losses import LOSSES
 from thrifty.models.recompute import recomputing
@@ -83,7 +84,7 @@ def train(
     keep_pages(keeping(plan.device, plan.checkpointing))
     torch.set_num_threads(plan.threads)
     seed_generators(plan.seed)  # dropout draws from them; a checkpoint brings their states back
-    start(adapting(model, plan.adapt), plan.seed)
+    start(adapting(use_dropout(model, plan.dropout), plan.adapt), plan.seed)
     to_device(model, plan.device, plan.memory_format)
     compiling(model, plan.compile, **compiled_for(plan.batch, store.dataset.kind))
     recomputing(model, plan.checkpointing)
@@ -160,7 +161,7 @@ def train(
             each.release()
         checkpoints.load_best(state, model)
     compiling(recomputing(model, "none"), "none")
-    merging(model)
+    merging(use_dropout(model, "sampled"))
     emit(Stopped(state.step, reason))
     if asked.signal is not None:
         raise asked.error(f"training is done and saved in '{folder}': {reason}")

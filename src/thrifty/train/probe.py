@@ -15,6 +15,7 @@ from thrifty.errors import BudgetError, JobError, ThriftyError
 from thrifty.hardware.pages import keep_pages, keeping
 from thrifty.models import build
 from thrifty.models.adapters import adapting, start
+from thrifty.models.dropout import use_dropout
 from thrifty.models.init import initialise
 from thrifty.models.inputs import to_device
 from thrifty.models.recompute import recomputing
@@ -66,7 +67,7 @@ def _timed(plan: Plan, store: Store, folder: Path, seconds: float) -> Probed:
     generator_state = torch.get_rng_state()
     model = build(plan.model, plan.device)
     initialise(model, plan.init, plan.seed)
-    start(adapting(model, plan.adapt), plan.seed)
+    start(adapting(use_dropout(model, plan.dropout), plan.adapt), plan.seed)
     recomputing(to_device(model, plan.device, plan.memory_format), plan.checkpointing).train()
     optimizer = optim.build(model, plan.optim)
     used = use_rows(model, optimizer, store.dataset.vocabulary) if plan.rows == "used" else []
