@@ -29,6 +29,7 @@ from thrifty.spec.events import (
     Emit,
     Evaluated,
     Event,
+    Narrowed,
     RateLowered,
     Resumed,
     RolledBack,
@@ -41,7 +42,7 @@ from thrifty.spec.plain import Plain
 
 _KINDS = (
     StepDone, Evaluated, Checkpointed, CheckpointFailed, CheckpointDamaged, CheckpointsRemoved, Skipped, RateLowered,
-    RolledBack, Resumed, Stopped, Warned,
+    RolledBack, Narrowed, Resumed, Stopped, Warned,
 )  # fmt: skip
 KEPT_EVENTS = {kind.__name__: kind for kind in _KINDS}
 Noun = TypeVar("Noun", bound=Plain)

@@ -150,6 +150,20 @@ class RolledBack:
 
 
 @dataclass(frozen=True)
+class Narrowed:
+    """Fewer samples are computed at once from here on, for memory: ``to`` after ``before``, in the same effective batch.
+
+    ``stage`` is ``training`` or ``validation``, ``step`` the one that is taken, or validated, again.
+    """
+
+    step: int
+    stage: str
+    before: int
+    to: int
+    reason: str
+
+
+@dataclass(frozen=True)
 class Resumed:
     """Training goes on from a checkpoint."""
 
@@ -186,6 +200,7 @@ Event = (
     | Skipped
     | RateLowered
     | RolledBack
+    | Narrowed
     | Resumed
     | Stopped
     | Warned
