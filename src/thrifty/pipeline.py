@@ -233,6 +233,7 @@ class _Run:
             spent=self._spent(),
             probe=lambda draft: probe_steps(draft, store, self.folder.folder),
             history=planner.seen(self.ledger.entries(limit=planner.HISTORY, worst_first=False), self.device.name),
+            held=self.bare_bytes,
         )
 
     def _bundle(self, plan: Plan, model: nn.Module, store: Store, metrics: dict[str, float]) -> tuple[str, str]:

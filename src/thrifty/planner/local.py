@@ -65,6 +65,7 @@ class Local:
         history: earlier runs here, by which predictions are corrected.
         known: ways priced so far.
         asker: of this machine's device; None leaves all to what was timed of it before.
+        held: bytes that the process holds before the run: a budget is for all of it, a prediction for what is added.
     """
 
     job: Job
@@ -74,6 +75,7 @@ class Local:
     history: Sequence[Seen] = ()
     known: dict[str, Way] = field(default_factory=dict)
     asker: Asker | None = None
+    held: int = 0
 
     def __post_init__(self) -> None:
         pinned = self.job.plan.precision
@@ -116,9 +118,10 @@ class Local:
     def memory(self) -> tuple[float, str]:
         """Bytes that the run may hold, and where the limit comes from."""
         own = MEMORY_SHARE * self.device.memory_bytes
-        asked = self.job.budget.memory
-        if asked is not None and asked < own:
-            return asked, f"the budget of {format_bytes(asked)}"
+        asked, held = self.job.budget.memory, self.held if self.device.kind == "cpu" else 0
+        if asked is not None and asked - held < own:
+            less = f" less {format_bytes(held)} that are held before the run" if held else ""
+            return asked - held, f"the budget of {format_bytes(asked)}{less}"
         return own, f"nine tenths of this machine's {format_bytes(self.device.memory_bytes)}"
 
     def with_memory(self, factor: int) -> Local:

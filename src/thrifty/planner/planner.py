@@ -47,6 +47,7 @@ def plan(
     spent: Spent,
     probe: Probe | None = None,
     history: Sequence[Seen] = (),
+    held: int = 0,
 ) -> Plan:
     """Decide everything a job leaves open.
 
@@ -58,6 +59,7 @@ def plan(
         spent: what the run has spent already.
         probe: times a few real steps of a plan; without it the step time is predicted from the trace alone.
         history: earlier runs on this machine, by which predictions are corrected.
+        held: bytes that the process holds already.
 
     Raises:
         JobError: a name is in no table, or model and data do not fit.
@@ -67,7 +69,7 @@ def plan(
     learning = with_attention(decide(job, dataset, why), dataset, device, why)
     # real steps tell more than operators do
     with asker_of(device) if probe is None or device.kind == "cuda" else contextlib.nullcontext() as asker:
-        local = Local(job, learning, dataset, device, history, asker=asker)
+        local = Local(job, learning, dataset, device, history, asker=asker, held=held)
         return plan_of(local, explore(local), why, key=key, spent=spent, probe=probe)
 
 
@@ -176,6 +178,7 @@ def draft_of(local: Local, way: Way, key: str) -> Plan:
         adapt=learning.adapt,
         evaluate_every=learning.optim.steps_per_epoch,
         checkpoint_seconds=CHECKPOINT_SECONDS,
+        memory=local.job.budget.memory or math.inf,
         seed=local.job.train.seed,
         cost=UNPRICED,
         why=(),

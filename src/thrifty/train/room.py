@@ -37,8 +37,8 @@ from thrifty.train.watch import NoRoom, Watch, can_watch
 GROUP_SHARE, GROUP_SECONDS = 0.5, 1.0
 # from where on what is foreseen is so far from the limit that nothing more has to be rehearsed
 FAR = 0.5
-# holes of the heap may be all that is too much: so seldom at most, a step is taken again as it was
-PATIENCE_STEPS = 32
+# characters of an error that are told
+SAID = 200
 # numbers that optimizers keep for each one they train; of others nothing is foreseen
 _STATES = {"adam": 2, "adamw": 2, "nadam": 2, "lamb": 2, "momentum": 1, "nesterov": 1, "lion": 1, "rmsprop": 1}
 
@@ -54,7 +54,7 @@ class Attempt:
     """A context in which a step is taken; it ends quietly where there was no memory for it, and ``why`` says so."""
 
     def __init__(self) -> None:
-        self.why, self.foreseen = "", False
+        self.why = ""
 
     def __enter__(self) -> Attempt:
         return self
@@ -64,7 +64,7 @@ class Attempt:
     ) -> bool:
         if not no_memory(error):
             return False
-        self.why, self.foreseen = " ".join(str(error).split("\n")[0].split())[:200], isinstance(error, NoRoom)
+        self.why = " ".join(str(error).split())[:SAID]
         return True
 
 
@@ -84,7 +84,6 @@ class Room:
         self._asked_at, self._left = -math.inf, math.inf
         self._rehearsed: set[str] = set()
         self._settled = False
-        self._gave_back = -PATIENCE_STEPS
         self._stepping = False
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
 
@@ -158,7 +157,9 @@ class Room:
             BudgetError: there is no room for the fewest samples at once, or for the optimizer's own work.
         """
         watch = self._watch
-        generators = generators_state() if watch is not None or self.plan.device == "cuda" else {}
+        # asking takes fifty microseconds: only where room may run out within a step
+        near = watch is not None and (watch.near or not self._settled)
+        generators = generators_state() if near or self.plan.device == "cuda" else {}
 
         def clean() -> None:
             optimizer.zero_grad(set_to_none=True)
@@ -188,11 +189,7 @@ class Room:
                     f"there is no memory for the optimizer in step {state.step + 1:,}: {attempt.why}",
                     mend="Allow more memory, or choose an optimizer with less state: train.optimizer.",
                 )
-            holes = attempt.foreseen and watch is not None and not watch.fresh
             clean()
-            if holes and state.step - self._gave_back >= PATIENCE_STEPS:
-                self._gave_back = state.step
-                continue
             before = self.micro
             self.micro = self._narrower("training", before, self._fewest, state.step + 1, attempt.why)
             self._note(state, batches)

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from thrifty.hardware.pages import trim
 from thrifty.spec.units import format_bytes
 
 STATM = "/proc/self/statm"
@@ -104,9 +105,9 @@ class Watch:
         return float(os.pread(self._file, 128, 0).split(b" ", 2)[1]) * self._page
 
     @property
-    def fresh(self) -> bool:
-        """Whether the last pass began with nothing left over from others in memory."""
-        return self._fresh
+    def near(self) -> bool:
+        """Whether the limit is so near that each layer is asked about."""
+        return bool(self._layers)
 
     @property
     def size(self) -> int:
@@ -165,7 +166,7 @@ class Watch:
 
     def refused(self) -> None:
         """The last pass was broken off: so many numbers do not fit."""
-        self._needs[self._training].note(self._size, self.limit)
+        self._needs[self._training].note(self._size, self.limit - self.base)
 
     @contextlib.contextmanager
     def closely(self) -> Iterator[None]:
@@ -193,12 +194,24 @@ class Watch:
             NoRoom: what comes after it would pass the limit.
         """
         resident, higher = self._seen(place)
-        coming = 0.0
+        coming = self.reserve
         if higher:
             size, most = self._grew.get(place, (self._size, 0.0))
-            coming = most * max(1.0, self._size / size)
-        if resident + coming + self.reserve + self.slack > self.limit:
-            raise NoRoom(resident, coming + self.reserve, self.limit)
+            coming += most * max(1.0, self._size / size)
+        if resident + coming + self.slack > self.limit:
+            self._before = self._without_holes(resident, coming)
+
+    def _without_holes(self, resident: float, coming: float) -> float:
+        """Give back what is free within the heap, where that makes the room that is needed and some more.
+
+        Raises:
+            NoRoom: it does not.
+        """
+        trim()
+        less = self.resident()
+        if less + coming + 2 * self.slack > self.limit:
+            raise NoRoom(resident, coming, self.limit)
+        return less
 
     def _seen(self, place: object) -> tuple[float, bool]:
         """Take note of what is resident at a place; return it, and whether that is more than ever."""
@@ -223,13 +236,15 @@ class Watch:
         self._most = max(self._most, self._size if self._training else 0)
         resident = self.resident()
         self.limit = self._ask(resident)
-        most = max(resident, self.foreseen(self._size, training=self._training))
+        foreseen = self.foreseen(self._size, training=self._training)
+        if max(resident, foreseen) > NEAR * self.limit:
+            self._each_layer(True)
+        if foreseen + self.slack > self.limit:
+            raise NoRoom(resident, foreseen - resident, self.limit)
+        if resident + self.reserve + self.slack > self.limit:
+            resident = self._without_holes(resident, self.reserve)
         self._place, self._before, self._top, self._polled = None, resident, resident, 0.0
         self._fresh = resident <= self.base + SLACK_BYTES
-        if most > NEAR * self.limit:
-            self._each_layer(True)
-        if most + self.slack > self.limit:
-            raise NoRoom(resident, most - resident, self.limit)
 
     def relax(self) -> None:
         """Ask before each pass alone, until the limit is near."""
