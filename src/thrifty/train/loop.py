@@ -111,7 +111,7 @@ def train(
         asked_to_end() as asked,
     ):
         state = checkpoints.load(model, optimizer) or State()
-        before = room.take_up(state, batches, optimizer)
+        before = room.take_up(state, batches, optimizer, checkpoints.wait)
         _tell(checkpoints.news(), emit)
         if state.step:
             schedule.load(state.schedule)

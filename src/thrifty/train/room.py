@@ -86,6 +86,7 @@ class Room:
         self._settled = False
         self._stepping = False
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
+        self._wait: Callable[[], None] = lambda: None
 
     def __enter__(self) -> Room:
         plan = self.plan
@@ -116,8 +117,16 @@ class Room:
         planned = self.plan.batch.micro
         return f"; for memory {self.micro:,} samples at once, not {planned:,}" if self.micro < planned else ""
 
-    def take_up(self, state: State, batches: Batches, optimizer: torch.optim.Optimizer) -> int:
-        """Go on as narrow as a checkpoint of the same plan had become; returns what its last steps were computed by."""
+    def take_up(
+        self, state: State, batches: Batches, optimizer: torch.optim.Optimizer, wait: Callable[[], None]
+    ) -> int:
+        """Go on as narrow as a checkpoint of the same plan had become; returns what its last steps were computed by.
+
+        Args:
+            state, batches, optimizer: of the run.
+            wait: returns when nothing is being written from copies any more.
+        """
+        self._wait = wait
         before, planned = state.micro or self.micro, self.plan.batch.micro
         if state.planned == planned:
             self.micro = min(before, planned)
@@ -168,18 +177,18 @@ class Room:
                 load_generators(generators)
             self._give_back()
 
-        if watch is not None and "training" not in self._rehearsed:
+        def at(size: int) -> None:
+            batches.micro = size
+            try:
+                parts = sorted(batches.step(state.step), key=lambda part: -part["x"].size)
+            finally:
+                batches.micro = self.micro
+            # where a step has several, gradients of others lie beside what the second needs
+            rehearse(parts[: 2 if self._cut else 1])
 
-            def at(size: int) -> None:
-                batches.micro = size
-                try:
-                    parts = batches.step(state.step)
-                finally:
-                    batches.micro = self.micro
-                rehearse([max(parts, key=lambda part: part["x"].size)])
-
-            self._rehearse("training", at, self.micro, self._fewest, clean)
         while True:
+            if watch is not None and "training" not in self._rehearsed:
+                self._rehearse("training", at, self.micro, self._fewest, clean)
             attempt = Attempt()
             yield attempt
             if not attempt.why:
@@ -190,15 +199,16 @@ class Room:
                     mend="Allow more memory, or choose an optimizer with less state: train.optimizer.",
                 )
             clean()
-            before = self.micro
+            before, cut = self.micro, self._cut
             self.micro = self._narrower("training", before, self._fewest, state.step + 1, attempt.why)
             self._note(state, batches)
             for each in statistics_change(self.model, before, self.micro, state.step):
                 self.emit(each)
+            if not cut:
+                self._rehearsed.discard("training")
         if watch is not None and not self._settled:
             # the optimizer has made its states, which stay
             self._settled, watch.reserve = True, 0.0
-            watch.ended()
             self._give_back()
 
     def sweeps(self, measure: Callable[[int, bool], object], state: State | None = None) -> Iterator[Attempt]:
@@ -218,11 +228,13 @@ class Room:
             attempt = Attempt()
             yield attempt
             if not attempt.why:
-                return
+                break
             self._give_back()
             self.evaluation = self._narrower("validation", self.evaluation, 1, step, attempt.why)
             if state is not None:
                 state.evaluation = self.evaluation
+        if self._watch is not None:
+            self._watch.ended()
 
     def _rehearse(
         self, stage: str, run: Callable[[int], object], micro: int, fewest: int, clean: Callable[[], None]
@@ -274,6 +286,11 @@ class Room:
         return micro
 
     @property
+    def _cut(self) -> bool:
+        """Whether a step is cut into several micro-batches."""
+        return self.micro < self.plan.batch.size
+
+    @property
     def _fewest(self) -> int:
         """Samples that must be computed at once: batch norm over features takes no statistics of a lone one."""
         alone = any(isinstance(each, nn.BatchNorm1d) and each.training for each in self.model.modules())
@@ -285,9 +302,13 @@ class Room:
         state.planned, state.evaluation = self.plan.batch.micro, self.evaluation
 
     def _steps(self, begun: bool) -> None:
+        """The optimizer begins its work, or has done it."""
         self._stepping = begun
+        if begun and self._watch is not None:
+            self._watch.ended()
 
     def _give_back(self) -> None:
+        self._wait()
         give_back()
         if self._watch is not None:
             self._watch.settle()

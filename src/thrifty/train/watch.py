@@ -75,7 +75,7 @@ class Need:
             return 0.0
         least, fewest = self.points[0] if len(self.points) > 1 else (0, min(self.fixed, self.points[0][1]))
         most, needed = self.points[-1]
-        return needed + max(0.0, (needed - fewest) / (most - least)) * (size - most)
+        return max(0.0, needed + max(0.0, (needed - fewest) / (most - least)) * (size - most))
 
 
 class Watch:
@@ -96,7 +96,8 @@ class Watch:
         self._grew: dict[object, tuple[int, float]] = {}  # after each place: the size, and by how much
         self._place: object = None
         self._size, self._training, self._before, self._polled = 0, True, self.base, 0.0
-        self._fresh, self._top, self._most = False, 0.0, 0
+        self._most = 0  # numbers in the largest micro-batch of training
+        self._open, self._fresh, self._top, self._largest = False, False, 0.0, 0
         self._root: list[torch.utils.hooks.RemovableHandle] = []
         self._layers: list[torch.utils.hooks.RemovableHandle] = []
 
@@ -139,11 +140,11 @@ class Watch:
     def settle(self) -> None:
         """Measure what lies in memory between steps; freed memory has just been given back."""
         self.base = self.highest = self._before = self.resident()
-        self._place, self._fresh = None, False
+        self._place, self._open = None, False
 
     def warmed(self, *, training: bool) -> None:
         """Forget what was seen so far: libraries that were loaded and started are part of what lies in memory now."""
-        self._needs[training].points, self._grew, self._fresh = [], {}, False
+        self._needs[training].points, self._grew, self._open = [], {}, False
 
     def foreseen(self, size: int, *, training: bool) -> float:
         """Bytes that will be resident at most while a micro-batch of so many numbers is computed."""
@@ -154,11 +155,11 @@ class Watch:
         return self.foreseen(size, training=training) + self.slack <= share * self.limit
 
     def ended(self) -> None:
-        """A pass has ended: remember what it needed, where it began with nothing left over from others."""
-        if self._fresh and self._layers:
+        """A step, or a validation, is computed: remember what it needed, where nothing of others was left at first."""
+        if self._open and self._fresh and self._layers:
             self._seen(None)
-            self._needs[self._training].note(self._size, self._top - self.base)
-        self._fresh = False
+            self._needs[self._training].note(self._largest, self._top - self.base)
+        self._open = False
 
     def narrowed(self, size: int) -> None:
         """Micro-batches of no more than so many numbers come from here on."""
@@ -230,7 +231,8 @@ class Watch:
 
     def _begin(self, model: nn.Module, inputs: tuple[object, ...], named: dict[str, object]) -> None:
         """A pass begins: see whether it would fit, and whether the limit is so near that each layer must be asked."""
-        self.ended()
+        if self._training != torch.is_grad_enabled():
+            self.ended()
         given = (each for each in (*inputs, *named.values()) if isinstance(each, Tensor))
         self._size, self._training = sum(each.numel() for each in given), torch.is_grad_enabled()
         self._most = max(self._most, self._size if self._training else 0)
@@ -243,8 +245,12 @@ class Watch:
             raise NoRoom(resident, foreseen - resident, self.limit)
         if resident + self.reserve + self.slack > self.limit:
             resident = self._without_holes(resident, self.reserve)
-        self._place, self._before, self._top, self._polled = None, resident, resident, 0.0
-        self._fresh = resident <= self.base + SLACK_BYTES
+        self._place, self._before, self._polled = None, resident, 0.0
+        if self._open:
+            self._largest = max(self._largest, self._size)
+        else:
+            self._open, self._largest, self._top = True, self._size, resident
+            self._fresh = resident <= self.base + SLACK_BYTES
 
     def relax(self) -> None:
         """Ask before each pass alone, until the limit is near."""
