@@ -23,7 +23,6 @@ from thrifty.errors import BudgetError
 from thrifty.ledger import resident_bytes
 from thrifty.models import build
 from thrifty.models.gpt import GPT
-from thrifty.models.init import initialise
 from thrifty.spec import Plan, Spent
 from thrifty.spec.events import Event, Narrowed, Resumed, StepDone, Warned
 from thrifty.train import evaluate_split, train
@@ -64,12 +63,16 @@ class Starved(nn.Module):
         return out
 
 
+def small() -> nn.Module:
+    """A small network with a batch norm, the same each time."""
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10))
+
+
 def learn(
     plan: Plan, store: Store, folder: Path, *, die_at: int = 0, **starved: int
 ) -> tuple[Starved, list[Event]]:
-    inner = build(plan.model)
-    initialise(inner, plan.init, plan.seed)
-    model, events = Starved(inner, **{"most": 1000, **starved}), []
+    model, events = Starved(small(), **{"most": 1000, **starved}), []
 
     def emit(event: Event) -> None:
         events.append(event)
@@ -104,7 +107,7 @@ def test_what_says_that_there_was_no_memory(error: BaseException | None, expecte
     assert no_memory(error) == expected
 
 
-@pytest.mark.parametrize("memory", [math.inf, 1e15])
+@pytest.mark.parametrize("memory", [pytest.param(math.inf, marks=pytest.mark.slow), 1e15])
 def test_without_room_a_step_is_what_fewer_at_once_would_have_made_it(
     memory: float, make_plan: PlanFactory, store: Store, tmp_path: Path
 ) -> None:
@@ -113,34 +116,36 @@ def test_without_room_a_step_is_what_fewer_at_once_would_have_made_it(
     Under a limit, however far, the first step is rehearsed: of that nothing is left, either.
     """
     settings: dict[str, Any] = {"steps": 4, "evaluate_every": 4, "memory": memory}
-    model, events = learn(make_plan("resnet8", micro=64, **settings), store, tmp_path / "starved", most=16)
+    model, events = learn(make_plan(micro=64, **settings), store, tmp_path / "starved", most=16)
     assert narrowed(events) == [("training", 1, 64, 32), ("training", 1, 32, 16)]
     assert "no memory for 64 samples of a stack" in next(e.reason for e in events if isinstance(e, Narrowed))
     warned = [event.message for event in events if isinstance(event, Warned)]
     assert len(warned) == 2 and "over 16 samples from here on, over 32 until step 0" in warned[1]
-    free, _ = learn(make_plan("resnet8", micro=16, **settings | {"memory": 1e15}), store, tmp_path / "free")
+    free, _ = learn(make_plan(micro=16, **settings | {"memory": 1e15}), store, tmp_path / "free")
     if math.isfinite(memory):
         assert same(model, free)
-    assert not same(model.inner, build(make_plan("resnet8").model))
+    assert not same(model.inner, small())
 
 
+@pytest.mark.slow
 def test_near_the_limit_a_later_step_is_taken_again_with_the_same_draws(
     make_plan: PlanFactory, store: Store, tmp_path: Path
 ) -> None:
     settings: dict[str, Any] = {"steps": 5, "evaluate_every": 5, "memory": resident_bytes() / 0.8}
     model, events = learn(
-        make_plan("resnet8", micro=64, **settings), store, tmp_path / "starved", most=32, until=3 * 64 + 60
+        make_plan(micro=64, **settings), store, tmp_path / "starved", most=32, until=3 * 64 + 60
     )
     ((stage, step, before, to),) = narrowed(events)
     assert (stage, before, to) == ("training", 64, 32) and 1 < step <= 4
     # a run that is gone on with in halves from there draws the same
     with pytest.raises(Killed):
-        learn(make_plan("resnet8", micro=64, **settings), store, tmp_path / "other", die_at=step - 1)
-    other, then = learn(make_plan("resnet8", micro=32, **settings), store, tmp_path / "other")
+        learn(make_plan(micro=64, **settings), store, tmp_path / "other", die_at=step)
+    other, then = learn(make_plan(micro=32, **settings), store, tmp_path / "other")
     assert then[0] == Resumed(step - 1)
     assert same(model, other)
 
 
+@pytest.mark.slow
 def test_what_was_narrowed_stays_so_when_the_run_is_gone_on_with(
     make_plan: PlanFactory, store: Store, tmp_path: Path
 ) -> None:
@@ -157,6 +162,7 @@ def test_what_was_narrowed_stays_so_when_the_run_is_gone_on_with(
     assert same(whole, again)
 
 
+@pytest.mark.slow
 def test_another_plan_s_micro_batch_is_followed_when_the_run_is_gone_on_with(
     make_plan: PlanFactory, store: Store, tmp_path: Path
 ) -> None:
@@ -164,9 +170,11 @@ def test_another_plan_s_micro_batch_is_followed_when_the_run_is_gone_on_with(
         learn(make_plan(steps=4), store, tmp_path, most=20, die_at=3)
     _, events = learn(make_plan(steps=4, micro=48), store, tmp_path)
     assert not narrowed(events)
+    assert isinstance(events[1], Warned) and "over 48 samples from here on, over 16 until step 2" in events[1].message
     assert events[-1].reason == "all 4 steps done"  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_one_sample_that_does_not_fit_is_an_error_that_says_what_to_do(
     make_plan: PlanFactory, store: Store, tmp_path: Path
 ) -> None:

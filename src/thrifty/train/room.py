@@ -24,7 +24,7 @@ from thrifty import optim
 from thrifty.data import Batch, Batches
 from thrifty.errors import BudgetError
 from thrifty.hardware.cgroup import memory_left
-from thrifty.hardware.pages import give_back
+from thrifty.hardware.pages import give_back, trim
 from thrifty.spec import Plan
 from thrifty.spec.events import Emit, Narrowed, Warned
 from thrifty.spec.units import format_bytes
@@ -95,7 +95,7 @@ class Room:
                 _allow(plan.memory)
         elif can_watch() and (math.isfinite(plan.memory) or self._group_is_near()):
             parameters = [each for each in self.model.parameters() if each.requires_grad]
-            give_back()
+            trim()
             self._watch = Watch(self._limit, sum(each.nbytes for each in parameters))
             self._watch.on(self.model, parameters)
         return self
@@ -107,7 +107,7 @@ class Room:
             hook.remove()
         if self._watch is not None:
             self._watch.off()
-            give_back()
+            trim()
         elif self.plan.device == "cuda" and math.isfinite(self.plan.memory):
             torch.cuda.set_per_process_memory_fraction(1.0)
 
@@ -170,12 +170,12 @@ class Room:
         near = watch is not None and (watch.near or not self._settled)
         generators = generators_state() if near or self.plan.device == "cuda" else {}
 
-        def clean() -> None:
+        def clean(broken: bool) -> None:
             optimizer.zero_grad(set_to_none=True)
             guard.again()
             if generators:
                 load_generators(generators)
-            self._give_back()
+            self._give_back(broken)
 
         def at(size: int) -> None:
             batches.micro = size
@@ -198,7 +198,7 @@ class Room:
                     f"there is no memory for the optimizer in step {state.step + 1:,}: {attempt.why}",
                     mend="Allow more memory, or choose an optimizer with less state: train.optimizer.",
                 )
-            clean()
+            clean(broken=True)
             before, cut = self.micro, self._cut
             self.micro = self._narrower("training", before, self._fewest, state.step + 1, attempt.why)
             self._note(state, batches)
@@ -229,7 +229,7 @@ class Room:
             yield attempt
             if not attempt.why:
                 break
-            self._give_back()
+            self._give_back(broken=True)
             self.evaluation = self._narrower("validation", self.evaluation, 1, step, attempt.why)
             if state is not None:
                 state.evaluation = self.evaluation
@@ -237,7 +237,7 @@ class Room:
             self._watch.ended()
 
     def _rehearse(
-        self, stage: str, run: Callable[[int], object], micro: int, fewest: int, clean: Callable[[], None]
+        self, stage: str, run: Callable[[int], object], micro: int, fewest: int, clean: Callable[[bool], None]
     ) -> None:
         """Learn what ever more samples need, until the rest can be foreseen to be far from the limit, or too much."""
         watch, training = self._watch, stage == "training"
@@ -250,7 +250,7 @@ class Room:
                 watch.ended()
             if attempt.why:
                 watch.refused()
-            clean()
+            clean(bool(attempt.why))
             return not attempt.why
 
         with watch.closely():
@@ -307,9 +307,10 @@ class Room:
         if begun and self._watch is not None:
             self._watch.ended()
 
-    def _give_back(self) -> None:
+    def _give_back(self, broken: bool = False) -> None:
+        """Give freed memory back to the system; what was broken off may have left cycles."""
         self._wait()
-        give_back()
+        (give_back if broken else trim)()
         if self._watch is not None:
             self._watch.settle()
         elif self.plan.device == "cuda":
