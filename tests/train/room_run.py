@@ -20,7 +20,7 @@ from thrifty.errors import ThriftyError
 from thrifty.hardware.pages import give_back
 from thrifty.ledger import resident_bytes
 from thrifty.spec import Plan, Spent
-from thrifty.spec.events import Event, Evaluated, Narrowed, StepDone
+from thrifty.spec.events import Evaluated, Event, Narrowed, StepDone
 from thrifty.train import train
 
 LAYERS, CLASSES, PIXELS = 8, 10, 64

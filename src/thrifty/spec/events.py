@@ -151,7 +151,7 @@ class RolledBack:
 
 @dataclass(frozen=True)
 class Narrowed:
-    """Fewer samples are computed at once from here on, for memory: ``to`` after ``before``, in the same effective batch.
+    """For memory fewer samples are computed at once from here on, ``to`` after ``before``, in the same effective batch.
 
     ``stage`` is ``training`` or ``validation``, ``step`` the one that is taken, or validated, again.
     """

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +34,7 @@ POLL_SECONDS = 5e-4
 
 def can_watch() -> bool:
     """Whether this system tells what is resident, as Linux does."""
-    return os.path.exists(STATM)
+    return Path(STATM).exists()
 
 
 class NoRoom(Exception):  # noqa: N818 - a signal, not an error
