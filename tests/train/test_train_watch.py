@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from thrifty.hardware.pages import trim
 from thrifty.train.watch import SLACK_BYTES, Need, NoRoom, Watch, can_watch
 
 MIB = 1 << 20
@@ -99,11 +100,12 @@ def test_what_was_seen_of_less_stops_what_is_too_much_before_it_begins() -> None
 
 def test_what_nobody_foresaw_is_stopped_between_layers() -> None:
     model = Hoard()
+    trim()
     watch = Watch(lambda resident: resident + 10 * MIB + SLACK_BYTES, 0.0)
     watch.on(model, [])
     watch._ask = lambda resident: watch.limit
     with watch.closely(), pytest.raises(NoRoom):
-        model(numbers(16 * MIB))
+        model(numbers(64 * MIB))
     assert len(model.kept) == 1, "the second layer was not begun"
     model.free()
     watch.off()

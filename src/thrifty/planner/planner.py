@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import thrifty.planner.rules as rules
 from thrifty.cost import Trace, peak_bytes
+from thrifty.errors import BudgetError
 from thrifty.planner.attention import with_attention
 from thrifty.planner.correction import Seen
 from thrifty.planner.explain import MEMORY_TOLD, quote_of
@@ -70,7 +71,14 @@ def plan(
     # real steps tell more than operators do
     with asker_of(device) if probe is None or device.kind == "cuda" else contextlib.nullcontext() as asker:
         local = Local(job, learning, dataset, device, history, asker=asker, held=held)
-        return plan_of(local, explore(local), why, key=key, spent=spent, probe=probe)
+        try:
+            found = explore(local)
+        except BudgetError:
+            trusting = local.trusting()
+            if trusting is None:
+                raise
+            local, found = trusting, explore(trusting)
+        return plan_of(local, found, why, key=key, spent=spent, probe=probe)
 
 
 def plan_of(local: Local, found: Found, why: Reasons, *, key: str, spent: Spent, probe: Probe | None = None) -> Plan:
