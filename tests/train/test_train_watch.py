@@ -116,8 +116,8 @@ def test_no_layer_is_asked_about_while_the_limit_is_far() -> None:
     watch = Watch(lambda resident: 10 * resident, 0.0)
     watch.on(model, model.parameters())
     near = []
-    for factor in (10, 1.2):
-        watch._ask = lambda resident, factor=factor: factor * resident
+    for ask in (lambda resident: 10 * resident, lambda resident: 1.2 * resident):
+        watch._ask = ask
         model(torch.ones(1, 2)).sum().backward()
         near.append(watch.near)
     assert near == [False, True]
