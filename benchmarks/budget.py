@@ -3,7 +3,8 @@
     python -m benchmarks.budget [--quick] [--rounds N] [--resume]
 
 A plain PyTorch loop in fp32 shows what a model needs for a batch: the most memory that its process had resident. The
-same batch is then a job with ``budget: {memory: half of that}``, run whole: planned, trained, validated, bundled.
+same batch is then a job with ``budget: {memory: half of that}``, which is for the whole process, imports and planning
+in it, run whole: planned, trained, validated, bundled. What the run itself found too much, and narrowed, is told.
 Beside it runs the same job without a budget, so that the slowdown is of the budget alone.
 """
 
@@ -152,13 +153,19 @@ def highest(found: Race, name: str) -> str:
     return str(max(stages, key=lambda event: event["peak_bytes"])["stage"]) if stages else ""
 
 
+def narrowings(found: Race, name: str) -> str:
+    """What runs computed fewer samples at once than planned, as they went: of training and validation."""
+    said = [event for run in found.of(name) for event in run.said if event["event"] == "narrowed"]
+    return ", ".join(f"{event['stage']} {event['before']} to {event['to']}" for event in said) or "nothing"
+
+
 def table(found: Race, limits: Mapping[str, float]) -> str:
     """Write what each model took: plain, free and within its budget."""
     rows = [
         "| model | plain loop, MiB | budget | within it | its highest stage | without | ms a step, plain "
-        "| within | without |"
+        "| within | without | narrowed as it ran |"
     ]
-    rows += ["|---|---:|---:|---:|---|---:|---:|---:|---:|"]
+    rows += ["|---|---:|---:|---:|---|---:|---:|---:|---:|---|"]
     for name, limit in limits.items():
         cells = [f"{found.of(f'{name}_plain')[-1].peak_bytes / 2**20:.0f}", f"{limit / 2**20:.0f}"]
         cells += [
@@ -167,6 +174,7 @@ def table(found: Race, limits: Mapping[str, float]) -> str:
         ]
         cells += [spread(run.peak_bytes / 2**20 for run in found.of(f"{name}_free"))]
         cells += [spread(1e3 * each for each in step_s(found, f"{name}_{way}")) for way in ("plain", "budget", "free")]
+        cells += [narrowings(found, f"{name}_budget")]
         rows.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(rows)
 

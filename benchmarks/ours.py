@@ -18,7 +18,7 @@ from benchmarks.peers.talk import Talk, peak_bytes
 from thrifty import api
 from thrifty.planner import planner
 from thrifty.spec import Plan
-from thrifty.spec.events import Checkpointed, Evaluated, Event, Planned, StageDone, StageStarted, StepDone
+from thrifty.spec.events import Checkpointed, Evaluated, Event, Narrowed, Planned, StageDone, StageStarted, StepDone
 
 NATS_PER_BIT = 0.6931471805599453
 
@@ -54,6 +54,8 @@ class Teller:
             if "bits_per_byte" in figures:
                 figures["nats_per_byte"] = figures["bits_per_byte"] * NATS_PER_BIT
             self.talk.say("evaluated", step=event.step, **figures)
+        elif isinstance(event, Narrowed):
+            self.talk.say("narrowed", step=event.step, stage=event.stage, before=event.before, to=event.to)
         elif isinstance(event, Checkpointed):
             self.checkpoints += 1
         elif isinstance(event, StageDone):

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from thrifty.data import Store, content_key, prepare
 from thrifty.errors import SignalledError, StorageError, ThriftyError
 from thrifty.files import hold, write_atomic
 from thrifty.hardware.pages import give_back, keep_pages, keeping
+from thrifty.hardware.runtime import runtime_bytes
 from thrifty.ledger import Entry, Ledger, Meter, Stage, add_spent, resident_bytes
 from thrifty.names import check_names
 from thrifty.runs import Result, RunFolder, folder_for
@@ -115,13 +117,18 @@ class _Run:
     earlier: Spent = field(init=False)
     whole: Stage = field(init=False)
     bare_bytes: int = field(init=False)
+    loaded_bytes: int = 0
 
     def go(self) -> Outcome:
         # again in every attempt: a kill may have come between the key and the job
         self.folder.claim(self.key, self.job, self.job_text, course=self.course)
         # before the hardware is measured, which loads torch: its memory is part of what the run takes
         self.bare_bytes = resident_bytes()
+        loaded = "torch" in sys.modules
         self.device = hardware.here(kind=self.job.plan.device)
+        if loaded and self.device.kind == "cpu":
+            # a prediction counts them as part of the run
+            self.loaded_bytes = runtime_bytes(self.device.cores)["imports"]
         self.folder.keep("device", self.device)
         self._open_bill()
         kept, shown = self.folder.writer(), self.emit
@@ -235,6 +242,7 @@ class _Run:
             spent=self._spent(),
             probe=lambda draft: probe_steps(draft, store, self.folder.folder),
             history=planner.seen(self.ledger.entries(limit=planner.HISTORY, worst_first=False), self.device.name),
+            held=max(0, self.bare_bytes - self.loaded_bytes),
         )
 
     def _bundle(self, plan: Plan, model: nn.Module, store: Store, metrics: dict[str, float]) -> tuple[str, str]:

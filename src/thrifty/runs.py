@@ -31,6 +31,7 @@ from thrifty.spec.events import (
     Compiled,
     Evaluated,
     Event,
+    Narrowed,
     RateLowered,
     Resumed,
     RolledBack,
@@ -43,7 +44,7 @@ from thrifty.spec.plain import Plain
 
 _KINDS = (
     StepDone, Evaluated, Checkpointed, CheckpointFailed, CheckpointDamaged, CheckpointsRemoved, Skipped, RateLowered,
-    RolledBack, Resumed, Compiled, Stopped, Warned,
+    RolledBack, Narrowed, Resumed, Compiled, Stopped, Warned,
 )  # fmt: skip
 # at most; a process that is killed takes those of its last steps with it that no checkpoint has
 STEPS_HELD_S = 0.1

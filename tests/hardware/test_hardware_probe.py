@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thrifty.hardware.cgroup import cpu_quota, memory_limit
+from thrifty.hardware.cgroup import cpu_quota, memory_left, memory_limit
 from thrifty.hardware.probe import from_sysctl, keep_visible, parse_list, parse_smi, probe
 
 GIB = 1 << 30
@@ -141,6 +141,36 @@ def test_a_nested_cgroup_v2_limit_counts_the_smallest_on_the_way_up(tmp_path: Pa
         },
     )
     assert memory_limit(tmp_path) == (2 * GIB, "cgroup v2 limit")
+
+
+@pytest.mark.parametrize(
+    ("version", "limit", "used", "idle"),
+    [
+        ("0::/job", "memory.max", "memory.current", "inactive_file"),
+        ("4:memory:/job", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ],
+)
+def test_what_a_cgroup_leaves_is_of_the_tightest_and_idle_files_are_free(
+    version: str, limit: str, used: str, idle: str, tmp_path: Path
+) -> None:
+    top = tmp_path / ("sys/fs/cgroup" if version.startswith("0") else "sys/fs/cgroup/memory")
+    above = top.relative_to(tmp_path).as_posix()
+    write(
+        tmp_path,
+        {
+            "proc/self/cgroup": f"{version}\n",
+            f"{above}/{limit}": f"{5 * GIB}\n",
+            f"{above}/{used}": f"{4 * GIB}\n",
+            f"{above}/memory.stat": f"cache 7\n{idle} {3 * GIB}\n",
+            f"{above}/job/{limit}": f"{2 * GIB}\n",
+            f"{above}/job/{used}": f"{GIB}\n",
+        },
+    )
+    assert memory_left(tmp_path) == GIB
+    write(tmp_path, {f"{above}/job/{used}": f"{3 * GIB}\n"})
+    assert memory_left(tmp_path) == 0
+    write(tmp_path, {f"{above}/job/{limit}": "max\n", f"{above}/{limit}": "max\n"})
+    assert memory_left(tmp_path) is None
 
 
 def test_a_limit_above_the_installed_memory_is_none(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,12 +89,30 @@ def test_a_budget_takes_as_much_checkpointing_as_it_needs(highs: dict[str, float
             assert reason(decided).startswith("without it one sample at a time needs up to")
 
 
+def low(how: str) -> float:
+    return here().peak({**PLAIN, "checkpointing": how, "micro_batch": 1}).low
+
+
 @pytest.mark.usefixtures("no_dry_run")
-def test_a_refusal_names_what_would_do_with_checkpointing(highs: dict[str, float]) -> None:
+def test_a_refusal_names_what_would_do_with_checkpointing() -> None:
     with pytest.raises(BudgetError, match=r"one sample at a time needs about .*, with full checkpointing. Raise"):
-        planned(here(memory=0.99 * highs["full"]))
+        planned(here(memory=0.99 * low("full")))
     with pytest.raises(BudgetError, match=r"one sample at a time needs about [\d.]+ MiB. Raise"):
-        planned(here(memory=0.99 * highs["none"], checkpointing="none"))
+        planned(here(memory=0.99 * low("none"), checkpointing="none"))
+
+
+@pytest.mark.usefixtures("no_dry_run")
+def test_a_budget_that_the_leanest_way_may_fit_is_tried_with_it(highs: dict[str, float]) -> None:
+    memory = 0.5 * (low("full") + highs["full"])
+    decided = planned(here(memory=memory, batch=4))
+    assert (decided.checkpointing, decided.batch.micro) == ("full", 1)
+    assert decided.memory == pytest.approx(memory, abs=1) and decided.cost.peak_bytes.high > memory
+    assert decided.cost.peak_bytes.low < memory
+
+
+def test_what_is_held_before_the_run_is_taken_off_the_budget() -> None:
+    local = replace(here(memory=1000 * MIB), held=100 * MIB)
+    assert local.memory == (900 * MIB, "the budget of 1000 MiB less 100 MiB that are held before the run")
 
 
 @pytest.mark.usefixtures("no_dry_run")

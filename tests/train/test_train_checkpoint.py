@@ -93,6 +93,30 @@ def test_what_was_saved_comes_back_and_not_what_came_after(beside: bool, tmp_pat
         assert same(expected[0], weights(other))
 
 
+def test_a_copy_that_memory_does_not_hold_is_not_made_and_the_state_written_at_once(tmp_path: Path) -> None:
+    model, optimizer = made()
+    step(model, optimizer)
+    asked: list[int] = []
+
+    def holds(size: int) -> bool:
+        asked.append(size)
+        return len(asked) > 2
+
+    weights_bytes = sum(value.nbytes for value in model.state_dict().values())
+    with Checkpoints(tmp_path, key="k", holds=holds) as checkpoints:
+        checkpoints.save_best(State(step=1, best_step=1), model)
+        assert (tmp_path / "best-1.safetensors").is_file()
+        checkpoints.save(State(step=1, best_step=1), model, optimizer)
+        assert checkpoints.last_step == 1, "without waiting"
+        (written,) = checkpoints.news()
+        assert isinstance(written, Checkpointed) and written.held_seconds == written.seconds
+        checkpoints.save(State(step=2, best_step=1), model, optimizer)
+        checkpoints.wait()
+        (beside,) = checkpoints.news()
+        assert isinstance(beside, Checkpointed) and beside.step == 2
+    assert asked[0] == weights_bytes < asked[1] == asked[2]
+
+
 @pytest.mark.parametrize("keep", [1, 2, 3])
 @pytest.mark.parametrize("beside", [True, False])
 def test_the_last_ones_are_kept_with_the_best_they_name(keep: int, beside: bool, tmp_path: Path) -> None:

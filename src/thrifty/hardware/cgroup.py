@@ -26,6 +26,25 @@ def memory_limit(root: Path = Path("/")) -> tuple[int, str] | None:
     return min(limits, default=None)
 
 
+def memory_left(root: Path = Path("/")) -> int | None:
+    """Return the bytes that may be taken yet before a group on the way up reaches its limit; None without a limit.
+
+    Cached files that nobody has used of late count as free: the kernel drops them first.
+
+    Args:
+        root: folder that holds ``proc`` and ``sys``.
+    """
+    left = []
+    for version, folder in _folders(root, "memory"):
+        limit = read(folder / ("memory.max" if version == 2 else "memory.limit_in_bytes"))
+        used = read(folder / ("memory.current" if version == 2 else "memory.usage_in_bytes"))
+        if limit.isdigit() and used.isdigit() and int(limit) < _NO_LIMIT_BYTES:
+            idle = "inactive_file" if version == 2 else "total_inactive_file"
+            counted = dict(line.split() for line in read(folder / "memory.stat").splitlines() if line.count(" ") == 1)
+            left.append(int(limit) - int(used) + int(counted.get(idle, 0)))
+    return max(0, min(left)) if left else None
+
+
 def cpu_quota(root: Path = Path("/")) -> tuple[float, str] | None:
     """Return the smallest processor quota on the way up, in processors (1.5 is one and a half), and where it stands.
 

@@ -21,11 +21,16 @@ _MOST_MAPPED = {"all": 0, "small": 65_536}
 
 
 def give_back() -> None:
-    """Give what is freed of the heap back to the kernel, where the C library can (glibc)."""
+    """Give what is freed of the heap back to the kernel, where the C library can (glibc); cycles are freed first."""
     gc.collect()
-    trim = _of_glibc("malloc_trim")
-    if trim is not None:
-        trim(0)
+    trim()
+
+
+def trim() -> None:
+    """Give what is free of the heap back to the kernel, where the C library can (glibc)."""
+    malloc_trim = _of_glibc("malloc_trim")
+    if malloc_trim is not None:
+        malloc_trim(0)
 
 
 def keeping(kind: DeviceKind, checkpointing: Checkpointing) -> Keeping:

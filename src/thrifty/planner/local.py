@@ -73,6 +73,8 @@ class Local:
         history: earlier runs here, by which predictions are corrected.
         known: ways priced so far.
         asker: of this machine's device; None leaves all to what was timed of it before.
+        held: bytes that the process holds before the run: a budget is for all of it, a prediction for what is added.
+        doubt: bytes by which a prediction's bound may pass the memory: the loop holds itself to a budget as it runs.
     """
 
     job: Job
@@ -82,6 +84,8 @@ class Local:
     history: Sequence[Seen] = ()
     known: dict[str, Way] = field(default_factory=dict)
     asker: Asker | None = None
+    held: int = 0
+    doubt: float = 0.0
 
     def __post_init__(self) -> None:
         pinned = self.job.plan.precision
@@ -131,9 +135,10 @@ class Local:
     def memory(self) -> tuple[float, str]:
         """Bytes that the run may hold, and where the limit comes from."""
         own = MEMORY_SHARE * self.device.memory_bytes
-        asked = self.job.budget.memory
-        if asked is not None and asked < own:
-            return asked, f"the budget of {format_bytes(asked)}"
+        asked, held = self.job.budget.memory, self.held if self.device.kind == "cpu" else 0
+        if asked is not None and asked - held < own:
+            less = f" less {format_bytes(held)} that are held before the run" if held else ""
+            return asked - held + self.doubt, f"the budget of {format_bytes(asked)}{less}"
         return own, f"nine tenths of this machine's {format_bytes(self.device.memory_bytes)}"
 
     def with_memory(self, factor: int) -> Local:
@@ -150,6 +155,20 @@ class Local:
         )
         other._traced = self._traced
         return other
+
+    def trusting(self) -> Local | None:
+        """The same job where the leanest way is taken though its bound passes the budget; None where it cannot fit."""
+        dimensions = {field: each[0] for field, each in self.dimensions().items()}
+        for how in reversed(self.dimensions()["checkpointing"]):
+            with contextlib.suppress(JobError):
+                leanest = self.peak({**dimensions, "checkpointing": how, "micro_batch": self.fewest})
+                room = self.memory[0]
+                if self.device.kind != "cpu" or self.job.budget.memory is None or leanest.low > room:
+                    return None
+                other = replace(self, doubt=max(0.0, leanest.high - room), known={})
+                other._traced = self._traced
+                return other
+        return None
 
     @property
     def limits(self) -> dict[str, float]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import thrifty.planner.rules as rules
 from thrifty.cost import peak_bytes
+from thrifty.errors import BudgetError
 from thrifty.planner.attention import with_attention
 from thrifty.planner.compiling import with_compile
 from thrifty.planner.correction import Seen
@@ -49,6 +50,7 @@ def plan(
     spent: Spent,
     probe: Probe | None = None,
     history: Sequence[Seen] = (),
+    held: int = 0,
 ) -> Plan:
     """Decide everything a job leaves open.
 
@@ -60,6 +62,7 @@ def plan(
         spent: what the run has spent already.
         probe: times a few real steps of a plan; without it the step time is predicted from the trace alone.
         history: earlier runs on this machine, by which predictions are corrected.
+        held: bytes that the process holds already.
 
     Raises:
         JobError: a name is in no table, or model and data do not fit.
@@ -69,8 +72,15 @@ def plan(
     learning = with_attention(decide(job, dataset, why), dataset, device, why)
     # real steps tell more than operators do
     with asker_of(device) if probe is None or device.kind == "cuda" else contextlib.nullcontext() as asker:
-        local = Local(job, learning, dataset, device, history, asker=asker)
-        return plan_of(local, explore(local), why, key=key, spent=spent, probe=probe)
+        local = Local(job, learning, dataset, device, history, asker=asker, held=held)
+        try:
+            found = explore(local)
+        except BudgetError:
+            trusting = local.trusting()
+            if trusting is None:
+                raise
+            local, found = trusting, explore(trusting)
+        return plan_of(local, found, why, key=key, spent=spent, probe=probe)
 
 
 def plan_of(local: Local, found: Found, why: Reasons, *, key: str, spent: Spent, probe: Probe | None = None) -> Plan:
@@ -180,6 +190,7 @@ def draft_of(local: Local, way: Way, key: str) -> Plan:
         adapt=learning.adapt,
         evaluate_every=learning.optim.steps_per_epoch,
         checkpoint_seconds=CHECKPOINT_SECONDS,
+        memory=local.job.budget.memory or math.inf,
         seed=local.job.train.seed,
         cost=UNPRICED,
         why=(),

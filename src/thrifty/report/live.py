@@ -18,6 +18,7 @@ from thrifty.spec.events import (
     Compiled,
     Evaluated,
     Event,
+    Narrowed,
     Planned,
     RateLowered,
     Resumed,
@@ -162,5 +163,7 @@ def told(event: Event) -> str:
                 f"step {step:,}: back to the weights of step {to:,}, at {factor:g} of the learning rate; "
                 f"{format_seconds(seconds)} wasted"
             )
+        case Narrowed(step, stage, before, to, reason):
+            return f"{stage} at step {step:,}: {to:,} samples at once from here on, {before:,} until now: {reason}"
         case _:
             return ""

@@ -150,6 +150,20 @@ class RolledBack:
 
 
 @dataclass(frozen=True)
+class Narrowed:
+    """For memory fewer samples are computed at once from here on, ``to`` after ``before``, in the same effective batch.
+
+    ``stage`` is ``training`` or ``validation``, ``step`` the one that is taken, or validated, again.
+    """
+
+    step: int
+    stage: str
+    before: int
+    to: int
+    reason: str
+
+
+@dataclass(frozen=True)
 class Resumed:
     """Training goes on from a checkpoint."""
 
@@ -195,6 +209,7 @@ Event = (
     | Skipped
     | RateLowered
     | RolledBack
+    | Narrowed
     | Resumed
     | Compiled
     | Stopped

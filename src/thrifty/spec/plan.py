@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 from pydantic import Field
@@ -201,6 +202,7 @@ class Plan(Plain):
         checkpoint_seconds: least time between two checkpoints.
         checkpoints_kept: of the last ones; the best weights are kept beside them.
         saving: ``beside`` training, from a copy of weights and optimizer; or ``between`` steps, without a copy.
+        memory: bytes that the whole process may have resident, or hold of the accelerator; ``inf`` where none is asked.
         guard: against steps that would break the model.
         cost: predicted.
         why: a `Decision` for each field decided.
@@ -227,6 +229,7 @@ class Plan(Plain):
     checkpoint_seconds: float
     checkpoints_kept: int = 2
     saving: Literal["beside", "between"] = "beside"
+    memory: float = math.inf
     guard: GuardPlan = GuardPlan()
     seed: int
     cost: Cost

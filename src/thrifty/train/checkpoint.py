@@ -41,7 +41,7 @@ from thrifty.models.adapters import changing, restore
 from thrifty.spec import Plan
 from thrifty.spec.events import CheckpointDamaged, Checkpointed, CheckpointFailed, CheckpointsRemoved, Event
 from thrifty.train.generators import generators_state, load_generators
-from thrifty.train.tensors import Copies, own_weights, write_safetensors
+from thrifty.train.tensors import Copies, bytes_of, own_weights, write_safetensors
 
 _SUMS = re.compile(r"step-(\d+)(?:-(\d+))?\.sha256")
 # niceness of the writing thread: it takes a tenth of what one that computes takes, so that it ends in any case
@@ -58,7 +58,9 @@ class State:
         best_step: step of the best validation; 0 before the first.
         best: its metrics.
         since_best: validations since then without improvement.
-        micro: samples computed at once.
+        micro: samples computed at once; as planned, or fewer where memory was short.
+        planned: what the plan had in its place.
+        evaluation: samples validated at once.
         schedule: state of the schedule.
         guard: state of the guard.
     """
@@ -69,6 +71,8 @@ class State:
     best: dict[str, float] = field(default_factory=dict)
     since_best: int = 0
     micro: int = 0
+    planned: int = 0
+    evaluation: int = 0
     schedule: dict[str, Any] = field(default_factory=dict)
     guard: dict[str, Any] = field(default_factory=dict)
 
@@ -132,11 +136,20 @@ class Checkpoints:
         key: of what is learned; a checkpoint of another key is refused.
         keep: how many of the last are kept.
         beside: copy the state and write while training goes on; else training waits, and nothing is copied.
+        holds: whether there is memory for a copy of so many bytes now; where there is none, training waits.
     """
 
-    def __init__(self, folder: Path, *, key: str, keep: int = 2, beside: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        key: str,
+        keep: int = 2,
+        beside: bool = True,
+        holds: Callable[[int], bool] = lambda size: True,
+    ) -> None:
         assert keep >= 1
-        self.folder, self.key, self.keep, self.beside = folder, key, keep, beside
+        self.folder, self.key, self.keep, self.beside, self._holds = folder, key, keep, beside, holds
         self.writer_cpu_seconds = 0.0
         self._kept: list[_Kept] = sorted(_found(folder))
         self._sums = {name: sha256 for kept in self._kept for name, sha256 in kept.sums.items()}
@@ -177,7 +190,8 @@ class Checkpoints:
 
     def save(self, state: State, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Begin to write a checkpoint, once the one before it is written; the state may change on return."""
-        self._save(state, model, optimizer, beside=self.beside)
+        held = bytes_of([changing(model), optimizer.state_dict()]) if self.beside else 0
+        self._save(state, model, optimizer, beside=self.beside and self._holds(held))
 
     def _save(self, state: State, model: nn.Module, optimizer: torch.optim.Optimizer, *, beside: bool) -> None:
         began = time.perf_counter()
@@ -276,7 +290,7 @@ class Checkpoints:
         self.wait()
         self._best_step = state.best_step
         copies = Copies()
-        if not self.beside:
+        if not (self.beside and self._holds(bytes_of(changing(model)))):
             live = _Best(state.best_step, own_weights(model), copies)
             self._attempt(state.step, lambda: self._write_best(live))
             if _best_name(state.best_step) in self._sums:

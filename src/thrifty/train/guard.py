@@ -113,14 +113,19 @@ class Guard:
         if self._statistics:
             torch._foreach_copy_(self._before, self._statistics)
 
+    def again(self) -> None:
+        """Put the running statistics back as they were when the step began: it is taken again."""
+        if self._statistics:
+            torch._foreach_copy_(self._statistics, self._before)
+
     def sound(self, loss: float, gradient_norm: float) -> bool:
         """Say whether a step may change the weights; where it may not, the running statistics are as before it."""
         finite = math.isfinite(loss) and math.isfinite(gradient_norm)
         self.watch.sound = finite and not self._leaps(loss)
         if self.watch.sound:
             self._note(loss)
-        elif self._statistics:
-            torch._foreach_copy_(self._statistics, self._before)
+        else:
+            self.again()
         return self.watch.sound
 
     def ended(

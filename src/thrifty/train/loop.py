@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from thrifty import optim
-from thrifty.data import Batches, Store
+from thrifty.data import Batch, Batches, Store
 from thrifty.errors import DiskFullError, DivergedError, SignalledError
 from thrifty.hardware.pages import keep_pages, keeping
 from thrifty.models.adapters import adapting, merging, start
@@ -25,13 +25,14 @@ from thrifty.models.losses import LOSSES
 from thrifty.models.recompute import recomputing
 from thrifty.optim.rows import UsedRows, use_rows
 from thrifty.spec import Plan, Spent
-from thrifty.spec.events import Emit, Event, Resumed, StepDone, Stopped, Warned
+from thrifty.spec.events import Emit, Event, Resumed, StepDone, Stopped
 from thrifty.spec.plan import StopPlan
 from thrifty.spec.units import format_joules, format_seconds, format_usd
 from thrifty.train.checkpoint import Checkpoints, State, learning_key
 from thrifty.train.generators import seed_generators
 from thrifty.train.guard import Guard
 from thrifty.train.precision import compute_precision
+from thrifty.train.room import Room, statistics_change
 from thrifty.train.signals import Asked, LeftOff, asked_to_end
 from thrifty.train.validate import validate
 
@@ -101,17 +102,24 @@ def train(
         batching=plan.batch.batching,
     )
     budget = _Budget(plan.stop, spent)
+
+    def rehearse(parts: list[Batch]) -> object:
+        return take_step(plan, model, optimizer, parts, 0.0, used, lambda loss, norm: False)
+
     key, beside = learning_key(plan, store.dataset.key), plan.saving == "beside"
 
     with (
-        Checkpoints(folder, key=key, keep=plan.checkpoints_kept, beside=beside) as checkpoints,
+        Room(plan, model, emit) as room,
+        Checkpoints(folder, key=key, keep=plan.checkpoints_kept, beside=beside, holds=room.holds) as checkpoints,
         asked_to_end() as asked,
     ):
-        state = checkpoints.load(model, optimizer) or State(micro=plan.batch.micro)
+        state = checkpoints.load(model, optimizer) or State()
+        before = room.take_up(state, batches, optimizer, checkpoints.wait)
         _tell(checkpoints.news(), emit)
         if state.step:
             schedule.load(state.schedule)
-            _tell(_resumed(state, plan, model), emit)
+            emit(Resumed(state.step))
+            _tell(statistics_change(model, before, state.micro, state.step), emit)
         guard = Guard(plan.guard, model, state.guard)
 
         saved_at, saved_step = time.perf_counter(), state.step
@@ -119,7 +127,7 @@ def train(
             due = guard.calm and _due(plan, state)
             if due and state.evaluated_step != state.step:
                 with contextlib.suppress(LeftOff), optim.evaluating(optimizer):
-                    validate(plan, model, store, state, schedule, checkpoints, asked, emit)
+                    validate(plan, model, store, state, schedule, checkpoints, asked, room, emit)
             if asked.signal is not None:
                 raise _left(asked, checkpoints, _noted(state, schedule, guard), model, optimizer, plan, emit)
             waited = time.perf_counter() - saved_at
@@ -134,7 +142,9 @@ def train(
             began, compiled_s = time.perf_counter(), compile_seconds()
             rate = guard.rate(schedule.rate(state.step), state.step)
             guard.begin()
-            loss, norm = take_step(plan, model, optimizer, batches.step(state.step), rate, used, guard.sound)
+            for attempt in room.attempts(state, batches, optimizer, guard, rehearse):
+                with attempt:
+                    loss, norm = take_step(plan, model, optimizer, batches.step(state.step), rate, used, guard.sound)
             state.step += 1
             compiled_s = compile_seconds() - compiled_s
             seconds = time.perf_counter() - began - compiled_s
@@ -148,7 +158,7 @@ def train(
 
         if not guard.gave_up and state.evaluated_step != state.step:
             with contextlib.suppress(LeftOff), optim.evaluating(optimizer):
-                validate(plan, model, store, state, schedule, checkpoints, asked, emit)
+                validate(plan, model, store, state, schedule, checkpoints, asked, room, emit)
             if asked.signal is not None:
                 raise _left(asked, checkpoints, _noted(state, schedule, guard), model, optimizer, plan, emit)
         if not state.best:
@@ -160,6 +170,7 @@ def train(
         for each in used:
             each.release()
         checkpoints.load_best(state, model)
+        reason += room.says
     compiling(recomputing(model, "none"), "none")
     merging(use_dropout(model, "sampled"))
     emit(Stopped(state.step, reason))
@@ -245,19 +256,6 @@ def _due(plan: Plan, state: State) -> bool:
 
 def _reached(value: float, stop: StopPlan) -> bool:
     return value >= stop.target if stop.higher_is_better else value <= stop.target
-
-
-def _resumed(state: State, plan: Plan, model: nn.Module) -> Iterable[Event]:
-    """Say where training goes on, and where that is not the same but for rounding."""
-    yield Resumed(state.step)
-    before, state.micro = state.micro, plan.batch.micro
-    if before != plan.batch.micro and any(
-        isinstance(each, nn.modules.batchnorm._BatchNorm) for each in model.modules()
-    ):
-        yield Warned(
-            f"batch norm takes its statistics over {plan.batch.micro:,} samples from here on, over {before:,} until "
-            f"step {state.step:,}: what is learned is not quite the same"
-        )
 
 
 def _noted(state: State, schedule: optim.Schedule, guard: Guard) -> State:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from thrifty import optim
-from thrifty.data import Batches, Store
+from thrifty.data import Batch, Batches, Store
 from thrifty.errors import BudgetError, JobError, ThriftyError
 from thrifty.hardware.pages import keep_pages, keeping
 from thrifty.models import build
@@ -22,7 +22,9 @@ from thrifty.models.recompute import recomputing
 from thrifty.optim.rows import use_rows
 from thrifty.spec import Plan, Probed
 from thrifty.train.checkpoint import Checkpoints, State
+from thrifty.train.guard import Guard
 from thrifty.train.loop import take_step
+from thrifty.train.room import Room
 
 WARM_UP_STEPS = 2
 LEAST_STEPS = 5
@@ -41,7 +43,7 @@ def probe_steps(plan: Plan, store: Store, folder: Path, *, seconds: float = 10.0
         plan: what to try.
         store: prepared data.
         folder: a scratch checkpoint is written in it, and removed: the disk that the run will use.
-        seconds: about the most that this takes; one step is timed at least.
+        seconds: about the most that this takes; one step is timed at least, in smaller parts where memory is short.
 
     Raises:
         BudgetError: there is not the memory for it.
@@ -81,14 +83,25 @@ def _timed(plan: Plan, store: Store, folder: Path, seconds: float) -> Probed:
     )
     steps = batches.typical_steps()
     times: list[float] = []
-    started = time.perf_counter()
-    index = 0
-    while not times or not _enough(times, time.perf_counter() - started, seconds):
-        began = time.perf_counter()
-        take_step(plan, model, optimizer, batches.step(steps[index % len(steps)]), 0.0, used)
-        if index >= WARM_UP_STEPS or began - started > seconds / 2:
-            times.append(time.perf_counter() - began)
-        index += 1
+    guard, state = Guard(plan.guard, model, {}), State()
+
+    def rehearse(parts: list[Batch]) -> object:
+        return take_step(plan, model, optimizer, parts, 0.0, used, lambda loss, norm: False)
+
+    with Room(plan, model, lambda event: None) as room:
+        room.take_up(state, batches, optimizer, lambda: None)
+        started = time.perf_counter()
+        index = 0
+        while not times or not _enough(times, time.perf_counter() - started, seconds):
+            state.step = steps[index % len(steps)]
+            guard.begin()
+            began = time.perf_counter()
+            for attempt in room.attempts(state, batches, optimizer, guard, rehearse):
+                with attempt:
+                    take_step(plan, model, optimizer, batches.step(state.step), 0.0, used)
+            if index >= WARM_UP_STEPS or began - started > seconds / 2:
+                times.append(time.perf_counter() - began)
+            index += 1
     with tempfile.TemporaryDirectory(prefix=".probe-", dir=folder) as scratch:
         save_s = _save_seconds(plan, Path(scratch), model, optimizer)
     torch.set_rng_state(generator_state)

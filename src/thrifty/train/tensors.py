@@ -85,6 +85,29 @@ class Copies:
         return host.copy_(tensor.detach(), non_blocking=True)
 
 
+def bytes_of(tree: Any) -> int:
+    """Bytes of the tensors of nested dicts, lists and tuples; a tensor that occurs twice counts once.
+
+    >>> weight = torch.ones(2)
+    >>> bytes_of({"a": weight, "b": [weight, 1]})
+    8
+    """
+    found: dict[int, int] = {}
+
+    def add(value: Any) -> None:
+        if isinstance(value, Tensor):
+            # tensors of other kinds may lie nowhere
+            found[value.data_ptr() if type(value) in _PLAIN else id(value)] = value.nbytes
+        elif isinstance(value, dict):
+            add(list(value.values()))
+        elif isinstance(value, list | tuple):
+            for each in value:
+                add(each)
+
+    add(tree)
+    return sum(found.values())
+
+
 def own_weights(model: nn.Module) -> dict[str, Tensor]:
     """What training changes of a model, each shared tensor named once, as safetensors wants it."""
     seen: dict[tuple[int, torch.Size], str] = {}

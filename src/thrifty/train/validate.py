@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterable
@@ -14,24 +15,48 @@ from thrifty.optim import Schedule
 from thrifty.spec import Plan
 from thrifty.spec.events import Emit, Evaluated
 from thrifty.train.checkpoint import Checkpoints, State
+from thrifty.train.room import Room
 from thrifty.train.signals import Asked
 
 Through = Callable[[Iterable[Batch]], Iterable[Batch]]
 
 
 def evaluate_split(
-    plan: Plan, model: nn.Module, store: Store, split: str, through: Through = lambda batches: batches
+    plan: Plan,
+    model: nn.Module,
+    store: Store,
+    split: str,
+    through: Through = lambda batches: batches,
+    room: Room | None = None,
+    state: State | None = None,
 ) -> Evaluation:
-    """Measure a model on one whole split of the prepared data, at the plan's precision; its batches go ``through``."""
-    return evaluate(
-        model,
-        through(sweep(store, split, plan.batch.evaluation)),
-        plan.task,
-        device=plan.device,
-        precision=plan.precision,
-        memory_format=plan.memory_format,
-        text_bytes=store.dataset.text_bytes.get(split, 0),
-    )
+    """Measure a model on one whole split of the prepared data, at the plan's precision; its batches go ``through``.
+
+    Batches become smaller where memory is short: in ``room``, which ``state`` notes, or one for this split alone.
+
+    Raises:
+        BudgetError: there is no memory for one sample.
+    """
+    if room is None:
+        with Room(plan, model, lambda event: None) as own:
+            return evaluate_split(plan, model, store, split, through, own)
+
+    def measure(size: int, first: bool = False) -> Evaluation:
+        batches = sweep(store, split, size)
+        return evaluate(
+            model,
+            through(itertools.islice(batches, 1) if first else batches),
+            plan.task,
+            device=plan.device,
+            precision=plan.precision,
+            memory_format=plan.memory_format,
+            text_bytes=store.dataset.text_bytes.get(split, 0),
+        )
+
+    for attempt in room.sweeps(measure, state):
+        with attempt:
+            found = measure(room.evaluation)
+    return found
 
 
 def validate(
@@ -42,6 +67,7 @@ def validate(
     schedule: Schedule,
     checkpoints: Checkpoints,
     asked: Asked,
+    room: Room,
     emit: Emit,
 ) -> None:
     """Measure the validation split after ``state.step`` steps and keep the weights if they are the best so far.
@@ -52,7 +78,7 @@ def validate(
         LeftOff: a signal asked for the end; nothing has changed.
     """
     began = time.perf_counter()
-    metrics = evaluate_split(plan, model, store, "validation", asked.through).metrics
+    metrics = evaluate_split(plan, model, store, "validation", asked.through, room, state).metrics
     metric, value = plan.stop.metric, metrics[plan.stop.metric]
     better = math.isfinite(metrics["loss"]) and (
         not state.best or (value > state.best[metric] if plan.stop.higher_is_better else value < state.best[metric])
