@@ -1,7 +1,7 @@
 """The precision that a model computes and keeps its weights in, given to it from outside.
 
-Weights in bf16: Kalamkar et al. 2019 (arXiv 1905.12322), Zamirai et al. 2020 (arXiv 2010.06192); fp8: Micikevicius et al.
-2022 (arXiv 2209.05433).
+Products in bf16: Kalamkar et al. 2019 (arXiv 1905.12322); weights too: Zamirai et al. 2020 (arXiv 2010.06192); fp8:
+Micikevicius et al. 2022 (arXiv 2209.05433).
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def with_precision(model: nn.Module, precision: str, *, accumulating: bool = Fal
     _change(model, lambda each: each.to(torch.bfloat16) if id(each) in narrow else each)
     if accumulating:
         for parameter in model.parameters():
-            parameter.grad_dtype = torch.float32  # type: ignore[attr-defined]
+            parameter.grad_dtype = torch.float32
     return model
 
 

@@ -4,11 +4,11 @@ A weight of 8 bits of mantissa stands still where its updates are under half of 
 are (Zamirai et al. 2020, arXiv 2010.06192). Two ways mend that:
 
 - ``compensated``: what rounding took is kept beside the weight, and added again before the next step, as Kahan's sum
-  does. Here it is the whole of it: a float32 number is a bf16 one and 16 bits, so the optimizer steps what it would step
-  with weights in float32, bit by bit, in as much memory (Split-SGD of Kalamkar et al. 2020, arXiv 2005.04680, which cuts
-  the lower bits off where this rounds to the nearest: products are with the upper half alone).
-- ``stochastic``: the update is rounded up or down by chance, in proportion to where it lies, so that it is right in the
-  mean (Gupta et al. 2015, arXiv 1502.02551); nothing is kept.
+  does. Here it is the whole of it: a float32 number is a bf16 one and 16 bits, so the optimizer steps just what it
+  would step with weights in float32, in as much memory (Split-SGD of Kalamkar et al. 2020, arXiv 2005.04680, which cuts
+  the lower bits off where this rounds to the nearest). Products are with the upper half alone.
+- ``stochastic``: the update is rounded up or down by chance, in proportion to where it lies, so that in the mean it is
+  right (Gupta et al. 2015, arXiv 1502.02551); nothing is kept.
 
 States are of float32 in either way. Weights are made float32 a bucket at a time, so that little memory is needed.
 """
@@ -72,7 +72,7 @@ class Bf16Weights(Optimizer):
         self._show()
         return loss
 
-    def state_dict(self) -> dict[str, Any]:  # type: ignore[override]
+    def state_dict(self) -> dict[str, Any]:
         """States of the buckets, what rounding took, and the generator: all that goes on from here."""
         return {
             "parts": [part.inner.state_dict() for part in self.parts],

@@ -290,7 +290,7 @@ class Local:
             LOSSES[learning.task],
             batch_of(self.dataset, micro),
             precision=settings["precision"],
-            optimizer=stepper_of(learning, self.dataset),
+            optimizer=stepper_of(learning, self.dataset, settings["precision"]),
             accumulation=math.ceil(learning.size / micro),
             evaluation_batch=batch_of(self.dataset, evaluation),
             memory_format=MEMORY_FORMATS[settings["memory_format"]],
@@ -328,6 +328,7 @@ class Local:
             checkpointing=checkpointing,
             device="cuda" if self.device.kind == "cuda" else "cpu",
             length=length,
+            accumulating=micro < self.learning.size,
         )
         if self.asker is None:
             return trace

@@ -20,6 +20,7 @@ from thrifty.planner.moves import name_of, values
 from thrifty.planner.rules import Reasons
 from thrifty.planner.search import INDIFFERENCE, Found, Way
 from thrifty.planner.settle import asker_of
+from thrifty.planner.steps import rows_of
 from thrifty.spec import BatchPlan, Checkpointing, Cost, Dataset, Device, Interval, Job, Plan, Probed, Spent
 from thrifty.spec.units import format_bytes, format_seconds
 
@@ -172,7 +173,7 @@ def draft_of(local: Local, way: Way, key: str) -> Plan:
         precision=settings["precision"],
         memory_format=settings["memory_format"],
         checkpointing=settings["checkpointing"],
-        rows=learning.rows,
+        rows=rows_of(learning, settings["precision"]),
         adapt=learning.adapt,
         evaluate_every=learning.optim.steps_per_epoch,
         checkpoint_seconds=CHECKPOINT_SECONDS,

@@ -61,6 +61,7 @@ class State:
         micro: samples computed at once.
         schedule: state of the schedule.
         guard: state of the guard.
+        scale: state of the scale of the loss; empty where it is not scaled.
     """
 
     step: int = 0
@@ -71,6 +72,7 @@ class State:
     micro: int = 0
     schedule: dict[str, Any] = field(default_factory=dict)
     guard: dict[str, Any] = field(default_factory=dict)
+    scale: dict[str, Any] = field(default_factory=dict)
 
 
 def learning_key(plan: Plan, data: str) -> str:

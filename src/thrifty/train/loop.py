@@ -20,6 +20,7 @@ from thrifty.hardware.pages import keep_pages, keeping
 from thrifty.models.adapters import adapting, merging, start
 from thrifty.models.inputs import to_device, to_tensors
 from thrifty.models.losses import LOSSES
+from thrifty.models.precision import autocasting, in_fp32, with_precision
 from thrifty.models.recompute import recomputing
 from thrifty.optim.rows import UsedRows, use_rows
 from thrifty.spec import Plan, Spent
@@ -29,12 +30,13 @@ from thrifty.spec.units import format_joules, format_seconds, format_usd
 from thrifty.train.checkpoint import Checkpoints, State, learning_key
 from thrifty.train.generators import seed_generators
 from thrifty.train.guard import Guard
-from thrifty.train.precision import compute_precision
+from thrifty.train.precision import LossScale, gradient_norm
 from thrifty.train.signals import Asked, LeftOff, asked_to_end
 from thrifty.train.validate import validate
 
 BUDGET_CHECK_SECONDS = 0.2
 IGNORED_LABEL = -100
+UNSCALED = LossScale()
 
 
 @dataclass(frozen=True)
@@ -84,9 +86,10 @@ def train(
     seed_generators(plan.seed)  # dropout draws from them; a checkpoint brings their states back
     start(adapting(model, plan.adapt), plan.seed)
     to_device(model, plan.device, plan.memory_format)
+    with_precision(model, plan.precision, accumulating=plan.batch.accumulation > 1)
     recomputing(model, plan.checkpointing)
     model.train()
-    optimizer = optim.build(model, plan.optim)
+    optimizer = optim.build(model, plan.optim, plan.precision, plan.seed)
     used = use_rows(model, optimizer, store.dataset.vocabulary) if plan.rows == "used" else []
     schedule = optim.Schedule(plan.optim)
     batches = Batches(
@@ -110,6 +113,7 @@ def train(
             schedule.load(state.schedule)
             _tell(_resumed(state, plan, model), emit)
         guard = Guard(plan.guard, model, state.guard)
+        scale = LossScale.of(plan.precision, state.scale)
 
         saved_at, saved_step = time.perf_counter(), state.step
         while True:
@@ -118,11 +122,11 @@ def train(
                 with contextlib.suppress(LeftOff), optim.evaluating(optimizer):
                     validate(plan, model, store, state, schedule, checkpoints, asked, emit)
             if asked.signal is not None:
-                raise _left(asked, checkpoints, _noted(state, schedule, guard), model, optimizer, plan, emit)
+                raise _left(asked, checkpoints, _noted(state, schedule, guard, scale), model, optimizer, plan, emit)
             waited = time.perf_counter() - saved_at
             late = waited > plan.checkpoint_seconds or (due and waited > plan.checkpoint_seconds / 10)
             if late and guard.calm and state.step > saved_step:
-                checkpoints.save(_noted(state, schedule, guard), model, optimizer)
+                checkpoints.save(_noted(state, schedule, guard, scale), model, optimizer)
                 saved_at, saved_step = time.perf_counter(), state.step
             _tell(checkpoints.news(), emit)
             if reason := guard.gave_up or _reason_to_stop(plan.stop, state, budget):
@@ -131,7 +135,7 @@ def train(
             began = time.perf_counter()
             rate = guard.rate(schedule.rate(state.step), state.step)
             guard.begin()
-            loss, norm = take_step(plan, model, optimizer, batches.step(state.step), rate, used, guard.sound)
+            loss, norm = take_step(plan, model, optimizer, batches.step(state.step), rate, used, guard.sound, scale)
             state.step += 1
             seconds = time.perf_counter() - began
             speed = batches.samples(state.step - 1) / seconds
@@ -145,18 +149,18 @@ def train(
             with contextlib.suppress(LeftOff), optim.evaluating(optimizer):
                 validate(plan, model, store, state, schedule, checkpoints, asked, emit)
             if asked.signal is not None:
-                raise _left(asked, checkpoints, _noted(state, schedule, guard), model, optimizer, plan, emit)
+                raise _left(asked, checkpoints, _noted(state, schedule, guard, scale), model, optimizer, plan, emit)
         if not state.best:
             raise DivergedError(
                 f"training diverged: {reason}",
                 mend=f"Lower train.learning_rate (it was {plan.optim.learning_rate:g}), or set train.clip.",
             )
-        _tell(checkpoints.finish(_noted(state, schedule, guard), model, optimizer), emit)
+        _tell(checkpoints.finish(_noted(state, schedule, guard, scale), model, optimizer), emit)
         for each in used:
             each.release()
         checkpoints.load_best(state, model)
     recomputing(model, "none")
-    merging(model)
+    merging(in_fp32(model))
     emit(Stopped(state.step, reason))
     if asked.signal is not None:
         raise asked.error(f"training is done and saved in '{folder}': {reason}")
@@ -171,29 +175,31 @@ def take_step(
     learning_rate: float,
     used: Sequence[UsedRows] = (),
     sound: Callable[[float, float], bool] = lambda loss, norm: True,
+    scale: LossScale = UNSCALED,
 ) -> tuple[float, float]:
     """Take one optimizer step over its micro-batches; return the mean loss and the norm of the gradient.
 
     Each micro-batch adds the sum of its losses over the weight of the whole step, so the gradient does not depend on
     how the step is cut. Of the embeddings of ``used``, the rows that the step reads are trained. The weights stay as
-    they are where ``sound``, asked with what is returned, says no.
+    they are where ``sound``, asked with what is returned, says no; or where the ``scale`` of the loss was too high.
     """
     for each in used:
         each.take([batch["x"] for batch in micro_batches])
     weight = sum(int(np.count_nonzero(batch["y"] != IGNORED_LABEL)) for batch in micro_batches)
-    total = torch.zeros((), device=plan.device)
+    total, by = torch.zeros((), device=plan.device), scale.scale
     for arrays in micro_batches:
         batch = to_tensors(arrays, plan.device, plan.memory_format)
-        with compute_precision(plan.device, plan.precision):
+        with autocasting(plan.device, plan.precision):
             loss_sum, _ = LOSSES[plan.task](model, batch)
-        loss = loss_sum / weight
+        loss = loss_sum / (weight / by)
         loss.backward()
         total += loss.detach()
     gradients = [each.grad for each in optim.parameters_of(optimizer) if each.grad is not None]
-    mean, norm = total.item(), nn.utils.get_total_norm(gradients).item()
-    if sound(mean, norm):
-        if norm > plan.optim.clip:
-            torch._foreach_mul_(gradients, plan.optim.clip / norm)
+    mean, norm = total.item() / by, gradient_norm(gradients) / by
+    if not scale.overflows(mean, norm) and sound(mean, norm):
+        factor = (plan.optim.clip / norm if norm > plan.optim.clip else 1.0) / by
+        if factor != 1.0:
+            torch._foreach_mul_(gradients, factor)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
         optimizer.step()
@@ -254,9 +260,9 @@ def _resumed(state: State, plan: Plan, model: nn.Module) -> Iterable[Event]:
         )
 
 
-def _noted(state: State, schedule: optim.Schedule, guard: Guard) -> State:
-    """Where training stands, with what schedule and guard remember."""
-    state.schedule, state.guard = schedule.state(), guard.state()
+def _noted(state: State, schedule: optim.Schedule, guard: Guard, scale: LossScale) -> State:
+    """Where training stands, with what schedule, guard and scale remember."""
+    state.schedule, state.guard, state.scale = schedule.state(), guard.state(), scale.state()
     return state
 
 
