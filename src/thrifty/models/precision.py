@@ -83,17 +83,21 @@ def in_fp32(model: nn.Module) -> nn.Module:
 def fp8_layers(model: nn.Module) -> list[str]:
     """Name the layers that compute in fp8 where a device has it: linear ones inside the network, of suitable sides.
 
-    The head is the last linear layer; one that shares its weight with another module is none of them.
+    The head is a linear layer after which no module with parameters comes. A layer that shares its weight with another
+    module is none of them.
 
     >>> fp8_layers(nn.Sequential(nn.Linear(32, 48), nn.Linear(48, 40), nn.Linear(40, 48), nn.Linear(48, 16)))
     ['0']
     """
     holders = [id(each) for module in model.modules() for each in _own(module).values()]
-    linear = [(name, each) for name, each in model.named_modules() if type(each) is nn.Linear]
+    last = [each for each in model.modules() if _own(each)][-1:]
     return [
         name
-        for name, layer in linear[:-1]
-        if layer.in_features % FP8_SIDE == layer.out_features % FP8_SIDE == 0 and holders.count(id(layer.weight)) == 1
+        for name, layer in model.named_modules()
+        if type(layer) is nn.Linear
+        and layer not in last
+        and layer.in_features % FP8_SIDE == layer.out_features % FP8_SIDE == 0
+        and holders.count(id(layer.weight)) == 1
     ]
 
 

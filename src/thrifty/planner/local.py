@@ -25,10 +25,11 @@ from thrifty.planner.correction import Seen, correct, kin_of
 from thrifty.planner.explain import Quote, quote_of
 from thrifty.planner.learning import Learning, evaluations_of
 from thrifty.planner.lengths import lengths_met, mean_length
-from thrifty.planner.moves import values
+from thrifty.planner.moves import MOVES, askable, values
+from thrifty.planner.proven import proof_of
 from thrifty.planner.search import Priced, Settings, Way
 from thrifty.planner.steps import batch_of, built, stepper_of, trace_of
-from thrifty.spec import Cost, Dataset, Device, Interval, Job
+from thrifty.spec import BF16_HELD, Cost, Dataset, Device, Interval, Job
 from thrifty.spec.proposal import Timeline
 from thrifty.spec.units import format_bytes
 
@@ -77,10 +78,14 @@ class Local:
 
     def __post_init__(self) -> None:
         pinned = self.job.plan.precision
-        if pinned not in (None, *values("precision", self.device, here=True)):
+        if pinned not in (None, *askable("precision", self.device)):
             raise JobError(
                 f"plan.precision is {pinned}, which this machine's loop does not run",
-                mend=f"It runs: {', '.join(values('precision', self.device, here=True))}.",
+                mend=f"It runs: {', '.join(askable('precision', self.device))}.",
+            )
+        if pinned in BF16_HELD and self.job.plan.rows == "used":
+            raise JobError(
+                f"plan.rows is used, and with precision {pinned} all rows are trained", mend="Leave out one of them."
             )
         if self.job.plan.batching not in (None, *values("batching", self.device, here=True)):
             raise JobError(
@@ -145,6 +150,16 @@ class Local:
         """Correct a prediction by earlier runs on this machine."""
         return correct(interval, quantity, kin_of(self.learning.model), self.history)
 
+    @functools.cached_property
+    def precisions(self) -> tuple[str, ...]:
+        """What the job pins; else fp32 and what is proven to learn as it does, for models of this family."""
+        if self.job.plan.precision:
+            return (self.job.plan.precision,)
+        family = self.learning.model.family
+        known = [move.name for move in MOVES if move.field == "precision" and proof_of(move.value, family)]
+        found = values("precision", self.device, known, here=True)
+        return tuple(each for each in found if proof_of(each, family))
+
     def dimensions(self) -> dict[str, tuple[Any, ...]]:
         """What can be tried, pins applied, plain values first; micro-batches are found as they are needed."""
         pins, convolves = self.job.plan, self.learning.traits.convolves
@@ -152,7 +167,7 @@ class Local:
         again = values("checkpointing", self.device, here=True) if self.repeats else ("none",)
         batching = (pins.batching,) if pins.batching else values("batching", self.device, here=True)
         return {
-            "precision": (pins.precision,) if pins.precision else values("precision", self.device, here=True),
+            "precision": self.precisions,
             "memory_format": (pins.memory_format,) if pins.memory_format else formats,
             "checkpointing": (pins.checkpointing,) if pins.checkpointing else again,
             **({"batching": batching} if self.dataset.kind == "text" else {}),

@@ -17,6 +17,7 @@ from thrifty.planner.fit import fit
 from thrifty.planner.learning import decide
 from thrifty.planner.local import Local
 from thrifty.planner.moves import name_of, values
+from thrifty.planner.proven import proof_of
 from thrifty.planner.rules import Reasons
 from thrifty.planner.search import INDIFFERENCE, Found, Way
 from thrifty.planner.settle import asker_of
@@ -190,11 +191,13 @@ def _say_why(local: Local, found: Found, chosen: Way, why: Reasons, source: rule
     for field in filter(chosen.settings.__contains__, CHOSEN_FIELDS):
         value = chosen.settings[field]
         if getattr(pins, field) is not None:
-            why.say(field, value, "asked for in the job", "job")
+            why.say(
+                field, value, "asked for in the job", "job", _unproven(local, value) if field == "precision" else ""
+            )
             continue
         others = [way for way in found.feasible if way.settings[field] != value]
         facts = {
-            "precision": rules.precision(local.device)[1],
+            "precision": _proven(local, value) if field == "precision" else "",
             "memory_format": rules.memory_format(local.learning.traits)[1],
             "checkpointing": _memory_kept(local, found, chosen),
             "batching": _padding(local, chosen),
@@ -204,8 +207,24 @@ def _say_why(local: Local, found: Found, chosen: Way, why: Reasons, source: rule
         compared = _compared(chosen, best, field, source) if best else ""
         doubt = _doubt(chosen) if others else rules.DOUBTS.get(field, "")
         why.say(field, value, "; ".join(part for part in (compared, facts[field]) if part), source, doubt)
+    precision = chosen.settings["precision"]
+    if rows_of(local.learning, precision) != local.learning.rows:
+        why.say("rows", "all", f"weights are held in bf16 ({precision}), and rows that wait are float32's")
     threads = (local.device.threads, "each core this process may use")
     why.take("threads", pins.threads, threads, source="measured")
+
+
+def _proven(local: Local, precision: str) -> str:
+    """What the device gains by bf16, and how it is known that the precision learns what fp32 does."""
+    proof = proof_of(precision, local.learning.model.family)
+    known = f"; {proof.source}" if proof is not None and precision != "fp32" else ""
+    return rules.precision(local.device)[1] + known
+
+
+def _unproven(local: Local, precision: str) -> str:
+    """The doubt about a precision that was asked for."""
+    family = local.learning.model.family
+    return "" if proof_of(precision, family) else f"not proven to learn what fp32 does on models of family {family}"
 
 
 def _padding(local: Local, chosen: Way) -> str:
