@@ -16,13 +16,11 @@ def check_names(job: Job) -> None:
 
     Raises:
         JobError: a name is in no table, or stands for no file; the nearest one that does is given.
-        MissingExtraError: the model, the adapter or the precision needs a package that is not installed.
+        MissingExtraError: the model or the adapter needs a package that is not installed.
     """
     check_name(job.model)
     if job.train.adapter is not None and importlib.util.find_spec("peft") is None:
         raise MissingExtraError("train.adapter", package="peft", extra="peft")
-    if job.plan.precision == "fp8" and importlib.util.find_spec("torchao") is None:
-        raise MissingExtraError("plan.precision fp8", package="torchao", extra="fp8")
     given: list[tuple[str, str | None, Collection[str]]] = [
         ("initialiser", job.train.init, INIT_NAMES),
         ("optimizer", job.train.optimizer, OPTIMIZERS),

@@ -26,8 +26,8 @@ from torch.optim import Optimizer
 from thrifty.optim.gather import Closure, evaluated
 from thrifty.optim.groups import Parameters
 
-# of a bucket, in parameters: its weights and gradients in float32 take 32 MiB
-BUCKET = 1 << 22
+# of a bucket, in parameters: its weights and gradients in float32 take 8 MiB, or as much as its one tensor needs
+BUCKET = 1 << 20
 # bits of a float32 number that bf16 has not
 _LOW = 16
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.util
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,7 @@ from thrifty import models
 from thrifty.cost import HeapPeak, Trace, heap_peak, largest_micro_batch, peak_bytes, predict
 from thrifty.cost.asked import heard, slowest
 from thrifty.cost.time import seconds_by, times_of
-from thrifty.errors import JobError
+from thrifty.errors import JobError, MissingExtraError
 from thrifty.hardware.asking import Asker
 from thrifty.hardware.pages import keeping
 from thrifty.hardware.runtime import runtime_bytes
@@ -83,6 +84,8 @@ class Local:
                 f"plan.precision is {pinned}, which this machine's loop does not run",
                 mend=f"It runs: {', '.join(askable('precision', self.device))}.",
             )
+        if pinned == "fp8" and importlib.util.find_spec("torchao") is None:
+            raise MissingExtraError("plan.precision fp8", package="torchao", extra="fp8")
         if pinned in BF16_HELD and self.job.plan.rows == "used":
             raise JobError(
                 f"plan.rows is used, and with precision {pinned} all rows are trained", mend="Leave out one of them."
