@@ -24,6 +24,9 @@ from thrifty.spec import BF16_HELD
 RATE = 8e-4
 RATES = {"adagrad": 3e-3, "momentum": 8e-5, "nesterov": 8e-5, "muon": 2e-3, "adafactor": 4e-4, "lamb": 4e-4}
 LAST_BIT = 2.0**-7
+# an optimizer of each make: fused, of this folder, of two parts, with weights of its own; the rest are slow rows
+QUICK = {"adamw", "adamw_8bit", "muon", "schedule_free"}
+ROWS = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in OPTIMIZERS]
 
 
 class Put(SGD):
@@ -91,7 +94,7 @@ def slope(moved: list[Tensor], reference: list[Tensor]) -> float:
     return float(one @ other / (other @ other))
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", ROWS)
 def test_compensated_weights_are_those_of_float32_to_the_bit(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compensated, "BUCKET", 600)
     settings = plan(name, learning_rate=RATES.get(name, RATE))
@@ -107,6 +110,7 @@ def test_compensated_weights_are_those_of_float32_to_the_bit(name: str, monkeypa
         assert (one.detach().float() - other.detach()).abs().max() <= LAST_BIT / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_weights_move_as_far_as_those_of_float32_and_in_bf16_alone_they_do_not(name: str) -> None:
     settings = plan(name, learning_rate=RATES.get(name, RATE), weight_decay=0.0)
@@ -120,7 +124,7 @@ def test_weights_move_as_far_as_those_of_float32_and_in_bf16_alone_they_do_not(n
     assert slope(walk(alone, build(alone, settings), rounding=True), moved) < 0.8
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", ROWS)
 @pytest.mark.parametrize("precision", BF16_HELD)
 def test_it_resumes_bit_by_bit(name: str, precision: str) -> None:
     def some(model: nn.Module, optimizer: Optimizer, seed: int) -> None:

@@ -14,7 +14,9 @@ from test_train_loop import Killed, fresh, go, same
 from torch import Tensor, nn
 
 from thrifty import optim
-from thrifty.data import Batches, Store
+from thrifty.data import Batches, Store, sweep
+from thrifty.evaluate import evaluate
+from thrifty.export.bundle import load_bundle, write_bundle
 from thrifty.models.precision import with_precision
 from thrifty.spec import BF16_HELD, Plan, Spent
 from thrifty.spec.events import Event, Resumed, Skipped, StepDone
@@ -66,6 +68,7 @@ def norms(events: list[Event]) -> list[float]:
     return [event.gradient_norm for event in events if isinstance(event, StepDone)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", OTHERS)
 def test_it_learns_what_fp32_learns(precision: str, make_plan: PlanFactory, store: Store, tmp_path: Path) -> None:
     settings = {"steps": 150, "evaluate_every": 150, "learning_rate": 3e-3, "checkpoint_seconds": 1e9}
@@ -76,6 +79,24 @@ def test_it_learns_what_fp32_learns(precision: str, make_plan: PlanFactory, stor
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", BF16_HELD)
+def test_a_bundle_of_weights_in_bf16_serves_in_float32(
+    precision: str, make_plan: PlanFactory, store: Store, tmp_path: Path
+) -> None:
+    plan = make_plan(steps=60, evaluate_every=60, precision=precision, learning_rate=3e-3, checkpoint_seconds=1e9)
+    model, trained, _ = go(plan, store, tmp_path / "run")
+    write_bundle(
+        tmp_path / "bundle", name="a", version=1, task="classify", model=model, plan=plan.model, data=store.dataset,
+        tokenizer=None, metrics=trained.metrics, isa=(), bill=Spent(),
+    )  # fmt: skip
+    served = load_bundle(tmp_path / "bundle").model
+    assert {parameter.dtype for parameter in served.parameters()} == {torch.float32}
+    tested = evaluate(served, sweep(store, "validation", 64), "classify").metrics
+    assert tested["loss"] == pytest.approx(trained.metrics["loss"], rel=0.02)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("precision", "optimizer"), [(BF16_HELD[0], "adamw"), (BF16_HELD[1], "schedule_free")])
 def test_a_run_that_died_ends_with_the_same_weights(
     precision: str, optimizer: str, make_plan: PlanFactory, store: Store, tmp_path: Path
