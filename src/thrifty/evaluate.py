@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from thrifty.errors import DataError
 from thrifty.models.inputs import to_tensors
 from thrifty.models.losses import LOSSES, cross_entropy_sum
+from thrifty.models.precision import autocasting
 
 # the standard normal's 97.5 % quantile: 95 % lie within
 Z_95 = 1.959963984540054
@@ -64,7 +65,7 @@ def evaluate(
         batches: of ``x`` and ``y``, as for training.
         task: ``classify`` or ``language``.
         device: ``cpu`` or ``cuda``.
-        precision: ``bf16`` for autocast.
+        precision: as in a `Plan`.
         memory_format: of images.
         text_bytes: bytes of the raw text that the tokens stand for; 0 when not known.
 
@@ -76,7 +77,7 @@ def evaluate(
     training = model.training
     model.eval()
     try:
-        with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
+        with torch.inference_mode(), autocasting(device, precision):
             for arrays in batches:
                 batch = to_tensors(arrays, device, memory_format)
                 measured.add(model(batch["x"]), batch["y"])

@@ -68,7 +68,7 @@ def trace_case(case: str, precision: Any = "fp32", layout: Any = "contiguous") -
         cross_entropy,
         batch_shapes(case),
         precision=precision,
-        optimizer=optim.by_name("momentum"),
+        optimizer=optim.by_name("momentum", precision),
         memory_format=layout,
     )
 
@@ -91,18 +91,20 @@ def take_steps(case: str, precision: str, layout: str, steps: int) -> list[float
     """Take optimizer steps as the training loop does; processor seconds of each, all threads together."""
     import torch
 
+    from thrifty import optim
     from thrifty.hardware.pages import keep_pages, keeping
     from thrifty.models import build
     from thrifty.models.inputs import MEMORY_FORMATS
     from thrifty.models.losses import cross_entropy
+    from thrifty.models.precision import autocasting, with_precision
 
     keep_pages(keeping("cpu", "none"))
-    model = build(model_plan(case)).to(memory_format=MEMORY_FORMATS[layout]).train()
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, fused=True)
+    model = with_precision(build(model_plan(case)).to(memory_format=MEMORY_FORMATS[layout]).train(), precision)
+    optimizer = optim.by_name("momentum", precision)(model)
     batch = real_batch(batch_shapes(case), layout)
 
     def step() -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        with autocasting("cpu", precision):
             loss_sum, weight = cross_entropy(model, batch)
         (loss_sum / weight).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -125,7 +127,7 @@ def heap_bytes(case: str, precision: str, layout: str) -> int | None:
         cross_entropy,
         batch_shapes(case),
         precision=precision,
-        optimizer=optim.by_name("momentum"),
+        optimizer=optim.by_name("momentum", precision),
         memory_format=MEMORY_FORMATS[layout],
     )
     return None if found is None else found.step

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -13,12 +14,14 @@ import pytest
 import real_step
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
-from thrifty.cost import HeapPeak, Op, Trace, largest_micro_batch, peak_bytes
+from thrifty.cost import HeapPeak, Op, Trace, largest_micro_batch, peak_bytes, trace_step
 from thrifty.cost.allocations import Allocations, Block
 from thrifty.cost.memory import RUNTIME_MIB
 from thrifty.hardware.capture import Key
 from thrifty.hardware.runtime import PARTS, runtime_bytes
+from thrifty.optim import by_name
 from thrifty.spec.device import KernelPoint
 
 MIB = 1 << 20
@@ -147,11 +150,14 @@ def test_few_traces_are_needed() -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="peaks are read from Linux's /proc")
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize(
-    ("case", "layout"), [("resnet20", "contiguous"), ("resnet20", "channels_last"), ("gpt", "contiguous")]
+    ("case", "layout", "precision"),
+    [
+        *itertools.product(("resnet20",), ("contiguous", "channels_last"), ("fp32", "bf16")),
+        *itertools.product(("gpt",), ("contiguous",), ("fp32", "bf16", "bf16_compensated", "bf16_stochastic")),
+    ],
 )
-def test_a_real_peak_is_foreseen(case: str, precision: str, layout: str) -> None:
+def test_a_real_peak_is_foreseen(case: str, layout: str, precision: str) -> None:
     command = [sys.executable, real_step.__file__, case, precision, layout, "4", "2"]
     measured = json.loads(subprocess.check_output(command, timeout=250))["peak_bytes"]
     foreseen = json.loads(subprocess.check_output([*command[:5], "0", "2"], timeout=250))["heap_bytes"]
@@ -162,6 +168,30 @@ def test_a_real_peak_is_foreseen(case: str, precision: str, layout: str) -> None
     # the process of the test imports less than a run does
     assert found.value * 0.75 <= measured <= found.high * 1.1, f"{measured / MIB:.0f} MiB; {found}"
     assert found.high / found.value < 1.2 and found.value / found.low < 1.2
+
+
+def test_weights_in_bf16_are_half_and_what_stands_beside_them_is_counted() -> None:
+    def traced(precision: str, *, accumulating: bool = False) -> Trace:
+        return trace_step(
+            lambda: nn.Sequential(nn.Linear(256, 1024), nn.LayerNorm(1024), nn.Linear(1024, 8)),
+            lambda model, batch: (model(batch["x"]).float().sum(), 4),
+            {"x": ((4, 256), "float32")},
+            precision=precision,  # type: ignore[arg-type]
+            optimizer=by_name("adamw", precision),
+            accumulating=accumulating,
+        )
+
+    held, norms = 256 * 1024 + 1024 + 1024 * 8 + 8, 2 * 1024
+    moments, counts = 8 * (held + norms), 6 * 4
+    for precision, weight, beside in (
+        ("fp32", 4, 0), ("bf16", 4, 0), ("fp16", 4, 0), ("fp8", 4, 0), ("bf16_compensated", 2, 2),
+        ("bf16_stochastic", 2, 0),
+    ):  # fmt: skip
+        found = traced(precision)
+        assert found.parameter_bytes == found.gradient_bytes == weight * held + 4 * norms, precision
+        assert found.optimizer_bytes == moments + counts + beside * held, precision
+    # sums over micro-batches are float32
+    assert traced("bf16_compensated", accumulating=True).gradient_bytes == 4 * (held + norms)
 
 
 def test_what_operators_take_beside_their_results_counts_while_they_run() -> None:

@@ -13,7 +13,7 @@ from thrifty.errors import BudgetError, JobError
 from thrifty.optim import OPTIMIZERS
 from thrifty.planner import plan
 from thrifty.planner.planner import fastest_of
-from thrifty.spec import Device, Job, Plan, Probed, Quantity, Spent, parse_job
+from thrifty.spec import BF16_HELD, Device, Job, Plan, Probed, Quantity, Spent, parse_job
 
 # each plan traces a real model
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_dry_run")]
@@ -85,6 +85,21 @@ def test_pins_are_kept(images: Store) -> None:
     assert (decided.precision, decided.memory_format, decided.threads) == ("fp32", "contiguous", 1)
     assert (decided.batch.micro, decided.batch.accumulation, decided.batch.size) == (5, 7, 32)
     assert reason(decided, "precision") == "asked for in the job"
+
+
+@pytest.mark.parametrize("precision", BF16_HELD)
+def test_weights_in_bf16_are_taken_where_they_are_asked_for_with_their_doubt(precision: str, images: Store) -> None:
+    decided = decide(images, job(model="mlp-small", plan={"precision": precision}))
+    assert decided.precision == precision
+    (line,) = [line for line in decided.why if line.field == "precision"]
+    assert (line.source, line.reason) == ("job", "asked for in the job")
+    assert "not proven" in line.doubt
+
+
+def test_a_precision_that_the_device_has_not_is_refused(images: Store) -> None:
+    for precision in ("fp16", "fp8"):
+        with pytest.raises(JobError, match="It runs: fp32, bf16, bf16_compensated, bf16_stochastic"):
+            decide(images, job(plan={"precision": precision}))
 
 
 @pytest.mark.parametrize("model", ["mlp-small", "resnet8"])

@@ -87,6 +87,24 @@ def here(**pins: Any) -> Local:
 
 
 @pytest.mark.slow
+def test_weights_in_bf16_are_trained_in_all_rows() -> None:
+    job = {"name": "a", "data": {"kind": "text", "path": "x"}, "model": "bert-tiny", "train": {"epochs": 2}}
+    data = texts().model_copy(update={"vocabulary": 30_000})
+
+    def decided(**pins: Any) -> Plan:
+        wanted = parse_job({**job, "plan": {"batching": "padded", **pins}})
+        return plan(wanted, data, device(), key="k", spent=Spent())
+
+    assert decided(precision="bf16").rows == "used"
+    found = decided(precision="bf16_compensated")
+    assert found.rows == "all"
+    (line,) = [line for line in found.why if line.field == "rows"]
+    assert (line.value, "float32" in line.reason) == ("all", True)
+    with pytest.raises(JobError, match=r"plan\.rows is used"):
+        decided(precision="bf16_stochastic", rows="used")
+
+
+@pytest.mark.slow
 def test_memory_goes_by_the_longest_and_time_by_the_mean() -> None:
     local = here()
     way = {"precision": "fp32", "memory_format": "contiguous", "checkpointing": "none", "micro_batch": 32}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping
-from typing import Literal
 
 from thrifty.cost.heap import HeapPeak, heap_peak
 from thrifty.cost.memory import largest_micro_batch, peak_bytes
@@ -13,7 +12,7 @@ from thrifty.cost.recorder import Op
 from thrifty.cost.time import phase_seconds, step_seconds
 from thrifty.cost.trace import Trace, trace_step
 from thrifty.hardware.pages import Keeping
-from thrifty.spec import Cost, Device, Interval
+from thrifty.spec import Cost, Device, Interval, LoopPrecision, arithmetic_of
 from thrifty.spec.units import format_seconds
 
 __all__ = [
@@ -47,7 +46,7 @@ def predict(
     evaluations: int,
     evaluation_samples: int,
     device: Device,
-    precision: Literal["fp32", "bf16"],
+    precision: LoopPrecision,
     probe_step_seconds: tuple[float, ...] = (),
     save_seconds: float = 0.0,
     evaluation_batch_ratio: float = 1.0,
@@ -124,7 +123,7 @@ def _utilisation(micro: Trace, accumulation: int, step_s: float, device: Device,
     if device.kind == "cpu" or not step_s:
         return UTILISATION[device.kind]
     peaks = {**device.flops_per_second, **device.datasheet_flops_per_second}
-    peak = peaks.get(precision, peaks["fp32"])
+    peak = peaks.get(arithmetic_of(precision), peaks["fp32"])
     bandwidth = device.datasheet_bytes_per_second.get("memory", device.bytes_per_second)
     flops = (micro.forward_flops + micro.backward_flops) * accumulation
     moved = sum(op.moved_bytes for op in micro.ops) * accumulation

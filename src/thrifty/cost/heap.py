@@ -33,6 +33,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from thrifty.cost.scratch import kept_bytes, scratch_bytes, workspace_bytes
 from thrifty.errors import JobError
 from thrifty.hardware.pages import Keeping, keep_pages
+from thrifty.models.precision import autocasting, with_precision
 
 Loss = Callable[[nn.Module, dict[str, Tensor]], tuple[Tensor, Any]]
 Shapes = dict[str, tuple[tuple[int, ...], str]]
@@ -114,7 +115,7 @@ def heap_peak(
         small = _small_blocks(start)  # noqa: F841
         with _Allocating() as heap:
             heap.building = True
-            model = build().train()
+            model = with_precision(build().train(), precision, accumulating=accumulation > 1)
             heap.building = False
             if memory_format != torch.contiguous_format:
                 model = model.to(memory_format=memory_format)  # type: ignore[call-overload]
@@ -126,7 +127,7 @@ def heap_peak(
             step, heap.peak_bytes = heap.peak_bytes, 0
             if evaluation_batch is not None:
                 model.eval()
-                with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+                with torch.no_grad(), autocasting("cpu", precision):
                     loss(model, _tensors(evaluation_batch, memory_format))
         return HeapPeak(step=step, evaluation=heap.peak_bytes)
 
@@ -146,7 +147,7 @@ def _dry_step(
 ) -> None:
     for _ in range(accumulation):
         tensors = _tensors(batch, memory_format)
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        with autocasting("cpu", precision):
             total, _ = loss(model, tensors)
         total.backward()
         del total, tensors

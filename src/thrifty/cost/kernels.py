@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from thrifty.cost.calibrations import Calibration
 from thrifty.errors import JobError
-from thrifty.spec import Device
+from thrifty.spec import Device, arithmetic_of
 
 Kind = Literal["matmul", "attention", "other"]
 KINDS: tuple[Kind, ...] = ("matmul", "attention", "other")
@@ -109,7 +109,7 @@ def rates_of(device: Device, calibration: Calibration, precision: str) -> Rates:
     Raises:
         JobError: the device has no arithmetic of that precision.
     """
-    arithmetic = {"bf16_weights": "bf16"}.get(precision, precision)
+    arithmetic = arithmetic_of(precision)
     peaks = device.flops_per_second
     peak = peaks.get(arithmetic) or (
         peaks.get("bf16" if arithmetic == "fp16" else "fp16") if arithmetic in _HALF else None

@@ -55,7 +55,7 @@ class Host:
         return _BATCH_TENSORS * self._copy_s + batch_bytes * self._byte_s
 
     def _of(self, name: str, precision: str) -> float:
-        return self._aside.get((name, "bfloat16" if precision == "bf16" else "float32"), 0.0)
+        return self._aside.get((name, "float32" if precision == "fp32" else "bfloat16"), 0.0)
 
 
 def _line(points: Sequence[tuple[int, float]]) -> tuple[float, float]:

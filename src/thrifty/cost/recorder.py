@@ -33,6 +33,7 @@ from thrifty.cost.scratch import cudnn_rnn
 from thrifty.errors import JobError, ThriftyError
 from thrifty.hardware.capture import Call, Key, blank
 from thrifty.hardware.signature import dtype_of, layouts_of, note_of, shapes_of
+from thrifty.models.precision import autocasting
 
 Phase = Literal["forward", "backward", "recompute", "clip", "optimizer"]
 Loss = Callable[[nn.Module, dict[str, Tensor]], tuple[Tensor, Any]]
@@ -280,7 +281,7 @@ def record(
     states = tensors_in(list(optimizer.state.values())) if optimizer is not None else []
     recorder = Recorder(path, [*model.parameters(), *model.buffers(), *batch.values(), *states])
     with _errors_named(path), recorder:
-        with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
+        with autocasting(device, precision):
             total, _ = loss(model, batch)
         recorder.note_kept()
         recorder.phase = "backward"
@@ -304,7 +305,7 @@ def record_forward(
 ) -> Recorder:
     """Run forward and loss once without gradients under a recorder, as a validation does."""
     recorder = Recorder(path, [*model.parameters(), *model.buffers(), *batch.values()])
-    cast = torch.autocast(device, torch.bfloat16, enabled=precision == "bf16")
+    cast = autocasting(device, precision)
     with _errors_named(path), torch.no_grad(), recorder, cast:
         loss(model, batch)
     return recorder

@@ -11,7 +11,7 @@ import functools
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from thrifty.cost.residency import LARGEST_THRESHOLD, cold_shares, fresh_bytes
 from thrifty.cost.trace import Trace
 from thrifty.hardware.overheads import BACKWARD, FORGOTTEN, FORWARD, PAGES, PARAMETER, WATCHED
 from thrifty.hardware.pages import Keeping
-from thrifty.spec import Device, Interval
+from thrifty.spec import Device, Interval, LoopPrecision, arithmetic_of
 from thrifty.spec.device import KernelPoint
 
 # phases that a step has once, after its passes
@@ -207,7 +207,7 @@ def step_seconds(
     trace: Trace,
     accumulation: int,
     device: Device,
-    precision: Literal["fp32", "bf16"],
+    precision: LoopPrecision,
     *,
     keeping: Keeping = "default",
 ) -> Interval:
@@ -234,7 +234,8 @@ def step_seconds(
     if times.curves is None:
         kind = "cpu" if device.kind == "cpu" else "other"
         low, high = _RATES_BOUNDS[kind]
-        took = precision if precision in device.flops_per_second else "fp32"
+        arithmetic = arithmetic_of(precision)
+        took = arithmetic if arithmetic in device.flops_per_second else "fp32"
         how = f"by arithmetic or traffic at this device's {took} and memory rates; "
         how += "no operator was timed" if kind == "cpu" else "shares of them assumed for GPUs"
     else:
@@ -249,7 +250,7 @@ def step_seconds(
 
 
 def _queued_step(
-    times: Times, trace: Trace, priced: list[Priced], accumulation: int, precision: Literal["fp32", "bf16"]
+    times: Times, trace: Trace, priced: list[Priced], accumulation: int, precision: LoopPrecision
 ) -> Interval:
     """Predict a step of a GPU: each micro-batch begins with a copy that the host waits for."""
     assert times.host is not None

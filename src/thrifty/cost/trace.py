@@ -18,6 +18,8 @@ from thrifty.cost.ops import tensors_in
 from thrifty.cost.recorder import Loss, ModulePath, Op, record, record_forward
 from thrifty.errors import JobError, nearest
 from thrifty.hardware.capture import Call, Key
+from thrifty.models.precision import with_precision
+from thrifty.spec import LoopPrecision
 from thrifty.spec.device import KernelPoint
 
 Batch = dict[str, tuple[tuple[int, ...], str]]
@@ -102,11 +104,12 @@ def trace_step(
     loss: Loss,
     batch: Batch,
     *,
-    precision: Literal["fp32", "bf16"],
+    precision: LoopPrecision,
     optimizer: Callable[[nn.Module], Optimizer],
     clip: bool = True,
     memory_format: Literal["contiguous", "channels_last"] = "contiguous",
     device: Literal["cpu", "cuda"] = "cpu",
+    accumulating: bool = False,
 ) -> Trace:
     """Trace one optimizer step over one micro-batch; of the step nothing is computed, and no tensor is allocated.
 
@@ -114,11 +117,12 @@ def trace_step(
         build: makes the model; it runs on fake tensors, so any size will do.
         loss: sum of losses and their weight, of model and batch.
         batch: shape and dtype name by key, such as ``{"x": ((8, 784), "float32")}``.
-        precision: ``bf16`` is autocast over fp32 weights.
+        precision: as in a `Plan`; ``fp8`` is traced as ``bf16``, whose operators are the same in number.
         optimizer: makes the optimizer of a model; see `thrifty.optim.by_name`.
         clip: the norm of the gradients is clipped.
         memory_format: of images and convolution weights.
         device: whose operators run.
+        accumulating: a step has several micro-batches.
 
     Raises:
         JobError: an operator of the model cannot be traced or has no formula; names operator and module.
@@ -141,6 +145,8 @@ def trace_step(
         path.name_modules(model)
         if memory_format == "channels_last":
             change_tensors(model, _rows_of_channels)
+        precision = "bf16" if precision == "fp8" else precision
+        with_precision(model, precision, accumulating=accumulating)
         tensors = {key: _fake(key, shape, dtype, memory_format, device) for key, (shape, dtype) in batch.items()}
         stepper = optimizer(model)
         early_states = tensors_in(list(stepper.state.values()))
@@ -158,7 +164,7 @@ def trace_step(
         parameter_tensors=len(trained),
         parameter_sizes=tuple(_bytes(tensor) for tensor in held),
         parameter_bytes=sum(_bytes(parameter) for parameter in model.parameters()),
-        gradient_bytes=sum(_bytes(parameter) for parameter in trained),
+        gradient_bytes=sum(parameter.numel() * _gradient_width(parameter) for parameter in trained),
         buffer_bytes=sum(_bytes(buffer) for buffer in model.buffers()),
         input_bytes=sum(_bytes(tensor) for tensor in tensors.values()),
         calls=step.calls,
@@ -207,6 +213,12 @@ def change_tensors(model: nn.Module, change: Callable[[Tensor], Tensor]) -> None
             setattr(module, name, made[id(old)])
         for name, buffer in list(module.named_buffers(recurse=False)):
             module._buffers[name] = change(buffer)
+
+
+def _gradient_width(parameter: nn.Parameter) -> int:
+    """Bytes of each number of a gradient."""
+    dtype: torch.dtype = parameter.grad_dtype or parameter.dtype
+    return dtype.itemsize
 
 
 def _bytes(tensor: Tensor) -> int:

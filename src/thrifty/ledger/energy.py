@@ -14,6 +14,7 @@ from thrifty.ledger.counters import POWERCAP, Rapl, best_counter
 from thrifty.ledger.highwater import PROC, on_device, resident
 from thrifty.spec.cost import Spent
 from thrifty.spec.device import Device
+from thrifty.spec.layout import arithmetic_of
 
 # A package's counter wraps after its range, on servers under load within some twenty minutes.
 _RAPL_SECONDS = 30.0
@@ -157,7 +158,7 @@ class Meter:
         joules, joules_method = self._declared(wall_s, cpu_s)
         if start.counted_by and end.counted_by:
             joules, joules_method = end.joules - start.joules, end.counted_by
-        rate = device.flops_per_second.get(precision)
+        rate = device.flops_per_second.get(arithmetic_of(precision))
         price = device.usd_per_hour
         return Spent(
             wall_s=wall_s,

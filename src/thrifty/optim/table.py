@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from thrifty.errors import unknown_name
 from thrifty.optim.groups import Parameters, sort_parameters
-from thrifty.spec import OptimPlan
+from thrifty.spec import BF16_HELD, OptimPlan
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -168,19 +168,32 @@ OPTIMIZERS: dict[str, Callable[[Parameters, OptimPlan], Optimizer]] = {
 }
 
 
-def build(model: nn.Module, plan: OptimPlan) -> Optimizer:
+def build(model: nn.Module, plan: OptimPlan, precision: str = "fp32", seed: int = 0) -> Optimizer:
     """Make the optimizer of a plan over a model's trainable parameters.
 
     Which parameters decay, and which of them optimizers of whole matrices take, `thrifty.optim.groups.RULES` says. The
     update of all parameters runs in one fused kernel where torch has one: it takes the same steps every time, and
     resumes bit by bit from its ``state_dict``.
 
+    Args:
+        model: as `thrifty.models.precision.with_precision` left it.
+        plan: of the optimizer.
+        precision: as in a `Plan`; it says how weights in bf16 are updated.
+        seed: of the rounding of ``bf16_stochastic``.
+
     Raises:
         JobError: there is no optimizer of that name; the nearest one is given.
     """
     if plan.optimizer not in OPTIMIZERS:
         raise unknown_name("optimizer", plan.optimizer, OPTIMIZERS)
-    return OPTIMIZERS[plan.optimizer](sort_parameters(model), plan)
+    make, parameters = OPTIMIZERS[plan.optimizer], sort_parameters(model)
+    if precision not in BF16_HELD:
+        return make(parameters, plan)
+    from thrifty.optim.compensated import Bf16Weights
+
+    return Bf16Weights(
+        parameters, lambda part: make(part, plan), compensated=precision == "bf16_compensated", seed=seed
+    )
 
 
 def parameters_of(optimizer: Optimizer) -> list[Tensor]:
@@ -188,7 +201,7 @@ def parameters_of(optimizer: Optimizer) -> list[Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def by_name(name: str) -> Callable[[nn.Module], Optimizer]:
+def by_name(name: str, precision: str = "fp32") -> Callable[[nn.Module], Optimizer]:
     """Return what makes the optimizer of a name at any rates: for what it holds and does, not for what it learns.
 
     Raises:
@@ -211,4 +224,4 @@ def by_name(name: str) -> Callable[[nn.Module], Optimizer]:
     )
     if name not in OPTIMIZERS:
         raise unknown_name("optimizer", name, OPTIMIZERS)
-    return lambda model: build(model, plan)
+    return lambda model: build(model, plan, precision)

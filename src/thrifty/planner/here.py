@@ -17,7 +17,7 @@ from thrifty.planner.explain import quote_of, words
 from thrifty.planner.explore import explore
 from thrifty.planner.learning import decide
 from thrifty.planner.local import Local, base_bytes, scaled, timeline
-from thrifty.planner.moves import check_allowed, off_unless_asked
+from thrifty.planner.moves import askable, check_allowed, off_unless_asked
 from thrifty.planner.offers import front_offers, limits_beside, offer
 from thrifty.planner.planner import Probe, draft_of, plan_of
 from thrifty.planner.rules import Reasons
@@ -170,7 +170,16 @@ def _first(lines: Sequence[Decision]) -> list[Decision]:
 
 def _cheaper(local: Local, chosen: Way, plan: Plan, allowed: Collection[str]) -> tuple[str, ...]:
     lines = [said] if (said := might_compile(plan, local, chosen)) else []
-    waiting = [move.name for move in off_unless_asked(local.device, allowed)]
+    off = off_unless_asked(local.device, allowed)
+    pins = [
+        f"{move.field}: {move.value}"
+        for move in off
+        if move.runs_here and move.value in askable(move.field, local.device)
+    ]
+    pins = [each for each in pins if not each.endswith(f": {local.job.plan.precision}")]
+    if pins:
+        lines.append(f"less memory, where you pin it (plan): {', '.join(pins)}; not proven to learn what fp32 does")
+    waiting = [move.name for move in off if not move.runs_here]
     if waiting and local.device.kind != "cpu":
         lines.append(f"{', '.join(waiting)}: priced on a cluster alone so far (--on), and not run here")
     return tuple(lines)

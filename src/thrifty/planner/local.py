@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.util
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,7 @@ from thrifty import models
 from thrifty.cost import HeapPeak, Trace, heap_peak, largest_micro_batch, peak_bytes, predict
 from thrifty.cost.asked import heard, slowest
 from thrifty.cost.time import seconds_by, times_of
-from thrifty.errors import JobError
+from thrifty.errors import JobError, MissingExtraError
 from thrifty.hardware.asking import Asker
 from thrifty.hardware.pages import keeping
 from thrifty.hardware.runtime import runtime_bytes
@@ -33,10 +34,11 @@ from thrifty.planner.lengths import (
     packed_met,
     packed_shape,
 )
-from thrifty.planner.moves import values
+from thrifty.planner.moves import MOVES, askable, values
+from thrifty.planner.proven import proof_of
 from thrifty.planner.search import Priced, Settings, Way
 from thrifty.planner.steps import batch_of, built, stepper_of, trace_of
-from thrifty.spec import Batching, Cost, Dataset, Device, Interval, Job
+from thrifty.spec import BF16_HELD, Batching, Cost, Dataset, Device, Interval, Job
 from thrifty.spec.proposal import Timeline
 from thrifty.spec.units import format_bytes
 
@@ -89,10 +91,16 @@ class Local:
 
     def __post_init__(self) -> None:
         pinned = self.job.plan.precision
-        if pinned not in (None, *values("precision", self.device, here=True)):
+        if pinned not in (None, *askable("precision", self.device)):
             raise JobError(
                 f"plan.precision is {pinned}, which this machine's loop does not run",
-                mend=f"It runs: {', '.join(values('precision', self.device, here=True))}.",
+                mend=f"It runs: {', '.join(askable('precision', self.device))}.",
+            )
+        if pinned == "fp8" and importlib.util.find_spec("torchao") is None:
+            raise MissingExtraError("plan.precision fp8", package="torchao", extra="fp8")
+        if pinned in BF16_HELD and self.job.plan.rows == "used":
+            raise JobError(
+                f"plan.rows is used, and with precision {pinned} all rows are trained", mend="Leave out one of them."
             )
         batching = self.job.plan.batching
         if batching not in (None, "padded") and self.dataset.kind != "text":
@@ -179,6 +187,16 @@ class Local:
         """Correct a prediction by earlier runs on this machine."""
         return correct(interval, quantity, kin_of(self.learning.model), self.history)
 
+    @functools.cached_property
+    def precisions(self) -> tuple[str, ...]:
+        """What the job pins; else fp32 and what is proven to learn as it does, for models of this family."""
+        if self.job.plan.precision:
+            return (self.job.plan.precision,)
+        family = self.learning.model.family
+        known = [move.name for move in MOVES if move.field == "precision" and proof_of(move.value, family)]
+        found = values("precision", self.device, known, here=True)
+        return tuple(each for each in found if proof_of(each, family))
+
     def dimensions(self) -> dict[str, tuple[Any, ...]]:
         """What can be tried, pins applied, plain values first; micro-batches are found as they are needed."""
         pins, convolves = self.job.plan, self.learning.traits.convolves
@@ -187,7 +205,7 @@ class Local:
         again = tuple(how for how in again if how in BESIDE[pins.compile or "none"])
         batching = (pins.batching,) if pins.batching else self.batchings
         return {
-            "precision": (pins.precision,) if pins.precision else values("precision", self.device, here=True),
+            "precision": self.precisions,
             "memory_format": (pins.memory_format,) if pins.memory_format else formats,
             "checkpointing": (pins.checkpointing,) if pins.checkpointing else again,
             **({"batching": batching} if self.dataset.kind == "text" else {}),
@@ -344,7 +362,7 @@ class Local:
             LOSSES[learning.task],
             batch_of(self.dataset, micro, self._largest(settings)),
             precision=settings["precision"],
-            optimizer=stepper_of(learning, self.dataset),
+            optimizer=stepper_of(learning, self.dataset, settings["precision"]),
             accumulation=math.ceil(learning.size / micro),
             evaluation_batch=batch_of(self.dataset, evaluation),
             memory_format=MEMORY_FORMATS[settings["memory_format"]],
@@ -389,6 +407,7 @@ class Local:
             checkpointing=checkpointing,
             device="cuda" if self.device.kind == "cuda" else "cpu",
             length=length,
+            accumulating=micro < self.learning.size,
         )
         if self.asker is None:
             return trace

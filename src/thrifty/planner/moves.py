@@ -24,6 +24,7 @@ class Move:
         does: what it does and at what price, with its source.
         changes_learning: results may differ beyond the rounding of fp32: off unless asked for.
         runs_here: this package's own loop executes it today; a plan for another machine may use the rest.
+        runs_elsewhere: plans for clusters have a price for it.
         needs: a precision whose rate the device must list.
         unless: a precision that makes it pointless where the device lists it.
         priced: the cost model has a figure for it; a move without one is never taken, only told of.
@@ -35,6 +36,7 @@ class Move:
     does: str
     changes_learning: bool = False
     runs_here: bool = False
+    runs_elsewhere: bool = True
     needs: str = ""
     unless: str = ""
     priced: bool = True
@@ -48,16 +50,26 @@ MOVES: tuple[Move, ...] = (
     ),
     Move(
         "bf16-weights", "precision", "bf16_weights",
-        "weights and states in bf16 with compensated (Kahan) updates (Zamirai et al. 2020)",
-        changes_learning=True, needs="bf16",
+        "weights and states in bf16 alone (Zamirai et al. 2020)", changes_learning=True, needs="bf16",
+    ),
+    Move(
+        "bf16-compensated", "precision", "bf16_compensated",
+        "weights held in bf16, and 16 bits beside each that its updates lost in rounding (Kahan's sum; Zamirai et al. "
+        "2020)",
+        changes_learning=True, runs_here=True, runs_elsewhere=False, needs="bf16",
+    ),
+    Move(
+        "bf16-stochastic", "precision", "bf16_stochastic",
+        "weights held in bf16, updates rounded up or down by chance (Gupta et al. 2015; Zamirai et al. 2020)",
+        changes_learning=True, runs_here=True, runs_elsewhere=False, needs="bf16",
     ),
     Move(
         "fp16", "precision", "fp16", "products in fp16 with a scaled loss (Micikevicius et al. 2018)",
-        needs="fp16", unless="bf16",
+        runs_here=True, needs="fp16", unless="bf16",
     ),
     Move(
         "fp8", "precision", "fp8", "products in fp8, scaled by tensor (Micikevicius et al. 2022)",
-        changes_learning=True, needs="fp8",
+        changes_learning=True, runs_here=True, needs="fp8",
     ),
     Move("no checkpointing", "checkpointing", "none", "every activation is kept for the backward pass", runs_here=True),
     Move(
@@ -137,8 +149,21 @@ def values(field: str, device: Device, allowed: Collection[str] = (), *, here: b
         if move.field == field
         and move.priced
         and (not move.changes_learning or move.name in allowed)
-        and (move.runs_here or not here)
+        and (move.runs_here if here else move.runs_elsewhere)
         and _suits(move, device)
+    )
+
+
+def askable(field: str, device: Device) -> tuple[Any, ...]:
+    """Return the values of a field that a job may pin here: what our own loop executes and the device can do.
+
+    What its datasheet lists beside what was measured counts.
+    """
+    rates = device.flops_per_second.keys() | device.datasheet_flops_per_second.keys()
+    return tuple(
+        move.value
+        for move in MOVES
+        if move.field == field and move.runs_here and (not move.needs or move.needs in rates)
     )
 
 
@@ -172,12 +197,17 @@ def check_allowed(names: Collection[str]) -> None:
     Raises:
         JobError: there is no such move (the nearest is named), or none that needs allowing, or it has no price yet.
     """
-    marked = sorted(move.name for move in MOVES if move.changes_learning and move.priced)
+    marked = sorted(move.name for move in MOVES if move.changes_learning and move.priced and move.runs_elsewhere)
     for name in names:
         if name not in _BY_NAME:
             raise unknown_name("move", name, marked)
         move = _BY_NAME[name]
         if not move.priced:
             raise JobError(f"move '{name}' has no price yet: {move.does}", mend=f"Priced: {', '.join(marked)}.")
+        if not move.runs_elsewhere:
+            raise JobError(
+                f"move '{name}' has a price on this machine alone: {move.does}",
+                mend=f"Pin it in the job, plan.{move.field}: {move.value}; for clusters: {', '.join(marked)}.",
+            )
         if not move.changes_learning:
             raise JobError(f"move '{name}' needs no allowing: it is always tried", mend=f"Marked: {', '.join(marked)}.")

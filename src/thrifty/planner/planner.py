@@ -20,9 +20,11 @@ from thrifty.planner.learning import decide
 from thrifty.planner.lengths import evaluation_ratio
 from thrifty.planner.local import Local
 from thrifty.planner.moves import name_of
+from thrifty.planner.proven import proof_of
 from thrifty.planner.rules import Reasons
 from thrifty.planner.search import INDIFFERENCE, Found, Settings, Way
 from thrifty.planner.settle import asker_of
+from thrifty.planner.steps import rows_of
 from thrifty.spec import BatchPlan, Checkpointing, Cost, Dataset, Device, Interval, Job, Plan, Probed, Spent
 from thrifty.spec.units import format_bytes, format_seconds
 
@@ -186,7 +188,7 @@ def draft_of(local: Local, way: Way, key: str) -> Plan:
         memory_format=settings["memory_format"],
         checkpointing=settings["checkpointing"],
         dropout=rules.dropout(learning.traits)[0],
-        rows=learning.rows,
+        rows=rows_of(learning, settings["precision"]),
         adapt=learning.adapt,
         evaluate_every=learning.optim.steps_per_epoch,
         checkpoint_seconds=CHECKPOINT_SECONDS,
@@ -204,11 +206,13 @@ def _say_why(local: Local, found: Found, chosen: Way, why: Reasons, source: rule
     for field in filter(chosen.settings.__contains__, CHOSEN_FIELDS):
         value = chosen.settings[field]
         if getattr(pins, field) is not None:
-            why.say(field, value, "asked for in the job", "job")
+            why.say(
+                field, value, "asked for in the job", "job", _unproven(local, value) if field == "precision" else ""
+            )
             continue
         others = [way for way in found.feasible if way.settings[field] != value]
         facts = {
-            "precision": rules.precision(local.device)[1],
+            "precision": _proven(local, value) if field == "precision" else "",
             "memory_format": rules.memory_format(local.learning.traits)[1],
             "checkpointing": _memory_kept(local, found, chosen),
             "batching": _padding(local, chosen),
@@ -220,8 +224,24 @@ def _say_why(local: Local, found: Found, chosen: Way, why: Reasons, source: rule
         why.say(field, value, "; ".join(part for part in (compared, facts[field]) if part), source, doubt)
     if local.learning.traits.drops:
         why.say("dropout", *rules.dropout(local.learning.traits))
+    precision = chosen.settings["precision"]
+    if rows_of(local.learning, precision) != local.learning.rows:
+        why.say("rows", "all", f"weights are held in bf16 ({precision}), and rows that wait are float32's")
     threads = (local.device.threads, "each core this process may use")
     why.take("threads", pins.threads, threads, source="measured")
+
+
+def _proven(local: Local, precision: str) -> str:
+    """What the device gains by bf16, and how it is known that the precision learns what fp32 does."""
+    proof = proof_of(precision, local.learning.model.family)
+    known = f"; {proof.source}" if proof is not None and precision != "fp32" else ""
+    return rules.precision(local.device)[1] + known
+
+
+def _unproven(local: Local, precision: str) -> str:
+    """The doubt about a precision that was asked for."""
+    family = local.learning.model.family
+    return "" if proof_of(precision, family) else f"not proven to learn what fp32 does on models of family {family}"
 
 
 def _padding(local: Local, chosen: Way) -> str:

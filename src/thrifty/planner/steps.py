@@ -20,7 +20,8 @@ from thrifty.optim import by_name
 from thrifty.optim.rows import foresee_rows
 from thrifty.planner.learning import Learning, read_rows
 from thrifty.planner.lengths import PackedShape
-from thrifty.spec import Dataset
+from thrifty.spec import BF16_HELD, Dataset, LoopPrecision
+from thrifty.spec.layout import Rows
 
 
 def built(learning: Learning, checkpointing: str) -> nn.Module:
@@ -48,13 +49,18 @@ def batch_of(
     return {"x": (shape, "int64"), "y": (shape, "int64")}
 
 
-def stepper_of(learning: Learning, dataset: Dataset) -> Callable[[nn.Module], Optimizer]:
+def rows_of(learning: Learning, precision: str) -> Rows:
+    """Which rows of an embedding are trained: weights in bf16 all are, for rows that wait are float32's."""
+    return "all" if precision in BF16_HELD else learning.rows
+
+
+def stepper_of(learning: Learning, dataset: Dataset, precision: str) -> Callable[[nn.Module], Optimizer]:
     """What makes the optimizer of a model whose step is traced or dry-run."""
-    make = by_name(learning.optim.optimizer)
+    make = by_name(learning.optim.optimizer, precision)
 
     def made(model: nn.Module) -> Optimizer:
         optimizer = make(model)
-        if learning.rows == "used":
+        if rows_of(learning, precision) == "used":
             foresee_rows(model, optimizer, dataset.vocabulary, read_rows(dataset, learning.size))
         return optimizer
 
@@ -66,12 +72,13 @@ def trace_of(
     dataset: Dataset,
     samples: int,
     *,
-    precision: Literal["fp32", "bf16"],
+    precision: LoopPrecision,
     memory_format: Literal["contiguous", "channels_last"] = "contiguous",
     checkpointing: str = "none",
     device: Literal["cpu", "cuda"] = "cpu",
     length: int | PackedShape | None = None,
     whole_logits: bool = False,
+    accumulating: bool = False,
 ) -> Trace:
     """Trace a step of so many samples, texts as in `batch_of`; with ``whole_logits`` no loss goes by chunks.
 
@@ -84,7 +91,8 @@ def trace_of(
         batch_of(dataset, samples, length),
         precision=precision,
         memory_format=memory_format,
-        optimizer=stepper_of(learning, dataset),
+        optimizer=stepper_of(learning, dataset, precision),
         clip=math.isfinite(learning.optim.clip),
         device=device,
+        accumulating=accumulating,
     )

@@ -30,6 +30,7 @@ from thrifty.spec.events import (
     Warned,
 )
 from thrifty.spec.events import Progress as Progressed
+from thrifty.spec.layout import arithmetic_of
 from thrifty.spec.units import format_bytes, format_seconds, format_usd
 
 REDRAW_SECONDS = 0.2
@@ -84,7 +85,7 @@ class LiveView:
                     soft_wrap=True,
                 )
             case Planned(plan, device):
-                rate = device.flops_per_second.get(plan.precision)
+                rate = device.flops_per_second.get(arithmetic_of(plan.precision))
                 flops = plan.cost.flops.value / plan.stop.steps
                 self.step_share = flops / rate.value if rate else 0.0
                 self.usd_per_second = device.usd_per_hour.value / 3600

@@ -24,13 +24,14 @@ from thrifty.spec.job import (
     parse_job,
     raw_data,
 )
-from thrifty.spec.layout import Checkpointing, Compile, Layout, Precision
+from thrifty.spec.layout import BF16_HELD, Checkpointing, Compile, Layout, Precision, arithmetic_of
 from thrifty.spec.plan import (
     AdaptPlan,
     Batching,
     BatchPlan,
     Decision,
     GuardPlan,
+    LoopPrecision,
     ModelPlan,
     OptimPlan,
     Plan,
@@ -40,6 +41,7 @@ from thrifty.spec.plan import (
 from thrifty.spec.transformer import TransformerShape
 
 __all__ = [
+    "BF16_HELD",
     "BUNDLE_FORMAT",
     "LENGTH_MULTIPLE",
     "SPLITS",
@@ -68,6 +70,7 @@ __all__ = [
     "LanguageData",
     "Layout",
     "Link",
+    "LoopPrecision",
     "ModelPlan",
     "OptimPlan",
     "Pins",
@@ -83,6 +86,7 @@ __all__ = [
     "TextData",
     "Train",
     "TransformerShape",
+    "arithmetic_of",
     "load_job",
     "parse_budget",
     "parse_job",

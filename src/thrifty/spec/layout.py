@@ -8,10 +8,21 @@ from pydantic import PositiveInt, model_validator
 
 from thrifty.spec.plain import Plain
 
-Precision = Literal["fp32", "bf16", "bf16_weights", "fp16", "fp8"]
+Precision = Literal["fp32", "bf16", "bf16_weights", "bf16_compensated", "bf16_stochastic", "fp16", "fp8"]
 Checkpointing = Literal["none", "selective", "full"]
 Rows = Literal["all", "used"]
 Compile = Literal["none", "blocks", "whole"]
+# of which the weights themselves are held in bf16, in our own loop
+BF16_HELD = ("bf16_compensated", "bf16_stochastic")
+
+
+def arithmetic_of(precision: str) -> str:
+    """Return the precision whose rate products run at, as a device lists it.
+
+    >>> arithmetic_of("bf16_stochastic"), arithmetic_of("fp16")
+    ('bf16', 'fp16')
+    """
+    return "bf16" if precision.startswith("bf16") else precision
 
 
 class Layout(Plain):
@@ -25,7 +36,8 @@ class Layout(Plain):
         sequence_parallel: norms and residuals split along the sequence over the tensor-parallel devices.
         micro_batch: samples a data-parallel rank computes at once.
         accumulation: micro-batches in an optimizer step.
-        precision: ``bf16``, ``fp16``, ``fp8`` keep fp32 master weights; ``bf16_weights`` has bf16 weights alone.
+        precision: ``bf16``, ``fp16``, ``fp8`` keep fp32 master weights; ``bf16_weights`` has bf16 weights alone;
+            ``bf16_compensated`` and ``bf16_stochastic`` are as in a `Plan`.
         checkpointing: what is computed again: ``selective`` the attention core alone, ``full`` each block.
         state_bytes: bytes of one optimizer state of one parameter: 4, 2, or 1 for 8-bit states.
         offload: optimizer states lie in host memory.

@@ -13,6 +13,7 @@ from thrifty.spec.plain import Plain
 
 Batching = Literal["padded", "by_length", "packed"]
 Dropout = Literal["sampled", "bits"]
+LoopPrecision = Literal["fp32", "bf16", "bf16_compensated", "bf16_stochastic", "fp16", "fp8"]
 Source = Literal["job", "rule", "measured", "data", "probe", "search"]
 
 
@@ -190,7 +191,10 @@ class Plan(Plain):
         device: ``cpu`` or ``cuda``.
         threads: of the CPU's matrix products.
         init: name in the table of initialisers.
-        precision: ``fp32``, or ``bf16`` for autocast with weights kept in fp32.
+        precision: ``fp32``; ``bf16`` and ``fp16`` for autocast with weights kept in fp32, the loss of ``fp16`` scaled;
+            ``fp8`` for linear layers in fp8 and all else as in ``bf16``; ``bf16_compensated`` for weights held in bf16
+            and 16 bits beside each that its updates lost in rounding; ``bf16_stochastic`` for weights held in bf16 and
+            updates rounded up or down by chance.
         memory_format: ``contiguous`` or ``channels_last``.
         checkpointing: what the backward pass computes again: ``none``; ``selective``, all but products and attention;
             ``full``, each block.
@@ -218,7 +222,7 @@ class Plan(Plain):
     stop: StopPlan
     device: Literal["cpu", "cuda"]
     threads: int
-    precision: Literal["fp32", "bf16"]
+    precision: LoopPrecision
     memory_format: Literal["contiguous", "channels_last"]
     checkpointing: Checkpointing = "none"
     compile: Compile = "none"

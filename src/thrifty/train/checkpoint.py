@@ -63,6 +63,7 @@ class State:
         evaluation: samples validated at once.
         schedule: state of the schedule.
         guard: state of the guard.
+        scale: state of the scale of the loss; empty where it is not scaled.
     """
 
     step: int = 0
@@ -75,6 +76,7 @@ class State:
     evaluation: int = 0
     schedule: dict[str, Any] = field(default_factory=dict)
     guard: dict[str, Any] = field(default_factory=dict)
+    scale: dict[str, Any] = field(default_factory=dict)
 
 
 def learning_key(plan: Plan, data: str) -> str:

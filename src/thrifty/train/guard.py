@@ -109,7 +109,11 @@ class Guard:
         return max(self._sorted[-1], usual + max(self.plan.deviations * spread, self._rise()))
 
     def begin(self) -> None:
-        """Remember the running statistics: a step that computes its loss has changed them already."""
+        """Remember the running statistics: a step that computes its loss has changed them already.
+
+        A step that nobody asks `sound` about, for the scale of its loss was too high, is none of the guard's.
+        """
+        self.watch.sound = True
         if self._statistics:
             torch._foreach_copy_(self._before, self._statistics)
 

@@ -22,6 +22,7 @@ from thrifty.models.compiling import compile_news, compile_seconds, compiled_for
 from thrifty.models.dropout import use_dropout
 from thrifty.models.inputs import to_device, to_tensors
 from thrifty.models.losses import LOSSES
+from thrifty.models.precision import autocasting, in_fp32, with_precision
 from thrifty.models.recompute import recomputing
 from thrifty.optim.rows import UsedRows, use_rows
 from thrifty.spec import Plan, Spent
@@ -31,13 +32,14 @@ from thrifty.spec.units import format_joules, format_seconds, format_usd
 from thrifty.train.checkpoint import Checkpoints, State, learning_key
 from thrifty.train.generators import seed_generators
 from thrifty.train.guard import Guard
-from thrifty.train.precision import compute_precision
+from thrifty.train.precision import LossScale, gradient_norm, read
 from thrifty.train.room import Room, statistics_change
 from thrifty.train.signals import Asked, LeftOff, asked_to_end
 from thrifty.train.validate import validate
 
 BUDGET_CHECK_SECONDS = 0.2
 IGNORED_LABEL = -100
+UNSCALED = LossScale()
 
 
 @dataclass(frozen=True)
@@ -87,10 +89,11 @@ def train(
     seed_generators(plan.seed)  # dropout draws from them; a checkpoint brings their states back
     start(adapting(use_dropout(model, plan.dropout), plan.adapt), plan.seed)
     to_device(model, plan.device, plan.memory_format)
+    with_precision(model, plan.precision, accumulating=plan.batch.accumulation > 1)
     compiling(model, plan.compile, **compiled_for(plan.batch, store.dataset.kind))
     recomputing(model, plan.checkpointing)
     model.train()
-    optimizer = optim.build(model, plan.optim)
+    optimizer = optim.build(model, plan.optim, plan.precision, plan.seed)
     used = use_rows(model, optimizer, store.dataset.vocabulary) if plan.rows == "used" else []
     schedule = optim.Schedule(plan.optim)
     batches = Batches(
@@ -121,6 +124,7 @@ def train(
             emit(Resumed(state.step))
             _tell(statistics_change(model, before, state.micro, state.step), emit)
         guard = Guard(plan.guard, model, state.guard)
+        scale = LossScale.of(plan.precision, state.scale)
 
         saved_at, saved_step = time.perf_counter(), state.step
         while True:
@@ -129,11 +133,11 @@ def train(
                 with contextlib.suppress(LeftOff), optim.evaluating(optimizer):
                     validate(plan, model, store, state, schedule, checkpoints, asked, room, emit)
             if asked.signal is not None:
-                raise _left(asked, checkpoints, _noted(state, schedule, guard), model, optimizer, plan, emit)
+                raise _left(asked, checkpoints, _noted(state, schedule, guard, scale), model, optimizer, plan, emit)
             waited = time.perf_counter() - saved_at
             late = waited > plan.checkpoint_seconds or (due and waited > plan.checkpoint_seconds / 10)
             if late and guard.calm and state.step > saved_step:
-                checkpoints.save(_noted(state, schedule, guard), model, optimizer)
+                checkpoints.save(_noted(state, schedule, guard, scale), model, optimizer)
                 saved_at, saved_step = time.perf_counter(), state.step
             _tell(checkpoints.news(), emit)
             if reason := guard.gave_up or _reason_to_stop(plan.stop, state, budget):
@@ -144,7 +148,8 @@ def train(
             guard.begin()
             for attempt in room.attempts(state, batches, optimizer, guard, rehearse):
                 with attempt:
-                    loss, norm = take_step(plan, model, optimizer, batches.step(state.step), rate, used, guard.sound)
+                    parts = batches.step(state.step)
+                    loss, norm = take_step(plan, model, optimizer, parts, rate, used, guard.sound, scale)
             state.step += 1
             compiled_s = compile_seconds() - compiled_s
             seconds = time.perf_counter() - began - compiled_s
@@ -160,19 +165,19 @@ def train(
             with contextlib.suppress(LeftOff), optim.evaluating(optimizer):
                 validate(plan, model, store, state, schedule, checkpoints, asked, room, emit)
             if asked.signal is not None:
-                raise _left(asked, checkpoints, _noted(state, schedule, guard), model, optimizer, plan, emit)
+                raise _left(asked, checkpoints, _noted(state, schedule, guard, scale), model, optimizer, plan, emit)
         if not state.best:
             raise DivergedError(
                 f"training diverged: {reason}",
                 mend=f"Lower train.learning_rate (it was {plan.optim.learning_rate:g}), or set train.clip.",
             )
-        _tell(checkpoints.finish(_noted(state, schedule, guard), model, optimizer), emit)
+        _tell(checkpoints.finish(_noted(state, schedule, guard, scale), model, optimizer), emit)
         for each in used:
             each.release()
         checkpoints.load_best(state, model)
         reason += room.says
     compiling(recomputing(model, "none"), "none")
-    merging(use_dropout(model, "sampled"))
+    merging(use_dropout(in_fp32(model), "sampled"))
     emit(Stopped(state.step, reason))
     if asked.signal is not None:
         raise asked.error(f"training is done and saved in '{folder}': {reason}")
@@ -187,30 +192,31 @@ def take_step(
     learning_rate: float,
     used: Sequence[UsedRows] = (),
     sound: Callable[[float, float], bool] = lambda loss, norm: True,
+    scale: LossScale = UNSCALED,
 ) -> tuple[float, float]:
     """Take one optimizer step over its micro-batches; return the mean loss and the norm of the gradient.
 
     Each micro-batch adds the sum of its losses over the weight of the whole step, so the gradient does not depend on
     how the step is cut. Of the embeddings of ``used``, the rows that the step reads are trained. The weights stay as
-    they are where ``sound``, asked with what is returned, says no.
+    they are where ``sound``, asked with what is returned, says no; or where the ``scale`` of the loss was too high.
     """
     for each in used:
         each.take([batch["x"] for batch in micro_batches])
     weight = sum(int(np.count_nonzero(batch["y"] != IGNORED_LABEL)) for batch in micro_batches)
-    total = torch.zeros((), device=plan.device)
+    total, by = torch.zeros((), device=plan.device), scale.scale
     for arrays in micro_batches:
         batch = to_tensors(arrays, plan.device, plan.memory_format)
-        with compute_precision(plan.device, plan.precision):
+        with autocasting(plan.device, plan.precision):
             loss_sum, _ = LOSSES[plan.task](model, batch)
-        loss = loss_sum / weight
+        loss = loss_sum / (weight / by)
         loss.backward()
         total += loss.detach()
     gradients = [each.grad for each in optim.parameters_of(optimizer) if each.grad is not None]
-    # read at once: a GPU is waited for each time
-    mean, norm = torch.stack((total, nn.utils.get_total_norm(gradients).to(total.dtype))).tolist()
-    if sound(mean, norm):
-        if norm > plan.optim.clip:
-            torch._foreach_mul_(gradients, plan.optim.clip / norm)
+    mean, norm = (each / by for each in read(total, gradient_norm(gradients)))
+    if not scale.overflows(mean, norm) and sound(mean, norm):
+        factor = (plan.optim.clip / norm if norm > plan.optim.clip else 1.0) / by
+        if factor != 1.0:
+            torch._foreach_mul_(gradients, factor)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
         optimizer.step()
@@ -258,9 +264,9 @@ def _reached(value: float, stop: StopPlan) -> bool:
     return value >= stop.target if stop.higher_is_better else value <= stop.target
 
 
-def _noted(state: State, schedule: optim.Schedule, guard: Guard) -> State:
-    """Where training stands, with what schedule and guard remember."""
-    state.schedule, state.guard = schedule.state(), guard.state()
+def _noted(state: State, schedule: optim.Schedule, guard: Guard, scale: LossScale) -> State:
+    """Where training stands, with what schedule, guard and scale remember."""
+    state.schedule, state.guard, state.scale = schedule.state(), guard.state(), scale.state()
     return state
 
 

@@ -18,6 +18,7 @@ from thrifty.models.adapters import adapting, start
 from thrifty.models.dropout import use_dropout
 from thrifty.models.init import initialise
 from thrifty.models.inputs import to_device
+from thrifty.models.precision import with_precision
 from thrifty.models.recompute import recomputing
 from thrifty.optim.rows import use_rows
 from thrifty.spec import Plan, Probed
@@ -70,8 +71,11 @@ def _timed(plan: Plan, store: Store, folder: Path, seconds: float) -> Probed:
     model = build(plan.model, plan.device)
     initialise(model, plan.init, plan.seed)
     start(adapting(use_dropout(model, plan.dropout), plan.adapt), plan.seed)
-    recomputing(to_device(model, plan.device, plan.memory_format), plan.checkpointing).train()
-    optimizer = optim.build(model, plan.optim)
+    with_precision(
+        to_device(model, plan.device, plan.memory_format), plan.precision, accumulating=plan.batch.accumulation > 1
+    )
+    recomputing(model, plan.checkpointing).train()
+    optimizer = optim.build(model, plan.optim, plan.precision, plan.seed)
     used = use_rows(model, optimizer, store.dataset.vocabulary) if plan.rows == "used" else []
     batches = Batches(
         store,
