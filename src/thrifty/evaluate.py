@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,17 +56,19 @@ def evaluate(
     precision: str = "fp32",
     memory_format: str = "contiguous",
     text_bytes: int = 0,
+    add_up: Callable[[np.ndarray], np.ndarray] = lambda sums: sums,
 ) -> Evaluation:
     """Run a model over batches in ``eval`` mode; it is left in the mode it was in.
 
     Args:
         model: already on the device.
-        batches: of ``x`` and ``y``, as for training.
+        batches: of ``x`` and ``y``, as for training; one without ``y`` is computed and not counted.
         task: ``classify`` or ``language``.
         device: ``cpu`` or ``cuda``.
         precision: ``bf16`` for autocast.
         memory_format: of images.
         text_bytes: bytes of the raw text that the tokens stand for; 0 when not known.
+        add_up: sums over the ranks that measure a part each; all get the figures of the whole.
 
     Raises:
         DataError: there was nothing to evaluate.
@@ -79,9 +81,11 @@ def evaluate(
         with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
             for arrays in batches:
                 batch = to_tensors(arrays, device, memory_format)
-                measured.add(model(batch["x"]), batch["y"])
+                logits, y = model(batch["x"]), batch.get("y")
+                measured.add(*((logits, y) if y is not None else (logits[:0], batch["x"].new_zeros(0).long())))
     finally:
         model.train(training)
+    measured.take(add_up(measured.sums()))
     if not measured.count:
         raise DataError("there are no samples to evaluate on", mend="Hold out more: data.split.")
     return measured.evaluation()
@@ -102,6 +106,16 @@ class _Classified:
         self.confusion = counts if self.confusion is None else self.confusion + counts
         self.loss_sum += loss_sum.item()
         self.count += len(y)
+
+    def sums(self) -> np.ndarray:
+        assert self.confusion is not None
+        return np.array([self.loss_sum, *self.confusion.ravel()], np.float64)
+
+    def take(self, sums: np.ndarray) -> None:
+        assert self.confusion is not None
+        self.loss_sum = float(sums[0])
+        self.confusion = sums[1:].astype(np.int64).reshape(self.confusion.shape)
+        self.count = int(self.confusion.sum())
 
     def evaluation(self) -> Evaluation:
         assert self.confusion is not None
@@ -127,6 +141,12 @@ class _Predicted:
         loss_sum, count = cross_entropy_sum(logits, y)
         self.loss_sum += loss_sum.item()
         self.count += int(count)
+
+    def sums(self) -> np.ndarray:
+        return np.array([self.loss_sum, self.count], np.float64)
+
+    def take(self, sums: np.ndarray) -> None:
+        self.loss_sum, self.count = float(sums[0]), int(sums[1])
 
     def evaluation(self) -> Evaluation:
         loss = self.loss_sum / self.count

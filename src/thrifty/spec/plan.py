@@ -119,7 +119,7 @@ class BatchPlan(Plain):
 
     Attributes:
         size: samples of one optimizer step (the effective batch).
-        micro: samples computed at once; ``accumulation`` micro-batches make a step.
+        micro: samples that a device computes at once; ``accumulation`` micro-batches on each make a step.
         evaluation: samples computed at once when validating.
         batching: of texts, which samples make a step: ``padded``, any; ``by_length``, those of like length among the
             samples of some dozens of steps, whose order is then drawn. Each micro-batch is padded to its longest; or
@@ -186,7 +186,9 @@ class Plan(Plain):
         key: content key of job, data and code; the same key means the same run.
         task: ``classify`` or ``language``.
         device: ``cpu`` or ``cuda``.
-        threads: of the CPU's matrix products.
+        threads: of the CPU's matrix products, on each rank.
+        devices: ranks that take each step together, a process each with a share of its samples.
+        zero: what they share out: 0 nothing, each has a copy of the model; 3 weights, gradients and optimizer (FSDP).
         init: name in the table of initialisers.
         precision: ``fp32``, or ``bf16`` for autocast with weights kept in fp32.
         memory_format: ``contiguous`` or ``channels_last``.
@@ -213,6 +215,8 @@ class Plan(Plain):
     stop: StopPlan
     device: Literal["cpu", "cuda"]
     threads: int
+    devices: int = 1
+    zero: Literal[0, 3] = 0
     precision: Literal["fp32", "bf16"]
     memory_format: Literal["contiguous", "channels_last"]
     checkpointing: Checkpointing = "none"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -30,7 +31,9 @@ from thrifty.train.checkpoint import Checkpoints, State, learning_key
 from thrifty.train.generators import seed_generators
 from thrifty.train.guard import Guard
 from thrifty.train.precision import compute_precision
+from thrifty.train.ranks import ALONE, World
 from thrifty.train.signals import Asked, LeftOff, asked_to_end
+from thrifty.train.spread import ONE_DEVICE, Spread, spread_over
 from thrifty.train.validate import validate
 
 BUDGET_CHECK_SECONDS = 0.2
@@ -57,7 +60,14 @@ class Trained:
 
 
 def train(
-    plan: Plan, model: nn.Module, store: Store, folder: Path, *, emit: Emit, spent: Callable[[], Spent]
+    plan: Plan,
+    model: nn.Module,
+    store: Store,
+    folder: Path,
+    *,
+    emit: Emit,
+    spent: Callable[[], Spent],
+    world: World = ALONE,
 ) -> Trained:
     """Train a model by a plan, from the last whole checkpoint in ``folder`` if there is one.
 
@@ -71,7 +81,8 @@ def train(
         store: prepared data.
         folder: where checkpoints go; held by this process alone.
         emit: is told of each step, validation and checkpoint, and of each trouble.
-        spent: what the run has spent so far, earlier attempts included.
+        spent: what the run has spent so far, earlier attempts included; of several ranks the first one's counts.
+        world: the ranks that take each step together, each of which calls this with the same plan and model.
 
     Raises:
         DivergedError: losses were no numbers, or far too high, before any validation.
@@ -86,8 +97,10 @@ def train(
     to_device(model, plan.device, plan.memory_format)
     recomputing(model, plan.checkpointing)
     model.train()
+    spread = spread_over(world, model, plan.zero)
     optimizer = optim.build(model, plan.optim)
     used = use_rows(model, optimizer, store.dataset.vocabulary) if plan.rows == "used" else []
+    spread.follow(optimizer)
     schedule = optim.Schedule(plan.optim)
     batches = Batches(
         store,
@@ -96,13 +109,16 @@ def train(
         micro=plan.batch.micro,
         seed=plan.seed,
         batching=plan.batch.batching,
+        rank=world.rank,
+        ranks=world.size,
+        along=spread.computes_along,
     )
-    budget = _Budget(plan.stop, spent)
+    budget = _Budget(plan.stop, spent, world)
     key, beside = learning_key(plan, store.dataset.key), plan.saving == "beside"
 
     with (
-        Checkpoints(folder, key=key, keep=plan.checkpoints_kept, beside=beside) as checkpoints,
-        asked_to_end() as asked,
+        Checkpoints(folder, key=key, keep=plan.checkpoints_kept, beside=beside, spread=spread) as checkpoints,
+        asked_to_end(world) as asked,
     ):
         state = checkpoints.load(model, optimizer) or State(micro=plan.batch.micro)
         _tell(checkpoints.news(), emit)
@@ -117,9 +133,10 @@ def train(
             if due and state.evaluated_step != state.step:
                 with contextlib.suppress(LeftOff), optim.evaluating(optimizer):
                     validate(plan, model, store, state, schedule, checkpoints, asked, emit)
+            asked.agree()
             if asked.signal is not None:
                 raise _left(asked, checkpoints, _noted(state, schedule, guard), model, optimizer, plan, emit)
-            waited = time.perf_counter() - saved_at
+            waited = world.of_first(time.perf_counter() - saved_at)
             late = waited > plan.checkpoint_seconds or (due and waited > plan.checkpoint_seconds / 10)
             if late and guard.calm and state.step > saved_step:
                 checkpoints.save(_noted(state, schedule, guard), model, optimizer)
@@ -131,7 +148,7 @@ def train(
             began = time.perf_counter()
             rate = guard.rate(schedule.rate(state.step), state.step)
             guard.begin()
-            loss, norm = take_step(plan, model, optimizer, batches.step(state.step), rate, used, guard.sound)
+            loss, norm = take_step(plan, model, optimizer, batches.step(state.step), rate, used, guard.sound, spread)
             state.step += 1
             seconds = time.perf_counter() - began
             speed = batches.samples(state.step - 1) / seconds
@@ -171,26 +188,30 @@ def take_step(
     learning_rate: float,
     used: Sequence[UsedRows] = (),
     sound: Callable[[float, float], bool] = lambda loss, norm: True,
+    spread: Spread = ONE_DEVICE,
 ) -> tuple[float, float]:
     """Take one optimizer step over its micro-batches; return the mean loss and the norm of the gradient.
 
     Each micro-batch adds the sum of its losses over the weight of the whole step, so the gradient does not depend on
-    how the step is cut. Of the embeddings of ``used``, the rows that the step reads are trained. The weights stay as
-    they are where ``sound``, asked with what is returned, says no.
+    how the step is cut, nor over how many ranks. Of the embeddings of ``used``, the rows that the step reads are
+    trained. The weights stay as they are where ``sound``, asked with what is returned, says no.
     """
     for each in used:
-        each.take([batch["x"] for batch in micro_batches])
-    weight = sum(int(np.count_nonzero(batch["y"] != IGNORED_LABEL)) for batch in micro_batches)
+        each.take(list(itertools.chain(*spread.world.everyones([batch["x"] for batch in micro_batches]))))
+    weight = spread.world.total(sum(int(np.count_nonzero(batch["y"] != IGNORED_LABEL)) for batch in micro_batches))
     total = torch.zeros((), device=plan.device)
-    for arrays in micro_batches:
-        batch = to_tensors(arrays, plan.device, plan.memory_format)
-        with compute_precision(plan.device, plan.precision):
-            loss_sum, _ = LOSSES[plan.task](model, batch)
-        loss = loss_sum / weight
-        loss.backward()
-        total += loss.detach()
-    gradients = [each.grad for each in optim.parameters_of(optimizer) if each.grad is not None]
-    mean, norm = total.item(), nn.utils.get_total_norm(gradients).item()
+    with spread.world.own_draws():
+        for number, arrays in enumerate(micro_batches, start=1):
+            batch = to_tensors(arrays, plan.device, plan.memory_format)
+            with compute_precision(plan.device, plan.precision):
+                loss_sum, _ = LOSSES[plan.task](model, batch)
+            loss = loss_sum / weight
+            spread.last(number == len(micro_batches))
+            loss.backward()
+            total += loss.detach()
+    spread.sum()
+    gradients = [spread.own(each.grad) for each in optim.parameters_of(optimizer) if each.grad is not None]
+    mean, norm = spread.agreed(total.item(), nn.utils.get_total_norm(gradients).item())
     if sound(mean, norm):
         if norm > plan.optim.clip:
             torch._foreach_mul_(gradients, plan.optim.clip / norm)
@@ -204,14 +225,18 @@ def take_step(
 class _Budget:
     """Asks what was spent now and then, because asking reads the system's counters."""
 
-    def __init__(self, stop: StopPlan, spent: Callable[[], Spent]) -> None:
+    def __init__(self, stop: StopPlan, spent: Callable[[], Spent], world: World) -> None:
+        self.world = world
         self.limited = any(math.isfinite(limit) for limit in (stop.seconds, stop.joules, stop.usd))
         self.spent, self.asked_at, self.last = spent, -math.inf, Spent()
 
     def now(self) -> Spent:
         if self.limited and time.perf_counter() - self.asked_at > BUDGET_CHECK_SECONDS:
             self.last, self.asked_at = self.spent(), time.perf_counter()
-        return self.last
+        if not self.limited or self.world.size == 1:
+            return self.last
+        wall_s, joules, usd = self.world.gather(self.last.wall_s, self.last.joules, self.last.usd)[0]
+        return self.last.model_copy(update={"wall_s": wall_s, "joules": joules, "usd": usd})
 
 
 def _reason_to_stop(stop: StopPlan, state: State, budget: _Budget) -> str:

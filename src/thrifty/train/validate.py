@@ -14,23 +14,33 @@ from thrifty.optim import Schedule
 from thrifty.spec import Plan
 from thrifty.spec.events import Emit, Evaluated
 from thrifty.train.checkpoint import Checkpoints, State
+from thrifty.train.ranks import ALONE, World
 from thrifty.train.signals import Asked
 
 Through = Callable[[Iterable[Batch]], Iterable[Batch]]
 
 
 def evaluate_split(
-    plan: Plan, model: nn.Module, store: Store, split: str, through: Through = lambda batches: batches
+    plan: Plan,
+    model: nn.Module,
+    store: Store,
+    split: str,
+    through: Through = lambda batches: batches,
+    world: World = ALONE,
 ) -> Evaluation:
-    """Measure a model on one whole split of the prepared data, at the plan's precision; its batches go ``through``."""
+    """Measure a model on one whole split of the prepared data, at the plan's precision; its batches go ``through``.
+
+    Each rank measures a part of the batches; all get the figures of the whole.
+    """
     return evaluate(
         model,
-        through(sweep(store, split, plan.batch.evaluation)),
+        through(world.share(sweep(store, split, plan.batch.evaluation))),
         plan.task,
         device=plan.device,
         precision=plan.precision,
         memory_format=plan.memory_format,
         text_bytes=store.dataset.text_bytes.get(split, 0),
+        add_up=world.add_up,
     )
 
 
@@ -52,7 +62,8 @@ def validate(
         LeftOff: a signal asked for the end; nothing has changed.
     """
     began = time.perf_counter()
-    metrics = evaluate_split(plan, model, store, "validation", asked.through).metrics
+    checkpoints.spread.settle()
+    metrics = evaluate_split(plan, model, store, "validation", asked.through, asked.world).metrics
     metric, value = plan.stop.metric, metrics[plan.stop.metric]
     better = math.isfinite(metrics["loss"]) and (
         not state.best or (value > state.best[metric] if plan.stop.higher_is_better else value < state.best[metric])
