@@ -11,10 +11,11 @@ import thrifty.planner.rules as rules
 from thrifty.cost import Trace, peak_bytes
 from thrifty.planner.attention import with_attention
 from thrifty.planner.correction import Seen
+from thrifty.planner.devices import check_devices, check_learning, on_ranks, ranks_of, share_of
 from thrifty.planner.explain import MEMORY_TOLD, quote_of
 from thrifty.planner.explore import explore
 from thrifty.planner.fit import fit
-from thrifty.planner.learning import decide
+from thrifty.planner.learning import Learning, decide
 from thrifty.planner.local import Local
 from thrifty.planner.moves import name_of, values
 from thrifty.planner.rules import Reasons
@@ -64,11 +65,26 @@ def plan(
         BudgetError: the budget is too small for one step and one validation; it says what would be enough.
     """
     why = Reasons([])
-    learning = with_attention(decide(job, dataset, why), dataset, device, why)
+    learning, device = prepared_for(job, dataset, device, why)
+    # a rank alone holds the whole of what ranks share out
+    probe = None if job.plan.zero else probe
     # real steps tell more than operators do
     with asker_of(device) if probe is None or device.kind == "cuda" else contextlib.nullcontext() as asker:
         local = Local(job, learning, dataset, device, history, asker=asker)
         return plan_of(local, explore(local), why, key=key, spent=spent, probe=probe)
+
+
+def prepared_for(job: Job, dataset: Dataset, device: Device, why: Reasons) -> tuple[Learning, Device]:
+    """Decide what is learned, and what of the machine each device has that trains it.
+
+    Raises:
+        JobError: a name is in no table, model and data do not fit, or so many devices cannot do it.
+    """
+    check_devices(job, device)
+    device = share_of(device, ranks_of(job))
+    learning = with_attention(decide(job, dataset, why), dataset, device, why)
+    check_learning(job, learning)
+    return learning, device
 
 
 def plan_of(local: Local, found: Found, why: Reasons, *, key: str, spent: Spent, probe: Probe | None = None) -> Plan:
@@ -89,6 +105,8 @@ def plan_of(local: Local, found: Found, why: Reasons, *, key: str, spent: Spent,
         probed = probe(draft) if probe else probed
         fitted = _fitted(local, chosen, draft, probed, spent, why)
     _say_why(local, found, chosen, why, source)
+    if local.ranks > 1:
+        fitted = on_ranks(fitted, local.learning, local.trace(chosen.settings), local.freed, local.device, why)
     return fitted.model_copy(update={"why": tuple(why.lines)})
 
 
@@ -162,13 +180,15 @@ def draft_of(local: Local, way: Way, key: str) -> Plan:
         batch=BatchPlan(
             size=learning.size,
             micro=micro,
-            accumulation=math.ceil(learning.size / micro),
+            accumulation=math.ceil(local.share / micro),
             evaluation=_evaluation_batch(local.dataset, local.device, local.memory, local.trace(settings), micro),
             batching=settings.get("batching", "padded"),
         ),
         stop=learning.stop,
         device="cuda" if local.device.kind == "cuda" else "cpu",
         threads=local.job.plan.threads or local.device.threads,
+        devices=local.ranks,
+        zero=3 if local.job.plan.zero else 0,
         precision=settings["precision"],
         memory_format=settings["memory_format"],
         checkpointing=settings["checkpointing"],
@@ -203,7 +223,7 @@ def _say_why(local: Local, found: Found, chosen: Way, why: Reasons, source: rule
         compared = _compared(chosen, best, field, source) if best else ""
         doubt = _doubt(chosen) if others else rules.DOUBTS.get(field, "")
         why.say(field, value, "; ".join(part for part in (compared, facts[field]) if part), source, doubt)
-    threads = (local.device.threads, "each core this process may use")
+    threads = (local.device.threads, "each core this process may use" if local.ranks == 1 else "its share of the cores")
     why.take("threads", pins.threads, threads, source="measured")
 
 

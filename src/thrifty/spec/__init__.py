@@ -23,6 +23,7 @@ from thrifty.spec.job import (
     parse_budget,
     parse_job,
     raw_data,
+    with_devices,
 )
 from thrifty.spec.layout import Checkpointing, Layout, Precision
 from thrifty.spec.plan import (
@@ -86,4 +87,5 @@ __all__ = [
     "parse_budget",
     "parse_job",
     "raw_data",
+    "with_devices",
 ]

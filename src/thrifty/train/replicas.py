@@ -1,8 +1,7 @@
 """Data parallel: a copy of the model on each rank; their gradients are summed while the backward pass still computes.
 
 As PyTorch DDP does it (Li et al. 2020, arXiv 2006.15704), but the sum, not the mean, and without a module around the
-model. Gradients are summed in groups, in the order in which the backward pass makes them, each as soon as all of a group
-are there.
+model. Gradients are summed in groups, in the order in which the backward pass makes them, each group once it is there.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How a model lies on the ranks of a run: whole on one, copied to each, or shared out; what the loop asks of each way."""
+"""How a model lies on the ranks of a run: whole on one, copied to each, or shared out; and what the loop asks of it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from torch.optim import Optimizer
 
 from thrifty.train.ranks import ALONE, World
 from thrifty.train.replicas import Replicas
-from thrifty.train.shards import Shards
 
 
 class Spread(Protocol):
@@ -89,4 +88,9 @@ def spread_over(world: World, model: nn.Module, zero: int) -> Spread:
     """
     if world.size == 1:
         return ONE_DEVICE
-    return Shards(world, model) if zero else Replicas(world, model)
+    if not zero:
+        return Replicas(world, model)
+    # it takes a second and 40 MiB to import
+    from thrifty.train.shards import Shards
+
+    return Shards(world, model)
