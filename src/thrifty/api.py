@@ -178,13 +178,18 @@ def tune(job: Path, *, budget: str, trials: int = 50, runs: Path = RUNS, emit: E
     """Search for better hyper-parameters inside a budget such as ``10min``, ``0.02kWh`` or ``0.10USD``.
 
     Raises:
-        JobError: the budget is none.
+        JobError: the budget is none, or the job pins several devices.
         BudgetError: not one trial ended within it.
     """
     from thrifty import tune as tuning
     from thrifty.pipeline import run_key
 
     wanted = load_job(job)
+    if wanted.plan.data not in (None, 1):
+        raise JobError(
+            f"plan.data is {wanted.plan.data}, and each trial runs on one device",
+            mend="Leave it out of the job, and give it to the run that follows: thrifty run JOB --devices 2.",
+        )
     limit = parse_budget(budget)
     with closing(open_ledger(runs)) as ledger:
         return tuning.tune(wanted, limit, key=run_key(wanted), trials=trials, runs=runs, ledger=ledger, emit=emit)

@@ -346,8 +346,9 @@ def _computed_as(first: Plan, anew: Plan) -> Plan:
         )
     how = ("key", "device", "threads", "devices", "zero", "memory_format", "checkpointing", "saving", "cost")
     batch = {name: getattr(anew.batch, name) for name in ("micro", "accumulation", "evaluation")}
-    why = {line.field: line for line in first.why} | {
-        line.field: line for line in anew.why if line.field in ROUNDING_PINS
+    spread = {"devices", "zero"}
+    why = {line.field: line for line in first.why if line.field not in spread} | {
+        line.field: line for line in anew.why if line.field in ROUNDING_PINS | spread
     }
     return first.model_copy(
         update={name: getattr(anew, name) for name in how}

@@ -14,10 +14,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+sys.path.insert(0, str(Path(__file__).parent.parent / "data"))
+from data_folders import reviews, write_tables
+
 from thrifty.data import Store, prepare
 from thrifty.models import build, resolve
 from thrifty.models.init import initialise
-from thrifty.spec import LanguageData, Plan, Spent
+from thrifty.spec import LanguageData, Plan, Spent, TextData
 from thrifty.spec.events import Event, StepDone
 from thrifty.train import train
 
@@ -102,12 +105,25 @@ def language(sources: Path, own_cache: Path) -> Store:
 
 
 @pytest.fixture(scope="module")
-def plans(make_plan: PlanFactory, store: Store, language: Store) -> dict[str, tuple[Plan, Store]]:
+def texts(tmp_path_factory: pytest.TempPathFactory, own_cache: Path) -> Store:
+    parts = {"train.tsv": reviews(70), "dev.tsv": reviews(20, 1), "test.tsv": reviews(20, 2)}
+    path = write_tables(tmp_path_factory.mktemp("data") / "reviews", parts)
+    return prepare(TextData(kind="text", path=path, vocabulary=128), seed=0, cache=own_cache, emit=lambda event: None)
+
+
+@pytest.fixture(scope="module")
+def plans(make_plan: PlanFactory, store: Store, language: Store, texts: Store) -> dict[str, tuple[Plan, Store]]:
     """Plans by name: uneven last batches, accumulation, a clipped gradient, weights that are shared by two layers."""
     uneven: dict[str, Any] = {"size": 50, "micro": 9, "steps": STEPS, "evaluate_every": 3}
     gpt = make_plan(size=13, micro=3, steps=STEPS, evaluate_every=3, clip=0.5, metric="loss", higher_is_better=False)
     gpt = gpt.model_copy(update={"task": "language", "model": resolve("gpt-nano", language.dataset)})
+    bert = make_plan(size=16, micro=3, steps=STEPS, evaluate_every=3).model_copy(
+        update={"model": resolve("bert-tiny", texts.dataset)}
+    )
+    by_length = bert.batch.model_copy(update={"batching": "by_length"})
     return {
+        "texts": (bert, texts),
+        "rows used": (bert.model_copy(update={"rows": "used", "batch": by_length}), texts),
         "gpt": (gpt, language),
         "gpt again": (gpt.model_copy(update={"checkpointing": "full"}), language),
         "resnet": (make_plan("resnet8", size=32, micro=8, steps=3, evaluate_every=2, learning_rate=1e-4), store),
@@ -118,6 +134,7 @@ def plans(make_plan: PlanFactory, store: Store, language: Store) -> dict[str, tu
 
 
 WAYS = [("gpt", 0), ("gpt", 3), ("gpt again", 3), ("resnet", 0), ("muon", 0), ("adafactor", 0), ("adamw", 0)]
+WAYS += [("texts", 3), ("rows used", 0)]
 WAYS += [(name, 3) for name in IN_PARTS]
 
 
@@ -154,9 +171,7 @@ def test_ranks_learn_what_one_device_learns(
     assert ours["optimizer"]["state"].keys() == theirs["optimizer"]["state"].keys()
 
 
-def test_runs_go_on_over_another_number_of_devices(
-    plans: dict[str, tuple[Plan, Store]], tmp_path: Path
-) -> None:
+def test_runs_go_on_over_another_number_of_devices(plans: dict[str, tuple[Plan, Store]], tmp_path: Path) -> None:
     plan, store = plans["gpt"]
     whole = alone(plan, store, tmp_path / "whole")
     for zero in (0, 3):

@@ -144,7 +144,8 @@ class Checkpoints:
         self.spread, self._writes = spread, spread.world.first
         self.writer_cpu_seconds = 0.0
         self._source: _Kept | None = None
-        self._kept: list[_Kept] = sorted(_found(folder))
+        # the rank that writes may remove files while others begin
+        self._kept: list[_Kept] = sorted(_found(folder)) if self._writes else []
         self._sums = {name: sha256 for kept in self._kept for name, sha256 in kept.sums.items()}
         self._best: _Best | None = None
         self._best_step = 0
