@@ -1,7 +1,7 @@
 """One rank of a world that trains plans one after the other, for the tests: ``torchrun ... ranks_run.py CASES``.
 
-CASES is a JSON list of mappings with ``plan``, ``store``, ``folder``, and ``signal``: a step, after which the last rank is
-told to end. What became of each is written to ``rank-<n>.json`` in its folder.
+CASES is a JSON list of mappings with ``plan``, ``store``, ``folder``, and ``signal``: a step, after which the last rank
+is told to end. What became of each is written to ``rank-<n>.json`` in its folder, or in that of it which ``says`` names.
 """
 
 from __future__ import annotations
@@ -47,8 +47,11 @@ def run(case: dict[str, Any], world: World) -> None:
         said["error"] = error.what
     kinds = [type(event).__name__ for event in events]
     steps = [event for event in events if isinstance(event, StepDone)]
-    said |= {"losses": [each.loss for each in steps], "norms": [each.gradient_norm for each in steps], "events": kinds}
-    (folder / f"rank-{world.rank}.json").write_text(json.dumps(said))
+    said |= {"steps": [each.step for each in steps], "losses": [each.loss for each in steps]}
+    said |= {"norms": [each.gradient_norm for each in steps], "events": kinds}
+    told = folder / case.get("says", "")
+    told.mkdir(exist_ok=True)
+    (told / f"rank-{world.rank}.json").write_text(json.dumps(said))
 
 
 def main(cases: str) -> None:

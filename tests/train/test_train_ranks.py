@@ -36,6 +36,10 @@ IN_PARTS = (
 )  # fmt: skip
 
 
+class KilledError(Exception):
+    """Stands for the end of the process."""
+
+
 def launch(cases: list[dict[str, Any]], folder: Path, ranks: int = 2) -> None:
     """Train plans on so many ranks, one after the other: starting ranks takes longest."""
     for case in cases:
@@ -64,14 +68,22 @@ def case(plan: Plan, store: Store, folder: Path, **more: Any) -> dict[str, Any]:
     return {"plan": plan.model_dump(mode="json"), "store": str(store.folder), "folder": str(folder), **more}
 
 
-def alone(plan: Plan, store: Store, folder: Path) -> dict[str, Any]:
+def alone(
+    plan: Plan, store: Store, folder: Path, hear: Callable[[Event], None] = lambda event: None
+) -> dict[str, Any]:
     """Train a plan on one device, here; the same as `said` of it."""
     events: list[Event] = []
+
+    def emit(event: Event) -> None:
+        events.append(event)
+        hear(event)
+
     model = build(plan.model)
     initialise(model, plan.init, plan.seed)
-    trained = train(plan, model, store, folder, emit=events.append, spent=Spent)
+    trained = train(plan, model, store, folder, emit=emit, spent=Spent)
     steps = [event for event in events if isinstance(event, StepDone)]
     return {
+        "steps": [each.step for each in steps],
         "losses": [each.loss for each in steps],
         "norms": [each.gradient_norm for each in steps],
         "trained": vars(trained),
@@ -171,15 +183,40 @@ def test_ranks_learn_what_one_device_learns(
     assert ours["optimizer"]["state"].keys() == theirs["optimizer"]["state"].keys()
 
 
-def test_runs_go_on_over_another_number_of_devices(plans: dict[str, tuple[Plan, Store]], tmp_path: Path) -> None:
+def test_a_run_goes_on_over_other_numbers_of_devices(
+    plans: dict[str, tuple[Plan, Store]], tmp_path: Path
+) -> None:
     plan, store = plans["gpt"]
-    whole = alone(plan, store, tmp_path / "whole")
-    for zero in (0, 3):
-        # the first half on two ranks, one of which is told to end; then one device
-        spread = plan.model_copy(update={"devices": 2, "zero": zero})
-        launch([case(spread, store, tmp_path / f"to-one-{zero}", signal=3)], tmp_path)
-        begun = said(tmp_path / f"to-one-{zero}")
-        assert begun["error"].startswith("stopped by SIGTERM: step 3 of 7 is saved")
-        rest = alone(plan, store, tmp_path / f"to-one-{zero}")
-        assert begun["losses"] + rest["losses"] == pytest.approx(whole["losses"], rel=RELATIVE)
-        check_alike(weights(tmp_path / f"to-one-{zero}"), weights(tmp_path / "whole"), 1e-4)
+    whole, folder = alone(plan, store, tmp_path / "whole"), tmp_path / "run"
+    losses: dict[int, float] = {}
+
+    def die(event: Event) -> None:
+        if isinstance(event, StepDone):
+            losses[event.step] = event.loss
+            if event.step == 2:
+                raise KilledError
+
+    # one device, then copies on two, then shares on two, which first of all validate; then one device
+    with pytest.raises(KilledError):
+        alone(plan, store, folder, die)
+    copies, shares = (plan.model_copy(update={"devices": 2, "zero": zero}) for zero in (0, 3))
+    launch([case(copies, store, folder, signal=3, says="copies"), case(shares, store, folder, signal=5)], tmp_path)
+    for name, step in (("copies", 3), ("", 5)):
+        said_then = said(folder / name)
+        assert said_then["error"].startswith(f"stopped by SIGTERM: step {step} of {STEPS} is saved")
+        losses |= dict(zip(said_then["steps"], said_then["losses"], strict=True))
+    rest = alone(plan, store, folder)
+    assert rest["steps"] == [6, 7]
+    losses |= dict(zip(rest["steps"], rest["losses"], strict=True))
+    assert [losses[step] for step in whole["steps"]] == pytest.approx(whole["losses"], rel=RELATIVE)
+    check_alike(weights(folder), weights(tmp_path / "whole"), 1e-4)
+
+
+def test_a_spent_budget_ends_all_ranks_at_one_step(plans: dict[str, tuple[Plan, Store]], tmp_path: Path) -> None:
+    plan, store = plans["adamw"]
+    plan = plan.model_copy(update={"devices": 3, "stop": plan.stop.model_copy(update={"seconds": 5.0})})
+    # the first rank's budget counts: the others are told of none
+    launch([case(plan, store, tmp_path / "run", spent=6.0)], tmp_path, ranks=3)
+    trained = said(tmp_path / "run", ranks=3)["trained"]
+    assert trained["steps"] == 0
+    assert trained["reason"].startswith("time budget")

@@ -176,7 +176,7 @@ def say_devices(
         f"asked for; {each}, a share of every step's samples; predicted for each rank: {format_bytes(rank_bytes)} and "
         f"the time of its arithmetic",
         "job",
-        f"not predicted: {format_bytes(travels)} that travel between ranks {often}, behind the backward pass or not, and "
+        f"not predicted: {format_bytes(travels)} that travel between ranks {often}, behind the backward pass or not; "
         "the seconds in which ranks start",
     )
     said = (

@@ -89,7 +89,7 @@ def _rows(
     if job.plan.rows == "used" and not able:
         raise JobError(
             f"plan.rows is used, and '{model.name}' with {optim.optimizer} trains all rows that are not frozen",
-            mend=f"Leave it out: it is for models of {', '.join(READS_ROWS)} trained whole by adamw, without plan.zero.",
+            mend=f"Leave it out: it is for {', '.join(READS_ROWS)} trained whole by adamw, without plan.zero.",
         )
     if not able:
         return "all"
