@@ -108,14 +108,13 @@ class _Classified:
         self.count += len(y)
 
     def sums(self) -> np.ndarray:
-        assert self.confusion is not None
-        return np.array([self.loss_sum, *self.confusion.ravel()], np.float64)
+        counts = [] if self.confusion is None else self.confusion.ravel().tolist()
+        return np.array([self.loss_sum, *counts], np.float64)
 
     def take(self, sums: np.ndarray) -> None:
-        assert self.confusion is not None
-        self.loss_sum = float(sums[0])
-        self.confusion = sums[1:].astype(np.int64).reshape(self.confusion.shape)
-        self.count = int(self.confusion.sum())
+        self.loss_sum, counts = float(sums[0]), sums[1:].astype(np.int64)
+        self.confusion = counts.reshape(math.isqrt(len(counts)), -1) if len(counts) else None
+        self.count = int(counts.sum())
 
     def evaluation(self) -> Evaluation:
         assert self.confusion is not None

@@ -68,9 +68,7 @@ def case(plan: Plan, store: Store, folder: Path, **more: Any) -> dict[str, Any]:
     return {"plan": plan.model_dump(mode="json"), "store": str(store.folder), "folder": str(folder), **more}
 
 
-def alone(
-    plan: Plan, store: Store, folder: Path, hear: Callable[[Event], None] = lambda event: None
-) -> dict[str, Any]:
+def alone(plan: Plan, store: Store, folder: Path, hear: Callable[[Event], None] = lambda event: None) -> dict[str, Any]:
     """Train a plan on one device, here; the same as `said` of it."""
     events: list[Event] = []
 
@@ -183,9 +181,7 @@ def test_ranks_learn_what_one_device_learns(
     assert ours["optimizer"]["state"].keys() == theirs["optimizer"]["state"].keys()
 
 
-def test_a_run_goes_on_over_other_numbers_of_devices(
-    plans: dict[str, tuple[Plan, Store]], tmp_path: Path
-) -> None:
+def test_a_run_goes_on_over_other_numbers_of_devices(plans: dict[str, tuple[Plan, Store]], tmp_path: Path) -> None:
     plan, store = plans["gpt"]
     whole, folder = alone(plan, store, tmp_path / "whole"), tmp_path / "run"
     losses: dict[int, float] = {}

@@ -47,6 +47,8 @@ from thrifty.train.tensors import Copies, own_weights, write_safetensors
 _SUMS = re.compile(r"step-(\d+)(?:-(\d+))?\.sha256")
 # niceness of the writing thread: it takes a tenth of what one that computes takes, so that it ends in any case
 _NICENESS = 10
+# what tells an optimizer's kernel among the settings of a group
+_KERNELS = ("fused", "foreach")
 
 
 @dataclass
@@ -280,7 +282,11 @@ class Checkpoints:
 
     def _put_back(self, content: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         restore(model, self.spread.parts(content["model"]))
-        optimizer.load_state_dict(self.spread.optimizer_parts(optimizer, content["optimizer"]))
+        state = self.spread.optimizer_parts(optimizer, content["optimizer"])
+        # by which kernel it steps is this machine's to say, not that of whoever wrote the checkpoint
+        kernels = [{name: group[name] for name in _KERNELS if name in group} for group in optimizer.param_groups]
+        groups = [{**group, **own} for group, own in zip(state["param_groups"], kernels, strict=True)]
+        optimizer.load_state_dict({**state, "param_groups": groups})
 
     def _everyones(self, find: Callable[[], dict[str, Any] | None]) -> dict[str, Any] | None:
         """What the rank that writes finds; the others read the same file, which it has seen to be whole."""
