@@ -16,6 +16,8 @@ import yaml
 
 from thrifty.hardware import probe
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
 STEPS = 300
 
 
@@ -62,8 +64,6 @@ def test_more_devices_than_there_are_is_said_before_anything_runs(digits: Path, 
     assert not list((tmp_path / "runs").glob("*/checkpoints"))
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
 @pytest.mark.skipif(probe().cores < 2, reason="two devices are two cores here")
 def test_a_run_on_two_devices_goes_on_after_its_launcher_was_killed(digits: Path, tmp_path: Path) -> None:
     job, runs = write_job(tmp_path, digits), tmp_path / "runs"

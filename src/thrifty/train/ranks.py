@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -19,8 +19,9 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
+from thrifty.data import Batch
+
 Item = TypeVar("Item")
-Batch = Mapping[str, np.ndarray]
 
 # the dimension of the mesh that the batch is cut along; another one may stand beside it on many machines
 DATA = "data"

@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from signal import Signals
 from types import FrameType
 from typing import TypeVar
 
@@ -35,8 +36,8 @@ class Asked:
         world: the ranks.
     """
 
-    signal: signal.Signals | None = None
-    heard: signal.Signals | None = None
+    signal: Signals | None = None
+    heard: Signals | None = None
     world: World = ALONE
 
     def hear(self, number: int, frame: FrameType | None) -> None:
