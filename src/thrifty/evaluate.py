@@ -57,6 +57,7 @@ def evaluate(
     memory_format: str = "contiguous",
     text_bytes: int = 0,
     add_up: Callable[[np.ndarray], np.ndarray] = lambda sums: sums,
+    inference: bool = True,
 ) -> Evaluation:
     """Run a model over batches in ``eval`` mode; it is left in the mode it was in.
 
@@ -69,6 +70,7 @@ def evaluate(
         memory_format: of images.
         text_bytes: bytes of the raw text that the tokens stand for; 0 when not known.
         add_up: sums over the ranks that measure a part each; all get the figures of the whole.
+        inference: whether tensors made here are never trained with; weights that ranks gather are kept and may be.
 
     Raises:
         DataError: there was nothing to evaluate.
@@ -78,7 +80,11 @@ def evaluate(
     training = model.training
     model.eval()
     try:
-        with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
+        with (
+            torch.no_grad(),
+            torch.inference_mode(inference),
+            torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"),
+        ):
             for arrays in batches:
                 batch = to_tensors(arrays, device, memory_format)
                 logits, y = model(batch["x"]), batch.get("y")

@@ -313,9 +313,12 @@ class _Run:
         return add_spent(self.earlier, with_ranks(self.whole.spent(), self.uses, self.device))
 
     def _open_bill(self) -> None:
+        from thrifty.planner.devices import all_of, ranks_of
+
         before = self.ledger.entry(self.folder.folder)
         self.earlier = before.total if before is not None and before.key == self.course else Spent()
-        self.meter = Meter(self.device)
+        ranks = ranks_of(self.job)
+        self.meter = Meter(all_of(self.device, ranks), boards=ranks)
         self.run_id = self.ledger.begin(
             name=self.job.name,
             key=self.course,

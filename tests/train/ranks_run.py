@@ -1,7 +1,7 @@
 """One rank of a world that trains plans one after the other, for the tests: ``torchrun ... ranks_run.py CASES``.
 
 CASES is a JSON list of mappings with ``plan``, ``store``, ``folder``, and ``signal``: a step, after which the last rank
-is told to end. What became of each is written to ``rank-<n>.json`` in its folder, or in that of it which ``says`` names.
+is told to end. What became of each is written to ``rank-<n>.json`` in its folder, or in one of it that ``says`` names.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -125,7 +126,16 @@ def texts(tmp_path_factory: pytest.TempPathFactory, own_cache: Path) -> Store:
 def plans(make_plan: PlanFactory, store: Store, language: Store, texts: Store) -> dict[str, tuple[Plan, Store]]:
     """Plans by name: uneven last batches, accumulation, a clipped gradient, weights that are shared by two layers."""
     uneven: dict[str, Any] = {"size": 50, "micro": 9, "steps": STEPS, "evaluate_every": 3}
-    gpt = make_plan(size=13, micro=3, steps=STEPS, evaluate_every=3, clip=0.5, metric="loss", higher_is_better=False)
+    gpt = make_plan(
+        size=13,
+        micro=3,
+        steps=STEPS,
+        evaluate_every=3,
+        clip=0.5,
+        metric="loss",
+        higher_is_better=False,
+        target=-math.inf,
+    )
     gpt = gpt.model_copy(update={"task": "language", "model": resolve("gpt-nano", language.dataset)})
     bert = make_plan(size=16, micro=3, steps=STEPS, evaluate_every=3).model_copy(
         update={"model": resolve("bert-tiny", texts.dataset)}
@@ -199,6 +209,7 @@ def test_a_run_goes_on_over_other_numbers_of_devices(plans: dict[str, tuple[Plan
     launch([case(copies, store, folder, signal=3, says="copies"), case(shares, store, folder, signal=5)], tmp_path)
     for name, step in (("copies", 3), ("", 5)):
         said_then = said(folder / name)
+        assert "error" in said_then, (name, said_then)
         assert said_then["error"].startswith(f"stopped by SIGTERM: step {step} of {STEPS} is saved")
         losses |= dict(zip(said_then["steps"], said_then["losses"], strict=True))
     rest = alone(plan, store, folder)

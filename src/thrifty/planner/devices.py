@@ -112,6 +112,14 @@ def share_of(device: Device, ranks: int) -> Device:
     )
 
 
+def all_of(device: Device, ranks: int) -> Device:
+    """Return so many accelerators as one, to be metered: all their power, price and speed; a processor as it is."""
+    if ranks == 1 or device.kind == "cpu":
+        return device
+    rates = {name: _times(rate, ranks) for name, rate in device.flops_per_second.items()}
+    return share_of(device, ranks).model_copy(update={"flops_per_second": rates})
+
+
 def freed_bytes(learning: Learning, trace: Trace, kind: DeviceKind, ranks: int, zero: int) -> float:
     """Bytes that a rank needs less than one device alone, by `thrifty.cost.replica_memory`; below 0 for more.
 

@@ -41,6 +41,7 @@ def evaluate_split(
         memory_format=plan.memory_format,
         text_bytes=store.dataset.text_bytes.get(split, 0),
         add_up=world.add_up,
+        inference=world.size == 1,
     )
 
 
