@@ -18,7 +18,7 @@ from thrifty.errors import DataError, JobError, unknown_name
 from thrifty.files import write_atomic
 from thrifty.ledger import Entry, Ledger
 from thrifty.runs import RunFolder, open_run
-from thrifty.spec import Dataset, Declared, Device, Job, Plan, Probed, load_job, parse_budget, raw_data
+from thrifty.spec import Dataset, Declared, Device, Job, Plan, Probed, load_job, parse_budget, raw_data, with_devices
 from thrifty.spec.events import Emit, Event
 from thrifty.spec.folders import cache_folder
 
@@ -73,6 +73,7 @@ def plan(
     allow: Sequence[str] = (),
     top: int = 4,
     probe: bool = False,
+    devices: int | None = None,
     runs: Path = RUNS,
     emit: Emit = silent,
 ) -> Proposal:
@@ -85,6 +86,7 @@ def plan(
         allow: marked moves that may be taken, such as ``fp8``.
         top: rows of the table, beside the usual way.
         probe: run a few real steps of the best ways here, and report what the prediction missed.
+        devices: of this machine that train together; what the job pins when left out.
         runs: folder of the ledger, whose residuals correct predictions on this machine.
         emit: is told of the preparation.
 
@@ -94,7 +96,9 @@ def plan(
     from thrifty import planner
     from thrifty.hardware import catalogue_clusters, find_cluster
 
-    wanted = load_job(job)
+    wanted = with_devices(load_job(job), devices)
+    if on and devices is not None:
+        raise JobError(f"--devices is of this machine, and --on is '{on}'", mend=f"Say it there: {on}:{devices}.")
     if on and probe:
         raise JobError(f"--probe runs steps on this machine, not on '{on}'", mend="Leave out one of --probe and --on.")
     dataset, store = _data(wanted, emit)
@@ -151,15 +155,21 @@ def _prober(store: Store, scratch: Path) -> Callable[[Plan], Probed]:
     return lambda draft: probe_steps(draft, store, scratch)
 
 
-def run(job: Path, *, runs: Path = RUNS, emit: Emit = silent) -> Outcome:
+def run(job: Path, *, devices: int | None = None, runs: Path = RUNS, emit: Emit = silent) -> Outcome:
     """Carry a job the whole way, from raw files to a bundle with its bill; goes on where an attempt ended.
+
+    Args:
+        job: the job file.
+        devices: that train together; what the job pins when left out.
+        runs: folder of all runs.
+        emit: is told what happens.
 
     Raises:
         ThriftyError: of the kind that fits.
     """
     from thrifty import pipeline
 
-    wanted = load_job(job)
+    wanted = with_devices(load_job(job), devices)
     with closing(open_ledger(runs)) as ledger:
         return pipeline.run(wanted, job.read_text(encoding="utf-8"), runs=runs, ledger=ledger, emit=emit)
 
@@ -168,13 +178,18 @@ def tune(job: Path, *, budget: str, trials: int = 50, runs: Path = RUNS, emit: E
     """Search for better hyper-parameters inside a budget such as ``10min``, ``0.02kWh`` or ``0.10USD``.
 
     Raises:
-        JobError: the budget is none.
+        JobError: the budget is none, or the job pins several devices.
         BudgetError: not one trial ended within it.
     """
     from thrifty import tune as tuning
     from thrifty.pipeline import run_key
 
     wanted = load_job(job)
+    if wanted.plan.data not in (None, 1):
+        raise JobError(
+            f"plan.data is {wanted.plan.data}, and each trial runs on one device",
+            mend="Leave it out of the job, and give it to the run that follows: thrifty run JOB --devices 2.",
+        )
     limit = parse_budget(budget)
     with closing(open_ledger(runs)) as ledger:
         return tuning.tune(wanted, limit, key=run_key(wanted), trials=trials, runs=runs, ledger=ledger, emit=emit)

@@ -27,6 +27,9 @@ app = typer.Typer(
 )
 
 Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
+Devices = Annotated[
+    int | None, typer.Option(help="devices of this machine that train together; else what the job pins, or one", min=1)
+]
 Runs = Annotated[Path, typer.Option("--runs", help="folder of all runs")]
 RUNS = Path("runs")
 
@@ -109,6 +112,7 @@ def plan(
     top: Annotated[int, typer.Option(help="rows at most", min=1)] = 4,
     probe: Annotated[bool, typer.Option("--probe", help="run a few real steps of the best ways")] = False,
     html: Annotated[Path | None, typer.Option(help="write a page too")] = None,
+    devices: Devices = None,
     runs: Runs = RUNS,
     as_json: Json = False,
 ) -> None:
@@ -117,7 +121,7 @@ def plan(
     from thrifty.report import proposal_view, write_proposal
 
     with _live(as_json) as show:
-        proposal = api.plan(job, on=on, allow=allow or (), top=top, probe=probe, runs=runs, emit=show)
+        proposal = api.plan(job, on=on, allow=allow or (), top=top, probe=probe, devices=devices, runs=runs, emit=show)
     if html is not None:
         write_proposal(html, proposal)
     if as_json:
@@ -131,14 +135,19 @@ def plan(
 
 
 @app.command()
-def run(job: Annotated[Path, typer.Argument(help="a job file")], runs: Runs = RUNS, as_json: Json = False) -> None:
+def run(
+    job: Annotated[Path, typer.Argument(help="a job file")],
+    devices: Devices = None,
+    runs: Runs = RUNS,
+    as_json: Json = False,
+) -> None:
     """Prepare, build, initialise, train, validate, bundle; with the bill."""
     from thrifty import api
     from thrifty.pipeline import held_out_line
     from thrifty.report.tables import bill
 
     with _live(as_json) as show:
-        outcome = api.run(job, runs=runs, emit=show)
+        outcome = api.run(job, devices=devices, runs=runs, emit=show)
     result = outcome.result
     if as_json:
         _print_json(

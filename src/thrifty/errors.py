@@ -8,6 +8,7 @@
     │   └── DiskFullError   there is no room left; what was written before is whole
     ├── DivergedError       training stopped being numbers before it learned anything
     ├── SignalledError      a signal asked training to end; it is saved and can be gone on with
+    ├── RankLostError       one of the processes that train together is gone; what was saved is whole
     ├── BusyError           another process holds the run folder
     ├── BundleError         a bundle or checkpoint is damaged or not what it says
     ├── RequestError        a served request is malformed; carries an HTTP status
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -52,6 +54,18 @@ class ThriftyError(ValueError):
         self.what, self.mend, self.nearest = what, mend, nearest
         guess = f"Did you mean '{nearest}'?" if nearest else ""
         super().__init__(" ".join(part for part in (f"{what}.", guess, mend) if part))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # ranks tell their errors to another process; each kind has arguments of its own
+        return _again, (type(self), self.args, self.__dict__)
+
+
+def _again(kind: type[ThriftyError], args: tuple[Any, ...], said: dict[str, Any]) -> ThriftyError:
+    """Make an error anew as it was."""
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(said)
+    return error
 
 
 class JobError(ThriftyError):
@@ -95,6 +109,12 @@ class SignalledError(ThriftyError):
     def __init__(self, saved: str, *, signal: str, number: int) -> None:
         super().__init__(f"stopped by {signal}: {saved}", mend="Go on: give the same command again.")
         self.signal, self.number, self.exit_code = signal, number, 128 + number
+
+
+class RankLostError(ThriftyError):
+    """One of the processes that train together is gone; what was saved before is whole."""
+
+    exit_code = 6
 
 
 class BusyError(ThriftyError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,17 +57,21 @@ def evaluate(
     precision: str = "fp32",
     memory_format: str = "contiguous",
     text_bytes: int = 0,
+    add_up: Callable[[np.ndarray], np.ndarray] = lambda sums: sums,
+    inference: bool = True,
 ) -> Evaluation:
     """Run a model over batches in ``eval`` mode; it is left in the mode it was in.
 
     Args:
         model: already on the device.
-        batches: of ``x`` and ``y``, as for training.
+        batches: of ``x`` and ``y``, as for training; one without ``y`` is computed and not counted.
         task: ``classify`` or ``language``.
         device: ``cpu`` or ``cuda``.
         precision: as in a `Plan`.
         memory_format: of images.
         text_bytes: bytes of the raw text that the tokens stand for; 0 when not known.
+        add_up: sums over the ranks that measure a part each; all get the figures of the whole.
+        inference: whether tensors made here are never trained with; weights that ranks gather are kept and may be.
 
     Raises:
         DataError: there was nothing to evaluate.
@@ -77,12 +81,14 @@ def evaluate(
     training = model.training
     model.eval()
     try:
-        with torch.inference_mode(), autocasting(device, precision):
+        with torch.no_grad(), torch.inference_mode(inference), autocasting(device, precision):
             for arrays in batches:
                 batch = to_tensors(arrays, device, memory_format)
-                measured.add(model(batch["x"]), batch["y"])
+                logits, y = model(batch["x"]), batch.get("y")
+                measured.add(*((logits, y) if y is not None else (logits[:0], batch["x"].new_zeros(0).long())))
     finally:
         model.train(training)
+    measured.take(add_up(measured.sums()))
     if not measured.count:
         raise DataError("there are no samples to evaluate on", mend="Hold out more: data.split.")
     return measured.evaluation()
@@ -103,6 +109,15 @@ class _Classified:
         self.confusion = counts if self.confusion is None else self.confusion + counts
         self.loss_sum += loss_sum.item()
         self.count += len(y)
+
+    def sums(self) -> np.ndarray:
+        counts = [] if self.confusion is None else self.confusion.ravel().tolist()
+        return np.array([self.loss_sum, *counts], np.float64)
+
+    def take(self, sums: np.ndarray) -> None:
+        self.loss_sum, counts = float(sums[0]), sums[1:].astype(np.int64)
+        self.confusion = counts.reshape(math.isqrt(len(counts)), -1) if len(counts) else None
+        self.count = int(counts.sum())
 
     def evaluation(self) -> Evaluation:
         assert self.confusion is not None
@@ -128,6 +143,12 @@ class _Predicted:
         loss_sum, count = cross_entropy_sum(logits, y)
         self.loss_sum += loss_sum.item()
         self.count += int(count)
+
+    def sums(self) -> np.ndarray:
+        return np.array([self.loss_sum, self.count], np.float64)
+
+    def take(self, sums: np.ndarray) -> None:
+        self.loss_sum, self.count = float(sums[0]), int(sums[1])
 
     def evaluation(self) -> Evaluation:
         loss = self.loss_sum / self.count

@@ -7,14 +7,14 @@ import hashlib
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from thrifty import hardware, models
 from thrifty.data import Store, content_key, prepare
-from thrifty.errors import SignalledError, StorageError, ThriftyError
+from thrifty.errors import JobError, SignalledError, StorageError, ThriftyError
 from thrifty.files import hold, write_atomic
 from thrifty.hardware.pages import give_back, keep_pages, keeping
 from thrifty.hardware.runtime import runtime_bytes
@@ -29,8 +29,11 @@ from thrifty.spec.units import format_bytes, format_count, format_seconds
 if TYPE_CHECKING:
     from torch import nn
 
+    from thrifty.train import Trained
+    from thrifty.train.line import Use
+
 # what a job may pin that changes only the order in which sums are rounded
-ROUNDING_PINS = {"device", "threads", "micro_batch", "checkpointing", "memory_format"}
+ROUNDING_PINS = {"device", "threads", "micro_batch", "checkpointing", "memory_format", "data", "zero"}
 # rooms whose code decides what is learned: a change in them makes a new run
 CODE_ROOMS = ("data", "models", "optim", "planner", "train", "evaluate.py")
 PROMPT_TOKENS = 48
@@ -118,6 +121,7 @@ class _Run:
     whole: Stage = field(init=False)
     bare_bytes: int = field(init=False)
     loaded_bytes: int = 0
+    uses: Sequence[Use] = ()
 
     def go(self) -> Outcome:
         # again in every attempt: a kill may have come between the key and the job
@@ -190,9 +194,7 @@ class _Run:
 
             stage.says = initialise(model, plan.init, plan.seed)
         with self._stage("train", plan) as stage:
-            from thrifty.train import train
-
-            trained = train(plan, model, store, self.folder.checkpoints, emit=self.emit, spent=self._spent)
+            trained = self._train(plan, model, store)
             stage.says = trained.reason + _wasted(trained.wasted_seconds)
         with self._stage("validate") as stage:
             from thrifty.train import evaluate_split
@@ -245,6 +247,18 @@ class _Run:
             held=max(0, self.bare_bytes - self.loaded_bytes),
         )
 
+    def _train(self, plan: Plan, model: nn.Module, store: Store) -> Trained:
+        if plan.devices == 1:
+            from thrifty.train import train
+
+            return train(plan, model, store, self.folder.checkpoints, emit=self.emit, spent=self._spent)
+        from thrifty.train.launch import train_on_ranks
+
+        def note(uses: Sequence[Use]) -> None:
+            self.uses = uses
+
+        return train_on_ranks(plan, model, store, self.folder.checkpoints, emit=self.emit, spent=self._spent, used=note)
+
     def _bundle(self, plan: Plan, model: nn.Module, store: Store, metrics: dict[str, float]) -> tuple[str, str]:
         from thrifty.data.language import load_tokenizer
         from thrifty.export.bundle import load_bundle, write_bundle
@@ -284,7 +298,8 @@ class _Run:
             def spent() -> Spent:
                 if plan is None:
                     return stage.spent()
-                return stage.spent(flops=plan.cost.flops.value * steps / plan.stop.steps, precision=plan.precision)
+                own = stage.spent(flops=plan.cost.flops.value * steps / plan.stop.steps, precision=plan.precision)
+                return with_ranks(own, self.uses, self.device)
 
             def emit(event: Event) -> None:
                 nonlocal steps
@@ -305,12 +320,15 @@ class _Run:
 
     def _spent(self) -> Spent:
         """What the whole run has spent, earlier attempts included."""
-        return add_spent(self.earlier, self.whole.spent())
+        return add_spent(self.earlier, with_ranks(self.whole.spent(), self.uses, self.device))
 
     def _open_bill(self) -> None:
+        from thrifty.planner.devices import all_of, ranks_of
+
         before = self.ledger.entry(self.folder.folder)
         self.earlier = before.total if before is not None and before.key == self.course else Spent()
-        self.meter = Meter(self.device)
+        ranks = ranks_of(self.job)
+        self.meter = Meter(all_of(self.device, ranks), boards=ranks)
         self.run_id = self.ledger.begin(
             name=self.job.name,
             key=self.course,
@@ -334,14 +352,37 @@ class _Run:
 
 def _computed_as(first: Plan, anew: Plan) -> Plan:
     """The first plan, computed as the new one would have it: the same but for rounding."""
-    how = ("key", "device", "threads", "memory_format", "checkpointing", "saving", "cost")
+    if anew.zero and first.rows == "used":
+        raise JobError(
+            "this run trains of its embedding the rows used alone, and plan.zero 3 has no such rows",
+            mend="Go on with copies of the model: leave plan.zero out.",
+        )
+    how = ("key", "device", "threads", "devices", "zero", "memory_format", "checkpointing", "saving", "cost")
     batch = {name: getattr(anew.batch, name) for name in ("micro", "accumulation", "evaluation")}
-    why = {line.field: line for line in first.why} | {
-        line.field: line for line in anew.why if line.field in ROUNDING_PINS
+    spread = {"devices", "zero"}
+    why = {line.field: line for line in first.why if line.field not in spread} | {
+        line.field: line for line in anew.why if line.field in ROUNDING_PINS | spread
     }
     return first.model_copy(
         update={name: getattr(anew, name) for name in how}
         | {"batch": first.batch.model_copy(update=batch), "why": tuple(why.values())}
+    )
+
+
+def with_ranks(spent: Spent, uses: Sequence[Use], device: Device) -> Spent:
+    """Add what the ranks of a run used to what its own process did.
+
+    Processor seconds of ranks that have ended are the process's own, as those of its children.
+    """
+    if not uses:
+        return spent
+    return spent.model_copy(
+        update={
+            "cpu_s": spent.cpu_s + sum(each.cpu_s for each in uses),
+            "peak_rss_bytes": spent.peak_rss_bytes + sum(each.peak_rss_bytes for each in uses),
+            "written_bytes": spent.written_bytes + sum(each.written_bytes for each in uses),
+            "device_peak_bytes": max(spent.device_peak_bytes, *(each.device_peak_bytes for each in uses)),
+        }
     )
 
 

@@ -372,6 +372,16 @@ def test_nvml_counts_the_board_of_the_device(monkeypatch: pytest.MonkeyPatch) ->
     assert best_counter(a_device("cuda")) is None
 
 
+def test_nvml_counts_the_boards_that_work_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    counters = nvml(monkeypatch, ["Tesla T4", "NVIDIA L4", "NVIDIA L4", "NVIDIA L4"])
+    with Meter(a_device("cuda"), boards=2).stage() as stage:
+        for board in range(4):
+            counters[board] += 1_000 * (board + 1)
+    assert stage.spent().joules == pytest.approx(5.0)
+    assert stage.spent().joules_method == "NVML energy counter of 2 GPUs, the host not included"
+    assert best_counter(a_device("cuda"), boards=4) is None, "one of four is not there"
+
+
 @pytest.mark.slow
 def test_the_meter_loads_no_torch() -> None:
     code = (

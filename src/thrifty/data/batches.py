@@ -39,6 +39,8 @@ class Batches:
             can be, so that none is left with a lone sample, of which batch norm can take no statistics.
         seed: of the order.
         batching: of texts, how steps are made up; of other data there is one way.
+        rank, ranks: whose share of each step's micro-batches is wanted, and among how many.
+        along: a rank gets as many micro-batches as the others: where it has no sample of its own, one without answers.
     """
 
     def __init__(
@@ -50,9 +52,14 @@ class Batches:
         micro: int,
         seed: int,
         batching: Batching = "padded",
+        rank: int = 0,
+        ranks: int = 1,
+        along: bool = False,
     ) -> None:
         assert batch >= 1
         assert micro >= 1
+        assert 0 <= rank < ranks
+        self.rank, self.ranks, self.along = rank, ranks, along
         self._store, self._split = store, split
         self.batch, self.micro, self.seed = batch, micro, seed
         self.count = store.dataset.counts[split]
@@ -84,10 +91,14 @@ class Batches:
         if epoch != self._epoch:
             self._shuffle(epoch)
         chosen = self._order[place * self.batch : (place + 1) * self.batch]
-        parts = deal(chosen, self.micro, self._lengths)
+        parts = deal(chosen, self.micro, self._lengths, self.ranks)[self.rank :: self.ranks]
+        made = [self._made(part) for part in parts if len(part)]
+        return made + [_unanswered(self._made(chosen[:1])) for part in parts if self.along and not len(part)]
+
+    def _made(self, part: np.ndarray) -> Batch:
         if self.batching == "packed":
-            return [_packed(self._store, self._split, part) for part in parts]
-        return [_take(self._store, self._split, part, self._shift) for part in parts]
+            return _packed(self._store, self._split, part)
+        return _take(self._store, self._split, part, self._shift)
 
     def typical_steps(self) -> list[int]:
         """Return the steps of the first window; of texts those first that compute nearly the mean of tokens."""
@@ -125,6 +136,11 @@ def sweep(store: Store, split: str, micro: int) -> Iterator[Batch]:
     order = np.arange(count) if lengths is None else np.argsort(-lengths, kind="stable")
     for start in range(0, count, micro):
         yield _take(store, split, order[start : start + micro], 0)
+
+
+def _unanswered(batch: Batch) -> Batch:
+    """The same inputs, of which no answer counts."""
+    return {**batch, "y": np.full_like(batch["y"], IGNORED_TARGET)}
 
 
 def _lengths(store: Store, split: str) -> np.ndarray | None:

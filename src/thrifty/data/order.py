@@ -59,12 +59,15 @@ def order_of(
     return order
 
 
-def deal(step: np.ndarray, micro: int, lengths: np.ndarray | None = None) -> list[np.ndarray]:
+def deal(step: np.ndarray, micro: int, lengths: np.ndarray | None = None, ranks: int = 1) -> list[np.ndarray]:
     """Cut the samples of a step into as few micro-batches as ``micro`` allows, as equal as can be.
 
     With lengths, samples of like length are computed together. Nothing that is learned depends on it: a step is the sum
-    over its samples.
+    over its samples. Several ranks compute as many micro-batches each, at the same time those that follow each other;
+    where there are more of them than samples, the last are empty.
     """
-    if lengths is not None and len(step) > micro:
+    if lengths is not None and (len(step) > micro or ranks > 1):
         step = step[np.argsort(lengths[step], kind="stable")]
-    return [step] if len(step) <= micro else np.array_split(step, -(-len(step) // micro))
+    if len(step) <= micro and ranks == 1:
+        return [step]
+    return np.array_split(step, -(-len(step) // (micro * ranks)) * ranks)

@@ -58,14 +58,18 @@ class Rapl:
 
 
 class Nvml:
-    """Joules of one GPU board by NVIDIA's management library (``pynvml``, Volta and later).
+    """Joules of GPU boards by NVIDIA's management library (``pynvml``, Volta and later).
+
+    Args:
+        name: of the kind of board.
+        boards: how many of them are in use.
 
     Raises:
         ImportError: the library's binding is not installed.
         OSError: the driver has no counter for such a GPU.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, boards: int = 1) -> None:
         import pynvml
 
         self._nvml: Any = pynvml
@@ -73,25 +77,26 @@ class Nvml:
             pynvml.nvmlInit()
             handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
             named = [handle for handle in handles if _text(pynvml.nvmlDeviceGetName(handle)) == name]
-            # Doubt: of several equal boards it is the first that is in use, as CUDA numbers them unless told otherwise.
-            self._handle = (named or handles)[0]
+            # Doubt: of several equal boards the first are in use, as CUDA numbers them unless told otherwise.
+            self._handles = [(named or handles)[at] for at in range(boards)]
             self.joules()
         except (pynvml.NVMLError, IndexError) as error:
             raise OSError(f"no NVML energy counter: {error}") from error
-        self.method = "NVML energy counter of the GPU, the host not included"
+        which = "the GPU" if boards == 1 else f"{boards} GPUs"
+        self.method = f"NVML energy counter of {which}, the host not included"
 
     def joules(self) -> float:
         """Return joules since the driver was loaded."""
-        return float(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)) / 1e3
+        return sum(float(self._nvml.nvmlDeviceGetTotalEnergyConsumption(each)) for each in self._handles) / 1e3
 
 
 def _text(value: str | bytes) -> str:
     return value.decode() if isinstance(value, bytes) else value
 
 
-def best_counter(device: Device, powercap: Path = POWERCAP) -> Counter | None:
+def best_counter(device: Device, powercap: Path = POWERCAP, boards: int = 1) -> Counter | None:
     """Return the energy counter that knows this device, or None when the machine has none that can be read."""
     try:
-        return Nvml(device.name) if device.kind == "cuda" else Rapl(powercap)
+        return Nvml(device.name, boards) if device.kind == "cuda" else Rapl(powercap)
     except (ImportError, OSError, ValueError):
         return None

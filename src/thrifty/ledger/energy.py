@@ -93,11 +93,12 @@ class Meter:
     Args:
         device: whose watts, price and peak the figures are derived from.
         powercap: folder of the RAPL counters.
+        boards: accelerators of its kind that work together; watts and price of ``device`` are those of all of them.
     """
 
-    def __init__(self, device: Device, *, powercap: Path = POWERCAP) -> None:
+    def __init__(self, device: Device, *, powercap: Path = POWERCAP, boards: int = 1) -> None:
         self._device = device
-        self._counter = best_counter(device, powercap)
+        self._counter = best_counter(device, powercap, boards)
         self._stages = 0
         self._wake = threading.Condition()
 

@@ -67,7 +67,7 @@ def explore(local: Local) -> Found:
         feasible=tuple(map(named, found.feasible)),
         front=tuple(map(named, found.front)),
         choice=named(found.choice),
-        candidates=math.prod(map(len, dimensions.values())) * (math.floor(math.log2(local.learning.size)) + 1),
+        candidates=math.prod(map(len, dimensions.values())) * (math.floor(math.log2(local.share)) + 1),
         priced=len(ways),
     )
 
@@ -85,7 +85,7 @@ def _until_it_fits(local: Local, dimensions: dict[str, tuple[Any, ...]], best: W
                 if one.high <= local.memory[0]:
                     best = _better(local, best, local.widest(settings))
         if best is not None and local.fits(best):
-            whole = best.settings["micro_batch"] in (local.job.plan.micro_batch, local.learning.size)
+            whole = best.settings["micro_batch"] in (local.job.plan.micro_batch, local.share)
             if whole or _spent(best, began):
                 break
     return best
@@ -97,7 +97,7 @@ def _try_checkpointing(local: Local, kinds: Sequence[str], best: Way, began: flo
     Computing again never makes a micro-batch faster. So it can only win where memory cut the micro-batch and the whole
     batch would have been faster; elsewhere it is shown for its memory, while there is patience for a trace.
     """
-    settings, size = best.settings, local.learning.size
+    settings, size = best.settings, local.share
     cut = settings["micro_batch"] < size and not local.job.plan.micro_batch
     if cut and local.price({**settings, "micro_batch": size}).seconds < best.price.seconds:
         for how in kinds:

@@ -60,7 +60,7 @@ class _Course:
             accumulation=self.draft.batch.accumulation,
             steps=steps,
             evaluations=validations,
-            evaluation_samples=self.dataset.counts["validation"],
+            evaluation_samples=math.ceil(self.dataset.counts["validation"] / self.draft.devices),
             device=self.device,
             precision=self.draft.precision,
             probe_step_seconds=probed.step_s,

@@ -10,16 +10,14 @@ from typing import Any
 
 from thrifty.cost import step_seconds
 from thrifty.hardware.pages import keeping
-from thrifty.planner.attention import with_attention
 from thrifty.planner.compiling import might_compile
 from thrifty.planner.correction import Seen
 from thrifty.planner.explain import quote_of, words
 from thrifty.planner.explore import explore
-from thrifty.planner.learning import decide
 from thrifty.planner.local import Local, base_bytes, scaled, timeline
 from thrifty.planner.moves import askable, check_allowed, off_unless_asked
 from thrifty.planner.offers import front_offers, limits_beside, offer
-from thrifty.planner.planner import Probe, draft_of, plan_of
+from thrifty.planner.planner import Probe, draft_of, plan_of, prepared_for
 from thrifty.planner.rules import Reasons
 from thrifty.planner.search import Found, Way
 from thrifty.planner.settle import asker_of
@@ -64,7 +62,7 @@ def propose_here(
     began = time.perf_counter()
     check_allowed(allowed)
     why = Reasons([])
-    learning = with_attention(decide(job, dataset, why), dataset, device, why)
+    learning, device = prepared_for(job, dataset, device, why)
     with asker_of(device) as asker:
         local = Local(job, learning, dataset, device, history, asker=asker)
         proposal = _propose(local, why, key, probe, allowed, top)
@@ -149,7 +147,7 @@ def _offers(local: Local, found: Found, chosen: Way, plan: Plan, top: int) -> li
         if len(rows) + 1 < top and dict(way.settings) not in shown:
             rows.append(offer(way, "front", than=chosen.settings, batch=size))
     usual = {**USUAL, **({"batching": "padded"} if local.dataset.kind == "text" else {})}
-    usual["micro_batch"] = min(local.job.plan.micro_batch or local.largest(USUAL), local.learning.size)
+    usual["micro_batch"] = min(local.job.plan.micro_batch or local.largest(USUAL), local.share)
     if usual["micro_batch"] and usual != dict(chosen.settings):
         rows = [row for row in rows if row.settings != usual]
         rows.append(offer(local.way(usual), "usual", remark="as most people run it", batch=size))
@@ -192,7 +190,7 @@ def _doublings(local: Local, chosen: Way) -> tuple[Doubling, ...]:
     """
     settings = chosen.settings
     trace = local.typical(settings)
-    parts = math.ceil(local.learning.size / settings["micro_batch"])
+    parts = math.ceil(local.share / settings["micro_batch"])
     plain = local.device.model_copy(update={"kernels": ()})
     faster = {name: twice(rate) for name, rate in plain.flops_per_second.items()}
     changed = {
@@ -222,7 +220,7 @@ def _doublings(local: Local, chosen: Way) -> tuple[Doubling, ...]:
 def _with_twice_memory(local: Local, chosen: Way) -> Way:
     """The way to take where the job might hold twice as much; the same one unless memory has cut something."""
     for way in local.known.values():
-        whole = way.settings["checkpointing"] == "none" and way.settings["micro_batch"] >= local.learning.size
+        whole = way.settings["checkpointing"] == "none" and way.settings["micro_batch"] >= local.share
         if whole and local.fits(way):
             return chosen
     other = explore(local.with_memory(2)).choice

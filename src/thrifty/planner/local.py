@@ -24,6 +24,7 @@ from thrifty.models.losses import LOSSES
 from thrifty.models.recompute import repeated_blocks
 from thrifty.planner.compilable import BESIDE, check_compile
 from thrifty.planner.correction import Seen, correct, kin_of
+from thrifty.planner.devices import freed_bytes, ranks_of
 from thrifty.planner.explain import Quote, quote_of
 from thrifty.planner.learning import Learning, evaluations_of
 from thrifty.planner.lengths import (
@@ -113,7 +114,7 @@ class Local:
                 f"plan.batching is {batching}, and model '{self.learning.model.name}' takes no packed texts",
                 mend=f"It takes: {', '.join(self.batchings)}.",
             )
-        for name in ("data", "tensor", "pipeline", "context", "virtual_stages", "zero"):
+        for name in ("tensor", "pipeline", "context", "virtual_stages"):
             if getattr(self.job.plan, name) not in (None, 1, 0):
                 raise JobError(
                     f"plan.{name} is {getattr(self.job.plan, name)}, and this machine is one device",
@@ -140,14 +141,36 @@ class Local:
         return self.blocks > 0
 
     @property
+    def ranks(self) -> int:
+        """Devices that train together; ``device`` is what one of them has."""
+        return ranks_of(self.job)
+
+    @property
+    def share(self) -> int:
+        """Samples of a step that one of them computes, at most."""
+        return math.ceil(self.learning.size / self.ranks)
+
+    @functools.cached_property
+    def freed(self) -> float:
+        """Bytes that one of several needs less than one alone, which is what is traced."""
+        if self.ranks == 1:
+            return 0.0
+        plain = {name: each[0] for name, each in self.dimensions().items()} | {"micro_batch": self.fewest}
+        return freed_bytes(self.learning, self.trace(plain), self.device.kind, self.ranks, self.job.plan.zero or 0)
+
+    @property
     def memory(self) -> tuple[float, str]:
-        """Bytes that the run may hold, and where the limit comes from."""
+        """Bytes that the run, or one rank of it alone, may hold, and where the limit comes from."""
         own = MEMORY_SHARE * self.device.memory_bytes
         asked, held = self.job.budget.memory, self.held if self.device.kind == "cpu" else 0
-        if asked is not None and asked - held < own:
-            less = f" less {format_bytes(held)} that are held before the run" if held else ""
-            return asked - held + self.doubt, f"the budget of {format_bytes(asked)}{less}"
-        return own, f"nine tenths of this machine's {format_bytes(self.device.memory_bytes)}"
+        said = "" if self.ranks == 1 else f", one of {self.ranks} ranks"
+        if asked is not None:
+            # ranks on a processor share its memory
+            part = (asked - held) / self.ranks if self.device.kind == "cpu" else asked
+            if part < own:
+                less = f" less {format_bytes(held)} that are held before the run" if held else ""
+                return part + self.doubt + self.freed, f"the budget of {format_bytes(asked)}{less}{said}"
+        return own + self.freed, f"nine tenths of this machine's {format_bytes(self.device.memory_bytes)}{said}"
 
     def with_memory(self, factor: int) -> Local:
         """The same job where it may hold so many times as much; what was traced and priced here is known there."""
@@ -240,14 +263,14 @@ class Local:
     def widest(self, settings: Settings) -> Way | None:
         """Price a way with the micro-batch that the job pins, else the largest that fits; None where none does."""
         micro = self.job.plan.micro_batch or self.largest(settings)
-        return self.way({**settings, "micro_batch": min(micro, self.learning.size)}) if micro else None
+        return self.way({**settings, "micro_batch": min(micro, self.share)}) if micro else None
 
     def largest(self, settings: Settings) -> int:
         """The most samples at once whose peak stays within memory; 0 for none."""
         return largest_micro_batch(
             lambda micro: self.trace({**settings, "micro_batch": micro}),
             self.memory[0],
-            self.learning.size,
+            self.share,
             device_kind=self.device.kind,
         )
 
@@ -273,7 +296,7 @@ class Local:
         over pixels too.
         """
         lone = self.learning.traits.batch_norm and self.learning.model.family not in models.FAMILIES
-        return min(self.job.plan.micro_batch or (3 if lone else 1), self.learning.size)
+        return min(self.job.plan.micro_batch or (3 if lone else 1), self.share)
 
     def fits(self, way: Way) -> bool:
         """Whether a way stays within memory nine times in ten."""
@@ -281,7 +304,7 @@ class Local:
 
     def peak(self, settings: Settings) -> Interval:
         """Predict the memory of a way from its trace alone."""
-        parts = math.ceil(self.learning.size / settings["micro_batch"])
+        parts = math.ceil(self.share / settings["micro_batch"])
         peak = peak_bytes(self.trace(settings), accumulation=parts, device_kind=self.device.kind)
         return self.correct("peak_bytes", peak)
 
@@ -319,7 +342,8 @@ class Local:
     def price(self, settings: Settings) -> Priced:
         """Price a way, whether or not it may be taken."""
         micro, trace, largest = settings["micro_batch"], self.typical(settings), self.trace(settings)
-        size, steps = self.learning.size, self.learning.stop.steps
+        size, steps = self.share, self.learning.stop.steps
+        held_out = math.ceil(self.dataset.counts["validation"] / self.ranks)
         evaluations = evaluations_of(self.job, self.learning, self.dataset)
         cost = predict(
             micro=trace,
@@ -327,7 +351,7 @@ class Local:
             accumulation=math.ceil(size / micro),
             steps=steps,
             evaluations=evaluations,
-            evaluation_samples=self.dataset.counts["validation"],
+            evaluation_samples=held_out,
             device=self.device,
             precision=settings["precision"],
             keeping=keeping(self.device.kind, settings["checkpointing"]),
@@ -336,7 +360,7 @@ class Local:
         cost = corrected(cost, self.correct)
         quote = Quote(
             cost=cost,
-            step_seconds=cost.seconds.value / (steps + evaluations * self.dataset.counts["validation"] / size / 3),
+            step_seconds=cost.seconds.value / (steps + evaluations * held_out / size / 3),
             time_goes=seconds_by(trace, self.device, lambda op: op.kind.replace("_", " ")),
             memory_holds=_holds(largest, math.ceil(size / micro), cost.peak_bytes.value),
         )
@@ -363,7 +387,7 @@ class Local:
             batch_of(self.dataset, micro, self._largest(settings)),
             precision=settings["precision"],
             optimizer=stepper_of(learning, self.dataset, settings["precision"]),
-            accumulation=math.ceil(learning.size / micro),
+            accumulation=math.ceil(self.share / micro),
             evaluation_batch=batch_of(self.dataset, evaluation),
             memory_format=MEMORY_FORMATS[settings["memory_format"]],
             keeping=keeping(self.device.kind, settings["checkpointing"]),

@@ -13,10 +13,11 @@ from thrifty.errors import BudgetError
 from thrifty.planner.attention import with_attention
 from thrifty.planner.compiling import with_compile
 from thrifty.planner.correction import Seen
+from thrifty.planner.devices import check_devices, check_learning, on_ranks, ranks_of, share_of
 from thrifty.planner.explain import MEMORY_TOLD, quote_of
 from thrifty.planner.explore import explore
 from thrifty.planner.fit import fit
-from thrifty.planner.learning import decide
+from thrifty.planner.learning import Learning, decide
 from thrifty.planner.lengths import evaluation_ratio
 from thrifty.planner.local import Local
 from thrifty.planner.moves import name_of
@@ -71,7 +72,9 @@ def plan(
         BudgetError: the budget is too small for one step and one validation; it says what would be enough.
     """
     why = Reasons([])
-    learning = with_attention(decide(job, dataset, why), dataset, device, why)
+    learning, device = prepared_for(job, dataset, device, why)
+    # a rank alone holds the whole of what ranks share out
+    probe = None if job.plan.zero else probe
     # real steps tell more than operators do
     with asker_of(device) if probe is None or device.kind == "cuda" else contextlib.nullcontext() as asker:
         local = Local(job, learning, dataset, device, history, asker=asker, held=held)
@@ -83,6 +86,19 @@ def plan(
                 raise
             local, found = trusting, explore(trusting)
         return plan_of(local, found, why, key=key, spent=spent, probe=probe)
+
+
+def prepared_for(job: Job, dataset: Dataset, device: Device, why: Reasons) -> tuple[Learning, Device]:
+    """Decide what is learned, and what of the machine each device has that trains it.
+
+    Raises:
+        JobError: a name is in no table, model and data do not fit, or so many devices cannot do it.
+    """
+    check_devices(job, device)
+    device = share_of(device, ranks_of(job))
+    learning = with_attention(decide(job, dataset, why), dataset, device, why)
+    check_learning(job, learning)
+    return learning, device
 
 
 def plan_of(local: Local, found: Found, why: Reasons, *, key: str, spent: Spent, probe: Probe | None = None) -> Plan:
@@ -104,6 +120,8 @@ def plan_of(local: Local, found: Found, why: Reasons, *, key: str, spent: Spent,
         fitted = _fitted(local, chosen, draft, probed, spent, why)
     _say_why(local, found, chosen, why, source)
     fitted = with_compile(fitted, local, chosen, why)
+    if local.ranks > 1:
+        fitted = on_ranks(fitted, local.learning, local.trace(chosen.settings), local.freed, local.device, why)
     return fitted.model_copy(update={"why": tuple(why.lines)})
 
 
@@ -177,13 +195,15 @@ def draft_of(local: Local, way: Way, key: str) -> Plan:
         batch=BatchPlan(
             size=learning.size,
             micro=micro,
-            accumulation=math.ceil(learning.size / micro),
+            accumulation=math.ceil(local.share / micro),
             evaluation=_evaluation_batch(local, settings),
             batching=settings.get("batching", "padded"),
         ),
         stop=learning.stop,
         device="cuda" if local.device.kind == "cuda" else "cpu",
         threads=local.job.plan.threads or local.device.threads,
+        devices=local.ranks,
+        zero=3 if local.job.plan.zero else 0,
         precision=settings["precision"],
         memory_format=settings["memory_format"],
         checkpointing=settings["checkpointing"],
@@ -227,7 +247,7 @@ def _say_why(local: Local, found: Found, chosen: Way, why: Reasons, source: rule
     precision = chosen.settings["precision"]
     if rows_of(local.learning, precision) != local.learning.rows:
         why.say("rows", "all", f"weights are held in bf16 ({precision}), and rows that wait are float32's")
-    threads = (local.device.threads, "each core this process may use")
+    threads = (local.device.threads, "each core this process may use" if local.ranks == 1 else "its share of the cores")
     why.take("threads", pins.threads, threads, source="measured")
 
 

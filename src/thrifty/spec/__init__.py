@@ -23,6 +23,7 @@ from thrifty.spec.job import (
     parse_budget,
     parse_job,
     raw_data,
+    with_devices,
 )
 from thrifty.spec.layout import BF16_HELD, Checkpointing, Compile, Layout, Precision, arithmetic_of
 from thrifty.spec.plan import (
@@ -91,4 +92,5 @@ __all__ = [
     "parse_budget",
     "parse_job",
     "raw_data",
+    "with_devices",
 ]

@@ -349,9 +349,10 @@ class Train(Plain):
 
 
 class Pins(Plain):
-    """What you decide in the plan's place: how to compute; ``data`` and what follows it speak of a cluster.
+    """What you decide in the plan's place: how to compute; what follows ``threads`` speaks of several devices.
 
-    The last six are fields of `Layout` by the same names.
+    The last six are fields of `Layout` by the same names. On this machine a run takes ``data``, its number of devices,
+    and ``zero``: 0, each has a copy of the model, or 3, weights, gradients and optimizer states are shared out (FSDP).
     """
 
     device: Literal["cpu", "cuda"] | None = None
@@ -462,6 +463,23 @@ def locate_model(model: str, folder: Path) -> str:
     top = name.partition(":")[0].partition(".")[0]
     here = (place / f"{top}.py").is_file() or (place / top).is_dir()
     return f"{place}/{name}" if slash or here else model
+
+
+def with_devices(job: Job, devices: int | None) -> Job:
+    """Have a job run on so many devices, whatever its file pins; None leaves it as it is.
+
+    Raises:
+        JobError: there are less than one.
+
+    >>> job = Job.model_validate(dict(name="a", data=dict(kind="image", path="x"), model="resnet8"))
+    >>> with_devices(job, 2).plan.data
+    2
+    """
+    if devices is None:
+        return job
+    if devices < 1:
+        raise JobError(f"{devices} devices are none to run on", mend="Give 1 or more.")
+    return job.model_copy(update={"plan": job.plan.model_copy(update={"data": devices})})
 
 
 def raw_data(job: Job) -> RawData:

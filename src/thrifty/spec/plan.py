@@ -122,7 +122,7 @@ class BatchPlan(Plain):
 
     Attributes:
         size: samples of one optimizer step (the effective batch).
-        micro: samples computed at once; ``accumulation`` micro-batches make a step.
+        micro: samples that a device computes at once; ``accumulation`` micro-batches on each make a step.
         evaluation: samples computed at once when validating.
         batching: of texts, which samples make a step: ``padded``, any; ``by_length``, those of like length among the
             samples of some dozens of steps, whose order is then drawn. Each micro-batch is padded to its longest; or
@@ -189,7 +189,9 @@ class Plan(Plain):
         key: content key of job, data and code; the same key means the same run.
         task: ``classify`` or ``language``.
         device: ``cpu`` or ``cuda``.
-        threads: of the CPU's matrix products.
+        threads: of the CPU's matrix products, on each rank.
+        devices: ranks that take each step together, a process each with a share of its samples.
+        zero: what they share out: 0 nothing, each has a copy of the model; 3 weights, gradients and optimizer (FSDP).
         init: name in the table of initialisers.
         precision: ``fp32``; ``bf16`` and ``fp16`` for autocast with weights kept in fp32, the loss of ``fp16`` scaled;
             ``fp8`` for linear layers in fp8 and all else as in ``bf16``; ``bf16_compensated`` for weights held in bf16
@@ -222,6 +224,8 @@ class Plan(Plain):
     stop: StopPlan
     device: Literal["cpu", "cuda"]
     threads: int
+    devices: int = 1
+    zero: Literal[0, 3] = 0
     precision: LoopPrecision
     memory_format: Literal["contiguous", "channels_last"]
     checkpointing: Checkpointing = "none"

@@ -41,11 +41,14 @@ from thrifty.models.adapters import changing, restore
 from thrifty.spec import Plan
 from thrifty.spec.events import CheckpointDamaged, Checkpointed, CheckpointFailed, CheckpointsRemoved, Event
 from thrifty.train.generators import generators_state, load_generators
+from thrifty.train.spread import ONE_DEVICE, Spread
 from thrifty.train.tensors import Copies, bytes_of, own_weights, write_safetensors
 
 _SUMS = re.compile(r"step-(\d+)(?:-(\d+))?\.sha256")
 # niceness of the writing thread: it takes a tenth of what one that computes takes, so that it ends in any case
 _NICENESS = 10
+# what tells an optimizer's kernel among the settings of a group
+_KERNELS = ("fused", "foreach")
 
 
 @dataclass
@@ -139,6 +142,7 @@ class Checkpoints:
         keep: how many of the last are kept.
         beside: copy the state and write while training goes on; else training waits, and nothing is copied.
         holds: whether there is memory for a copy of so many bytes now; where there is none, training waits.
+        spread: how the model lies on the ranks, all of which ask for the same at the same time; the first writes.
     """
 
     def __init__(
@@ -149,11 +153,15 @@ class Checkpoints:
         keep: int = 2,
         beside: bool = True,
         holds: Callable[[int], bool] = lambda size: True,
+        spread: Spread = ONE_DEVICE,
     ) -> None:
         assert keep >= 1
         self.folder, self.key, self.keep, self.beside, self._holds = folder, key, keep, beside, holds
+        self.spread, self._writes = spread, spread.world.first
         self.writer_cpu_seconds = 0.0
-        self._kept: list[_Kept] = sorted(_found(folder))
+        self._source: _Kept | None = None
+        # the rank that writes may remove files while others begin
+        self._kept: list[_Kept] = sorted(_found(folder)) if self._writes else []
         self._sums = {name: sha256 for kept in self._kept for name, sha256 in kept.sums.items()}
         self._best: _Best | None = None
         self._best_step = 0
@@ -198,16 +206,19 @@ class Checkpoints:
     def _save(self, state: State, model: nn.Module, optimizer: torch.optim.Optimizer, *, beside: bool) -> None:
         began = time.perf_counter()
         self.wait()
+        self.spread.settle()
         content = {
             "key": self.key,
             "state": asdict(state),
-            "model": changing(model),
-            "optimizer": optimizer.state_dict(),
+            "model": self.spread.whole(changing(model)),
+            "optimizer": self.spread.whole(optimizer.state_dict()),
             "generators": generators_state(),
         }
+        if not self._writes:
+            return
         best, ready = self._best, _at_once
         step, best_step = state.step, state.best_step
-        if beside:
+        if beside and not self.spread.copies:
             # weights that are best since this very step were copied then
             copies = Copies(best.copies if best is not None and best.step == state.step else None)
             content, ready = copies.of(content), copies.wait
@@ -230,7 +241,8 @@ class Checkpoints:
             StorageError: it cannot be written.
         """
         yield from self._saved(state, model, optimizer)
-        if self._full is not None and (removed := self._remove_older()):
+        removed = self._remove_older() if self._full is not None else []
+        if self.spread.world.of_first(len(removed)):
             yield CheckpointsRemoved(state.step, ", ".join(removed))
             yield from self._saved(state, model, optimizer)
         if self._full is not None:
@@ -250,8 +262,9 @@ class Checkpoints:
         Raises:
             BundleError: none of those that are there is whole, or it is of something else than this plan learns.
         """
-        self._sweep()
-        content = self._newest_whole()
+        if self._writes:
+            self._sweep()
+        content = self._everyones(self._newest_whole)
         if content is None:
             return None
         if content["key"] != self.key:
@@ -259,8 +272,7 @@ class Checkpoints:
                 f"the checkpoint of step {content['state']['step']:,} in '{self.folder}' was made by another plan",
                 mend=f"Remove '{self.folder}' to train from the start.",
             )
-        restore(model, content["model"])
-        optimizer.load_state_dict(content["optimizer"])
+        self._put_back(content, model, optimizer)
         load_generators(content["generators"])
         state = State(**content["state"])
         self._best_step = state.best_step
@@ -275,39 +287,59 @@ class Checkpoints:
             Where training stood then; None when there is no such checkpoint, and nothing is changed.
         """
         self.wait()
-        for kept in [each for each in reversed(self._kept) if each.step < before]:
-            try:
-                content = self._read(kept)
-            except _Damaged as found:
-                self._put_aside(kept, str(found))
-                continue
-            restore(model, content["model"])
-            optimizer.load_state_dict(content["optimizer"])
-            self._remove(self._kept[self._kept.index(kept) + 1 :])
-            return State(**content["state"])
-        return None
+        content = self._everyones(lambda: self._newest_whole(before))
+        if content is None:
+            return None
+        self._put_back(content, model, optimizer)
+        if self._writes:
+            self._remove([each for each in self._kept if each.step > content["state"]["step"]])
+        return State(**content["state"])
+
+    def _put_back(self, content: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        restore(model, self.spread.parts(content["model"]))
+        state = self.spread.optimizer_parts(optimizer, content["optimizer"])
+        # by which kernel it steps is this machine's to say, not that of whoever wrote the checkpoint
+        kernels = [{name: group[name] for name in _KERNELS if name in group} for group in optimizer.param_groups]
+        groups = [{**group, **own} for group, own in zip(state["param_groups"], kernels, strict=True)]
+        optimizer.load_state_dict({**state, "param_groups": groups})
+
+    def _everyones(self, find: Callable[[], dict[str, Any] | None]) -> dict[str, Any] | None:
+        """What the rank that writes finds; the others read the same file, which it has seen to be whole."""
+        if self.spread.world.size == 1:
+            return find()
+        content = find() if self._writes else None
+        found = "" if content is None or self._source is None else self._source.name
+        name = self.spread.world.everyones(found)[0]
+        if not name or self._writes:
+            return content
+        return _load(self.folder / f"{name}.pt")
 
     def save_best(self, state: State, model: nn.Module) -> None:
         """Keep the weights that did best: on disk with the next checkpoint, or at once where there is no copy."""
         self.wait()
         self._best_step = state.best_step
         copies = Copies()
+        weights = self.spread.whole(own_weights(model))
+        if not self._writes:
+            return
         if not (self.beside and self._holds(bytes_of(changing(model)))):
-            live = _Best(state.best_step, own_weights(model), copies)
+            live = _Best(state.best_step, weights, copies)
             self._attempt(state.step, lambda: self._write_best(live))
             if _best_name(state.best_step) in self._sums:
                 return
-        self._best = _Best(state.best_step, copies.of(own_weights(model)), copies)
+        kept = weights if self.spread.copies else copies.of(weights)
+        self._best = _Best(state.best_step, kept, copies)
 
     def load_best(self, state: State, model: nn.Module) -> None:
         """Put the best weights into the model."""
         self.wait()
+        self.spread.world.total(0)  # what the first rank has just written is there
         if self._best is not None and self._best.step == state.best_step:
             self._best.copies.wait()
             weights = self._best.weights
         else:
             weights = load_file(self.folder / _best_name(state.best_step))
-        restore(model, weights)
+        restore(model, self.spread.parts(weights))
 
     def _saved(self, state: State, model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[Event]:
         # nothing is computed meanwhile: no copy is needed
@@ -407,12 +439,16 @@ class Checkpoints:
                 if path.name not in whole:
                     path.unlink(missing_ok=True)
 
-    def _newest_whole(self) -> dict[str, Any] | None:
-        while self._kept:
+    def _newest_whole(self, before: int | None = None) -> dict[str, Any] | None:
+        """Read the newest checkpoint, of fewer than ``before`` steps if that is said; what is damaged is put aside."""
+        for kept in [each for each in reversed(self._kept) if before is None or each.step < before]:
             try:
-                return self._read(self._kept[-1])
+                content, self._source = self._read(kept), kept
+                return content
             except _Damaged as found:
-                self._put_aside(self._kept[-1], str(found))
+                self._put_aside(kept, str(found))
+        if before is not None:
+            return None
         aside = sorted(path.name for path in self.folder.glob("damaged-*"))
         if aside:
             raise BundleError(
@@ -434,10 +470,9 @@ class Checkpoints:
             if found != sha256:
                 raise _Damaged(f"{name} is not what was written")
         try:
-            content = torch.load(self.folder / f"{kept.name}.pt", map_location="cpu", weights_only=True)
+            return _load(self.folder / f"{kept.name}.pt")
         except Exception as error:
             raise _Damaged(f"{kept.name}.pt cannot be loaded ({type(error).__name__})") from error
-        return cast(dict[str, Any], content)
 
     def _put_aside(self, kept: _Kept, reason: str) -> None:
         self._kept.remove(kept)
@@ -467,6 +502,10 @@ class _Watched:
 
 def _at_once() -> None:
     """Nothing has to be waited for."""
+
+
+def _load(path: Path) -> dict[str, Any]:
+    return cast(dict[str, Any], torch.load(path, map_location="cpu", weights_only=True))
 
 
 def _found(folder: Path) -> list[_Kept]:

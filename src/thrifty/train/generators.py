@@ -38,7 +38,8 @@ def load_generators(state: dict[str, Any]) -> None:
     """Go on from a `generators_state`."""
     torch.set_rng_state(state["torch"])
     if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
+        # of the device that is computed on, which on another rank is another
+        torch.cuda.set_rng_state(state["cuda"][0])
     name, words, place, has_gauss, gauss = state["numpy"]
     np.random.set_state((name, np.asarray(words, np.uint32), place, has_gauss, gauss))
     version, words, gauss = state["python"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -33,8 +34,10 @@ from thrifty.train.checkpoint import Checkpoints, State, learning_key
 from thrifty.train.generators import seed_generators
 from thrifty.train.guard import Guard
 from thrifty.train.precision import LossScale, gradient_norm, read
+from thrifty.train.ranks import ALONE, World
 from thrifty.train.room import Room, statistics_change
 from thrifty.train.signals import Asked, LeftOff, asked_to_end
+from thrifty.train.spread import ONE_DEVICE, Spread, spread_over
 from thrifty.train.validate import validate
 
 BUDGET_CHECK_SECONDS = 0.2
@@ -62,7 +65,14 @@ class Trained:
 
 
 def train(
-    plan: Plan, model: nn.Module, store: Store, folder: Path, *, emit: Emit, spent: Callable[[], Spent]
+    plan: Plan,
+    model: nn.Module,
+    store: Store,
+    folder: Path,
+    *,
+    emit: Emit,
+    spent: Callable[[], Spent],
+    world: World = ALONE,
 ) -> Trained:
     """Train a model by a plan, from the last whole checkpoint in ``folder`` if there is one.
 
@@ -76,7 +86,8 @@ def train(
         store: prepared data.
         folder: where checkpoints go; held by this process alone.
         emit: is told of each step, validation and checkpoint, and of each trouble.
-        spent: what the run has spent so far, earlier attempts included.
+        spent: what the run has spent so far, earlier attempts included; of several ranks the first one's counts.
+        world: the ranks that take each step together, each of which calls this with the same plan and model.
 
     Raises:
         DivergedError: losses were no numbers, or far too high, before any validation.
@@ -93,8 +104,10 @@ def train(
     compiling(model, plan.compile, **compiled_for(plan.batch, store.dataset.kind))
     recomputing(model, plan.checkpointing)
     model.train()
+    spread = spread_over(world, model, plan.zero)
     optimizer = optim.build(model, plan.optim, plan.precision, plan.seed)
     used = use_rows(model, optimizer, store.dataset.vocabulary) if plan.rows == "used" else []
+    spread.follow(optimizer)
     schedule = optim.Schedule(plan.optim)
     batches = Batches(
         store,
@@ -103,8 +116,11 @@ def train(
         micro=plan.batch.micro,
         seed=plan.seed,
         batching=plan.batch.batching,
+        rank=world.rank,
+        ranks=world.size,
+        along=spread.computes_along,
     )
-    budget = _Budget(plan.stop, spent)
+    budget = _Budget(plan.stop, spent, world)
 
     def rehearse(parts: list[Batch]) -> object:
         return take_step(plan, model, optimizer, parts, 0.0, used, lambda loss, norm: False)
@@ -113,8 +129,10 @@ def train(
 
     with (
         Room(plan, model, emit) as room,
-        Checkpoints(folder, key=key, keep=plan.checkpoints_kept, beside=beside, holds=room.holds) as checkpoints,
-        asked_to_end() as asked,
+        Checkpoints(
+            folder, key=key, keep=plan.checkpoints_kept, beside=beside, holds=room.holds, spread=spread
+        ) as checkpoints,
+        asked_to_end(world) as asked,
     ):
         state = checkpoints.load(model, optimizer) or State()
         before = room.take_up(state, batches, optimizer, checkpoints.wait)
@@ -132,9 +150,10 @@ def train(
             if due and state.evaluated_step != state.step:
                 with contextlib.suppress(LeftOff), optim.evaluating(optimizer):
                     validate(plan, model, store, state, schedule, checkpoints, asked, room, emit)
+            asked.agree()
             if asked.signal is not None:
                 raise _left(asked, checkpoints, _noted(state, schedule, guard, scale), model, optimizer, plan, emit)
-            waited = time.perf_counter() - saved_at
+            waited = world.of_first(time.perf_counter() - saved_at)
             late = waited > plan.checkpoint_seconds or (due and waited > plan.checkpoint_seconds / 10)
             if late and guard.calm and state.step > saved_step:
                 checkpoints.save(_noted(state, schedule, guard, scale), model, optimizer)
@@ -149,7 +168,7 @@ def train(
             for attempt in room.attempts(state, batches, optimizer, guard, rehearse):
                 with attempt:
                     parts = batches.step(state.step)
-                    loss, norm = take_step(plan, model, optimizer, parts, rate, used, guard.sound, scale)
+                    loss, norm = take_step(plan, model, optimizer, parts, rate, used, guard.sound, scale, spread)
             state.step += 1
             compiled_s = compile_seconds() - compiled_s
             seconds = time.perf_counter() - began - compiled_s
@@ -193,26 +212,32 @@ def take_step(
     used: Sequence[UsedRows] = (),
     sound: Callable[[float, float], bool] = lambda loss, norm: True,
     scale: LossScale = UNSCALED,
+    spread: Spread = ONE_DEVICE,
 ) -> tuple[float, float]:
     """Take one optimizer step over its micro-batches; return the mean loss and the norm of the gradient.
 
     Each micro-batch adds the sum of its losses over the weight of the whole step, so the gradient does not depend on
-    how the step is cut. Of the embeddings of ``used``, the rows that the step reads are trained. The weights stay as
-    they are where ``sound``, asked with what is returned, says no; or where the ``scale`` of the loss was too high.
+    how the step is cut, nor over how many ranks. Of the embeddings of ``used``, the rows that the step reads are
+    trained. The weights stay as they are where ``sound``, asked with what is returned, says no; or where the ``scale``
+    of the loss was too high.
     """
     for each in used:
-        each.take([batch["x"] for batch in micro_batches])
-    weight = sum(int(np.count_nonzero(batch["y"] != IGNORED_LABEL)) for batch in micro_batches)
-    total, by = torch.zeros((), device=plan.device), scale.scale
-    for arrays in micro_batches:
-        batch = to_tensors(arrays, plan.device, plan.memory_format)
-        with autocasting(plan.device, plan.precision):
-            loss_sum, _ = LOSSES[plan.task](model, batch)
-        loss = loss_sum / (weight / by)
-        loss.backward()
-        total += loss.detach()
-    gradients = [each.grad for each in optim.parameters_of(optimizer) if each.grad is not None]
-    mean, norm = (each / by for each in read(total, gradient_norm(gradients)))
+        each.take(list(itertools.chain(*spread.world.everyones([batch["x"] for batch in micro_batches]))))
+    weight = spread.world.total(sum(int(np.count_nonzero(batch["y"] != IGNORED_LABEL)) for batch in micro_batches))
+    losses, by = [], scale.scale
+    with spread.world.own_draws():
+        for number, arrays in enumerate(micro_batches, start=1):
+            batch = to_tensors(arrays, plan.device, plan.memory_format)
+            with autocasting(plan.device, plan.precision):
+                loss_sum, _ = LOSSES[plan.task](model, batch)
+            loss = loss_sum / (weight / by)
+            spread.last(number == len(micro_batches))
+            loss.backward()
+            losses.append(loss.detach())
+    spread.sum()
+    gradients = [spread.own(each.grad) for each in optim.parameters_of(optimizer) if each.grad is not None]
+    total = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+    mean, norm = (each / by for each in spread.agreed(*read(total, gradient_norm(gradients))))
     if not scale.overflows(mean, norm) and sound(mean, norm):
         factor = (plan.optim.clip / norm if norm > plan.optim.clip else 1.0) / by
         if factor != 1.0:
@@ -227,14 +252,18 @@ def take_step(
 class _Budget:
     """Asks what was spent now and then, because asking reads the system's counters."""
 
-    def __init__(self, stop: StopPlan, spent: Callable[[], Spent]) -> None:
+    def __init__(self, stop: StopPlan, spent: Callable[[], Spent], world: World) -> None:
+        self.world = world
         self.limited = any(math.isfinite(limit) for limit in (stop.seconds, stop.joules, stop.usd))
         self.spent, self.asked_at, self.last = spent, -math.inf, Spent()
 
     def now(self) -> Spent:
         if self.limited and time.perf_counter() - self.asked_at > BUDGET_CHECK_SECONDS:
             self.last, self.asked_at = self.spent(), time.perf_counter()
-        return self.last
+        if not self.limited or self.world.size == 1:
+            return self.last
+        wall_s, joules, usd = self.world.gather(self.last.wall_s, self.last.joules, self.last.usd)[0]
+        return self.last.model_copy(update={"wall_s": wall_s, "joules": joules, "usd": usd})
 
 
 def _reason_to_stop(stop: StopPlan, state: State, budget: _Budget) -> str:

@@ -84,6 +84,7 @@ def _timed(plan: Plan, store: Store, folder: Path, seconds: float) -> Probed:
         micro=plan.batch.micro,
         seed=plan.seed,
         batching=plan.batch.batching,
+        ranks=plan.devices,
     )
     steps = batches.typical_steps()
     times: list[float] = []

@@ -51,10 +51,13 @@ def no_memory(error: BaseException | None) -> bool:
 
 
 class Attempt:
-    """A context in which a step is taken; it ends quietly where there was no memory for it, and ``why`` says so."""
+    """A context in which a step is taken; it ends quietly where there was no memory for it, and ``why`` says so.
 
-    def __init__(self) -> None:
-        self.why = ""
+    Where it is the ``only`` one, what there was no memory for is an error.
+    """
+
+    def __init__(self, *, only: bool = False) -> None:
+        self.why, self.only = "", only
 
     def __enter__(self) -> Attempt:
         return self
@@ -62,7 +65,7 @@ class Attempt:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        if not no_memory(error):
+        if self.only or not no_memory(error):
             return False
         self.why = " ".join(str(error).split())[:SAID]
         return True
@@ -93,7 +96,7 @@ class Room:
         if plan.device == "cuda":
             if math.isfinite(plan.memory):
                 _allow(plan.memory)
-        elif can_watch() and (math.isfinite(plan.memory) or self._group_is_near()):
+        elif plan.devices == 1 and can_watch() and (math.isfinite(plan.memory) or self._group_is_near()):
             parameters = [each for each in self.model.parameters() if each.requires_grad]
             trim()
             self._watch = Watch(self._limit, sum(each.nbytes for each in parameters))
@@ -189,7 +192,8 @@ class Room:
         while True:
             if watch is not None and "training" not in self._rehearsed:
                 self._rehearse("training", at, self.micro, self._fewest, clean)
-            attempt = Attempt()
+            # ranks that take each step together would have to take it again together
+            attempt = Attempt(only=self.plan.devices > 1)
             yield attempt
             if not attempt.why:
                 break
@@ -225,7 +229,8 @@ class Room:
             self._rehearse("validation", lambda size: measure(size, True), self.evaluation, 1, self._give_back)
         step = 0 if state is None else state.step
         while True:
-            attempt = Attempt()
+            # ranks that take each step together would have to take it again together
+            attempt = Attempt(only=self.plan.devices > 1)
             yield attempt
             if not attempt.why:
                 break

@@ -7,10 +7,12 @@ import signal
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from signal import Signals
 from types import FrameType
 from typing import TypeVar
 
 from thrifty.errors import SignalledError
+from thrifty.train.ranks import ALONE, World
 
 Item = TypeVar("Item")
 
@@ -26,9 +28,17 @@ class LeftOff(Exception):  # noqa: N818 - a signal, not an error
 
 @dataclass
 class Asked:
-    """Which signal asked for the end; None while none did."""
+    """Which signal asked for the end; None while none did.
 
-    signal: signal.Signals | None = None
+    Attributes:
+        signal: what asked; of several ranks, what all of them know of.
+        heard: what this process was told, which the others may not know of yet.
+        world: the ranks.
+    """
+
+    signal: Signals | None = None
+    heard: Signals | None = None
+    world: World = ALONE
 
     def hear(self, number: int, frame: FrameType | None) -> None:
         """Take note of a signal.
@@ -36,9 +46,17 @@ class Asked:
         Raises:
             KeyboardInterrupt: it is Ctrl-C, and not the first signal.
         """
-        if self.signal is not None and number == signal.SIGINT:
+        if self.heard is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.signal = self.signal or signal.Signals(number)
+        self.heard = self.heard or signal.Signals(number)
+        if self.world.size == 1:
+            self.signal = self.heard
+
+    def agree(self) -> None:
+        """Have all ranks know what one of them was told; they ask at the same place of their work."""
+        if self.world.size > 1 and self.signal is None:
+            told = int(max(self.world.gather(self.heard or 0))[0])
+            self.signal = signal.Signals(told) if told else None
 
     def through(self, items: Iterable[Item]) -> Iterator[Item]:
         """Pass items on while nothing asks for the end.
@@ -47,6 +65,7 @@ class Asked:
             LeftOff: a signal did.
         """
         for item in items:
+            self.agree()
             if self.signal is not None:
                 raise LeftOff
             yield item
@@ -58,7 +77,7 @@ class Asked:
 
 
 @contextlib.contextmanager
-def asked_to_end() -> Iterator[Asked]:
+def asked_to_end(world: World = ALONE) -> Iterator[Asked]:
     """Listen for the signals that ask a run to end, while in the block; what handled them before does so again after.
 
     Outside the main thread, which alone hears signals, nothing is listened for. A signal that is ignored (as ``nohup``
@@ -70,7 +89,7 @@ def asked_to_end() -> Iterator[Asked]:
     >>> asked.signal.name
     'SIGUSR1'
     """
-    asked = Asked()
+    asked = Asked(world=world)
     heard = ASKING if threading.current_thread() is threading.main_thread() else ()
     before = {number: handler for number in heard if (handler := signal.getsignal(number)) in _OWN}
     for number in before:

@@ -112,8 +112,11 @@ def own_weights(model: nn.Module) -> dict[str, Tensor]:
     """What training changes of a model, each shared tensor named once, as safetensors wants it."""
     seen: dict[tuple[int, torch.Size], str] = {}
     own = {}
+    parameters = dict(model.named_parameters(remove_duplicate=False))
     for name, value in changing(model).items():
-        if seen.setdefault((value.data_ptr(), value.shape), name) == name or value.numel() == 0:
+        # a tensor that is shared out over ranks has no place in memory to be known by
+        place = value.data_ptr() if type(value) in _PLAIN else id(parameters.get(name, value))
+        if seen.setdefault((place, value.shape), name) == name or value.numel() == 0:
             own[name] = value
     return own
 

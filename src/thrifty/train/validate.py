@@ -15,6 +15,7 @@ from thrifty.optim import Schedule
 from thrifty.spec import Plan
 from thrifty.spec.events import Emit, Evaluated
 from thrifty.train.checkpoint import Checkpoints, State
+from thrifty.train.ranks import ALONE, World
 from thrifty.train.room import Room
 from thrifty.train.signals import Asked
 
@@ -29,28 +30,32 @@ def evaluate_split(
     through: Through = lambda batches: batches,
     room: Room | None = None,
     state: State | None = None,
+    world: World = ALONE,
 ) -> Evaluation:
     """Measure a model on one whole split of the prepared data, at the plan's precision; its batches go ``through``.
 
-    Batches become smaller where memory is short: in ``room``, which ``state`` notes, or one for this split alone.
+    Batches become smaller where memory is short: in ``room``, which ``state`` notes, or one for this split alone. Each
+    rank of a ``world`` measures a part of the batches; all get the figures of the whole.
 
     Raises:
         BudgetError: there is no memory for one sample.
     """
     if room is None:
         with Room(plan, model, lambda event: None) as own:
-            return evaluate_split(plan, model, store, split, through, own)
+            return evaluate_split(plan, model, store, split, through, own, state, world)
 
     def measure(size: int, first: bool = False) -> Evaluation:
         batches = sweep(store, split, size)
         return evaluate(
             model,
-            through(itertools.islice(batches, 1) if first else batches),
+            through(itertools.islice(batches, 1) if first else world.share(batches)),
             plan.task,
             device=plan.device,
             precision=plan.precision,
             memory_format=plan.memory_format,
             text_bytes=store.dataset.text_bytes.get(split, 0),
+            add_up=world.add_up,
+            inference=world.size == 1,
         )
 
     for attempt in room.sweeps(measure, state):
@@ -78,7 +83,8 @@ def validate(
         LeftOff: a signal asked for the end; nothing has changed.
     """
     began = time.perf_counter()
-    metrics = evaluate_split(plan, model, store, "validation", asked.through, room, state).metrics
+    checkpoints.spread.settle()
+    metrics = evaluate_split(plan, model, store, "validation", asked.through, room, state, asked.world).metrics
     metric, value = plan.stop.metric, metrics[plan.stop.metric]
     better = math.isfinite(metrics["loss"]) and (
         not state.best or (value > state.best[metric] if plan.stop.higher_is_better else value < state.best[metric])
