@@ -55,6 +55,11 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Keep the tests out of the user's cache; processes that the tests start inherit it."""
     folder = tmp_path_factory.mktemp("cache")
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        # what one worker measures of the machine holds for all
+        measured = tmp_path_factory.getbasetemp().parent / "hardware"
+        measured.mkdir(exist_ok=True)
+        (folder / "hardware").symlink_to(measured)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("THRIFTY_CACHE", str(folder))
         # a few operators of each family: tests of prices bring their own
@@ -70,7 +75,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of real handwritten digits as PNG files, one folder a label. Not to be changed: copy it first."""
     folder = tmp_path_factory.mktemp("data") / "digits"
-    # the file that scikit-learn brings, eight rows of eight and a label a line: the library itself takes seconds to load
+    # the file of scikit-learn, eight rows of eight and a label a line: the library itself takes seconds to load
     package = find_spec("sklearn")
     assert package is not None and package.origin is not None
     bundled = np.loadtxt(Path(package.origin).parent / "datasets/data/digits.csv.gz", delimiter=",", max_rows=IMAGES)
