@@ -14,12 +14,19 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from hypothesis import settings
 
 # a conftest is found by its name, not collected for doctests: several of one name cannot be
 collect_ignore_glob = ["conftest.py", "*/conftest.py"]
 
 IMAGES = 360
+WORKER = "PYTEST_XDIST_WORKER" in os.environ
 SOURCES = ("json", "email", "html", "http", "urllib", "xml")
+
+if WORKER:
+    # how long one example takes is up to the neighbours too
+    settings.register_profile("side by side", settings.get_profile(settings.get_current_profile_name()), deadline=None)
+    settings.load_profile("side by side")
 
 
 @contextmanager
@@ -37,7 +44,7 @@ def _held(path: Path, how: int) -> Iterator[None]:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Where several workers run tests, one that is marked `alone` waits for the others' tests and they for it."""
-    if "PYTEST_XDIST_WORKER" not in os.environ:
+    if not WORKER:
         return (yield)
     alone = item.get_closest_marker("alone") is not None
     folder = item.config._tmp_path_factory.getbasetemp().parent  # type: ignore[attr-defined]
@@ -55,7 +62,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Keep the tests out of the user's cache; processes that the tests start inherit it."""
     folder = tmp_path_factory.mktemp("cache")
-    if "PYTEST_XDIST_WORKER" in os.environ:
+    if WORKER:
         # what one worker measures of the machine holds for all
         measured = tmp_path_factory.getbasetemp().parent / "hardware"
         measured.mkdir(exist_ok=True)

@@ -21,6 +21,7 @@ from thrifty.export.bundle import Bundle, load_bundle
 def no_certificates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Have clients read no certificates, which takes each longer than a request: no server here has TLS."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("SSL_CERT_FILE", raising=False)
         patch.setenv("SSL_CERT_DIR", str(tmp_path_factory.mktemp("certificates")))
         yield
 
