@@ -7,16 +7,19 @@ READY  := $(VENV)/.ready
 PEERS       := .venv-peers
 PEERS_READY := $(PEERS)/.ready
 
+# Most tests are one thread long: as many processes as there are cores, up to four, run them side by side.
+SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist worksteal
+
 .PHONY: demo test quick check format bench bench-plan bench-gpu peers bench-train bench-train-gpu clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 quick: $(READY)
-	$(BIN)/python -m pytest -m "not slow and not browser and not gpu" -x
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow and not browser and not gpu" -x
 
 check: $(READY)
 	$(BIN)/ruff format --check .

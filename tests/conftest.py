@@ -2,27 +2,71 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits
+from hypothesis import settings
 
 # a conftest is found by its name, not collected for doctests: several of one name cannot be
 collect_ignore_glob = ["conftest.py", "*/conftest.py"]
 
 IMAGES = 360
+WORKER = "PYTEST_XDIST_WORKER" in os.environ
 SOURCES = ("json", "email", "html", "http", "urllib", "xml")
+
+if WORKER:
+    # how long one example takes is up to the neighbours too
+    settings.register_profile("side by side", settings.get_profile(settings.get_current_profile_name()), deadline=None)
+    settings.load_profile("side by side")
+
+
+@contextmanager
+def _held(path: Path, how: int) -> Iterator[None]:
+    """Hold a lock between processes; the system takes it from one that dies."""
+    with path.open("w") as file:
+        fcntl.flock(file, how)
+        try:
+            yield
+        finally:
+            # closing does not do where a copy of this process still has the file open
+            fcntl.flock(file, fcntl.LOCK_UN)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Where several workers run tests, one that is marked `alone` waits for the others' tests and they for it."""
+    if not WORKER:
+        return (yield)
+    alone = item.get_closest_marker("alone") is not None
+    folder = item.config._tmp_path_factory.getbasetemp().parent  # type: ignore[attr-defined]
+    with ExitStack() as stack:
+        # through this door all come one by one, so that who waits behind it to be alone is not overtaken for ever
+        door = stack.enter_context(ExitStack())
+        door.enter_context(_held(folder / "door", fcntl.LOCK_EX))
+        stack.enter_context(_held(folder / "room", fcntl.LOCK_EX if alone else fcntl.LOCK_SH))
+        if not alone:
+            door.close()
+        return (yield)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Keep the tests out of the user's cache; processes that the tests start inherit it."""
     folder = tmp_path_factory.mktemp("cache")
+    if WORKER:
+        # what one worker measures of the machine holds for all
+        measured = tmp_path_factory.getbasetemp().parent / "hardware"
+        measured.mkdir(exist_ok=True)
+        (folder / "hardware").symlink_to(measured)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("THRIFTY_CACHE", str(folder))
         # a few operators of each family: tests of prices bring their own
@@ -38,11 +82,14 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of real handwritten digits as PNG files, one folder a label. Not to be changed: copy it first."""
     folder = tmp_path_factory.mktemp("data") / "digits"
-    bundled = load_digits()
-    for index in range(IMAGES):
-        path = folder / str(bundled.target[index]) / f"{index:04}.png"
+    # the file of scikit-learn, eight rows of eight and a label a line: the library itself takes seconds to load
+    package = find_spec("sklearn")
+    assert package is not None and package.origin is not None
+    bundled = np.loadtxt(Path(package.origin).parent / "datasets/data/digits.csv.gz", delimiter=",", max_rows=IMAGES)
+    for index, row in enumerate(bundled):
+        path = folder / str(int(row[64])) / f"{index:04}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        pixels = (bundled.images[index] * (255 / 16)).round().astype(np.uint8)
+        pixels = (row[:64].reshape(8, 8) * (255 / 16)).round().astype(np.uint8)
         assert cv2.imwrite(str(path), pixels)
     return folder
 

@@ -46,6 +46,7 @@ def changed(**values: Any) -> dict[str, Any]:
     return {**JOB, **values}
 
 
+@pytest.mark.alone
 def test_help_fits_a_screen_and_is_quick() -> None:
     times = []
     for _ in range(3):
@@ -67,6 +68,7 @@ def test_every_verb_has_help() -> None:
         assert len(done.stdout.splitlines()) <= 24, verb
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_the_whole_way(workplace: Path) -> None:
     first = thrifty("run", "job.yaml", "--json", cwd=workplace)

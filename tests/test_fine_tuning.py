@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,12 @@ from thrifty.spec import ImageData, Spent
 from thrifty.spec.events import Event, Resumed, StepDone
 from thrifty.train import train
 
-pytest.importorskip("peft")
-transformers = pytest.importorskip("transformers")
 # the machine is measured, then planned for
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(not (find_spec("peft") and find_spec("transformers")), reason="peft is not installed"),
+]
 
 SIDE, SEEN = 16, 6
 
@@ -45,6 +48,8 @@ def store(digits: Path, own_cache: Path) -> Store:
 @pytest.fixture(scope="module")
 def weights(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small transformer that has learned the digits under six, as `save_pretrained` writes it."""
+    import transformers
+
     torch.manual_seed(0)
     config = transformers.ViTConfig(
         hidden_size=48, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4, image_size=SIDE, patch_size=4,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -36,8 +37,9 @@ def _room(path: Path) -> str:
     return part.removesuffix(".py")
 
 
-def _imports(path: Path) -> list[tuple[int, str]]:
-    found = []
+@cache
+def _imports(path: Path) -> tuple[tuple[int, str], ...]:
+    found: list[tuple[int, str]] = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found += [(node.lineno, alias.name) for alias in node.names]
@@ -48,7 +50,7 @@ def _imports(path: Path) -> list[tuple[int, str]]:
                 found += [(node.lineno, f"thrifty.{alias.name}") for alias in node.names]
             else:
                 found.append((node.lineno, name))
-    return found
+    return tuple(found)
 
 
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py" or path.parent != PACKAGE)

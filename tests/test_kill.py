@@ -70,6 +70,7 @@ def check_whole(runs: Path, name: str, cache: Path) -> None:
         json.loads(noun.read_text())
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.parametrize("name", JOBS)
 def test_killed_at_random_instants_the_weights_are_the_same(

@@ -115,6 +115,7 @@ def test_calibrations_say_where_they_come_from() -> None:
             assert 0 <= getattr(calibration, share) < 1, (calibration.name, share)
 
 
+@pytest.mark.alone
 def test_pricing_is_fast_once_kernels_are_known() -> None:
     layouts = [PLAN.model_copy(update={"accumulation": m}) for m in range(1, 400)]
     step_cost(GPT3, layouts[0], SELENE, calibration=A100)

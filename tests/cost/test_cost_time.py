@@ -238,6 +238,7 @@ def test_compiling_costs_by_operators_and_saves_where_it_can_fuse() -> None:
     assert loading_seconds(few, device()) > 0
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_a_real_small_step_by_operators_timed_here() -> None:
     # one thread: others who use the machine cost it nothing but its caches
@@ -272,6 +273,7 @@ def test_a_real_small_step_by_operators_timed_here() -> None:
     assert predicted == pytest.approx(taken, rel=0.5)
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize(

@@ -74,6 +74,7 @@ def test_text_outside_the_pattern_does_not_matter(tmp_path: Path) -> None:
     assert content_key(data, seed=0, cache=tmp_path / "cache") == before
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_two_thousand_unchanged_files_are_not_opened_again(tmp_path: Path, opened: list[str]) -> None:
     folder = write_images(tmp_path / "many", {"a": 1000, "b": 1000}, height=4, width=4)

@@ -44,6 +44,7 @@ def asker() -> Iterator[Asker]:
         yield one
 
 
+@pytest.mark.alone
 def test_a_larger_product_takes_longer_and_nothing_is_asked_twice(asker: Asker) -> None:
     calls = dict(map(product, (64, 4096)))
     found = asker.ask(calls)
@@ -81,6 +82,7 @@ def test_closed_it_ends_its_process_and_can_be_asked_again() -> None:
     one.close()
 
 
+@pytest.mark.alone
 def test_a_process_that_does_not_answer_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asking, "_SILENCE_S", 0.0)
     monkeypatch.setattr(asking, "_END_S", 0.0)

@@ -49,6 +49,7 @@ def test_every_family_runs_in_both_precisions() -> None:
             assert captured.calls, name
 
 
+@pytest.mark.alone
 def test_time_is_taken_of_one_call() -> None:
     taken, _ = once(lambda: time.sleep(0.002), burst=3)
     assert 0.002 <= taken < 0.02
@@ -95,6 +96,7 @@ def test_small_layers_leave_the_tensor_as_it_was() -> None:
     assert tiny_layers()[3](x).equal(x)
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_points_of_a_short_run() -> None:
     found = points(last_cache_bytes=4 << 20, seconds=6.0)
@@ -107,6 +109,7 @@ def test_points_of_a_short_run() -> None:
     assert 0 <= found.disturbed <= 1
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_a_process_of_its_own_says_the_same_things() -> None:
     found = bench(1, last_cache_bytes=4 << 20, seconds=4.0)

@@ -13,6 +13,7 @@ from thrifty.hardware.probe import probe
 SAID = r"measured 20\d\d-\d\d-\d\d, torch \S+, 1 threads, \d+x\d+x\d+, [1-5] repeats, \S+ to \S+ T(;|$)"
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_the_cpu() -> None:
     before = torch.get_num_threads()

@@ -22,9 +22,11 @@ from thrifty.optim import by_name
 from thrifty.spec import Dataset, ModelPlan
 from thrifty.testing import check_model
 
-transformers = pytest.importorskip("transformers")
-# each loads transformers and builds a model several times
-pytestmark = pytest.mark.slow
+# each loads transformers, which takes seconds, and builds a model several times
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(importlib.util.find_spec("transformers") is None, reason="transformers is not installed"),
+]
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "gpt2": {"n_embd": 16, "n_layer": 2, "n_head": 2, "vocab_size": 64, "n_positions": 16, "attn_pdrop": 0.0},
@@ -47,6 +49,8 @@ KINDS = {"gpt2": text(), "llama": text(), "bert": text(), "vit": images(3, 16, 7
 
 def save(folder: Path, kind: str, *, weights: bool = False, **sizes: Any) -> Path:
     """Write a directory as `save_pretrained` does; with weights, those of a model of another seed."""
+    import transformers
+
     place = folder / kind
     config = transformers.AutoConfig.for_model(kind, **{**CONFIGS[kind], **sizes})
     if not weights:
@@ -125,6 +129,8 @@ def test_a_step_is_traced_as_it_runs(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["gpt2", "vit"])
 def test_weights_of_a_directory_are_loaded(tmp_path: Path, kind: str) -> None:
+    import transformers
+
     sizes = {} if kind == "gpt2" else {"num_labels": 7}
     place = save(tmp_path, kind, weights=True, **sizes)
     auto = transformers.AutoModelForCausalLM if kind == "gpt2" else transformers.AutoModelForImageClassification
@@ -210,6 +216,8 @@ def test_code_in_a_directory_is_not_run(tmp_path: Path) -> None:
 
 
 def test_an_id_is_asked_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    import transformers
+
     check_name("hf:openai-community/gpt2")
     assert content_key("hf:openai-community/gpt2") == "hf:openai-community/gpt2"
 

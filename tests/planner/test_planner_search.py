@@ -112,6 +112,7 @@ def test_the_choice_prefers_memory_that_surely_fits() -> None:
     assert found.choice.settings == {"way": "safe"}
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_thousands_of_ways_take_seconds() -> None:
     space = Space({name: tuple(range(12)) for name in "abcd"})

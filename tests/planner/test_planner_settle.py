@@ -93,6 +93,7 @@ def test_without_time_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
         pass
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("no_dry_run")
 def test_a_plan_here_says_how_many_operators_were_asked_about(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("THRIFTY_ASK_SECONDS", "2")

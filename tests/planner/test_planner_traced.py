@@ -243,6 +243,7 @@ def test_small_states_may_be_allowed() -> None:
     assert small.chosen.cost.seconds.value <= plain.chosen.cost.seconds.value * 1.01
 
 
+@pytest.mark.alone
 def test_the_whole_catalogue_within_a_quarter_of_a_minute() -> None:
     wanted = job("resnet18", 256, {**IMAGES, "size": 224})
     proposal = survey(wanted, declared_dataset(declared(wanted)), catalogue_clusters())
