@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from thrifty.data import Store
 from thrifty.errors import BudgetError
+from thrifty.hardware.pages import trim
 from thrifty.ledger import resident_bytes
 from thrifty.models import build
 from thrifty.models.gpt import GPT
@@ -129,7 +130,9 @@ def test_without_room_a_step_is_what_fewer_at_once_would_have_made_it(
 def test_near_the_limit_a_later_step_is_taken_again_with_the_same_draws(
     make_plan: PlanFactory, store: Store, tmp_path: Path
 ) -> None:
-    settings: dict[str, Any] = {"steps": 5, "evaluate_every": 5, "memory": resident_bytes() / 0.8}
+    learn(make_plan(steps=1), store, tmp_path / "loads")
+    trim()
+    settings: dict[str, Any] = {"steps": 5, "evaluate_every": 5, "memory": resident_bytes() / 0.75}
     model, events = learn(make_plan(micro=64, **settings), store, tmp_path / "starved", most=32, until=3 * 64 + 60)
     ((stage, step, before, to),) = narrowed(events)
     assert (stage, before, to) == ("training", 64, 32) and 1 < step <= 4
