@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from thrifty.cost import trace_step
 from thrifty.errors import JobError
 from thrifty.models.dropout import LEVELS, by_bits, use_dropout
+from thrifty.models.losses import LOSSES
 
 
 @given(
@@ -75,3 +77,18 @@ def test_layers_are_changed_and_put_back() -> None:
     assert not any("forward" in vars(layer) for layer in net)
     with pytest.raises(JobError, match=r"unknown way of dropout 'bit'.*'bits'"):
         use_dropout(net, "bit")
+
+
+def test_a_step_of_it_is_traced() -> None:
+    def built() -> nn.Module:
+        return use_dropout(nn.Sequential(nn.Linear(6, 6), nn.Dropout(0.1), nn.Linear(6, 2)), "bits")
+
+    step = trace_step(
+        built,
+        LOSSES["classify"],
+        {"x": ((5, 6), "float32"), "y": ((5,), "int64")},
+        precision="bf16",
+        optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=0.1),
+    )
+    assert [op.kind for op in step.ops].count("random") == 1
+    assert step.activation_bytes > 0

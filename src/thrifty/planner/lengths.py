@@ -72,7 +72,7 @@ def packed_shape(dataset: Dataset, *, batch: int, micro: int) -> PackedShape:
     >>> data = declared_dataset(DeclaredData(kind="language", tokens=9000, vocabulary=64, length=64))
     >>> texts = data.model_copy(update={"kind": "text", "lengths": {"train": (900, 0, 0, 0, 0, 0, 0, 100)}})
     >>> packed_shape(texts, batch=32, micro=32)
-    PackedShape(tokens=336, grids=((8, 8), (8, 8), (8, 8), (8, 64)))
+    PackedShape(tokens=328, grids=((9, 8), (8, 8), (8, 8), (8, 64)))
     """
     rows = _packed(dataset.lengths["train"], batch, micro)
     kinds = Counter(len(each.grids) for each in rows)
