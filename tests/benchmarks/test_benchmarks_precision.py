@@ -1,10 +1,10 @@
-"""The verdict on a precision: within the noise of seeds it is proven, and no further, in either direction of a figure."""
+"""The verdict on a precision: within the noise of seeds it is proven, and no further, whichever way is better."""
 
 from __future__ import annotations
 
 import pytest
-
 from benchmarks.precision import COURSES, verdict
+
 from thrifty.planner.proven import PROOFS, proof_of
 
 NOISE = [0.80, 0.82, 0.81, 0.79, 0.83]
