@@ -240,3 +240,22 @@ def test_the_seed_decides_how_it_rounds() -> None:
 
     assert torch.equal(rounded(1), rounded(1))
     assert not torch.equal(rounded(1), rounded(2))
+
+
+@pytest.mark.parametrize("name", ["momentum", "adagrad", "adamw"])
+def test_the_order_of_a_weight_in_memory_bears_on_nothing(name: str) -> None:
+    def moved(memory_format: torch.memory_format) -> list[Tensor]:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8, 2))
+        model = model.to(memory_format=memory_format)
+        with_precision(model, "bf16_compensated")
+        optimizer = build(model, plan(name), "bf16_compensated")
+        for _ in range(3):
+            x = torch.arange(54.0).view(2, 3, 3, 3).contiguous(memory_format=memory_format) / 54
+            model(x.bfloat16()).float().square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        return [each.detach().float() for each in model.parameters()]
+
+    for one, other in zip(moved(torch.contiguous_format), moved(torch.channels_last), strict=True):
+        torch.testing.assert_close(one, other, rtol=0.02, atol=2e-3)
