@@ -112,6 +112,7 @@ def test_a_run_that_died_ends_with_the_same_weights(
     assert after == trained
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", BF16_HELD)
 def test_micro_batches_add_up_in_float32(precision: str, make_plan: PlanFactory, store: Store) -> None:
     """The gradient of a step cut in pieces lies no farther from the whole one's than bf16 rounds it."""
@@ -143,6 +144,7 @@ def test_norms_of_bf16_gradients_are_summed_in_float32() -> None:
     assert gradient_norm([torch.full((1_001,), 1.0, dtype=torch.bfloat16)]) == pytest.approx(math.sqrt(1_001), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_where_gradients_overflow_the_scale_falls_and_the_guard_hears_nothing(
     make_plan: PlanFactory, store: Store, tmp_path: Path
 ) -> None:

@@ -116,7 +116,7 @@ class _Part:
         if not self.narrow:
             self.inner = make(parameters)
             return
-        lent = {id(each): each.detach().float() for each in self.held}
+        lent = {id(each): each.detach().float().contiguous() for each in self.held}
         by_kind = {name: [lent[id(each)] for each in kind] for name, kind in parameters.by_kind.items()}
         self.inner = make(Parameters(by_kind))  # type: ignore[arg-type]
         self._exchange([lent[id(each)] for each in self.held], self.held)
@@ -141,7 +141,8 @@ class _Part:
         lent = [place.view(torch.float32) for place in places]
         for tensor, parameter in zip(lent, self.held, strict=True):
             if parameter.grad is not None:
-                tensor.grad = parameter.grad.float()
+                # fused kernels go through memory: gradients lie as the lent tensors do, whatever the weight's format
+                tensor.grad = parameter.grad.float().contiguous()
         with self._lending(lent):
             work()
         for tensor in lent:
