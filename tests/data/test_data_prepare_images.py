@@ -77,7 +77,7 @@ def test_mean_and_deviation_are_of_the_training_split(pets: Path) -> None:
 
 def test_arrays_are_mapped_and_read_only(pets: Path) -> None:
     array = run(pets).array("train", "x")
-    assert isinstance(array, np.memmap)
+    assert isinstance(array.base, np.memmap)
     with pytest.raises(ValueError, match="read-only"):
         array[0] = 0
 

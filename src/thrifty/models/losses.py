@@ -26,8 +26,10 @@ def cross_entropy_sum(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
     Answers of -100 are not counted.
     """
+    if logits.dim() > 2:
+        logits, y = logits.flatten(0, -2), y.flatten()
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    loss_sum = F.cross_entropy(wide.flatten(0, -2), y.flatten(), ignore_index=IGNORED, reduction="sum")
+    loss_sum = F.cross_entropy(wide, y, ignore_index=IGNORED, reduction="sum")
     return loss_sum, (y != IGNORED).sum()
 
 

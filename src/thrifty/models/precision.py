@@ -6,6 +6,7 @@ Micikevicius et al. 2022 (arXiv 2209.05433).
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import torch
@@ -21,13 +22,13 @@ FP8_SIDE = 16
 FP8_CAPABILITY = (8, 9)
 
 
-def autocasting(device: str, precision: str) -> torch.autocast:
+def autocasting(device: str, precision: str) -> contextlib.AbstractContextManager[object]:
     """Return the context in which a forward pass runs at a precision: autocast of 16 bits, or for fp32 nothing at all.
 
     Layers that compute in fp8 take what autocast of bf16 gives them.
     """
     dtype = _DTYPES.get(arithmetic_of(precision))
-    return torch.autocast(device_type=device, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
+    return contextlib.nullcontext() if dtype is None else torch.autocast(device_type=device, dtype=dtype)
 
 
 def with_precision(model: nn.Module, precision: str, *, accumulating: bool = False) -> nn.Module:

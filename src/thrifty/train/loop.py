@@ -216,10 +216,10 @@ def take_step(
 ) -> tuple[float, float]:
     """Take one optimizer step over its micro-batches; return the mean loss and the norm of the gradient.
 
-    Each micro-batch adds the sum of its losses over the weight of the whole step, so the gradient does not depend on
-    how the step is cut, nor over how many ranks. Of the embeddings of ``used``, the rows that the step reads are
-    trained. The weights stay as they are where ``sound``, asked with what is returned, says no; or where the ``scale``
-    of the loss was too high.
+    Each micro-batch adds the gradient of the sum of its losses over the weight of the whole step, so the gradient does
+    not depend on how the step is cut, nor over how many ranks. Of the embeddings of ``used``, the rows that the step
+    reads are trained. The weights stay as they are where ``sound``, asked with what is returned, says no; or where the
+    ``scale`` of the loss was too high.
     """
     for each in used:
         each.take(list(itertools.chain(*spread.world.everyones([batch["x"] for batch in micro_batches]))))
@@ -230,14 +230,15 @@ def take_step(
             batch = to_tensors(arrays, plan.device, plan.memory_format)
             with autocasting(plan.device, plan.precision):
                 loss_sum, _ = LOSSES[plan.task](model, batch)
-            loss = loss_sum / (weight / by)
             spread.last(number == len(micro_batches))
-            loss.backward()
-            losses.append(loss.detach())
+            loss_sum.backward(loss_sum.new_full((), by / weight))
+            losses.append(loss_sum.detach())
     spread.sum()
-    gradients = [spread.own(each.grad) for each in optim.parameters_of(optimizer) if each.grad is not None]
+    parameters = optim.parameters_of(optimizer)
+    gradients = [spread.own(each.grad) for each in parameters if each.grad is not None]
     total = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
-    mean, norm = (each / by for each in spread.agreed(*read(total, gradient_norm(gradients))))
+    total_loss, scaled_norm = spread.agreed(*read(total, gradient_norm(gradients)))
+    mean, norm = total_loss / weight, scaled_norm / by
     if not scale.overflows(mean, norm) and sound(mean, norm):
         factor = (plan.optim.clip / norm if norm > plan.optim.clip else 1.0) / by
         if factor != 1.0:
@@ -245,7 +246,8 @@ def take_step(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
         optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    for parameter in parameters:
+        parameter.grad = None
     return mean, norm
 
 
