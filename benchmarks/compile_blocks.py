@@ -30,7 +30,7 @@ from thrifty.models.compiling import compile_seconds, compiling
 from thrifty.models.inputs import to_device
 from thrifty.planner.planner import UNPRICED
 from thrifty.spec import BatchPlan, ModelPlan, OptimPlan, Plan, StopPlan
-from thrifty.train.loop import take_step
+from thrifty.train.step import take_step
 
 WARM_UP, STEPS, LEAST_STEPS = 2, 12, 4
 # of steady steps; a case of the large model takes some three seconds to build and as many to compile again

@@ -28,7 +28,7 @@ from thrifty.models.mlp import MLP
 from thrifty.models.packed import Packed
 from thrifty.models.resnet import ResNet
 from thrifty.spec import BatchPlan, Cost, Interval, ModelPlan, OptimPlan, Plan, StopPlan
-from thrifty.train.loop import take_step
+from thrifty.train.step import take_step
 
 SAMPLES, CLASSES, VOCABULARY, LENGTH, IGNORED = 11, 3, 17, 24, -100
 NOTHING = Interval(low=0, value=0, high=0, method="a test")

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
-import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -18,31 +15,22 @@ from thrifty import optim
 from thrifty.data import Batch, Batches, Store
 from thrifty.errors import DiskFullError, DivergedError, SignalledError
 from thrifty.hardware.pages import keep_pages, keeping
-from thrifty.models.adapters import adapting, merging, start
-from thrifty.models.compiling import compile_news, compile_seconds, compiled_for, compiling
-from thrifty.models.dropout import use_dropout
-from thrifty.models.inputs import to_device, to_tensors
-from thrifty.models.losses import LOSSES
-from thrifty.models.precision import autocasting, in_fp32, with_precision
-from thrifty.models.recompute import recomputing
-from thrifty.optim.rows import UsedRows, use_rows
+from thrifty.models.compiling import compile_news, compile_seconds
+from thrifty.optim.rows import use_rows
 from thrifty.spec import Plan, Spent
 from thrifty.spec.events import Emit, Event, Resumed, StepDone, Stopped
-from thrifty.spec.plan import StopPlan
-from thrifty.spec.units import format_joules, format_seconds, format_usd
 from thrifty.train.checkpoint import Checkpoints, State, learning_key
+from thrifty.train.ending import Budget, due_for_validation, reason_to_stop
 from thrifty.train.generators import seed_generators
 from thrifty.train.guard import Guard
-from thrifty.train.precision import LossScale, gradient_norm, read
+from thrifty.train.precision import LossScale
 from thrifty.train.ranks import ALONE, World
 from thrifty.train.room import Room, statistics_change
+from thrifty.train.savings import computing_as, with_savings, without_savings
 from thrifty.train.signals import Asked, LeftOff, asked_to_end
-from thrifty.train.spread import ONE_DEVICE, Spread, spread_over
+from thrifty.train.spread import spread_over
+from thrifty.train.step import take_step
 from thrifty.train.validate import validate
-
-BUDGET_CHECK_SECONDS = 0.2
-IGNORED_LABEL = -100
-UNSCALED = LossScale()
 
 
 @dataclass(frozen=True)
@@ -98,12 +86,7 @@ def train(
     keep_pages(keeping(plan.device, plan.checkpointing))
     torch.set_num_threads(plan.threads)
     seed_generators(plan.seed)  # dropout draws from them; a checkpoint brings their states back
-    start(adapting(use_dropout(model, plan.dropout), plan.adapt), plan.seed)
-    to_device(model, plan.device, plan.memory_format)
-    with_precision(model, plan.precision, accumulating=plan.batch.accumulation > 1)
-    compiling(model, plan.compile, **compiled_for(plan.batch, store.dataset.kind))
-    recomputing(model, plan.checkpointing)
-    model.train()
+    computing_as(with_savings(model, plan), plan, store.dataset.kind).train()
     spread = spread_over(world, model, plan.zero)
     optimizer = optim.build(model, plan.optim, plan.precision, plan.seed)
     used = use_rows(model, optimizer, store.dataset.vocabulary) if plan.rows == "used" else []
@@ -120,7 +103,7 @@ def train(
         ranks=world.size,
         along=spread.computes_along,
     )
-    budget = _Budget(plan.stop, spent, world)
+    budget = Budget(plan.stop, spent, world)
 
     def rehearse(parts: list[Batch]) -> object:
         return take_step(plan, model, optimizer, parts, 0.0, used, lambda loss, norm: False)
@@ -146,7 +129,7 @@ def train(
 
         saved_at, saved_step = time.perf_counter(), state.step
         while True:
-            due = guard.calm and _due(plan, state)
+            due = guard.calm and due_for_validation(plan, state)
             if due and state.evaluated_step != state.step:
                 with contextlib.suppress(LeftOff), optim.evaluating(optimizer):
                     validate(plan, model, store, state, schedule, checkpoints, asked, room, emit)
@@ -159,7 +142,7 @@ def train(
                 checkpoints.save(_noted(state, schedule, guard, scale), model, optimizer)
                 saved_at, saved_step = time.perf_counter(), state.step
             _tell(checkpoints.news(), emit)
-            if reason := guard.gave_up or _reason_to_stop(plan.stop, state, budget):
+            if reason := guard.gave_up or reason_to_stop(plan.stop, state, budget):
                 break
 
             began, compiled_s = time.perf_counter(), compile_seconds()
@@ -195,104 +178,11 @@ def train(
             each.release()
         checkpoints.load_best(state, model)
         reason += room.says
-    compiling(recomputing(model, "none"), "none")
-    merging(use_dropout(in_fp32(model), "sampled"))
+    without_savings(model)
     emit(Stopped(state.step, reason))
     if asked.signal is not None:
         raise asked.error(f"training is done and saved in '{folder}': {reason}")
     return Trained(state.step, state.best, state.best_step, reason, guard.watch.wasted_seconds)
-
-
-def take_step(
-    plan: Plan,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    micro_batches: list[dict[str, np.ndarray]],
-    learning_rate: float,
-    used: Sequence[UsedRows] = (),
-    sound: Callable[[float, float], bool] = lambda loss, norm: True,
-    scale: LossScale = UNSCALED,
-    spread: Spread = ONE_DEVICE,
-) -> tuple[float, float]:
-    """Take one optimizer step over its micro-batches; return the mean loss and the norm of the gradient.
-
-    Each micro-batch adds the gradient of the sum of its losses over the weight of the whole step, so the gradient does
-    not depend on how the step is cut, nor over how many ranks. Of the embeddings of ``used``, the rows that the step
-    reads are trained. The weights stay as they are where ``sound``, asked with what is returned, says no; or where the
-    ``scale`` of the loss was too high.
-    """
-    for each in used:
-        each.take(list(itertools.chain(*spread.world.everyones([batch["x"] for batch in micro_batches]))))
-    weight = spread.world.total(sum(int(np.count_nonzero(batch["y"] != IGNORED_LABEL)) for batch in micro_batches))
-    losses, by = [], scale.scale
-    with spread.world.own_draws():
-        for number, arrays in enumerate(micro_batches, start=1):
-            batch = to_tensors(arrays, plan.device, plan.memory_format)
-            with autocasting(plan.device, plan.precision):
-                loss_sum, _ = LOSSES[plan.task](model, batch)
-            spread.last(number == len(micro_batches))
-            loss_sum.backward(loss_sum.new_full((), by / weight))
-            losses.append(loss_sum.detach())
-    spread.sum()
-    parameters = optim.parameters_of(optimizer)
-    gradients = [spread.own(each.grad) for each in parameters if each.grad is not None]
-    total = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
-    total_loss, scaled_norm = spread.agreed(*read(total, gradient_norm(gradients)))
-    mean, norm = total_loss / weight, scaled_norm / by
-    if not scale.overflows(mean, norm) and sound(mean, norm):
-        factor = (plan.optim.clip / norm if norm > plan.optim.clip else 1.0) / by
-        if factor != 1.0:
-            torch._foreach_mul_(gradients, factor)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate
-        optimizer.step()
-    for parameter in parameters:
-        parameter.grad = None
-    return mean, norm
-
-
-class _Budget:
-    """Asks what was spent now and then, because asking reads the system's counters."""
-
-    def __init__(self, stop: StopPlan, spent: Callable[[], Spent], world: World) -> None:
-        self.world = world
-        self.limited = any(math.isfinite(limit) for limit in (stop.seconds, stop.joules, stop.usd))
-        self.spent, self.asked_at, self.last = spent, -math.inf, Spent()
-
-    def now(self) -> Spent:
-        if self.limited and time.perf_counter() - self.asked_at > BUDGET_CHECK_SECONDS:
-            self.last, self.asked_at = self.spent(), time.perf_counter()
-        if not self.limited or self.world.size == 1:
-            return self.last
-        wall_s, joules, usd = self.world.gather(self.last.wall_s, self.last.joules, self.last.usd)[0]
-        return self.last.model_copy(update={"wall_s": wall_s, "joules": joules, "usd": usd})
-
-
-def _reason_to_stop(stop: StopPlan, state: State, budget: _Budget) -> str:
-    """Why training should end now, or an empty string."""
-    if state.best and _reached(state.best[stop.metric], stop):
-        return f"target reached: {stop.metric} {state.best[stop.metric]:.4g} (wanted {stop.target:g})"
-    if state.step >= stop.steps:
-        return f"all {stop.steps:,} steps done"
-    if stop.patience and state.since_best >= stop.patience:
-        return f"no better {stop.metric} in {stop.patience} validations"
-    spent = budget.now()
-    if spent.wall_s >= stop.seconds:
-        return f"time budget: {format_seconds(spent.wall_s)} of {format_seconds(stop.seconds)} for training spent"
-    if spent.joules >= stop.joules:
-        return f"energy budget: {format_joules(spent.joules)} of {format_joules(stop.joules)} spent"
-    if spent.usd >= stop.usd:
-        return f"money budget: {format_usd(spent.usd)} of {format_usd(stop.usd)} spent"
-    return ""
-
-
-def _due(plan: Plan, state: State) -> bool:
-    """Whether the weights are to be validated after this step."""
-    return state.step > 0 and (state.step % plan.evaluate_every == 0 or state.step == plan.stop.steps)
-
-
-def _reached(value: float, stop: StopPlan) -> bool:
-    return value >= stop.target if stop.higher_is_better else value <= stop.target
 
 
 def _noted(state: State, schedule: optim.Schedule, guard: Guard, scale: LossScale) -> State:

@@ -14,18 +14,15 @@ from thrifty.data import Batch, Batches, Store
 from thrifty.errors import BudgetError, JobError, ThriftyError
 from thrifty.hardware.pages import keep_pages, keeping
 from thrifty.models import build
-from thrifty.models.adapters import adapting, start
-from thrifty.models.dropout import use_dropout
 from thrifty.models.init import initialise
-from thrifty.models.inputs import to_device
-from thrifty.models.precision import with_precision
 from thrifty.models.recompute import recomputing
 from thrifty.optim.rows import use_rows
 from thrifty.spec import Plan, Probed
 from thrifty.train.checkpoint import Checkpoints, State
 from thrifty.train.guard import Guard
-from thrifty.train.loop import take_step
 from thrifty.train.room import Room
+from thrifty.train.savings import with_savings
+from thrifty.train.step import take_step
 
 WARM_UP_STEPS = 2
 LEAST_STEPS = 5
@@ -70,11 +67,8 @@ def _timed(plan: Plan, store: Store, folder: Path, seconds: float) -> Probed:
     generator_state = torch.get_rng_state()
     model = build(plan.model, plan.device)
     initialise(model, plan.init, plan.seed)
-    start(adapting(use_dropout(model, plan.dropout), plan.adapt), plan.seed)
-    with_precision(
-        to_device(model, plan.device, plan.memory_format), plan.precision, accumulating=plan.batch.accumulation > 1
-    )
-    recomputing(model, plan.checkpointing).train()
+    # compiling is priced beside what is measured here
+    recomputing(with_savings(model, plan), plan.checkpointing).train()
     optimizer = optim.build(model, plan.optim, plan.precision, plan.seed)
     used = use_rows(model, optimizer, store.dataset.vocabulary) if plan.rows == "used" else []
     batches = Batches(

@@ -1,0 +1,70 @@
+"""One optimizer step, over its micro-batches."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from thrifty import optim
+from thrifty.models.inputs import to_tensors
+from thrifty.models.losses import LOSSES
+from thrifty.models.precision import autocasting
+from thrifty.optim.rows import UsedRows
+from thrifty.spec import Plan
+from thrifty.train.precision import LossScale, gradient_norm, read
+from thrifty.train.spread import ONE_DEVICE, Spread
+
+IGNORED_LABEL = -100
+UNSCALED = LossScale()
+
+
+def take_step(
+    plan: Plan,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    micro_batches: list[dict[str, np.ndarray]],
+    learning_rate: float,
+    used: Sequence[UsedRows] = (),
+    sound: Callable[[float, float], bool] = lambda loss, norm: True,
+    scale: LossScale = UNSCALED,
+    spread: Spread = ONE_DEVICE,
+) -> tuple[float, float]:
+    """Take one optimizer step over its micro-batches; return the mean loss and the norm of the gradient.
+
+    Each micro-batch adds the gradient of the sum of its losses over the weight of the whole step, so the gradient does
+    not depend on how the step is cut, nor over how many ranks. Of the embeddings of ``used``, the rows that the step
+    reads are trained. The weights stay as they are where ``sound``, asked with what is returned, says no; or where the
+    ``scale`` of the loss was too high.
+    """
+    for each in used:
+        each.take(list(itertools.chain(*spread.world.everyones([batch["x"] for batch in micro_batches]))))
+    weight = spread.world.total(sum(int(np.count_nonzero(batch["y"] != IGNORED_LABEL)) for batch in micro_batches))
+    losses, by = [], scale.scale
+    with spread.world.own_draws():
+        for number, arrays in enumerate(micro_batches, start=1):
+            batch = to_tensors(arrays, plan.device, plan.memory_format)
+            with autocasting(plan.device, plan.precision):
+                loss_sum, _ = LOSSES[plan.task](model, batch)
+            spread.last(number == len(micro_batches))
+            loss_sum.backward(loss_sum.new_full((), by / weight))
+            losses.append(loss_sum.detach())
+    spread.sum()
+    parameters = optim.parameters_of(optimizer)
+    gradients = [spread.own(each.grad) for each in parameters if each.grad is not None]
+    total = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+    total_loss, scaled_norm = spread.agreed(*read(total, gradient_norm(gradients)))
+    mean, norm = total_loss / weight, scaled_norm / by
+    if not scale.overflows(mean, norm) and sound(mean, norm):
+        factor = (plan.optim.clip / norm if norm > plan.optim.clip else 1.0) / by
+        if factor != 1.0:
+            torch._foreach_mul_(gradients, factor)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate
+        optimizer.step()
+    for parameter in parameters:
+        parameter.grad = None
+    return mean, norm
