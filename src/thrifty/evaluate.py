@@ -81,7 +81,8 @@ def evaluate(
     training = model.training
     model.eval()
     try:
-        with torch.no_grad(), torch.inference_mode(inference), autocasting(device, precision):
+        # in this order: where it is off, inference mode turns gradients on
+        with torch.inference_mode(inference), torch.no_grad(), autocasting(device, precision):
             for arrays in batches:
                 batch = to_tensors(arrays, device, memory_format)
                 logits, y = model(batch["x"]), batch.get("y")

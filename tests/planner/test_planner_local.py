@@ -125,13 +125,13 @@ def test_a_pin_is_kept() -> None:
 def test_a_pinned_micro_batch_is_checkpointed_to_fit() -> None:
     local = here(batch=4, micro_batch=4)
     needed = {
-        how: local.peak({**PLAIN, "checkpointing": how, "micro_batch": 4}).high
+        how: local.peak({**PLAIN, "checkpointing": how, "micro_batch": 4})
         for how in local.dimensions()["checkpointing"]
     }
-    decided = planned(here(batch=4, micro_batch=4, memory=1.001 * needed["full"]))
+    decided = planned(here(batch=4, micro_batch=4, memory=1.001 * needed["full"].high))
     assert (decided.checkpointing, decided.batch.micro) == ("full", 4)
     with pytest.raises(BudgetError, match=r"4 samples at a time need about .* checkpointing. Lower plan.micro_batch"):
-        planned(here(batch=4, micro_batch=4, memory=0.99 * needed["full"]))
+        planned(here(batch=4, micro_batch=4, memory=0.99 * min(each.low for each in needed.values())))
 
 
 def test_nothing_is_traced_that_cannot_win_once_patience_is_spent(patience: Callable[[float], None]) -> None:
@@ -255,7 +255,7 @@ def deep(vocabulary, length):
 
 def test_a_run_that_fits_by_checkpointing_alone_stays_within_its_budget(sources: Path, tmp_path: Path) -> None:
     (tmp_path / "nets.py").write_text(DEEP)
-    budget = 700 * MIB
+    budget = 760 * MIB
     job = {
         "name": "deep",
         "data": {"kind": "language", "path": str(sources), "files": "email/**/*.py", "vocabulary": 300, "length": 2048},

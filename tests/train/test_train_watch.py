@@ -70,6 +70,8 @@ def numbers(size: int) -> Tensor:
     return torch.zeros(1).expand(size)
 
 
+@pytest.mark.slow
+@pytest.mark.own_process
 def test_what_was_seen_of_less_stops_what_is_too_much_before_it_begins() -> None:
     model = Hoard()
     watch = Watch(lambda resident: 0.0, 0.0)
@@ -98,6 +100,8 @@ def test_what_was_seen_of_less_stops_what_is_too_much_before_it_begins() -> None
     model.free()
 
 
+@pytest.mark.slow
+@pytest.mark.own_process
 def test_what_nobody_foresaw_is_stopped_between_layers() -> None:
     model = Hoard()
     trim()

@@ -150,7 +150,11 @@ def _too_small(local: Local, dimensions: dict[str, tuple[Any, ...]]) -> BudgetEr
     samples = "one sample at a time needs" if local.fewest == 1 else f"{local.fewest:,} samples at a time need"
     again = "" if how == "none" else f", with {how} checkpointing"
     lower = "Lower plan.micro_batch, raise" if local.job.plan.micro_batch and local.fewest > 1 else "Raise"
+    asked = local.job.budget.memory
+    limit, beside = local.memory[0], ""
+    if asked is not None and limit < asked:
+        limit, beside = asked, f" beside {format_bytes(local.held)} that are held before the run" if local.held else ""
     return BudgetError(
-        f"memory {format_bytes(local.memory[0])} is too small: {samples} about {format_bytes(needed[how])}{again}",
+        f"memory {format_bytes(limit)} is too small: {samples} about {format_bytes(needed[how])}{beside}{again}",
         mend=f"{lower} budget.memory, choose a smaller model, or plan on another machine: thrifty plan JOB --on any.",
     )

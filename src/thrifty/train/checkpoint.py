@@ -298,10 +298,12 @@ class Checkpoints:
     def _put_back(self, content: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         restore(model, self.spread.parts(content["model"]))
         state = self.spread.optimizer_parts(optimizer, content["optimizer"])
-        # by which kernel it steps is this machine's to say, not that of whoever wrote the checkpoint
-        kernels = [{name: group[name] for name in _KERNELS if name in group} for group in optimizer.param_groups]
-        groups = [{**group, **own} for group, own in zip(state["param_groups"], kernels, strict=True)]
-        optimizer.load_state_dict({**state, "param_groups": groups})
+        if "param_groups" in state:
+            # by which kernel it steps is this machine's to say, not that of whoever wrote the checkpoint
+            kernels = [{name: group[name] for name in _KERNELS if name in group} for group in optimizer.param_groups]
+            groups = [{**group, **own} for group, own in zip(state["param_groups"], kernels, strict=True)]
+            state = {**state, "param_groups": groups}
+        optimizer.load_state_dict(state)
 
     def _everyones(self, find: Callable[[], dict[str, Any] | None]) -> dict[str, Any] | None:
         """What the rank that writes finds; the others read the same file, which it has seen to be whole."""
