@@ -7,7 +7,8 @@ READY  := $(VENV)/.ready
 PEERS       := .venv-peers
 PEERS_READY := $(PEERS)/.ready
 
-# Most tests are one thread long: as many processes as there are cores, up to four, run them side by side.
+# Most tests are one thread long: as many processes as there are cores, up to four, run them side by side. Threads of
+# what they start that wait must not keep cores from the others.
 SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist worksteal
 
 .PHONY: demo test quick check format bench bench-plan bench-gpu peers bench-train bench-train-gpu clean
@@ -16,10 +17,10 @@ demo: $(READY)
 	$(BIN)/python examples/demo.py
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE)
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 quick: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow and not browser and not gpu" -x
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow and not browser and not gpu" -x
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -48,6 +48,7 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CPU stands for a GPU here, where there is none")
 @pytest.mark.usefixtures("no_gpu")
 def test_operators_host_and_copies_are_timed() -> None:
