@@ -254,3 +254,17 @@ def test_a_resumed_run_climbs_the_same_ladder(
     assert (after.steps, after.metrics, after.best_step) == (trained.steps, trained.metrics, trained.best_step)
     (start,) = [event.step for event in later if isinstance(event, Resumed)]
     assert troubles(later) == [each for each in troubles(events) if each[1] > start]
+
+
+def test_a_leap_that_lasts_is_learned_through_where_there_is_nothing_to_go_back_to() -> None:
+    plan = GuardPlan(skips=3, lowered_steps=10)
+    guard = Guard(plan, nn.Linear(1, 1), {})
+    events: list[Event] = []
+    said = []
+    for step in range(1, LEAST_LOSSES + 20):
+        loss = 0.7 if step <= LEAST_LOSSES else 1.5
+        said.append(guard.sound(loss, 1.0))
+        guard.ended(step, loss, 1.0, 1.0, lambda before: None, events.append)
+    assert said == [True] * LEAST_LOSSES + [False] * 6 + [True] * 13
+    assert not guard.gave_up
+    assert guard.rate(1.0, LEAST_LOSSES + 10) == plan.factor

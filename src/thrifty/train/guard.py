@@ -166,7 +166,12 @@ class Guard:
             emit(RateLowered(step, watch.lowered_until, factor, loss, gradient_norm, wasted_s))
         elif count >= 2 * plan.skips:
             then = roll_back(watch.skipped[0][0] - 1) if watch.rollbacks < plan.rollbacks else None
-            if then is None:
+            finite = math.isfinite(loss) and math.isfinite(gradient_norm)
+            if then is None and finite and watch.rollbacks < plan.rollbacks:
+                # steps that are skipped change no weight, and would stay as high for ever
+                watch.losses, self._sorted, watch.skipped = [], [], []
+                watch.lowered_until = step + plan.lowered_steps
+            elif then is None:
                 watch.gave_up = _why(step, loss, gradient_norm, bound, watch.rollbacks)
             else:
                 self._rolled_back(step, then, loss, gradient_norm, emit)
