@@ -92,6 +92,14 @@ def pull_in_place(logits_nV: Tensor, y_n: Tensor, ignored: int) -> tuple[Tensor,
     return loss_sum, pull_nV.mul_(counts_n1).to(dtype)
 
 
+def _logits(h_nC: Tensor, weight_VC: Tensor, words: int) -> Tensor:
+    """Logits [n, V], of which those beyond so many words have no chance."""
+    logits_nV = h_nC @ weight_VC.T
+    if len(weight_VC) > words:
+        logits_nV[:, words:] = -math.inf
+    return logits_nV
+
+
 class _ChunkedCrossEntropy(torch.autograd.Function):
     """Rows [N, C], weight [V, C] and answers [N] to the sum of their losses; keeps both gradients and no logits."""
 
@@ -118,11 +126,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         with torch.autocast(hidden_NC.device.type, enabled=False):
             for at in range(0, len(y_N), rows):
                 h_nC = used_NC[at : at + rows]
-                logits_nV = h_nC @ used_VC.T
-                if len(used_VC) > words:
-                    logits_nV[:, words:] = -math.inf
-                part_sum, pull_nV = pull(logits_nV, y_N[at : at + rows], ignored)
-                del logits_nV
+                # not by a name, lest the logits be held beside the softmax
+                part_sum, pull_nV = pull(_logits(h_nC, used_VC, words), y_N[at : at + rows], ignored)
                 loss_sum += part_sum
                 torch.mm(pull_nV, used_VC, out=gradient_NC[at : at + rows])
                 if gradient_VC is not None:

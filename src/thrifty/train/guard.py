@@ -171,6 +171,7 @@ class Guard:
                 # steps that are skipped change no weight, and would stay as high for ever
                 watch.losses, self._sorted, watch.skipped = [], [], []
                 watch.lowered_until = step + plan.lowered_steps
+                emit(RateLowered(step, watch.lowered_until, watch.factor * plan.factor, loss, gradient_norm, 0.0))
             elif then is None:
                 watch.gave_up = _why(step, loss, gradient_norm, bound, watch.rollbacks)
             else:
