@@ -39,6 +39,15 @@ def take_step(
     not depend on how the step is cut, nor over how many ranks. Of the embeddings of ``used``, the rows that the step
     reads are trained. The weights stay as they are where ``sound``, asked with what is returned, says no; or where the
     ``scale`` of the loss was too high.
+
+    Args:
+        plan: for the task, precision, device and clipping.
+        model, optimizer: with the plan's savings.
+        micro_batches: of `thrifty.data.Batches.step`; of several ranks this one's.
+        learning_rate: of this step.
+        used, sound: as above.
+        scale: of the loss; read and changed where it may be.
+        spread: over the ranks that take the step together.
     """
     for each in used:
         each.take(list(itertools.chain(*spread.world.everyones([batch["x"] for batch in micro_batches]))))
