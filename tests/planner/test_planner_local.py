@@ -255,7 +255,7 @@ def deep(vocabulary, length):
 
 def test_a_run_that_fits_by_checkpointing_alone_stays_within_its_budget(sources: Path, tmp_path: Path) -> None:
     (tmp_path / "nets.py").write_text(DEEP)
-    budget = 760 * MIB
+    budget = 850 * MIB
     job = {
         "name": "deep",
         "data": {"kind": "language", "path": str(sources), "files": "email/**/*.py", "vocabulary": 300, "length": 2048},
