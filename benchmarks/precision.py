@@ -75,7 +75,7 @@ COURSES: dict[str, Course] = {
     "resnet": Course(
         lambda: {"kind": "image", "path": str(pictures()), "split": {"validation": 0.25, "test": 0.05}},
         "resnet8",
-        {"epochs": 4, "batch": 64, "optimizer": "nesterov", "learning_rate": 0.05, "momentum": 0.9},
+        {"epochs": 12, "batch": 64, "optimizer": "nesterov", "learning_rate": 0.05, "momentum": 0.9},
         slow=("fp16",),
     ),
     "bert": Course(

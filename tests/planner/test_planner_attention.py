@@ -12,7 +12,7 @@ import made_devices
 from thrifty import hardware
 from thrifty.models import build
 from thrifty.models.layers import ATTENTION, direction
-from thrifty.planner import attention, declared_dataset
+from thrifty.planner import declared_dataset, trials
 from thrifty.planner.attention import Shape, fastest, time_attention, with_attention
 from thrifty.planner.learning import decide
 from thrifty.planner.rules import Reasons
@@ -58,12 +58,12 @@ def test_each_way_is_timed_once_and_kept(cache: Path, monkeypatch: pytest.Monkey
     for seconds in found.values():
         assert set(seconds) == set(ATTENTION)
         assert all(0 < each < 1 for each in seconds.values())
-    monkeypatch.setattr(attention, "_measured", lambda *_: pytest.fail("it was measured twice"))
+    monkeypatch.setattr(trials, "_asked", lambda *_: pytest.fail("it was measured twice"))
     assert time_attention([other, SHAPE], device) == {other: found[other], SHAPE: found[SHAPE]}
 
 
 def test_what_cannot_be_measured_is_left_to_the_rule(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "_measured", lambda *_: {})
+    monkeypatch.setattr(trials, "_asked", lambda *_: {})
     learning, why = planned(DEVICE)
     assert learning.model.attention == {}
     assert not [line for line in why.lines if line.field.startswith("attention")]
@@ -72,11 +72,11 @@ def test_what_cannot_be_measured_is_left_to_the_rule(cache: Path, monkeypatch: p
 def test_a_cache_that_is_damaged_is_made_anew(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[Shape]] = []
 
-    def says(shapes: list[Shape], _: Device) -> dict[Shape, dict[str, float]]:
+    def says(shapes: list[Shape], *_: object) -> dict[Shape, dict[str, float]]:
         asked.append(shapes)
         return {shape: {"sdpa": 1.0} for shape in shapes}
 
-    monkeypatch.setattr(attention, "_measured", says)
+    monkeypatch.setattr(trials, "_asked", says)
     device = DEVICE
     time_attention([SHAPE], device)
     (kept,) = cache.glob("attention-*.json")
@@ -86,11 +86,11 @@ def test_a_cache_that_is_damaged_is_made_anew(cache: Path, monkeypatch: pytest.M
 
 
 def test_the_plan_takes_the_fastest_for_each_dtype_and_direction(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def says(shapes: list[Shape], _: Device) -> dict[Shape, dict[str, float]]:
+    def says(shapes: list[Shape], *_: object) -> dict[Shape, dict[str, float]]:
         best = {True: "in_chunks", False: "written_out"}
         return {each: {way: 1.0 if way == best[each.training] else 2.0 for way in ATTENTION} for each in shapes}
 
-    monkeypatch.setattr(attention, "_measured", says)
+    monkeypatch.setattr(trials, "_asked", says)
     learning, why = planned(DEVICE)
     assert learning.model.attention["float32 training"] == "in_chunks"
     assert learning.model.attention["float32 evaluation"] == "written_out"
@@ -103,7 +103,7 @@ def test_the_plan_takes_the_fastest_for_each_dtype_and_direction(cache: Path, mo
 
 def test_nothing_is_timed_where_nothing_may_be_asked(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("THRIFTY_ASK_SECONDS", "0")
-    monkeypatch.setattr(attention, "_measured", lambda *_: pytest.fail("it was asked"))
+    monkeypatch.setattr(trials, "_asked", lambda *_: pytest.fail("it was asked"))
     learning, _ = planned(DEVICE)
     assert learning.model.attention == {}
 

@@ -229,6 +229,7 @@ def build(plan: ModelPlan, device: str = "cpu", seed: int = 0) -> nn.Module:
     import torch
 
     from thrifty.models.bert import BERT
+    from thrifty.models.convolution import use_convolution
     from thrifty.models.gpt import GPT
     from thrifty.models.layers import use_attention
     from thrifty.models.mlp import MLP
@@ -251,5 +252,5 @@ def build(plan: ModelPlan, device: str = "cpu", seed: int = 0) -> nn.Module:
                 model = families[plan.family](**plan.arguments)
         except TypeError as error:
             raise JobError(f"model '{plan.name}' cannot be built from {plan.arguments}: {error}") from error
-    use_attention(model, plan.attention)
+    use_convolution(use_attention(model, plan.attention), plan.convolution)
     return model if device in {"cpu", "meta"} else model.to(device)

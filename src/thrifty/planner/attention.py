@@ -1,6 +1,4 @@
-"""Which way of attention is fastest here, by trying each at the job's shapes; what was found is kept per machine.
-
-Another process does the timing: the planner's own keeps its heap as it is.
+"""Which way of attention is fastest here, by trying each at the job's shapes.
 
 Shapes: B batch, H heads, T tokens, D width of a head.
 """
@@ -8,34 +6,23 @@ Shapes: B batch, H heads, T tokens, D width of a head.
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
-import statistics
-import subprocess
-import sys
 from dataclasses import replace
-from typing import Any
 
 import torch
-from pydantic import ValidationError
 
-from thrifty.files import write_atomic
-from thrifty.hardware.probe import probe as probe_machine
-from thrifty.hardware.stopwatch import once
 from thrifty.models.layers import ATTENTION, direction
 from thrifty.planner.learning import Learning
 from thrifty.planner.lengths import mean_length
 from thrifty.planner.moves import values
 from thrifty.planner.rules import Reasons
 from thrifty.planner.settle import asking_seconds
+from thrifty.planner.trials import Seconds, answer, seconds_of, tried
 from thrifty.spec import Dataset, Device
-from thrifty.spec.folders import cache_folder
 from thrifty.spec.plain import Plain
 from thrifty.spec.units import format_seconds
 
 # scores of what is timed, at most: samples do not see each other, and fewer of them take their share of the time
 _MOST_SCORES = 1 << 23
-_TRIES, _TIMEOUT_S = 8, 60.0
 # a way that keeps less for the backward pass is taken where it is hardly slower
 _LEAN, _HARDLY = "sdpa", 1.03
 
@@ -75,18 +62,7 @@ class Shape(Plain):
         return self.model_copy(update={"batch": min(self.batch, samples)})
 
 
-class Timed(Plain):
-    """Seconds of each way of one shape."""
-
-    shape: Shape
-    seconds: dict[str, float]
-
-
-class _Known(Plain):
-    timed: tuple[Timed, ...] = ()
-
-
-def time_attention(shapes: list[Shape], device: Device) -> dict[Shape, dict[str, float]]:
+def time_attention(shapes: list[Shape], device: Device) -> dict[Shape, Seconds]:
     """Seconds of each way of each shape on this machine's device, from its cache, or measured now and kept there.
 
     A shape whose measurement fails, or that others disturbed, is left out.
@@ -95,14 +71,8 @@ def time_attention(shapes: list[Shape], device: Device) -> dict[Shape, dict[str,
         shapes: distinct.
         device: this machine's.
     """
-    path = cache_folder() / f"attention-{_machine(device)}.json"
-    known = {each.shape: each.seconds for each in _read(path).timed}
     wanted = [each.bounded() for each in shapes]
-    new = [each for each in dict.fromkeys(wanted) if each not in known]
-    if new:
-        known.update(_measured(new, device))
-        kept = _Known(timed=tuple(Timed(shape=shape, seconds=seconds) for shape, seconds in known.items()))
-        write_atomic(path, kept.model_dump_json(), purpose="what attention takes here")
+    known = seconds_of(wanted, device, shape_of=Shape, name="attention", module=__name__)
     return {shape: known[each] for shape, each in zip(shapes, wanted, strict=True) if each in known}
 
 
@@ -162,43 +132,13 @@ def _words(way: str) -> str:
     return {"sdpa": "torch's own"}.get(way, way.replace("_", " "))
 
 
-def _machine(device: Device) -> str:
-    """What measurements hold for: the device, its threads, and torch."""
-    from importlib.metadata import version
-
-    said = f"{device.name}\n{device.kind}\n{device.threads}\n{version('torch')}\n{probe_machine().isa}"
-    return hashlib.sha256(said.encode()).hexdigest()[:16]
-
-
-def _read(path: Any) -> _Known:
-    try:
-        return _Known.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):
-        return _Known()
-
-
-def _measured(shapes: list[Shape], device: Device) -> dict[Shape, dict[str, float]]:
-    asked = json.dumps([each.model_dump() for each in shapes])
-    kind = "cuda" if device.kind == "cuda" else "cpu"
-    call = f"from thrifty.planner.attention import main; main({kind!r}, {device.threads})"
-    program = [sys.executable, "-c", call]
-    try:
-        done = subprocess.run(program, input=asked, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
-        said = json.loads(done.stdout)
-    except (subprocess.TimeoutExpired, ValueError):
-        return {}
-    return {shape: found for shape, found in zip(shapes, said, strict=True) if found}
-
-
 def main(kind: str, threads: int) -> None:
     """Time the shapes on standard input; write a list of seconds by way."""
-    torch.set_num_threads(threads)
-    shapes = [Shape.model_validate(each) for each in json.load(sys.stdin)]
-    print(json.dumps([_time(each, kind) for each in shapes]))
+    answer(Shape, threads, functools.partial(_time, kind=kind))
 
 
-def _time(shape: Shape, kind: str) -> dict[str, float]:
-    """Seconds of each way, tried in turn so that a slow moment is shared; none where others had the cores."""
+def _time(shape: Shape, kind: str) -> Seconds:
+    """Seconds of each way; none where others had the cores."""
     generator = torch.Generator().manual_seed(0)
     size = (shape.batch, shape.length, 3, shape.heads, shape.width)
     # queries, keys and values lie side by side, as one product leaves them
@@ -215,14 +155,4 @@ def _time(shape: Shape, kind: str) -> dict[str, float]:
         if kind == "cuda":
             torch.cuda.synchronize()
 
-    taken: dict[str, list[float]] = {way: [] for way in ATTENTION}
-    for way in ATTENTION:
-        work(way)
-    for _ in range(_TRIES):
-        for way in ATTENTION:
-            seconds, switches = once(functools.partial(work, way))
-            if not switches:
-                taken[way].append(seconds)
-    # threads that wait for one that lost its core tell nothing of the way
-    undisturbed = all(len(each) >= _TRIES // 2 for each in taken.values())
-    return {way: statistics.median(each) for way, each in taken.items()} if undisturbed else {}
+    return tried({way: functools.partial(work, way) for way in ATTENTION})

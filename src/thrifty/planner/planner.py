@@ -12,6 +12,7 @@ from thrifty.cost import peak_bytes
 from thrifty.errors import BudgetError
 from thrifty.planner.attention import with_attention
 from thrifty.planner.compiling import with_compile
+from thrifty.planner.convolution import with_convolution
 from thrifty.planner.correction import Seen
 from thrifty.planner.devices import check_devices, check_learning, on_ranks, ranks_of, share_of
 from thrifty.planner.explain import MEMORY_TOLD, quote_of
@@ -97,6 +98,7 @@ def prepared_for(job: Job, dataset: Dataset, device: Device, why: Reasons) -> tu
     check_devices(job, device)
     device = share_of(device, ranks_of(job))
     learning = with_attention(decide(job, dataset, why), dataset, device, why)
+    learning = with_convolution(learning, dataset, device, why, job.plan.precision)
     check_learning(job, learning)
     return learning, device
 

@@ -50,12 +50,14 @@ class ModelPlan(Plain):
         family: the file it is built from: ``resnet``, ``gpt``, ``bert``, ``mlp``, ``own``, ``hf``.
         arguments: keyword arguments of the family's class or builder, all resolved.
         attention: the way of `thrifty.models.layers.ATTENTION` by dtype and direction, as measured; empty goes by rule.
+        convolution: of `thrifty.models.convolution.PRODUCTS`, those computed by columns, by geometry; as measured.
     """
 
     name: str
     family: str
     arguments: dict[str, Any]
     attention: dict[str, str] = Field(default_factory=dict)
+    convolution: dict[str, tuple[str, ...]] = Field(default_factory=dict)
 
 
 class AdaptPlan(Plain):

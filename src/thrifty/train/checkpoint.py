@@ -86,7 +86,7 @@ def learning_key(plan: Plan, data: str) -> str:
     """Content key of what decides what is learned: a checkpoint goes on under any plan of the same key.
 
     How it is computed is left out where it only changes the order in which sums are rounded: micro-batch, threads,
-    device, memory format, what is computed again.
+    device, memory format, kernels, what is computed again.
 
     Args:
         plan: of the run.
@@ -94,8 +94,9 @@ def learning_key(plan: Plan, data: str) -> str:
     """
     learned = plan.model_dump_json(
         include={
-            "task": True, "model": True, "init": True, "optim": True, "precision": True, "seed": True, "guard": True,
-            "evaluate_every": True, "batch": {"size"}, "stop": {"metric", "higher_is_better"},
+            "task": True, "model": {"name", "family", "arguments"}, "init": True, "optim": True, "precision": True,
+            "seed": True, "guard": True, "evaluate_every": True, "batch": {"size"},
+            "stop": {"metric", "higher_is_better"},
         }
     )  # fmt: skip
     return hashlib.sha256(f"{learned}\n{data}".encode()).hexdigest()[:20]
