@@ -22,7 +22,7 @@ from thrifty.spec import BF16_HELD, Plan, Spent
 from thrifty.spec.events import Event, Resumed, Skipped, StepDone
 from thrifty.train import take_step, train
 from thrifty.train.checkpoint import State
-from thrifty.train.precision import LEAST, MOST, PATIENCE, START, LossScale, gradient_norm
+from thrifty.train.precision import LARGE, LEAST, MOST, PATIENCE, START, LossScale, gradient_norm
 
 PlanFactory = Callable[..., Plan]
 OTHERS = ("bf16", *BF16_HELD, "fp16")
@@ -142,6 +142,19 @@ def test_norms_of_bf16_gradients_are_summed_in_float32() -> None:
     gradients = [torch.full((1_000,), 1.0, dtype=torch.bfloat16), torch.full((5,), 2.0)]
     assert gradient_norm(gradients) == pytest.approx(math.sqrt(1_020), rel=1e-6)
     assert gradient_norm([torch.full((1_001,), 1.0, dtype=torch.bfloat16)]) == pytest.approx(math.sqrt(1_001), rel=1e-6)
+
+
+@pytest.mark.parametrize("bad", [None, math.nan, math.inf])
+def test_norms_of_large_gradients_are_those_of_all_numbers(bad: float | None) -> None:
+    torch.manual_seed(0)
+    shapes = [(300, 200), (7,), (LARGE,), (40, 20, 8, 8), (LARGE - 1,)]
+    gradients = [torch.randn(shape) for shape in shapes]
+    gradients[3] = gradients[3].to(memory_format=torch.channels_last)
+    whole = torch.cat([each.flatten() for each in gradients]).double()
+    assert gradient_norm(gradients) == pytest.approx(whole.norm().item(), rel=1e-6)
+    if bad is not None:
+        gradients[0][17, 3] = bad
+        assert not math.isfinite(gradient_norm(gradients))
 
 
 @pytest.mark.slow

@@ -12,6 +12,8 @@ from torch import Tensor
 # of torch.amp.GradScaler: where it starts, how it changes, and after how many steps it is tried higher
 START, FACTOR, PATIENCE = 2.0**16, 2.0, 2000
 LEAST, MOST = 1.0, 2.0**24
+# numbers of a gradient from which on its norm is taken by a product
+LARGE = 1 << 15
 
 
 @dataclass
@@ -70,11 +72,24 @@ class LossScale:
 
 def gradient_norm(gradients: list[Tensor]) -> Tensor:
     """Return the norm of all gradients together, summed in float32 at least."""
-    if any(each.dtype == torch.bfloat16 for each in gradients):
-        norms = torch._foreach_norm(gradients, 2, torch.float32)
-    else:
-        norms = torch._foreach_norm(gradients, 2)
-    return torch.linalg.vector_norm(torch.stack(norms))
+    large, rest = [], []
+    for each in gradients:
+        (large if _is_large(each) else rest).append(each)
+    norms = [torch.dot(flat, flat).sqrt() for flat in (each.view(-1) for each in large)]
+    if rest:
+        wide = torch.float32 if any(each.dtype == torch.bfloat16 for each in rest) else None
+        norms += torch._foreach_norm(rest, 2, wide)
+    return norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
+
+
+def _is_large(gradient: Tensor) -> bool:
+    """Whether a processor has the sum of squares sooner as a product of a gradient with itself, two to six times."""
+    return (
+        gradient.numel() >= LARGE
+        and gradient.dtype == torch.float32
+        and gradient.device.type == "cpu"
+        and gradient.is_contiguous()
+    )
 
 
 def read(*scalars: Tensor) -> list[float]:
