@@ -72,7 +72,8 @@ class LossScale:
 
 def gradient_norm(gradients: list[Tensor]) -> Tensor:
     """Return the norm of all gradients together, summed in float32 at least."""
-    large, rest = [], []
+    large: list[Tensor] = []
+    rest: list[Tensor] = []
     for each in gradients:
         (large if _is_large(each) else rest).append(each)
     norms = [torch.dot(flat, flat).sqrt() for flat in (each.view(-1) for each in large)]
