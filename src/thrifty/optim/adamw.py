@@ -31,7 +31,7 @@ class AdamW(torch.optim.AdamW):
         super().__init__(params, **settings, fused=True)
 
     @torch.no_grad()
-    def step(self, closure: Closure = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Closure = None) -> Any:
         """Take a step."""
         for hook in self._optimizer_step_pre_hooks.values():
             hook(self, (), {})
