@@ -23,7 +23,7 @@ class AdamW(torch.optim.AdamW):
     >>> weight = torch.nn.Parameter(torch.ones(1))
     >>> weight.grad = torch.ones(1)
     >>> AdamW([weight], lr=0.5, weight_decay=0.0).step()
-    >>> weight.item()
+    >>> round(weight.item(), 4)
     0.5
     """
 
