@@ -70,8 +70,6 @@ class LossScale:
 
 def gradient_norm(gradients: list[Tensor]) -> Tensor:
     """Return the norm of all gradients together, summed in float32 at least."""
-    if len(gradients) == 1 and gradients[0].dtype != torch.bfloat16:
-        return torch.linalg.vector_norm(gradients[0])
     if any(each.dtype == torch.bfloat16 for each in gradients):
         norms = torch._foreach_norm(gradients, 2, torch.float32)
     else:
