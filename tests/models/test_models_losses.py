@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from thrifty.models.inputs import to_tensors
-from thrifty.models.losses import LOSSES
+from thrifty.models.losses import LOSS_SUMS, LOSSES
 
 
 class Says(nn.Module):
@@ -46,6 +46,15 @@ def test_bf16_logits_are_summed_in_float32(task: str) -> None:
     assert loss_sum.dtype == torch.float32
     # bfloat16 would stop adding 0.69 at 256
     assert loss_sum.item() == pytest.approx(3000 * math.log(2), rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("task", LOSSES)
+def test_a_sum_alone_is_that_of_the_loss(task: str, dtype: torch.dtype) -> None:
+    logits = torch.linspace(-2, 3, 24, dtype=dtype).view(2, 3, 4)
+    batch = {"x": logits, "y": torch.tensor([[0, 3, -100], [-100, 1, 2]])}
+    alone, (loss_sum, _) = LOSS_SUMS[task](Says(logits), batch), LOSSES[task](Says(logits), batch)
+    assert torch.equal(alone, loss_sum) and alone.dtype == torch.promote_types(dtype, torch.float32)
 
 
 def test_batches_become_tensors(tmp_path: pytest.TempPathFactory) -> None:

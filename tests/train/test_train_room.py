@@ -200,7 +200,7 @@ def test_an_optimizer_that_ran_out_within_its_work_ends_the_run(
     def starve(*arguments: Any, **named: Any) -> None:
         raise torch.OutOfMemoryError("no memory for states")
 
-    monkeypatch.setattr(torch.optim.AdamW, "step", starve)
+    monkeypatch.setattr(torch.optim.AdamW, "_init_group", starve)
     with pytest.raises(BudgetError, match="no memory for the optimizer in step 1: no memory for states"):
         learn(make_plan(steps=2), store, tmp_path)
 

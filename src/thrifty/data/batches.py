@@ -41,6 +41,9 @@ class Batches:
         batching: of texts, how steps are made up; of other data there is one way.
         rank, ranks: whose share of each step's micro-batches is wanted, and among how many.
         along: a rank gets as many micro-batches as the others: where it has no sample of its own, one without answers.
+
+    Attributes:
+        steps_per_epoch: steps that one pass over the split takes.
     """
 
     def __init__(
@@ -69,11 +72,7 @@ class Batches:
         self._epoch = -1
         self._order = np.empty(0, np.int64)
         self._shift = 0
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Steps that one pass over the split takes."""
-        return -(-self.count // self.batch)
+        self.steps_per_epoch = -(-self.count // self.batch)
 
     def samples(self, step: int) -> int:
         """Return how many samples a step holds: ``batch``, or what is left at the end of an epoch."""
@@ -151,7 +150,7 @@ def _lengths(store: Store, split: str) -> np.ndarray | None:
 def _take(store: Store, split: str, chosen: np.ndarray, shift: int) -> Batch:
     dataset = store.dataset
     if dataset.kind == "image":
-        images = store.array(split, "x")[chosen]
+        images = store.array(split, "x").take(chosen, axis=0)
         return {"x": normalise(images, dataset.mean, dataset.std), "y": np.asarray(store.array(split, "y")[chosen])}
     if dataset.kind == "text":
         labels = np.asarray(store.array(split, "y")[chosen])

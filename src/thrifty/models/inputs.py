@@ -45,5 +45,8 @@ def _tensor(array: np.ndarray, device: str, memory_format: str) -> Tensor:
     array = array.astype(kind, copy=not array.flags.writeable)
     tensor = torch.from_numpy(array)
     # from pinned memory a copy waits for nothing: kernels of the micro-batch before may still run
-    tensor = tensor.pin_memory().to(device, non_blocking=True) if device == "cuda" else tensor.to(device)
+    if device == "cuda":
+        tensor = tensor.pin_memory().to(device, non_blocking=True)
+    elif device != "cpu":
+        tensor = tensor.to(device)
     return tensor.contiguous(memory_format=MEMORY_FORMATS[memory_format]) if tensor.dim() == 4 else tensor

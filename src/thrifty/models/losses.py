@@ -26,25 +26,27 @@ def cross_entropy_sum(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
     Answers of -100 are not counted.
     """
-    if logits.dim() > 2:
-        logits, y = logits.flatten(0, -2), y.flatten()
-    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    loss_sum = F.cross_entropy(wide, y, ignore_index=IGNORED, reduction="sum")
-    return loss_sum, (y != IGNORED).sum()
+    return _sum(logits, y), (y != IGNORED).sum()
 
 
-def cross_entropy(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Run a model on ``batch["x"]``, packed or not, and compare with ``batch["y"]``.
+def sum_cross_entropy(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    """Run a model on ``batch["x"]``, packed or not, and sum the cross entropy of ``batch["y"]``.
 
     Where gradients are wanted and the logits would be large, a model that tells its head apart, as a `GPT` does, is
     asked for what the head is applied to, and the logits come in chunks.
     """
     x, y = input_of(batch), batch["y"]
-    head_VC = getattr(model, "head_weight", None)
+    # asked of the class: a module that lacks a name makes an error of it, which takes microseconds
+    head_VC = getattr(model, "head_weight", None) if hasattr(type(model), "head_weight") else None
     if head_VC is None or not torch.is_grad_enabled() or 4 * y.numel() * len(head_VC) <= LARGE_LOGITS_BYTES:
-        return cross_entropy_sum(model(x), y)
+        return _sum(model(x), y)
     pull = getattr(model, "pull_of", None)
-    return chunked_cross_entropy_sum(model(x, hidden=True), head_VC, y, ignored=IGNORED, pull=pull)
+    return chunked_cross_entropy_sum(model(x, hidden=True), head_VC, y, ignored=IGNORED, pull=pull)[0]
+
+
+def cross_entropy(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """As `sum_cross_entropy`, with the count of the answers."""
+    return sum_cross_entropy(model, batch), (batch["y"] != IGNORED).sum()
 
 
 def whole_cross_entropy(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -55,3 +57,16 @@ def whole_cross_entropy(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Ten
 # Each takes a model and a batch and returns the sum of the losses and the number of samples or tokens in it. The number
 # is a tensor: reading it would make a GPU wait, and cannot be done on fake tensors.
 LOSSES: dict[str, Loss] = {"classify": cross_entropy, "language": cross_entropy}
+# the sum alone, for who has counted
+LOSS_SUMS: dict[str, Callable[[nn.Module, dict[str, Tensor]], Tensor]] = {
+    "classify": sum_cross_entropy,
+    "language": sum_cross_entropy,
+}
+
+
+def _sum(logits: Tensor, y: Tensor) -> Tensor:
+    if logits.dim() > 2:
+        logits, y = logits.flatten(0, -2), y.flatten()
+    if logits.itemsize < 4:
+        logits = logits.float()
+    return F.cross_entropy(logits, y, ignore_index=IGNORED, reduction="sum")

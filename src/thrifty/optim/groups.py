@@ -58,6 +58,11 @@ class Parameters:
         """Whether torch's fused kernels can update all of them."""
         return self.devices <= FUSED_DEVICES
 
+    @property
+    def alike(self) -> bool:
+        """Whether all of them are of one type and on one device."""
+        return len({(each.dtype, each.device) for kind in self.by_kind.values() for each in kind}) <= 1
+
     def groups(self, weight_decay: float, *, hidden: bool | None = None) -> Groups:
         """Return two groups, what decays and what does not: of hidden parameters, of the others, or of all (None)."""
 

@@ -163,7 +163,7 @@ def use_rows(model: nn.Module, optimizer: Optimizer, vocabulary: int) -> list[Us
     Raises:
         JobError: the optimizer is not AdamW, whose updates these are.
     """
-    if type(optimizer) is not AdamW:
+    if not isinstance(optimizer, AdamW):
         raise JobError(
             f"the rows used alone can be trained by adamw, not by {type(optimizer).__name__.lower()}",
             mend="Set plan.rows to all, or train.optimizer to adamw.",

@@ -142,10 +142,14 @@ def adamw_8bit(parameters: Parameters, plan: OptimPlan) -> Optimizer:
 
 
 def _adamw(parameters: Parameters, plan: OptimPlan, *, hidden: bool | None = None) -> Optimizer:
-    from torch.optim import AdamW
-
     groups = parameters.groups(plan.weight_decay, hidden=hidden)
-    return AdamW(groups, lr=plan.learning_rate, betas=plan.betas, eps=plan.eps, fused=parameters.fused)
+    if parameters.fused and parameters.alike:
+        from thrifty.optim.adamw import AdamW
+
+        return AdamW(groups, lr=plan.learning_rate, betas=plan.betas, eps=plan.eps)
+    from torch import optim
+
+    return optim.AdamW(groups, lr=plan.learning_rate, betas=plan.betas, eps=plan.eps, fused=parameters.fused)
 
 
 OPTIMIZERS: dict[str, Callable[[Parameters, OptimPlan], Optimizer]] = {

@@ -109,15 +109,15 @@ class World:
         if last is not None and number % self.size != self.size - 1:
             yield own if own is not None else {name: each for name, each in last.items() if name != "y"}
 
-    @contextlib.contextmanager
-    def own_draws(self) -> Iterator[None]:
+    def own_draws(self) -> contextlib.AbstractContextManager[None]:
         """Have torch draw other random numbers on each rank while this lasts, say for dropout.
 
         They follow from the numbers that all ranks draw alike, which a checkpoint keeps.
         """
-        if self.size == 1:
-            yield
-            return
+        return contextlib.nullcontext() if self.size == 1 else self._drawn_apart()
+
+    @contextlib.contextmanager
+    def _drawn_apart(self) -> Iterator[None]:
         seed = int(torch.randint(_SEEDS, (), dtype=torch.int64))
         devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
         with torch.random.fork_rng(devices):

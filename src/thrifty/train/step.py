@@ -11,7 +11,7 @@ from torch import nn
 
 from thrifty import optim
 from thrifty.models.inputs import to_tensors
-from thrifty.models.losses import LOSSES
+from thrifty.models.losses import LOSS_SUMS
 from thrifty.models.precision import autocasting
 from thrifty.optim.rows import UsedRows
 from thrifty.spec import Plan
@@ -57,7 +57,7 @@ def take_step(
         for number, arrays in enumerate(micro_batches, start=1):
             batch = to_tensors(arrays, plan.device, plan.memory_format)
             with autocasting(plan.device, plan.precision):
-                loss_sum, _ = LOSSES[plan.task](model, batch)
+                loss_sum = LOSS_SUMS[plan.task](model, batch)
             spread.last(number == len(micro_batches))
             loss_sum.backward(loss_sum.new_full((), by / weight))
             losses.append(loss_sum.detach())
