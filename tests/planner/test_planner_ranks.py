@@ -38,7 +38,8 @@ def test_each_device_has_its_share_and_the_cost_is_of_all(zero: int, images: Sto
     assert two.cost.peak_bytes.value > one.cost.peak_bytes.value
     assert two.cost.peak_bytes.method.startswith("2 ranks of ")
     assert "predicted for each rank" in reason(two, "devices")
-    assert "batch norm takes its statistics over what one rank computes" in reason(two, "zero")
+    at_once = f"the {2 * two.batch.micro} samples that 2 ranks compute at once"
+    assert f"batch norm takes its statistics over {at_once}" in reason(two, "zero")
     (line,) = [line for line in two.why if line.field == "devices"]
     assert line.doubt.startswith("not predicted: ")
 

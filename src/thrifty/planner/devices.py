@@ -190,7 +190,8 @@ def say_devices(
     said = (
         "weights, gradients and optimizer states are shared out" if plan.zero else "each rank has a copy of the model"
     )
-    norm = "; batch norm takes its statistics over what one rank computes at once" if traits.batch_norm else ""
+    together = f"{plan.batch.micro * ranks:,} samples that {ranks} ranks compute at once"
+    norm = f"; batch norm takes its statistics over the {together}" if traits.batch_norm else ""
     why.say("zero", plan.zero, said + norm, "job" if plan.zero else "rule")
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import numpy as np
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from thrifty.train.ranks import ALONE, World
-from thrifty.train.replicas import Replicas
 
 
 class Spread(Protocol):
@@ -25,14 +25,15 @@ class Spread(Protocol):
     @property
     def world(self) -> World: ...
     def follow(self, optimizer: Optimizer) -> None: ...
+    def begin(self, answers: np.ndarray) -> None: ...
     def last(self, whether: bool) -> None: ...
     def sum(self) -> None: ...
     def own(self, gradient: Tensor) -> Tensor: ...
     def agreed(self, loss: float, norm: float) -> tuple[float, float]: ...
-    def settle(self) -> None: ...
     def whole(self, tree: Any) -> Any: ...
     def parts(self, state: dict[str, Tensor]) -> dict[str, Tensor]: ...
     def optimizer_parts(self, optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]: ...
+    def release(self) -> None: ...
 
 
 class OneDevice:
@@ -44,6 +45,9 @@ class OneDevice:
 
     def follow(self, optimizer: Optimizer) -> None:
         """Nothing is summed."""
+
+    def begin(self, answers: np.ndarray) -> None:
+        """Nothing depends on what counts of a micro-batch."""
 
     def last(self, whether: bool) -> None:
         """Nothing waits for the last micro-batch."""
@@ -59,9 +63,6 @@ class OneDevice:
         """Loss and norm as they are."""
         return loss, norm
 
-    def settle(self) -> None:
-        """Statistics are the run's own."""
-
     def whole(self, tree: Any) -> Any:
         """Tensors as they are."""
         return tree
@@ -73,6 +74,9 @@ class OneDevice:
     def optimizer_parts(self, optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
         """The state as it is."""
         return state
+
+    def release(self) -> None:
+        """Nothing was put into the model."""
 
 
 ONE_DEVICE = OneDevice()
@@ -89,6 +93,8 @@ def spread_over(world: World, model: nn.Module, zero: int) -> Spread:
     if world.size == 1:
         return ONE_DEVICE
     if not zero:
+        from thrifty.train.replicas import Replicas
+
         return Replicas(world, model)
     # it takes a second and 40 MiB to import
     from thrifty.train.shards import Shards
