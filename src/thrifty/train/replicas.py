@@ -16,14 +16,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from thrifty.optim import parameters_of
+from thrifty.optim.buckets import buckets_of
+from thrifty.train.alone import OneDevice
 from thrifty.train.norms import SharedNorms
 from thrifty.train.ranks import World
-from thrifty.train.spread import OneDevice
-
-# of gradients that are summed in one message: DDP's default
-BUCKET_BYTES = 25 << 20
-# a gradient of more is summed where it lies; smaller ones are copied next to each other
-LARGE_BYTES = 1 << 20
 
 
 class Replicas(OneDevice):
@@ -85,7 +81,7 @@ class GradientSums:
     def __init__(self, parameters: Sequence[Tensor], world: World) -> None:
         self.last, self.came = False, [False] * len(parameters)
         self._parameters, self._group = parameters, world.group
-        self._buckets = _buckets(parameters)
+        self._buckets = buckets_of(parameters)
         self._place = {id(parameters[at]): place for place, bucket in enumerate(self._buckets) for at in bucket}
         self._begin()
         for each in parameters:
@@ -135,25 +131,6 @@ class GradientSums:
         for parameter, was in zip(self._parameters, used, strict=True):
             if not was:
                 parameter.grad = None
-
-
-def _buckets(parameters: Sequence[Tensor]) -> list[list[int]]:
-    """Group places of parameters, the last first, by kind of number; a large one is a group of its own."""
-    buckets: list[list[int]] = []
-    open_: dict[torch.dtype, tuple[list[int], int]] = {}
-    for at in reversed(range(len(parameters))):
-        parameter = parameters[at]
-        size = parameter.numel() * parameter.element_size()
-        if size >= LARGE_BYTES:
-            buckets.append([at])
-            continue
-        bucket, held = open_.get(parameter.dtype, ([], 0))
-        if not bucket or held + size > BUCKET_BYTES:
-            bucket, held = [], 0
-            buckets.append(bucket)
-        bucket.append(at)
-        open_[parameter.dtype] = (bucket, held + size)
-    return buckets
 
 
 @torch.no_grad()
