@@ -187,8 +187,38 @@ def two_ranks(plans: dict[str, tuple[Plan, Store]], tmp_path_factory: pytest.Tem
         plan, store = plans[name]
         plan = plan.model_copy(update={"devices": 2, "zero": zero})
         cases.append(case(plan, store, folder / f"{name}-{zero}", double=name.endswith("double")))
+    # one device, then copies on two, then shares on two, which first of all validate
+    plan, store = plans["gpt"]
+    begin_alone(plan, store, folder / "over")
+    copies, shares = (plan.model_copy(update={"devices": 2, "zero": zero}) for zero in (0, 3))
+    cases.append(case(copies, store, folder / "over", signal=3, says="copies"))
+    cases.append(case(shares, store, folder / "over", signal=5, says="shares"))
+    # as many samples at once on one device as then on two
+    plan, store = plans["resnet"]
+    begin_alone(together(plan), store, folder / "normed")
+    cases.append(case(plan.model_copy(update={"devices": 2}), store, folder / "normed"))
     launch([*cases, {"norms": str(folder / "norms.json")}], folder)
     return folder
+
+
+def together(plan: Plan) -> Plan:
+    """The plan of one device that computes as many samples at once as two ranks."""
+    return plan.model_copy(update={"batch": plan.batch.model_copy(update={"micro": 2 * plan.batch.micro})})
+
+
+def begin_alone(plan: Plan, store: Store, folder: Path) -> None:
+    """Train two steps of a plan on one device; what became of it is written to ``alone.json``."""
+    losses: dict[int, float] = {}
+
+    def die(event: Event) -> None:
+        if isinstance(event, StepDone):
+            losses[event.step] = event.loss
+            if event.step == 2:
+                raise KilledError
+
+    with pytest.raises(KilledError):
+        alone(plan, store, folder, die)
+    (folder / "alone.json").write_text(json.dumps(losses))
 
 
 @pytest.mark.parametrize("share", SHARES)
@@ -207,8 +237,7 @@ def test_ranks_learn_what_one_device_learns(
     double = name.endswith("double")
     close = 1e-10 if double else RELATIVE
     plan, store = plans[name]
-    if name.startswith("resnet"):  # statistics are of as many samples
-        plan = plan.model_copy(update={"batch": plan.batch.model_copy(update={"micro": 2 * plan.batch.micro})})
+    plan = together(plan) if name.startswith("resnet") else plan
     found, expected = said(two_ranks / f"{name}-{zero}"), alone(plan, store, tmp_path, double=double)
     assert found["losses"] == pytest.approx(expected["losses"], rel=close)
     assert found["norms"] == pytest.approx(expected["norms"], rel=10 * close)
@@ -225,23 +254,13 @@ def test_ranks_learn_what_one_device_learns(
     assert ours["optimizer"]["state"].keys() == theirs["optimizer"]["state"].keys()
 
 
-def test_a_run_goes_on_over_other_numbers_of_devices(plans: dict[str, tuple[Plan, Store]], tmp_path: Path) -> None:
+def test_a_run_goes_on_over_other_numbers_of_devices(
+    plans: dict[str, tuple[Plan, Store]], two_ranks: Path, tmp_path: Path
+) -> None:
     plan, store = plans["gpt"]
-    whole, folder = alone(plan, store, tmp_path / "whole"), tmp_path / "run"
-    losses: dict[int, float] = {}
-
-    def die(event: Event) -> None:
-        if isinstance(event, StepDone):
-            losses[event.step] = event.loss
-            if event.step == 2:
-                raise KilledError
-
-    # one device, then copies on two, then shares on two, which first of all validate; then one device
-    with pytest.raises(KilledError):
-        alone(plan, store, folder, die)
-    copies, shares = (plan.model_copy(update={"devices": 2, "zero": zero}) for zero in (0, 3))
-    launch([case(copies, store, folder, signal=3, says="copies"), case(shares, store, folder, signal=5)], tmp_path)
-    for name, step in (("copies", 3), ("", 5)):
+    whole, folder = alone(plan, store, tmp_path), two_ranks / "over"
+    losses = {int(step): loss for step, loss in json.loads((folder / "alone.json").read_text()).items()}
+    for name, step in (("copies", 3), ("shares", 5)):
         said_then = said(folder / name)
         assert "error" in said_then, (name, said_then)
         assert said_then["error"].startswith(f"stopped by SIGTERM: step {step} of {STEPS} is saved")
@@ -250,7 +269,19 @@ def test_a_run_goes_on_over_other_numbers_of_devices(plans: dict[str, tuple[Plan
     assert rest["steps"] == [6, 7]
     losses |= dict(zip(rest["steps"], rest["losses"], strict=True))
     assert [losses[step] for step in whole["steps"]] == pytest.approx(whole["losses"], rel=RELATIVE)
-    check_alike(weights(folder), weights(tmp_path / "whole"), 1e-4)
+    check_alike(weights(folder), weights(tmp_path), 1e-4)
+
+
+def test_batch_norm_goes_on_over_ranks_as_it_was(
+    plans: dict[str, tuple[Plan, Store]], two_ranks: Path, tmp_path: Path
+) -> None:
+    plan, store = plans["resnet"]
+    whole, found = alone(together(plan), store, tmp_path), said(two_ranks / "normed")
+    assert found["steps"] == whole["steps"][2:]
+    assert found["losses"] == pytest.approx(whole["losses"][2:], rel=RELATIVE)
+    # of as many samples at once: there is nothing to warn of
+    assert "Resumed" in found["events"] and "Warned" not in found["events"]
+    check_alike(weights(two_ranks / "normed"), weights(tmp_path), 1e-4)
 
 
 def test_a_spent_budget_ends_all_ranks_at_one_step(plans: dict[str, tuple[Plan, Store]], tmp_path: Path) -> None:

@@ -46,11 +46,10 @@ class Compared(NamedTuple):
 
     @property
     def says(self) -> str:
-        """Which of both takes longer; an empty string where more devices are faster."""
-        if self.seconds < self.alone_s:
-            return ""
-        took = f"{format_seconds(self.seconds)} a step, {format_seconds(self.alone_s)} on one"
-        return f"--devices 1 is predicted to be faster: {took}"
+        """What a step takes without messages and with them, and on one device; which is faster where that is one."""
+        rank, both, alone = map(format_seconds, (self.rank_s, self.seconds, self.alone_s))
+        faster = ": --devices 1 is predicted to be faster" if self.alone_s < self.seconds else ""
+        return f"a step takes {rank} without messages between ranks, {both} with them; on one device {alone}{faster}"
 
 
 @dataclass(frozen=True)

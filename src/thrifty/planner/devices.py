@@ -20,7 +20,7 @@ from thrifty.planner.learning import Learning
 from thrifty.planner.rules import Reasons
 from thrifty.spec import AdaptPlan, Device, DeviceKind, Interval, Job, Layout, Plan, Quantity
 from thrifty.spec.device import KernelPoint
-from thrifty.spec.units import format_bytes, format_seconds
+from thrifty.spec.units import format_bytes
 
 # They step over whole matrices, or keep states of other shapes than the weights': parts of them are not enough.
 WHOLE = ("muon", "soap", "adafactor", "adamw_8bit")
@@ -185,9 +185,8 @@ def say_devices(
     why.say(
         "devices",
         ranks,
-        f"asked for; {each}, a share of every step's samples; predicted for each rank: {format_bytes(rank_bytes)}, "
-        f"{format_seconds(step.rank_s)} a step without messages, {format_seconds(step.seconds)} with them: {travels} "
-        f"travel between ranks, {step.between.method}; {step.says or f'{format_seconds(step.alone_s)} on one device'}",
+        f"asked for; {each}, a share of every step's samples; predicted for each rank: {format_bytes(rank_bytes)}; "
+        f"{step.says}; what travels is {travels}, {step.between.method}",
         "job",
         "not predicted: the seconds in which ranks start",
     )

@@ -100,7 +100,7 @@ def _propose(local: Local, why: Reasons, key: str, probe: Probe | None, allowed:
         probed=tuple(_probing(way, probed) for way, probed in probes),
         candidates=found.candidates,
         priced=found.priced,
-        notes=(*_notes(device), *_slower(local, chosen)),
+        notes=(*_notes(device), *_ranks(local, chosen)),
         planning_seconds=0.0,
         plan=plan,
     )
@@ -236,10 +236,12 @@ def _notes(device: Device) -> tuple[str, ...]:
     )
 
 
-def _slower(local: Local, chosen: Way) -> tuple[str, ...]:
-    """Say that one device would be faster than several."""
-    said = local.compared(chosen).says if local.ranks > 1 else ""
-    return (said,) if said else ()
+def _ranks(local: Local, chosen: Way) -> tuple[str, ...]:
+    """Say what a step of several ranks takes, beside one of one device."""
+    if local.ranks == 1:
+        return ()
+    step = local.compared(chosen)
+    return (f"{step.says}; {step.between.method}",)
 
 
 def _probing(way: Way, probed: Probed) -> Probing:
