@@ -71,21 +71,24 @@ def trace(**changes: Any) -> Trace:
 
 def test_messages_take_their_bytes_and_their_number(two_cores: Device) -> None:
     step = trace(parameter_bytes=100 << 20, gradient_bytes=100 << 20)
-    rate, latency_s = (messages := assumed("cpu", 2, "a test")).links["all_reduce"].bytes_per_second.value, 2e-4
-    gathers_s = AGREED * latency_s
+    messages = assumed("cpu", 2, "a test")
+    summed, gathered, scattered = (
+        ((100 << 20) / each.bytes_per_second.value, each.latency_s.value) for each in messages.links.values()
+    )
+    latency_s, gathers_s = summed[1], AGREED * gathered[1]
 
     def seconds(zero: int = 0, sent: int = 1, channels: tuple[int, ...] = (), parts: int = 1) -> float:
         found = Between(messages, zero, sent, channels).seconds(step, parts, two_cores)
         assert found.low < found.value < found.high and "assumed: a test" in found.method
         return found.value
 
-    summed_s = (100 << 20) / rate + latency_s
-    assert seconds() == pytest.approx(summed_s + gathers_s)
+    assert seconds() == pytest.approx(sum(summed) + gathers_s)
     # copies are summed once a step; what is shared out travels for each micro-batch, thrice
     assert seconds(parts=3) == seconds()
-    assert seconds(zero=3, parts=3) == pytest.approx(3 * 3 * ((100 << 20) / 2 / rate + latency_s) + gathers_s)
+    passed_s = 2 * (gathered[0] / 2 + gathered[1]) + scattered[0] / 2 + scattered[1]
+    assert seconds(zero=3, parts=3) == pytest.approx(3 * passed_s + gathers_s)
     assert seconds(sent=5) == pytest.approx(seconds() + 4 * latency_s)
-    assert seconds(channels=(8, 8), parts=3) > seconds() + 3 * 2 * 2 * latency_s
+    assert seconds(channels=(8, 8), parts=3) > seconds() + 3 * 2 * (latency_s + gathered[1])
 
 
 def test_the_slower_way_is_told() -> None:
