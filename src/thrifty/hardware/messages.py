@@ -37,7 +37,7 @@ _REPEATS = {SMALL_BYTES: 40, LARGE_BYTES: 7}
 _PATIENCE_S = 120.0
 # how long the cores are watched before, and the share of them that must be free
 _WATCH_S, _FREE_SHARE = 0.3, 0.75
-# What is assumed where nothing was timed: bytes/s of a rank, and seconds of a step. Gloo's are the best of four tries on
+# What is assumed where nothing was timed: bytes/s of a rank, seconds of a step. Gloo's are the best of four tries on
 # two cores of a Sapphire-Rapids class Xeon that others used; its reduce-scatter copies most. NCCL's are of PCIe 4.
 _ASSUMED: dict[str, dict[Collective, tuple[float, float]]] = {
     "cpu": {"all_reduce": (8e8, 2e-4), "all_gather": (4.5e8, 2e-4), "reduce_scatter": (1.2e8, 3e-4)},

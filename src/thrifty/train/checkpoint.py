@@ -367,7 +367,8 @@ class Checkpoints:
             self._news.append(CheckpointFailed(step, error.what))
         except BaseException as error:
             if not self._abandoned.is_set():
-                self._error = error
+                # the first is told, whoever asks late
+                self._error = self._error or error
 
     def _write(
         self, step: int, best_step: int, content: dict[str, Any], best: _Best | None, began: float, held_s: float
