@@ -30,9 +30,11 @@ def test_ranks_share_a_step(samples: int, micro: int, ranks: int, by_length: boo
     assert len(shares[0]) == -(-samples // (micro * ranks))
 
 
-@given(samples=st.integers(1, 40), micro=st.integers(1, 12))
-def test_one_rank_computes_the_same_micro_batches_as_two_where_they_come_out_even(samples: int, micro: int) -> None:
+@given(samples=st.integers(1, 40), micro=st.integers(1, 12), ranks=st.integers(2, 5))
+def test_ranks_together_compute_the_micro_batches_of_one_that_takes_as_many(
+    samples: int, micro: int, ranks: int
+) -> None:
     step = np.arange(samples)
-    one, two = deal(step, micro), deal(step, micro, ranks=2)
-    if len(one) % 2 == 0:
-        assert [part.tolist() for part in one] == [part.tolist() for part in two]
+    parts = deal(step, micro, ranks=ranks)
+    together = [np.concatenate(parts[at : at + ranks]).tolist() for at in range(0, len(parts), ranks)]
+    assert together == [part.tolist() for part in deal(step, micro * ranks)]

@@ -37,10 +37,15 @@ def test_each_device_has_its_share_and_the_cost_is_of_all(zero: int, images: Sto
     assert two.cost.seconds.value == pytest.approx(one.cost.seconds.value, rel=0.5)
     assert two.cost.peak_bytes.value > one.cost.peak_bytes.value
     assert two.cost.peak_bytes.method.startswith("2 ranks of ")
-    assert "predicted for each rank" in reason(two, "devices")
-    assert "batch norm takes its statistics over what one rank computes" in reason(two, "zero")
+    said = reason(two, "devices")
+    assert "predicted for each rank" in said
+    waits = two.cost.seconds.method.rpartition(", and ")[2]
+    assert waits.partition(" a step")[0] in said
+    assert "without messages between ranks, " in said and "; on one device " in said
+    at_once = f"the {2 * two.batch.micro} samples that 2 ranks compute at once"
+    assert f"batch norm takes its statistics over {at_once}" in reason(two, "zero")
     (line,) = [line for line in two.why if line.field == "devices"]
-    assert line.doubt.startswith("not predicted: ")
+    assert line.doubt == "not predicted: the seconds in which ranks start"
 
 
 def test_what_cannot_be_learned_so_is_refused(images: Store) -> None:

@@ -1,7 +1,8 @@
 """One rank of a world that trains plans one after the other, for the tests: ``torchrun ... ranks_run.py CASES``.
 
-CASES is a JSON list of mappings with ``plan``, ``store``, ``folder``, and ``signal``: a step, after which the last rank
-is told to end. What became of each is written to ``rank-<n>.json`` in its folder, or in one of it that ``says`` names.
+CASES is a JSON list of mappings with ``plan``, ``store``, ``folder``; ``double``, to compute in float64; ``signal``: a
+step, after which the last rank is told to end. What became of each is written to ``rank-<n>.json`` in its folder, or
+in one of it that ``says`` names. Or with ``norms``, a file that tells how far batch norm over two ranks is from one's.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from norms_run import norms_apart
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from thrifty.data import Store
 from thrifty.errors import ThriftyError
@@ -38,11 +42,14 @@ def run(case: dict[str, Any], world: World) -> None:
 
     model = build(plan.model)
     initialise(model, plan.init, plan.seed + world.rank)  # rank 0's weights are everyone's
+    model = in_double(model) if case.get("double") else model
     said: dict[str, Any] = {}
     try:
         spent = Spent(wall_s=float(world.rank == 0 and case.get("spent", 0)))
         trained = train(plan, model, Store(Path(case["store"])), folder, emit=emit, spent=lambda: spent, world=world)
         said["trained"] = {**asdict(trained), "wasted_seconds": 0}
+        said["norms over ranks"] = sum("forward" in vars(each) for each in model.modules() if is_norm(each))
+        said["buffers"] = [each.double().sum().item() for each in model.buffers()]
     except ThriftyError as error:
         said["error"] = error.what
     kinds = [type(event).__name__ for event in events]
@@ -54,12 +61,26 @@ def run(case: dict[str, Any], world: World) -> None:
     (told / f"rank-{world.rank}.json").write_text(json.dumps(said))
 
 
+def in_double(model: nn.Module) -> nn.Module:
+    """Have a model compute in float64, whatever it is given."""
+    model.register_forward_pre_hook(lambda _, args: (args[0].double(), *args[1:]))
+    return model.double()
+
+
+def is_norm(module: nn.Module) -> bool:
+    return isinstance(module, _BatchNorm)
+
+
 def main(cases: str) -> None:
     warnings.simplefilter("error")
     torch.set_num_threads(1)
     with joined("cpu") as world:
         for case in json.loads(Path(cases).read_text()):
-            run(case, world)
+            if "norms" in case:
+                apart = norms_apart(world)
+                Path(case["norms"]).write_text(json.dumps(apart))
+            else:
+                run(case, world)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ from thrifty.data import Store
 from thrifty.data.batches import Batches
 from thrifty.errors import DiskFullError, JobError, SignalledError, ThriftyError
 from thrifty.evaluate import evaluate
+from thrifty.optim.buckets import LARGE_BYTES, buckets_of
 from thrifty.train.ranks import ALONE, World
-from thrifty.train.replicas import LARGE_BYTES, _buckets
 
 
 @given(batches=st.integers(0, 30), ranks=st.integers(1, 6))
@@ -52,7 +52,7 @@ def test_a_rank_without_samples_computes_along_with_no_answer(store: Store) -> N
 def test_gradients_travel_in_groups_of_a_kind(sizes: list[tuple[int, bool]]) -> None:
     kinds = {True: torch.bfloat16, False: torch.float32}
     parameters = [torch.empty(size, dtype=kinds[half], device="meta") for size, half in sizes]
-    buckets = _buckets(parameters)
+    buckets = buckets_of(parameters)
     assert sorted(at for bucket in buckets for at in bucket) == list(range(len(parameters)))
     for bucket in buckets:
         assert len({parameters[at].dtype for at in bucket}) == 1

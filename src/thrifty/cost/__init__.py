@@ -56,6 +56,7 @@ def predict(
     copied: bool = False,
     keeping: Keeping = "default",
     largest: Trace | None = None,
+    between: Interval | None = None,
 ) -> Cost:
     """Predict what a training run costs, validations included.
 
@@ -74,6 +75,7 @@ def predict(
         evaluation_batch_ratio, loader_bytes, heap, runtime, copied: as for `peak_bytes`.
         keeping: as for `step_seconds`.
         largest: trace of the largest micro-batch, which memory goes by; ``micro`` where all are alike.
+        between: seconds of a step in which ranks wait for each other's messages; None for one device.
     """
     if probe_step_seconds:
         step = _probed(probe_step_seconds)
@@ -84,6 +86,8 @@ def predict(
     samples_per_step = samples_per_micro * accumulation
     evaluation_steps = evaluations * evaluation_samples / samples_per_step * forward_share
     seconds = _plus(_times(step, steps + evaluation_steps), evaluations * save_seconds)
+    if between is not None:
+        step, seconds = _sum(step, between), _sum(seconds, _times(between, steps))
     method = f"{steps:,} steps of {format_seconds(step.value)}: {step.method}"
     if evaluations:
         share = f"the forward pass's {forward_share:.0%} of a step"
@@ -150,6 +154,11 @@ def _plus(interval: Interval, seconds: float) -> Interval:
         high=interval.high + seconds * 2,
         method=interval.method,
     )
+
+
+def _sum(one: Interval, other: Interval) -> Interval:
+    low, value, high = (getattr(one, name) + getattr(other, name) for name in ("low", "value", "high"))
+    return Interval(low=low, value=value, high=high, method=f"{one.method}, and {other.method}")
 
 
 def _times(interval: Interval, factor: float) -> Interval:

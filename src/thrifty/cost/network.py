@@ -11,6 +11,7 @@ from functools import lru_cache
 
 from thrifty.cost.calibrations import Calibration
 from thrifty.spec import Cluster
+from thrifty.spec.device import Link
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,12 @@ def links_of(cluster: Cluster, calibration: Calibration) -> Links:
         intra_latency_s=calibration.latency_s,
         inter_latency_s=calibration.latency_s + cluster.inter.latency_s.value,
     )
+
+
+def links_between(link: Link, members: int) -> Links:
+    """Take what was measured between so many devices of one node."""
+    rate, latency_s = link.bytes_per_second.value, link.latency_s.value
+    return Links(members, rate, rate, rate, 1.0, latency_s, latency_s)
 
 
 @lru_cache(maxsize=16_384)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence, Set
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from thrifty.cost.calibrations import Calibration
 from thrifty.cost.choose import calibration_for
@@ -91,6 +91,7 @@ def replicas_cost(
         raise JobError(f"unknown zero {zero}", mend="Known: 0, 1, 2, 3.")
     calibration = calibration or calibration_for(cluster.device)
     links = links_of(cluster, calibration)
+    quick = _quick(cluster, links, calibration)
     table = table or replica_seconds(trace, cluster.device, calibration, memory_format)
     forward, backward = sum(table[FORWARD]), sum(table[BACKWARD])
 
@@ -106,8 +107,18 @@ def replicas_cost(
         + update[3]
         + min(calibration.step_s, MOST_STEP_S),
         copy=accumulation * trace.input_bytes / COPY_BYTES_PER_SECOND if cluster.device.kind == "cuda" else 0.0,
-        data=_messages_seconds(trace, links, calibration, data, zero, accumulation, forward, backward),
-        statistics=accumulation * _statistics_seconds(synchronised, cluster, links, calibration, data),
+        data=travel_seconds(
+            Lanes(links, links, links),
+            float(trace.gradient_bytes),
+            float(trace.parameter_bytes),
+            data=data,
+            zero=zero,
+            accumulation=accumulation,
+            overlap=calibration.data_overlap,
+            forward_s=forward,
+            backward_s=backward,
+        ),
+        statistics=accumulation * statistics_seconds(synchronised, quick, quick, data),
         optimizer=max(0.0, sum(update[:3]) - lighter) / share,
     )
     total = breakdown.seconds
@@ -119,43 +130,61 @@ def replicas_cost(
     return StepCost(interval, breakdown, calibration.name, tuple(doubts))
 
 
-def _messages_seconds(
-    trace: Trace,
-    links: Links,
-    calibration: Calibration,
+class Lanes(NamedTuple):
+    """Links by what goes over them: sums, what is gathered, and sums that are shared out."""
+
+    reduce: Links
+    gather: Links
+    scatter: Links
+
+
+def travel_seconds(
+    lanes: Lanes,
+    gradients: float,
+    weights: float,
+    *,
     data: int,
     zero: int,
     accumulation: int,
-    forward_s: float,
-    backward_s: float,
+    overlap: float,
+    forward_s: float = 0.0,
+    backward_s: float = 0.0,
 ) -> float:
-    """Seconds a step in which gradients and weights travel and nothing hides it."""
-    scatter = gather_seconds(links, float(trace.gradient_bytes), data)
-    gather = gather_seconds(links, float(trace.parameter_bytes), data)
+    """Seconds a step in which gradients and weights travel and nothing hides it; see `replicas_cost`.
+
+    Args:
+        lanes: between the devices.
+        gradients, weights: bytes.
+        data, zero, accumulation: as of `replicas_cost`.
+        overlap: share of it that can hide.
+        forward_s, backward_s: of a micro-batch, behind which it hides.
+    """
+    scatter = gather_seconds(lanes.scatter, gradients, data)
+    gather = gather_seconds(lanes.gather, weights, data)
     if zero == 0:
-        return _exposed(reduce_seconds(links, float(trace.gradient_bytes), data), backward_s, calibration)
+        return _exposed(reduce_seconds(lanes.reduce, gradients, data), backward_s, overlap)
     if zero == 1:
-        return _exposed(scatter + gather, backward_s, calibration)
+        return _exposed(scatter + gather, backward_s, overlap)
     if zero == 2:
-        return accumulation * _exposed(scatter, backward_s, calibration) + _exposed(gather, forward_s, calibration)
-    return accumulation * (
-        _exposed(gather, forward_s, calibration) + _exposed(gather + scatter, backward_s, calibration)
+        return accumulation * _exposed(scatter, backward_s, overlap) + _exposed(gather, forward_s, overlap)
+    return accumulation * (_exposed(gather, forward_s, overlap) + _exposed(gather + scatter, backward_s, overlap))
+
+
+def statistics_seconds(channels: Sequence[int], gather: Links, reduce: Links, data: int) -> float:
+    """Seconds in which batch norms of so many channels tell each other their statistics, forward and backward."""
+    return sum(
+        gather_seconds(gather, data * (_GATHERED * each + 4.0), data)
+        + reduce_seconds(reduce, float(_SUMMED * each), data)
+        for each in channels
     )
 
 
-def _statistics_seconds(
-    channels: Sequence[int], cluster: Cluster, links: Links, calibration: Calibration, data: int
-) -> float:
-    """Seconds in which batch norms of so many channels tell each other their statistics, forward and backward."""
-    quick = replace(
+def _quick(cluster: Cluster, links: Links, calibration: Calibration) -> Links:
+    """Links as the small messages of batch norms find them."""
+    return replace(
         links,
         intra_latency_s=min(links.intra_latency_s, _SMALL_LATENCY_S),
         inter_latency_s=cluster.inter.latency_s.value + min(calibration.latency_s, _SMALL_LATENCY_S),
-    )
-    return sum(
-        gather_seconds(quick, data * (_GATHERED * each + 4.0), data)
-        + reduce_seconds(quick, float(_SUMMED * each), data)
-        for each in channels
     )
 
 
@@ -177,6 +206,5 @@ def _convolved_bytes(trace: Trace, phases: Set[str]) -> int:
     return sum(op.moved_bytes for op in half)
 
 
-def _exposed(seconds: float, behind: float, calibration: Calibration) -> float:
-    overlap = calibration.data_overlap
+def _exposed(seconds: float, behind: float, overlap: float) -> float:
     return (1 - overlap) * seconds + overlap * max(0.0, seconds - behind)

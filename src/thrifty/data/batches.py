@@ -91,8 +91,11 @@ class Batches:
             self._shuffle(epoch)
         chosen = self._order[place * self.batch : (place + 1) * self.batch]
         parts = deal(chosen, self.micro, self._lengths, self.ranks)[self.rank :: self.ranks]
-        made = [self._made(part) for part in parts if len(part)]
-        return made + [_unanswered(self._made(chosen[:1])) for part in parts if self.along and not len(part)]
+        return [
+            self._made(part) if len(part) else _unanswered(self._made(chosen[:1]))
+            for part in parts
+            if self.along or len(part)
+        ]
 
     def _made(self, part: np.ndarray) -> Batch:
         if self.batching == "packed":

@@ -63,11 +63,13 @@ def deal(step: np.ndarray, micro: int, lengths: np.ndarray | None = None, ranks:
     """Cut the samples of a step into as few micro-batches as ``micro`` allows, as equal as can be.
 
     With lengths, samples of like length are computed together. Nothing that is learned depends on it: a step is the sum
-    over its samples. Several ranks compute as many micro-batches each, at the same time those that follow each other;
-    where there are more of them than samples, the last are empty.
+    over its samples. Several ranks share the micro-batches of one that computes as many samples at once as all of them:
+    those that follow each other are computed at the same time, and where there are fewer samples than ranks, some are
+    empty.
     """
     if lengths is not None and (len(step) > micro or ranks > 1):
         step = step[np.argsort(lengths[step], kind="stable")]
     if len(step) <= micro and ranks == 1:
         return [step]
-    return np.array_split(step, -(-len(step) // (micro * ranks)) * ranks)
+    together = np.array_split(step, -(-len(step) // (micro * ranks)))
+    return [part for each in together for part in np.array_split(each, ranks)]

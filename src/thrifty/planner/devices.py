@@ -1,7 +1,7 @@
 """A job on several devices of this machine: what each may take, whether the loop can, and what the plan then says.
 
-One rank is planned as a run of its own on its share of the machine, with its share of each step's samples. Of the time
-in which gradients and weights travel between the ranks nothing is predicted: how fast they do was not measured here.
+One rank is planned as a run of its own on its share of the machine, with its share of each step's samples; what ranks
+tell each other comes on top (`thrifty.planner.between`).
 """
 
 from __future__ import annotations
@@ -15,13 +15,17 @@ from thrifty.errors import JobError
 from thrifty.hardware.runtime import runtime_bytes
 from thrifty.models.recompute import repeated_blocks
 from thrifty.models.traits import Traits
+from thrifty.planner.between import Compared
 from thrifty.planner.learning import Learning
 from thrifty.planner.rules import Reasons
 from thrifty.spec import AdaptPlan, Device, DeviceKind, Interval, Job, Layout, Plan, Quantity
+from thrifty.spec.device import KernelPoint
 from thrifty.spec.units import format_bytes
 
 # They step over whole matrices, or keep states of other shapes than the weights': parts of them are not enough.
 WHOLE = ("muon", "soap", "adafactor", "adamw_8bit")
+# An operator over fewer bytes runs on one thread: torch cuts work into no less than 32,768 numbers (at::GRAIN_SIZE).
+ONE_THREAD_BYTES = 4 * 32_768
 
 
 def ranks_of(job: Job) -> int:
@@ -104,10 +108,7 @@ def share_of(device: Device, ranks: int) -> Device:
             "memory_bytes": device.memory_bytes // ranks,
             "flops_per_second": {name: _times(rate, 1 / ranks) for name, rate in device.flops_per_second.items()},
             "bytes_per_second": _times(device.bytes_per_second, 1 / ranks),
-            "kernels": tuple(
-                each.model_copy(update={"warm_s": each.warm_s * ranks, "cold_s": each.cold_s * ranks})
-                for each in device.kernels
-            ),
+            "kernels": tuple(_on_fewer_cores(each, ranks) for each in device.kernels),
         }
     )
 
@@ -139,7 +140,9 @@ def freed_bytes(learning: Learning, trace: Trace, kind: DeviceKind, ranks: int, 
     return memory.held(Layout()).total.value - memory.held(spread).total.value
 
 
-def on_ranks(plan: Plan, learning: Learning, trace: Trace, freed: float, device: Device, why: Reasons) -> Plan:
+def on_ranks(
+    plan: Plan, learning: Learning, trace: Trace, freed: float, device: Device, step: Compared, why: Reasons
+) -> Plan:
     """Make the plan of one rank that of the run: its cost is all ranks', and it says what is not in it.
 
     Args:
@@ -148,6 +151,7 @@ def on_ranks(plan: Plan, learning: Learning, trace: Trace, freed: float, device:
         trace: of a micro-batch.
         freed: as `freed_bytes`.
         device: what a rank has of the machine.
+        step: beside one of one device.
         why: gets the lines of ``devices`` and ``zero``.
     """
     ranks, cost = plan.devices, plan.cost
@@ -158,7 +162,7 @@ def on_ranks(plan: Plan, learning: Learning, trace: Trace, freed: float, device:
         peak = _moved(rank, parent / ranks, ranks)
     travels = trace.gradient_bytes if not plan.zero else 2 * trace.parameter_bytes + trace.gradient_bytes
     often = "a step" if not plan.zero else "a micro-batch"
-    say_devices(plan, rank.value, travels, often, learning.traits, device, why)
+    say_devices(plan, rank.value, f"{format_bytes(travels)} {often}", learning.traits, device, step, why)
     method = f"{ranks} ranks of {format_bytes(rank.value)}; {cost.peak_bytes.method}"
     return plan.model_copy(
         update={
@@ -173,7 +177,7 @@ def on_ranks(plan: Plan, learning: Learning, trace: Trace, freed: float, device:
 
 
 def say_devices(
-    plan: Plan, rank_bytes: float, travels: float, often: str, traits: Traits, device: Device, why: Reasons
+    plan: Plan, rank_bytes: float, travels: str, traits: Traits, device: Device, step: Compared, why: Reasons
 ) -> None:
     """Say over how many devices a step goes, what of it is predicted, and what is not."""
     ranks = plan.devices
@@ -181,16 +185,16 @@ def say_devices(
     why.say(
         "devices",
         ranks,
-        f"asked for; {each}, a share of every step's samples; predicted for each rank: {format_bytes(rank_bytes)} and "
-        f"the time of its arithmetic",
+        f"asked for; {each}, a share of every step's samples; predicted for each rank: {format_bytes(rank_bytes)}; "
+        f"{step.says}; what travels is {travels}, {step.between.method}",
         "job",
-        f"not predicted: {format_bytes(travels)} that travel between ranks {often}, behind the backward pass or not; "
-        "the seconds in which ranks start",
+        "not predicted: the seconds in which ranks start",
     )
     said = (
         "weights, gradients and optimizer states are shared out" if plan.zero else "each rank has a copy of the model"
     )
-    norm = "; batch norm takes its statistics over what one rank computes at once" if traits.batch_norm else ""
+    together = f"{plan.batch.micro * ranks:,} samples that {ranks} ranks compute at once"
+    norm = f"; batch norm takes its statistics over the {together}" if traits.batch_norm else ""
     why.say("zero", plan.zero, said + norm, "job" if plan.zero else "rule")
 
 
@@ -199,6 +203,13 @@ def _devices_here(device: Device) -> tuple[int, str]:
         return device.cores, f"{device.cores} cores" if device.cores > 1 else "one core"
     gpus = sum(gpu.name == device.name for gpu in hardware.probe().gpus)
     return gpus, f"{gpus} GPUs of the kind {device.name}" if gpus > 1 else f"one GPU of the kind {device.name}"
+
+
+def _on_fewer_cores(point: KernelPoint, ranks: int) -> KernelPoint:
+    """What an operator takes on one of so many shares of the cores; what one thread does alone takes as long."""
+    if not point.shapes or point.moved_bytes < ONE_THREAD_BYTES:
+        return point
+    return point.model_copy(update={"warm_s": point.warm_s * ranks, "cold_s": point.cold_s * ranks})
 
 
 def _times(quantity: Quantity, factor: float) -> Quantity:

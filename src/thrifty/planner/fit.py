@@ -37,6 +37,7 @@ class _Course:
     probed: Probed
     correct: Correct
     held: Held
+    between: Interval | None
 
     def price(self, steps: int, validations: int) -> Cost:
         foreseen = self._predicted(steps, validations, Probed(step_s=(), save_s=0.0))
@@ -70,6 +71,7 @@ class _Course:
             runtime=self.held.runtime,
             copied=self.draft.saving == "beside",
             keeping=keeping(self.device.kind, self.draft.checkpointing),
+            between=self.between,
         )
 
     @property
@@ -96,6 +98,7 @@ def fit(
     why: Reasons,
     correct: Correct,
     held: Held,
+    between: Interval | None = None,
 ) -> Plan:
     """Return the plan with its steps, validations and cost, such that the predicted time is within the budget.
 
@@ -109,11 +112,12 @@ def fit(
         why: gets a line for each field decided here.
         correct: a prediction, by earlier runs.
         held: what a dry run of the plan said of memory.
+        between: seconds of a step in which ranks wait for each other's messages; None for one device.
 
     Raises:
         BudgetError: not even one step and one validation fit.
     """
-    course = _Course(draft, dataset, device, traces, probed, correct, held)
+    course = _Course(draft, dataset, device, traces, probed, correct, held, between)
     step_s, validation_s = course.step_s, course.validation_s
     limit_s, budget = _time_limit(job, device)
     room_s = (limit_s - spent.wall_s - course.finish_s) * FILL

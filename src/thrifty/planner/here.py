@@ -62,9 +62,9 @@ def propose_here(
     began = time.perf_counter()
     check_allowed(allowed)
     why = Reasons([])
-    learning, device = prepared_for(job, dataset, device, why)
-    with asker_of(device) as asker:
-        local = Local(job, learning, dataset, device, history, asker=asker)
+    learning, share = prepared_for(job, dataset, device, why)
+    with asker_of(share) as asker:
+        local = Local(job, learning, dataset, share, history, asker=asker, whole=device)
         proposal = _propose(local, why, key, probe, allowed, top)
     return proposal.model_copy(update={"planning_seconds": time.perf_counter() - began})
 
@@ -100,7 +100,7 @@ def _propose(local: Local, why: Reasons, key: str, probe: Probe | None, allowed:
         probed=tuple(_probing(way, probed) for way, probed in probes),
         candidates=found.candidates,
         priced=found.priced,
-        notes=_notes(device),
+        notes=(*_notes(device), *_ranks(local, chosen)),
         planning_seconds=0.0,
         plan=plan,
     )
@@ -234,6 +234,14 @@ def _notes(device: Device) -> tuple[str, ...]:
         f"other processes had {device.disturbed:.0%} of the cores while this machine was measured, so the times are "
         "too long: thrifty hardware --measure, when they rest, or --probe",
     )
+
+
+def _ranks(local: Local, chosen: Way) -> tuple[str, ...]:
+    """Say what a step of several ranks takes, beside one of one device."""
+    if local.ranks == 1:
+        return ()
+    step = local.compared(chosen)
+    return (f"{step.says}; {step.between.method}",)
 
 
 def _probing(way: Way, probed: Probed) -> Probing:

@@ -22,6 +22,7 @@ from thrifty.hardware.runtime import runtime_bytes
 from thrifty.models.inputs import MEMORY_FORMATS
 from thrifty.models.losses import LOSSES
 from thrifty.models.recompute import repeated_blocks
+from thrifty.planner.between import Between, Compared, between_ranks, compared
 from thrifty.planner.compilable import BESIDE, check_compile
 from thrifty.planner.correction import Seen, correct, kin_of
 from thrifty.planner.devices import freed_bytes, ranks_of
@@ -77,6 +78,8 @@ class Local:
         known: ways priced so far.
         asker: of this machine's device; None leaves all to what was timed of it before.
         held: bytes that the process holds before the run: a budget is for all of it, a prediction for what is added.
+        whole: all of this machine, where ``device`` is what one of several ranks has of it.
+        between: what ranks tell each other; None for one device.
         doubt: bytes by which a prediction's bound may pass the memory: the loop holds itself to a budget as it runs.
     """
 
@@ -89,6 +92,8 @@ class Local:
     asker: Asker | None = None
     held: int = 0
     doubt: float = 0.0
+    whole: Device | None = None
+    between: Between | None = None
 
     def __post_init__(self) -> None:
         pinned = self.job.plan.precision
@@ -128,6 +133,8 @@ class Local:
                 mend="Leave it out: for this model there is only 'none'.",
             )
         check_compile(self.job, self.device.kind, repeats=self.repeats)
+        if self.between is None:
+            self.between = between_ranks(self.learning, self.device.kind, self.ranks, self.job.plan.zero or 0)
         self._traced = functools.cache(self._trace)
 
     @functools.cached_property
@@ -356,6 +363,7 @@ class Local:
             precision=settings["precision"],
             keeping=keeping(self.device.kind, settings["checkpointing"]),
             largest=largest,
+            between=self.waits(settings),
         )
         cost = corrected(cost, self.correct)
         quote = Quote(
@@ -371,6 +379,27 @@ class Local:
             peak_bytes=cost.peak_bytes.value,
             risk_bytes=cost.peak_bytes.high,
             detail=quote,
+        )
+
+    def waits(self, settings: Settings) -> Interval | None:
+        """Predict the seconds of a step in which ranks wait for each other's messages; None for one device."""
+        if self.between is None:
+            return None
+        return self.between.seconds(
+            self.typical(settings), math.ceil(self.share / settings["micro_batch"]), self.device
+        )
+
+    def compared(self, way: Way) -> Compared:
+        """Set a step of several ranks beside one of one device."""
+        assert self.between is not None and self.whole is not None
+        settings = way.settings
+        return compared(
+            self.between,
+            self.typical(settings),
+            (self.device, self.whole),
+            (self.learning.size, settings["micro_batch"]),
+            settings["precision"],
+            keeping(self.device.kind, settings["checkpointing"]),
         )
 
     def dry_run(self, settings: Settings, evaluation: int) -> Held:

@@ -73,12 +73,12 @@ def plan(
         BudgetError: the budget is too small for one step and one validation; it says what would be enough.
     """
     why = Reasons([])
-    learning, device = prepared_for(job, dataset, device, why)
+    learning, share = prepared_for(job, dataset, device, why)
     # a rank alone holds the whole of what ranks share out
     probe = None if job.plan.zero else probe
     # real steps tell more than operators do
-    with asker_of(device) if probe is None or device.kind == "cuda" else contextlib.nullcontext() as asker:
-        local = Local(job, learning, dataset, device, history, asker=asker, held=held)
+    with asker_of(share) if probe is None or device.kind == "cuda" else contextlib.nullcontext() as asker:
+        local = Local(job, learning, dataset, share, history, asker=asker, held=held, whole=device)
         try:
             found = explore(local)
         except BudgetError:
@@ -123,7 +123,8 @@ def plan_of(local: Local, found: Found, why: Reasons, *, key: str, spent: Spent,
     _say_why(local, found, chosen, why, source)
     fitted = with_compile(fitted, local, chosen, why)
     if local.ranks > 1:
-        fitted = on_ranks(fitted, local.learning, local.trace(chosen.settings), local.freed, local.device, why)
+        trace, step = local.trace(chosen.settings), local.compared(chosen)
+        fitted = on_ranks(fitted, local.learning, trace, local.freed, local.device, step, why)
     return fitted.model_copy(update={"why": tuple(why.lines)})
 
 
@@ -153,7 +154,19 @@ def _fitted(local: Local, way: Way, draft: Plan, probed: Probed, spent: Spent, w
     while True:
         held = local.dry_run(way.settings, draft.batch.evaluation)
         traces = (local.typical(way.settings), local.trace(way.settings))
-        fitted = fit(draft, local.job, local.dataset, local.device, traces, probed, spent, why, local.correct, held)
+        fitted = fit(
+            draft,
+            local.job,
+            local.dataset,
+            local.device,
+            traces,
+            probed,
+            spent,
+            why,
+            local.correct,
+            held,
+            local.waits(way.settings),
+        )
         if fitted.cost.peak_bytes.high > local.memory[0] and local.device.kind == "cpu" and draft.saving == "beside":
             draft = draft.model_copy(update={"saving": "between"})
             why.say("saving", "between steps", f"a copy of the state beside training does not fit {local.memory[1]}")

@@ -63,6 +63,7 @@ class State:
         since_best: validations since then without improvement.
         micro: samples computed at once; as planned, or fewer where memory was short.
         planned: what the plan had in its place.
+        devices: ranks that computed so many each.
         evaluation: samples validated at once.
         schedule: state of the schedule.
         guard: state of the guard.
@@ -76,6 +77,7 @@ class State:
     since_best: int = 0
     micro: int = 0
     planned: int = 0
+    devices: int = 1
     evaluation: int = 0
     schedule: dict[str, Any] = field(default_factory=dict)
     guard: dict[str, Any] = field(default_factory=dict)
@@ -207,7 +209,6 @@ class Checkpoints:
     def _save(self, state: State, model: nn.Module, optimizer: torch.optim.Optimizer, *, beside: bool) -> None:
         began = time.perf_counter()
         self.wait()
-        self.spread.settle()
         content = {
             "key": self.key,
             "state": asdict(state),
@@ -367,7 +368,8 @@ class Checkpoints:
             self._news.append(CheckpointFailed(step, error.what))
         except BaseException as error:
             if not self._abandoned.is_set():
-                self._error = error
+                # the first is told, whoever asks late
+                self._error = self._error or error
 
     def _write(
         self, step: int, best_step: int, content: dict[str, Any], best: _Best | None, began: float, held_s: float

@@ -28,14 +28,13 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from thrifty.data import Store
 from thrifty.errors import RankLostError, SignalledError, ThriftyError
-from thrifty.models.adapters import adapting, merging, start
-from thrifty.models.inputs import to_device
 from thrifty.spec import Plan, Spent
 from thrifty.spec.events import Checkpointed, Emit, Event, StepDone
 from thrifty.train.checkpoint import Checkpoints, State, learning_key
 from thrifty.train.line import Ended, Hello, Message, Told, Use
 from thrifty.train.loop import Trained
 from thrifty.train.rank import Task
+from thrifty.train.savings import with_savings, without_savings
 from thrifty.train.signals import Asked, asked_to_end
 
 # how often a budget is looked at, and the ranks' agent
@@ -87,10 +86,10 @@ def train_on_ranks(
 
 
 def _put_best(plan: Plan, model: nn.Module, store: Store, folder: Path, trained: Trained) -> None:
-    start(adapting(model, plan.adapt), plan.seed)
+    with_savings(model, plan)
     with Checkpoints(folder, key=learning_key(plan, store.dataset.key)) as checkpoints:
         checkpoints.load_best(State(best_step=trained.best_step), model)
-    to_device(merging(model), plan.device, plan.memory_format)
+    without_savings(model)
 
 
 class _Agent:

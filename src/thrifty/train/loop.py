@@ -123,7 +123,7 @@ def train(
         if state.step:
             schedule.load(state.schedule)
             emit(Resumed(state.step))
-            _tell(statistics_change(model, before, state.micro, state.step), emit)
+            _tell(statistics_change(model, before, state.micro * world.size, state.step), emit)
         guard = Guard(plan.guard, model, state.guard)
         scale = LossScale.of(plan.precision, state.scale)
 
@@ -176,6 +176,7 @@ def train(
         _tell(checkpoints.finish(_noted(state, schedule, guard, scale), model, optimizer), emit)
         for each in used:
             each.release()
+        spread.release()
         checkpoints.load_best(state, model)
         reason += room.says
     without_savings(model)

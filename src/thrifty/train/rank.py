@@ -7,8 +7,6 @@ import sys
 import traceback
 from pathlib import Path
 
-import torch
-
 from thrifty.data import Store
 from thrifty.errors import ThriftyError
 from thrifty.hardware.pages import keep_pages, keeping
@@ -65,7 +63,7 @@ def main(path: Path) -> None:
 
 def _train(task: Task, emit: Emit, line: Line) -> Trained:
     plan = task.plan
-    torch.set_num_threads(plan.threads)
+    # weights lie in the heap, as the dry run has them
     keep_pages(keeping(plan.device, plan.checkpointing))
     with joined(plan.device) as world:
         model = build(plan.model, seed=plan.seed)

@@ -9,36 +9,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from thrifty.optim import parameters_of
+from thrifty.optim.buckets import buckets_of
+from thrifty.train.alone import OneDevice
+from thrifty.train.norms import SharedNorms
 from thrifty.train.ranks import World
 
-# of gradients that are summed in one message: DDP's default
-BUCKET_BYTES = 25 << 20
-# a gradient of more is summed where it lies; smaller ones are copied next to each other
-LARGE_BYTES = 1 << 20
 
-
-class Replicas:
-    """A copy of the model on each rank.
+class Replicas(OneDevice):
+    """A copy of the model on each rank, as whole as on one.
 
     Args:
         world: more than one rank.
         model: built alike on every rank; rank 0's values are everyone's from here on.
     """
 
-    computes_along = False
-    copies = False
-
     def __init__(self, world: World, model: nn.Module) -> None:
         self.world, self.model = world, model
         self._sums: GradientSums | None = None
         give_first_ranks(world, model)
+        self._norms = SharedNorms(world, model)
+        self.computes_along = bool(self._norms.norms)
 
     def follow(self, optimizer: Optimizer) -> None:
         """Sum the gradients that an optimizer steps by; it is asked once, before the first step."""
@@ -46,6 +43,10 @@ class Replicas:
         # the rows used of an embedding are no parameter of the model; they are read first
         trained = sorted(parameters_of(optimizer), key=lambda each: place.get(id(each), -1))
         self._sums = GradientSums(trained, self.world)
+
+    def begin(self, answers: np.ndarray) -> None:
+        """Say which answers of the micro-batch that comes next there are."""
+        self._norms.begin(answers)
 
     def last(self, whether: bool) -> None:
         """Say whether the micro-batch that comes next is the last of its step on this rank."""
@@ -57,10 +58,6 @@ class Replicas:
         assert self._sums is not None
         self._sums.finish()
 
-    def own(self, gradient: Tensor) -> Tensor:
-        """The part of a gradient that lies here: all of it."""
-        return gradient
-
     def agreed(self, loss: float, norm: float) -> tuple[float, float]:
         """The loss and the gradient's norm of the whole step, the same bits on each rank."""
         assert self._sums is not None
@@ -68,21 +65,9 @@ class Replicas:
         self._sums.forget_unused([any(counts) for counts in zip(*(each[2:] for each in said), strict=True)])
         return sum(each[0] for each in said), said[0][1]
 
-    def settle(self) -> None:
-        """Make running statistics the mean of what the ranks saw: they are about to be measured or kept."""
-        mean_statistics(self.model, self.world)
-
-    def whole(self, tree: Any) -> Any:
-        """What a checkpoint keeps of tensors: here they are whole."""
-        return tree
-
-    def parts(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What this rank holds of a model's whole tensors."""
-        return state
-
-    def optimizer_parts(self, optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-        """What this rank holds of an optimizer's whole state."""
-        return state
+    def release(self) -> None:
+        """Take what was put into the model out of it."""
+        self._norms.release()
 
 
 class GradientSums:
@@ -96,7 +81,7 @@ class GradientSums:
     def __init__(self, parameters: Sequence[Tensor], world: World) -> None:
         self.last, self.came = False, [False] * len(parameters)
         self._parameters, self._group = parameters, world.group
-        self._buckets = _buckets(parameters)
+        self._buckets = buckets_of(parameters)
         self._place = {id(parameters[at]): place for place, bucket in enumerate(self._buckets) for at in bucket}
         self._begin()
         for each in parameters:
@@ -148,25 +133,6 @@ class GradientSums:
                 parameter.grad = None
 
 
-def _buckets(parameters: Sequence[Tensor]) -> list[list[int]]:
-    """Group places of parameters, the last first, by kind of number; a large one is a group of its own."""
-    buckets: list[list[int]] = []
-    open_: dict[torch.dtype, tuple[list[int], int]] = {}
-    for at in reversed(range(len(parameters))):
-        parameter = parameters[at]
-        size = parameter.numel() * parameter.element_size()
-        if size >= LARGE_BYTES:
-            buckets.append([at])
-            continue
-        bucket, held = open_.get(parameter.dtype, ([], 0))
-        if not bucket or held + size > BUCKET_BYTES:
-            bucket, held = [], 0
-            buckets.append(bucket)
-        bucket.append(at)
-        open_[parameter.dtype] = (bucket, held + size)
-    return buckets
-
-
 @torch.no_grad()
 def give_first_ranks(world: World, model: nn.Module) -> None:
     """Give every rank the values that rank 0's model has, whatever else its own code may have drawn."""
@@ -175,16 +141,3 @@ def give_first_ranks(world: World, model: nn.Module) -> None:
         dist.broadcast(value, 0, group=world.group)
         if value.data_ptr() != tensor.data_ptr():
             tensor.detach().copy_(value)
-
-
-@torch.no_grad()
-def mean_statistics(model: nn.Module, world: World) -> None:
-    """Make the running statistics of batch norms the mean over the ranks."""
-    norms = [each for each in model.modules() if isinstance(each, _BatchNorm) and each.running_mean is not None]
-    held = [value for norm in norms for value in (norm.running_mean, norm.running_var) if value is not None]
-    if not held:
-        return
-    packed = torch.cat([value.flatten() for value in held]) / world.size
-    dist.all_reduce(packed, group=world.group)
-    for value, part in zip(held, packed.split([value.numel() for value in held]), strict=True):
-        value.copy_(part.view_as(value))

@@ -123,7 +123,9 @@ class Room:
     def take_up(
         self, state: State, batches: Batches, optimizer: torch.optim.Optimizer, wait: Callable[[], None]
     ) -> int:
-        """Go on as narrow as a checkpoint of the same plan had become; returns what its last steps were computed by.
+        """Go on as narrow as a checkpoint of the same plan had become.
+
+        Returns how many samples all ranks together computed at once in its last steps.
 
         Args:
             state, batches, optimizer: of the run.
@@ -131,6 +133,7 @@ class Room:
         """
         self._wait = wait
         before, planned = state.micro or self.micro, self.plan.batch.micro
+        together = before * (state.devices if state.micro else self.plan.devices)
         if state.planned == planned:
             self.micro = min(before, planned)
             self.evaluation = min(state.evaluation or self.evaluation, self.evaluation)
@@ -142,7 +145,7 @@ class Room:
         if self._watch is not None:
             bare = [each for each in optim.parameters_of(optimizer) if not optimizer.state.get(each)]
             self._watch.reserve = _STATES.get(self.plan.optim.optimizer, 0) * sum(each.nbytes for each in bare)
-        return before
+        return together
 
     def holds(self, size: int) -> bool:
         """Whether a copy of so many bytes can lie beside the steps of training."""
@@ -305,6 +308,7 @@ class Room:
     def _note(self, state: State, batches: Batches) -> None:
         batches.micro = state.micro = self.micro
         state.planned, state.evaluation = self.plan.batch.micro, self.evaluation
+        state.devices = self.plan.devices
 
     def _steps(self, begun: bool) -> None:
         """The optimizer begins its work, or has done it."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
@@ -15,8 +16,9 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from thrifty.models.recompute import repeated_blocks
+from thrifty.train.norms import SharedNorms
 from thrifty.train.ranks import World, root_of_squares
-from thrifty.train.replicas import give_first_ranks, mean_statistics
+from thrifty.train.replicas import give_first_ranks
 
 
 class Shards:
@@ -35,6 +37,7 @@ class Shards:
         assert world.mesh is not None
         self.world, self.model = world, model
         give_first_ranks(world, model)
+        self._norms = SharedNorms(world, model)
         for block in (*repeated_blocks(model), model):
             sharded = fully_shard(block, mesh=world.mesh)
             assert isinstance(sharded, FSDPModule)
@@ -47,6 +50,10 @@ class Shards:
         if isinstance(optimizer, torch.optim.SGD | torch.optim.Adagrad):
             for group in optimizer.param_groups:
                 group["fused"] = False
+
+    def begin(self, answers: np.ndarray) -> None:
+        """Say which answers of the micro-batch that comes next there are."""
+        self._norms.begin(answers)
 
     def last(self, whether: bool) -> None:
         """Nothing depends on it: each micro-batch is summed."""
@@ -62,10 +69,6 @@ class Shards:
         """The loss and the gradient's norm of the whole step, the same bits on each rank."""
         said = self.world.gather(loss, norm)
         return sum(each[0] for each in said), root_of_squares(each[1] for each in said)
-
-    def settle(self) -> None:
-        """Make running statistics the mean of what the ranks saw: they are about to be measured or kept."""
-        mean_statistics(self.model, self.world)
 
     @torch.no_grad()
     def whole(self, tree: Any) -> Any:
@@ -94,6 +97,10 @@ class Shards:
             for at, values in state["state"].items()
         }
         return {**state, "state": held}
+
+    def release(self) -> None:
+        """Take batch norms over ranks out of the model; its weights stay shared out."""
+        self._norms.release()
 
 
 def _part_like(like: Tensor, value: Any) -> Any:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import numpy as np
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from thrifty.train.ranks import ALONE, World
+from thrifty.train.alone import OneDevice
+from thrifty.train.ranks import World
 from thrifty.train.replicas import Replicas
 
 
@@ -25,54 +27,15 @@ class Spread(Protocol):
     @property
     def world(self) -> World: ...
     def follow(self, optimizer: Optimizer) -> None: ...
+    def begin(self, answers: np.ndarray) -> None: ...
     def last(self, whether: bool) -> None: ...
     def sum(self) -> None: ...
     def own(self, gradient: Tensor) -> Tensor: ...
     def agreed(self, loss: float, norm: float) -> tuple[float, float]: ...
-    def settle(self) -> None: ...
     def whole(self, tree: Any) -> Any: ...
     def parts(self, state: dict[str, Tensor]) -> dict[str, Tensor]: ...
     def optimizer_parts(self, optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]: ...
-
-
-class OneDevice:
-    """A model that is whole, and alone: nothing is to be done."""
-
-    computes_along = False
-    copies = False
-    world = ALONE
-
-    def follow(self, optimizer: Optimizer) -> None:
-        """Nothing is summed."""
-
-    def last(self, whether: bool) -> None:
-        """Nothing waits for the last micro-batch."""
-
-    def sum(self) -> None:
-        """Gradients are the step's own."""
-
-    def own(self, gradient: Tensor) -> Tensor:
-        """A gradient as it is."""
-        return gradient
-
-    def agreed(self, loss: float, norm: float) -> tuple[float, float]:
-        """Loss and norm as they are."""
-        return loss, norm
-
-    def settle(self) -> None:
-        """Statistics are the run's own."""
-
-    def whole(self, tree: Any) -> Any:
-        """Tensors as they are."""
-        return tree
-
-    def parts(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Tensors as they are."""
-        return state
-
-    def optimizer_parts(self, optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-        """The state as it is."""
-        return state
+    def release(self) -> None: ...
 
 
 ONE_DEVICE = OneDevice()

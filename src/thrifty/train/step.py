@@ -55,6 +55,7 @@ def take_step(
     losses, by = [], scale.scale
     with spread.world.own_draws():
         for number, arrays in enumerate(micro_batches, start=1):
+            spread.begin(arrays["y"])
             batch = to_tensors(arrays, plan.device, plan.memory_format)
             with autocasting(plan.device, plan.precision):
                 loss_sum = LOSS_SUMS[plan.task](model, batch)

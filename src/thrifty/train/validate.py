@@ -83,7 +83,6 @@ def validate(
         LeftOff: a signal asked for the end; nothing has changed.
     """
     began = time.perf_counter()
-    checkpoints.spread.settle()
     metrics = evaluate_split(plan, model, store, "validation", asked.through, room, state, asked.world).metrics
     metric, value = plan.stop.metric, metrics[plan.stop.metric]
     better = math.isfinite(metrics["loss"]) and (
