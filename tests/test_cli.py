@@ -109,6 +109,23 @@ def test_the_whole_way(workplace: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_run_that_diverged_leaves_a_page_that_says_how(workplace: Path) -> None:
+    write(workplace, changed(train={"epochs": 1, "batch": 16, "optimizer": "sgd", "learning_rate": 1e30}))
+    done = thrifty("run", "job.yaml", cwd=workplace)
+    assert done.returncode != 0 and "training diverged" in done.stderr.splitlines()[-1]
+    assert "what happened until then is in runs/digits/report.html" in done.stderr
+    page = (workplace / "runs/digits/report.html").read_text(encoding="utf-8")
+    body = page[: page.index('<script type="application/json"')]
+    skipped = (workplace / "runs/digits/events.jsonl").read_text().count('"event": "Skipped"')
+    assert skipped >= 6
+    for said in ("no result", "failed", f"{skipped} steps were skipped", "rate was lowered", "wasted", "as planned:"):
+        assert said in body, said
+    (workplace / "runs/digits/report.html").unlink()
+    anew = thrifty("report", "runs/digits", cwd=workplace)
+    assert anew.returncode == 0 and (workplace / anew.stdout.strip()).is_file()
+
+
+@pytest.mark.slow
 def test_tune_finds_at_least_the_start(workplace: Path) -> None:
     done = thrifty("tune", "job.yaml", "--budget", "20min", "--trials", "3", "--json", cwd=workplace)
     assert done.returncode == 0, done.stderr

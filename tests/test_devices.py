@@ -84,6 +84,7 @@ def test_a_run_on_two_devices_goes_on_after_its_launcher_was_killed(digits: Path
     assert process.returncode == 0, errors
     said = json.loads(out)
     assert said["result"]["steps"] == STEPS
+    assert len(said["result"]["rank_bytes"]) == 2 and min(said["result"]["rank_bytes"]) > 100 << 20
     assert said["bill"]["attempts"] == 2
     assert [path.name for path in runs.iterdir() if path.is_dir()] == ["digits"]
     train = next(stage for stage in reversed(said["bill"]["stages"]) if stage["stage"] == "train")

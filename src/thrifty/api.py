@@ -19,7 +19,7 @@ from thrifty.files import write_atomic
 from thrifty.ledger import Entry, Ledger
 from thrifty.runs import RunFolder, open_run
 from thrifty.spec import Dataset, Declared, Device, Job, Plan, Probed, load_job, parse_budget, raw_data, with_devices
-from thrifty.spec.events import Emit, Event
+from thrifty.spec.events import Emit, Event, StageStarted
 from thrifty.spec.folders import cache_folder
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def plan(
         probe: run a few real steps of the best ways here, and report what the prediction missed.
         devices: of this machine that train together; what the job pins when left out.
         runs: folder of the ledger, whose residuals correct predictions on this machine.
-        emit: is told of the preparation.
+        emit: is told of the preparation, and which stage is at work.
 
     Raises:
         ThriftyError: of the kind that fits.
@@ -102,11 +102,13 @@ def plan(
     if on and probe:
         raise JobError(f"--probe runs steps on this machine, not on '{on}'", mend="Leave out one of --probe and --on.")
     dataset, store = _data(wanted, emit)
+    if on:
+        emit(StageStarted("plan"))
     if on == "any":
         return planner.survey(wanted, dataset, catalogue_clusters(), allowed=allow)
     if on:
         return planner.cluster_plan(wanted, dataset, find_cluster(on), allowed=allow, top=top)
-    return _plan_here(wanted, dataset, store, allow=allow, top=top, probe=probe, runs=runs)
+    return _plan_here(wanted, dataset, store, allow=allow, top=top, probe=probe, runs=runs, emit=emit)
 
 
 def _data(job: Job, emit: Emit) -> tuple[Dataset, Store | None]:
@@ -116,6 +118,7 @@ def _data(job: Job, emit: Emit) -> tuple[Dataset, Store | None]:
 
     if isinstance(job.data, Declared):
         return declared_dataset(job.data), None
+    emit(StageStarted("prepare"))
     store = prepare(raw_data(job), seed=job.train.seed, cache=cache_folder(), emit=emit)
     return store.dataset, store
 
@@ -129,13 +132,16 @@ def _plan_here(
     top: int,
     probe: bool,
     runs: Path,
+    emit: Emit,
 ) -> Proposal:
     from thrifty import hardware, planner
     from thrifty.pipeline import run_key
 
     if probe and store is None:
         raw_data(job)
+    emit(StageStarted("hardware"))
     device = hardware.here(kind=job.plan.device)
+    emit(StageStarted("plan"))
     with closing(open_ledger(runs)) as ledger, tempfile.TemporaryDirectory(prefix="thrifty-probe-") as scratch:
         return planner.propose_here(
             job,
@@ -196,10 +202,11 @@ def tune(job: Path, *, budget: str, trials: int = 50, runs: Path = RUNS, emit: E
 
 
 def report(run: Path, *, runs: Path = RUNS) -> Path:
-    """Write the page of a finished run anew and return its path.
+    """Write the page of a run anew and return its path; of one that is under way or broke off, as far as it came.
 
     Raises:
         DataError: there is no such run, or the ledger does not know it.
+        BundleError: it has no plan yet.
     """
     from thrifty.pipeline import write_report
 

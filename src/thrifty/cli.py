@@ -144,6 +144,7 @@ def run(
     """Prepare, build, initialise, train, validate, bundle; with the bill."""
     from thrifty import api
     from thrifty.pipeline import held_out_line
+    from thrifty.report.rows import Aside
     from thrifty.report.tables import bill
 
     with _live(as_json) as show:
@@ -161,7 +162,7 @@ def run(
         return
     if not outcome.fresh:
         print(f"{outcome.folder} is done already: same job, same data, same code; prepared nothing, trained nothing")
-    _console().print(bill(outcome.entry))
+    _console().print(bill(outcome.entry, Aside(result.wasted_s, result.rank_bytes)))
     print(f"\nresult  {held_out_line(result.test)}")
     if result.completion:
         print(f"prompt, and after ▸ what the model wrote:\n{result.prompt}▸{result.completion}")

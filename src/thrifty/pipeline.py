@@ -18,11 +18,23 @@ from thrifty.errors import JobError, SignalledError, StorageError, ThriftyError
 from thrifty.files import hold, write_atomic
 from thrifty.hardware.pages import give_back, keep_pages, keeping
 from thrifty.hardware.runtime import runtime_bytes
-from thrifty.ledger import Entry, Ledger, Meter, Stage, add_spent, resident_bytes
+from thrifty.ledger import TRAIN, Entry, Ledger, Meter, Stage, add_spent, resident_bytes
 from thrifty.names import check_names
 from thrifty.runs import Result, RunFolder, folder_for
 from thrifty.spec import Device, Job, Plan, Spent, raw_data
-from thrifty.spec.events import Checkpointed, Emit, Evaluated, Event, Planned, StageDone, StageStarted, StepDone
+from thrifty.spec.events import (
+    Checkpointed,
+    Emit,
+    Evaluated,
+    Event,
+    Planned,
+    RolledBack,
+    Skipped,
+    StageDone,
+    StageStarted,
+    StepDone,
+    Warned,
+)
 from thrifty.spec.folders import cache_folder
 from thrifty.spec.units import format_bytes, format_count, format_seconds
 
@@ -129,6 +141,7 @@ class _Run:
         # before the hardware is measured, which loads torch: its memory is part of what the run takes
         self.bare_bytes = resident_bytes()
         loaded = "torch" in sys.modules
+        self.emit(StageStarted("hardware"))  # the first run on a machine measures it, for some minutes at worst
         self.device = hardware.here(kind=self.job.plan.device)
         if loaded and self.device.kind == "cpu":
             # a prediction counts them as part of the run
@@ -148,6 +161,9 @@ class _Run:
         except ThriftyError as error:
             status: Literal["stopped", "failed"] = "stopped" if isinstance(error, SignalledError) else "failed"
             self.ledger.finish(self.run_id, status=status, metrics={}, reason=str(error))
+            kept.flush()
+            if status == "failed":
+                self._show_broken(shown)
             raise
         finally:
             kept.flush()
@@ -177,10 +193,12 @@ class _Run:
             self.folder.keep("plan", plan)
             self.ledger.planned(self.run_id, plan)
             self.emit(Planned(plan, self.device))
-            batch = f"batch {plan.batch.size} = {plan.batch.accumulation} x {plan.batch.micro}"
+            ranks = f"{plan.devices} devices x " if plan.devices > 1 else ""
+            batch = f"batch {plan.batch.size} = {ranks}{plan.batch.accumulation} x {plan.batch.micro}"
             again = "" if plan.checkpointing == "none" else f", {plan.checkpointing} checkpointing"
             compiled = {"none": "", "blocks": ", blocks compiled", "whole": ", compiled"}[plan.compile]
-            stage.says = f"{plan.precision}, {batch}{again}{compiled}, {plan.stop.steps:,} steps"
+            order = {"padded": "", "by_length": ", by length", "packed": ", packed"}[plan.batch.batching]
+            stage.says = f"{plan.precision}, {batch}{order}{again}{compiled}, {plan.stop.steps:,} steps"
         with self._stage("build") as stage:
             from thrifty.models import build
 
@@ -195,7 +213,7 @@ class _Run:
             stage.says = initialise(model, plan.init, plan.seed)
         with self._stage("train", plan) as stage:
             trained = self._train(plan, model, store)
-            stage.says = trained.reason + _wasted(trained.wasted_seconds)
+            stage.says = trained.reason + _kept(trained) + _wasted(trained.wasted_seconds) + _ranks(self._rank_bytes())
         with self._stage("validate") as stage:
             from thrifty.train import evaluate_split
 
@@ -209,6 +227,7 @@ class _Run:
             key=self.key,
             reason=trained.reason,
             wasted_s=trained.wasted_seconds,
+            rank_bytes=self._rank_bytes(),
             steps=trained.steps,
             best_step=trained.best_step,
             validation=trained.metrics,
@@ -314,9 +333,12 @@ class _Run:
             try:
                 yield says
             finally:
-                self.emit = outer
-                self.ledger.stage(self.run_id, self.attempt, name, spent(), predicted)
-        outer(StageDone(name, says.says, spent()))
+                self.emit, took = outer, spent()
+                self.ledger.stage(self.run_id, self.attempt, name, took, predicted)
+        outer(StageDone(name, says.says, took))
+
+    def _rank_bytes(self) -> tuple[int, ...]:
+        return tuple(sorted((each.device_peak_bytes or each.peak_rss_bytes for each in self.uses), reverse=True))
 
     def _spent(self) -> Spent:
         """What the whole run has spent, earlier attempts included."""
@@ -341,6 +363,14 @@ class _Run:
         entry = self.ledger.entry(self.folder.folder)
         assert entry is not None
         self.attempt = entry.attempts
+
+    def _show_broken(self, shown: Emit) -> None:
+        """Write the page of a run that broke off while it trained, which may show why; it must not hide the error."""
+        entry = self.ledger.entry(self.folder.folder)
+        if entry is None or not any(each.stage == TRAIN for each in entry.stages):
+            return
+        with contextlib.suppress(ThriftyError, OSError):
+            shown(Warned(f"what happened until then is in {write_report(self.folder, entry)}"))
 
     def _close_bill(self, result: Result, *, fresh: bool) -> Outcome:
         self.ledger.finish(self.run_id, status="done", metrics=result.test, reason=result.reason)
@@ -386,16 +416,27 @@ def with_ranks(spent: Spent, uses: Sequence[Use], device: Device) -> Spent:
     )
 
 
+def _kept(trained: Trained) -> str:
+    return f"; the weights of step {trained.best_step:,} are the best" if trained.best_step < trained.steps else ""
+
+
 def _wasted(seconds: float) -> str:
-    return f", {format_seconds(seconds)} of it wasted on steps that were skipped or rolled back" if seconds else ""
+    return f"; {format_seconds(seconds)} of it wasted on steps that were skipped or rolled back" if seconds else ""
+
+
+def _ranks(rank_bytes: Sequence[int]) -> str:
+    from thrifty.report.rows import ranks_text
+
+    return f"; {ranks_text(rank_bytes)}" if rank_bytes else ""
 
 
 def write_report(folder: RunFolder, entry: Entry) -> Path:
-    """Write the run's page from its folder and its bill."""
+    """Write the run's page from its folder and its bill; of a run that has no result, what there is until here."""
     from thrifty.report import write_page
+    from thrifty.report.rows import Aside
 
     events = folder.events()
-    result = folder.result()
+    result = folder.find("result", Result) or _none_yet(folder, events)
     return write_page(
         folder.page,
         entry=entry,
@@ -404,12 +445,26 @@ def write_report(folder: RunFolder, entry: Entry) -> Path:
         device=folder.device(),
         steps=[event for event in events if isinstance(event, StepDone)],
         evaluations=[event for event in events if isinstance(event, Evaluated)],
+        others=[event for event in events if not isinstance(event, StepDone | Evaluated)],
+        aside=Aside(result.wasted_s, result.rank_bytes),
+        kept=result.best_step,
         confusion=result.confusion,
         prompt=result.prompt,
         completion=result.completion,
         rejects=folder.rejected(),
         job_text=(folder.folder / "job.yaml").read_text(encoding="utf-8"),
     )
+
+
+def _none_yet(folder: RunFolder, events: Sequence[Event]) -> Result:
+    """What there is to show of a run that is under way, or broke off."""
+    steps = max((event.step for event in events if isinstance(event, StepDone)), default=0)
+    wasted_s = sum(event.seconds for event in events if isinstance(event, Skipped | RolledBack))
+    best = max((event.step for event in events if isinstance(event, Evaluated) and event.best), default=0)
+    return Result(
+        key=folder.key, reason="", steps=steps, best_step=best, validation={}, test={}, confusion=(), prompt="",
+        completion="", wasted_s=wasted_s,
+    )  # fmt: skip
 
 
 def held_out_line(metrics: dict[str, float]) -> str:
@@ -437,5 +492,6 @@ def _prepared(store: Store) -> str:
     cleaning = store.dataset.cleaning
     parts = [f"{cleaning.kept:,} kept", f"{cleaning.seen - cleaning.kept:,} rejected"]
     if cleaning.duplicates or cleaning.across_splits:
-        parts.append(f"{cleaning.duplicates:,} duplicates, {cleaning.across_splits:,} of them across splits")
+        copies = "1 duplicate" if cleaning.duplicates == 1 else f"{cleaning.duplicates:,} duplicates"
+        parts.append(f"{copies}, {cleaning.across_splits:,} of them across splits")
     return ", ".join(parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 from made_runs import make_device, make_plan
@@ -13,6 +14,7 @@ from thrifty.spec import Spent
 from thrifty.spec.events import (
     Evaluated,
     Event,
+    Narrowed,
     Planned,
     Progress,
     Resumed,
@@ -23,6 +25,7 @@ from thrifty.spec.events import (
 )
 
 HOSTILE = "[red]not red[/] [/nothing]"
+CONTROL = r"[\n\r]|\x1b\[[0-9;?]*[A-Za-z]"
 EVENTS: list[Event] = [
     StageStarted("prepare"),
     Progress("prepare", 10, 20, "files"),
@@ -52,16 +55,29 @@ def test_without_a_terminal_it_prints_whole_lines() -> None:
         f"! {HOSTILE}",
         f"✓ prepare        1.5 s    1.0 MiB  20 kept of {HOSTILE}",
         "going on from step 3",
-        "step 20, epoch 2.00: accuracy 0.975, loss 0.1",
+        "step 20, epoch 2.00: accuracy 0.975, loss 0.1, the best",
         "✓ train         1m 01s        0 B  all 20 steps done",
     ]
 
 
-@pytest.mark.parametrize("width", [60, 80, 100])
-def test_in_a_terminal_the_bar_says_loss_speed_and_what_is_left(width: int) -> None:
-    plan = make_plan()
-    text = shown([Planned(plan, make_device()), *EVENTS], terminal=True, width=width)
-    assert "loss 0.0" in text
-    if width >= 80:
-        for part in ("640/s", "% of peak", "left"):
-            assert part in text
+@pytest.mark.parametrize("width", [60, 80, 110])
+def test_in_a_terminal_the_bar_says_what_there_is_width_for(width: int) -> None:
+    # what is left goes towards nothing within these few steps: its money alone would be too short to tell
+    train = [StageStarted("train"), EVENTS[-2], *(each for each in EVENTS if isinstance(each, StepDone))]
+    text = shown([Planned(make_plan(), make_device()), *train], terminal=True, width=width)
+    bars = [line for line in re.split(CONTROL, text) if "loss 0." in line]
+    assert bars and all(len(bar.rstrip()) <= width and "…" not in bar for bar in bars)
+    kept = {"loss": 60, " left": 60, "val 0.975 best": 80, "640 samples/s": 110, "% of peak": 110}
+    for part, least in kept.items():
+        assert all(part in bar for bar in bars) == (width >= least), part
+
+
+def test_in_a_terminal_a_long_line_goes_on_below_its_text() -> None:
+    reason = "CUDA out of memory. " * 6
+    text = shown([Narrowed(148, "training", 64, 32, reason)], terminal=True, width=80)
+    told = [line for line in re.split(CONTROL, text) if line]
+    assert told[0].startswith("  ! training at step 148: 32") and told[0].endswith("until now: CUDA")
+    assert all(line.startswith("    ") and len(line) <= 80 for line in told[1:]) and len(told) == 3
+    done = StageDone("train", "all 276 steps done; for memory 16 samples at once, not 64", Spent(wall_s=61.0))
+    below = [line for line in shown([done], terminal=True, width=80).splitlines() if line.endswith("not 64")]
+    assert below == [f"{' ' * 37}at once, not 64"]

@@ -19,9 +19,23 @@ from thrifty.errors import StorageError
 from thrifty.ledger import StageEntry
 from thrifty.optim import SCHEDULES, Schedule
 from thrifty.report import write_page
-from thrifty.report.figures import MOST_POINTS, curves, smooth, stages, thin
+from thrifty.report.figures import MOST_MARKS, MOST_POINTS, curves, log_axis, smooth, stages, thin
+from thrifty.report.happened import Mark, marks
+from thrifty.report.rows import Aside
 from thrifty.spec import Decision, Spent
-from thrifty.spec.events import Evaluated, StepDone
+from thrifty.spec.events import (
+    Checkpointed,
+    Compiled,
+    Evaluated,
+    Narrowed,
+    RateLowered,
+    Resumed,
+    RolledBack,
+    Skipped,
+    StepDone,
+    Stopped,
+    Warned,
+)
 
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = [
@@ -72,6 +86,64 @@ def language_run(run: dict[str, Any]) -> dict[str, Any]:
         "confusion": (), "rejects": [],
         "prompt": "KING RICHARD:\nWhat says", "completion": " the duke?\n\nBUCKINGHAM:\nMy lord, I come <anon>.\n",
     }  # fmt: skip
+
+
+def troubled_run(run: dict[str, Any]) -> dict[str, Any]:
+    """One that the guard, a lack of memory and a kill met, with enough to tell for the page to fold it up."""
+    skipped = [Skipped(step, math.nan, math.inf, 4.2, 0.083) for step in range(300, 330, 5)]
+    narrowed = [Narrowed(400, "training", 32, 16, HOSTILE), Narrowed(401, "training", 16, 8, "memory is full")]
+    others = [
+        *skipped, RateLowered(310, 438, 0.5, math.nan, math.inf, 0.25),
+        RolledBack(325, 290, 0.5, math.nan, math.inf, 2.5), *narrowed, Narrowed(405, "validation", 256, 64, "full"),
+        Compiled(1, 3, 41.0), Resumed(600), Warned(HOSTILE), Checkpointed(700, 10, 1.0), Stopped(1125, "done"),
+    ]  # fmt: skip
+    return run | {"others": others, "aside": Aside(wasted_s=3.0, rank_bytes=(2**29, 2**29)), "kept": 1080}
+
+
+def test_what_happened_on_the_way_is_on_the_page(tmp_path: Path, run: dict[str, Any]) -> None:
+    html = write_page(tmp_path / "report.html", **troubled_run(run)).read_text(encoding="utf-8")
+    body = " ".join(html[: html.index('<script type="application/json"')].split())
+    for said in (
+        "6 steps were skipped, the rate was lowered once and weights were rolled back once: 3.0 s of training wasted.",
+        "For memory, training took 8 samples at once in the end, not 32. For memory, validation took 64 samples",
+        "Step 300 was skipped: loss nan, gradient norm inf, at most 4.2 was expected</bdi></td><td class=\"n\">83 ms",
+        "back to the weights of step 290, at 0.5 of the learning rate</bdi></td><td class=\"n\">2.5 s",
+        "training at step 401: 8 samples at once from here on, 16 until now: memory is full".capitalize(),
+        "Compiled 3 blocks in 41.0 s, at step 1", "Going on from step 600", "14 things are told",
+        "keeps the weights of step 1,080, the best", "2 ranks of 512 MiB", '<th scope="row">wasted</th>',
+    ):  # fmt: skip
+        assert said in body, said
+    assert HOSTILE[:10] not in body and "Checkpointed" not in body
+    plain = write_page(tmp_path / "plain.html", **run).read_text(encoding="utf-8")
+    assert 'id="happened"' not in plain and "wasted" not in plain[: plain.index('<script type="application/json"')]
+
+
+def test_steps_at_which_something_happened_are_marked(run: dict[str, Any]) -> None:
+    run = troubled_run(run)
+    by_name = {each.id: each for each in curves(run["plan"], run["steps"], [], marks(run["others"]))}
+    at = {name: sorted({shape["x0"] for shape in each.layout.get("shapes", ())}) for name, each in by_name.items()}
+    assert at == {
+        "loss": [300, 305, 310, 315, 320, 325, 600], "learning-rate": [310, 325], "throughput": [1, 400, 401, 600],
+    }  # fmt: skip
+    loss = by_name["loss"]
+    assert [label for label, _, _ in loss.key[2:]] == ["skipped, 6 times", "rolled back", "gone on"]
+    assert "skipped at step 300 and 5 more" in loss.says
+    assert loss.data[0]["y"][299] is None, "what was skipped is no point of the curve"
+
+
+def test_many_marks_are_drawn_thinned(run: dict[str, Any]) -> None:
+    many = [Mark(step, "skipped") for step in range(1, 900)]
+    shapes = next(each for each in curves(run["plan"], run["steps"], [], many) if each.id == "loss").layout["shapes"]
+    assert len(shapes) == MOST_MARKS and (shapes[0]["x0"], shapes[-1]["x0"]) == (1, 899)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_the_picture_of_the_schedule_has_axes_with_names(run: dict[str, Any], schedule: str) -> None:
+    plan = run["plan"].model_copy(update={"optim": run["plan"].optim.model_copy(update={"schedule": schedule})})
+    (figure,) = curves(plan, [], [])
+    assert (figure.title, figure.layout["xaxis"]["title"]["text"]) == ("Learning rate", "step")
+    assert figure.layout["yaxis"]["tickformat"] == "~g", "a rate is 0.0005, never 500µ"
+    assert schedule in figure.says and figure.key == ((f"as planned: {schedule}", figure.key[0][1], "dash"),)
 
 
 def test_the_page_stands_alone(tmp_path: Path, run: dict[str, Any]) -> None:
@@ -200,10 +272,19 @@ def test_smoothing_stays_within_what_it_averages(values: list[float], span: floa
     assert all(min(values) - slack <= value <= max(values) + slack for value in even)
 
 
+@given(st.floats(1e-9, 1e22), st.floats(1.0, 1e22))
+def test_an_axis_of_decades_has_labels_that_can_be_read(low: float, times: float) -> None:
+    axis = log_axis(low, low * times)
+    assert 1 <= len(axis["tickvals"]) == len(axis["ticktext"]) <= 15
+    assert len(set(axis["ticktext"])) == len(axis["ticktext"])
+
+
 def test_every_attribute_of_the_figures_is_one_of_plotlys(run: dict[str, Any]) -> None:
     import plotly.graph_objects as go
 
-    for figure in [*curves(run["plan"], run["steps"], run["evaluations"]), *stages(run["entry"])]:
+    run = troubled_run(run)
+    drawn = curves(run["plan"], run["steps"], run["evaluations"], marks(run["others"]))
+    for figure in [*drawn, *stages(run["entry"])]:
         go.Figure(data=figure.data, layout=figure.layout)  # raises on a name or value that plotly does not know
 
 
@@ -241,7 +322,9 @@ def hostile_run(run: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.browser
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [dict, language_run, hostile_run], ids=["classify", "language", "hostile"])
+@pytest.mark.parametrize(
+    "kind", [dict, language_run, hostile_run, troubled_run], ids=["classify", "language", "hostile", "troubled"]
+)
 def test_a_browser_draws_it(
     tmp_path: Path, run: dict[str, Any], chromium: Any, kind: Callable[[dict[str, Any]], dict[str, Any]]
 ) -> None:
@@ -267,6 +350,15 @@ def test_a_browser_draws_it(
         assert all(page.eval_on_selector_all(".plot", "all => all.map(each => each.querySelector('.trace path'))"))
         paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert paper == ("rgb(255, 255, 255)" if scheme == "light" else "rgb(20, 24, 28)")
+    if kind is troubled_run:
+        # the wide page comes last; each mark is a line within its plot
+        assert page.eval_on_selector_all("#loss .shapelayer path", "all => all.length") == 8
+        assert page.eval_on_selector_all("#learning-rate .shapelayer path", "all => all.length") == 2
+        assert not page.evaluate("document.querySelector('#happened').parentElement.querySelector('details').open")
+        page.click("#happened ~ details summary")
+        assert page.is_visible("text=Going on from step 600")
+    for axis in ("xtitle", "xtick", "ytick"):
+        assert page.text_content(f"#learning-rate .{axis} text" if axis != "xtitle" else "#learning-rate .xtitle")
     assert all(page.eval_on_selector_all("[role=img]", "all => all.map(each => each.getAttribute('aria-label'))"))
     assert complaints == []
     assert requests == [page_file.as_uri()]

@@ -131,6 +131,8 @@ def test_a_browser_draws_it_without_fault(said: Proposal, tmp_path: Path) -> Non
         page.goto(page_file.as_uri())
         page.wait_for_function("!document.querySelector('.plot:not([data-drawn])')")
         wide = page.evaluate("document.documentElement.scrollWidth")
+        reasons = page.eval_on_selector_all(".why td.long:nth-child(3)", "all => all.map(each => each.clientWidth)")
         browser.close()
     assert faults == []
     assert wide <= 400, "a phone need not scroll sideways"
+    assert min(reasons) > 300, "a reason has the width of the phone, not a column of three letters"

@@ -10,6 +10,7 @@ from rich.console import Console, RenderableType
 
 from thrifty import hardware
 from thrifty.report import bill, cleaning_table, hardware_table, ledger_table, plan_table
+from thrifty.report.rows import Aside, ranks_text
 from thrifty.spec import Budget, Cleaning
 
 
@@ -35,6 +36,26 @@ def test_the_bill(width: int) -> None:
         assert figure in lines["time"]
     for note in ("no energy counter", "c7i.large", "5 probed steps", "83 % of the planned work"):
         assert note in " ".join(text.split())
+
+
+def test_what_training_wasted_stands_in_the_bill_and_in_no_sum() -> None:
+    plain, wasted = shown(bill(make_entry()), 80), shown(bill(make_entry(), Aside(wasted_s=9.73)), 80)
+    lines = [line.split() for line in wasted.splitlines()]
+    at = next(number for number, line in enumerate(lines) if line[:1] == ["train"])
+    # a tenth of the time of training, and so of its energy and money
+    assert lines[at + 1] == ["wasted", "9.7", "s", *["–"] * 5, "0.3", "Wh", "$0.0002"]
+    assert "wasted" not in plain and lines[at + 4] == next(
+        line.split() for line in plain.splitlines() if line.startswith("  total")
+    )
+    assert "rolled back; energy and money by their share" in " ".join(wasted.split())
+
+
+def test_ranks_are_in_the_bill() -> None:
+    ranks = (600 * 2**20, 580 * 2**20)
+    text = " ".join(shown(bill(make_entry(), Aside(rank_bytes=ranks)), 80).split())
+    assert "memory of train 2 ranks of 580 to 600 MiB, and what the process that started them" in text
+    assert ranks_text((2**30, 2**30, 2**30)) == "3 ranks of 1.0 GiB"
+    assert ranks_text((2**30, 2**29)) == "2 ranks of 512 MiB to 1.0 GiB"
 
 
 def test_a_miss_is_marked() -> None:

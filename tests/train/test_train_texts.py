@@ -112,3 +112,10 @@ def test_packed_texts_learn_what_padded_ones_do(text_plan: TextPlan, texts: Stor
         assert [event.loss for event in told if isinstance(event, StepDone)] == pytest.approx(losses, rel=1e-4)
         for got, wanted in zip(packed.parameters(), padded.parameters(), strict=True):
             torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-4)
+
+
+def test_packed_texts_are_trained_under_a_budget_of_memory(text_plan: TextPlan, texts: Store, tmp_path: Path) -> None:
+    plan = text_plan("packed", micro=8, steps=2)
+    free, *_ = go(plan, texts, tmp_path / "free")
+    held, *_ = go(plan.model_copy(update={"memory": 1e15}), texts, tmp_path / "held")
+    assert same(free, held)

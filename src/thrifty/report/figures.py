@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 from thrifty.ledger import Entry
 from thrifty.optim import Schedule
+from thrifty.report.happened import Mark
 from thrifty.report.rows import metric_name, metric_text
 from thrifty.spec import OptimPlan, Plan
 from thrifty.spec.events import Evaluated, StepDone
@@ -17,13 +18,29 @@ MOST_POINTS = 2_000
 # Distinct for colour-blind eyes, and at least 3:1 on white and on near-black, so one figure serves both themes.
 BLUE, ORANGE, TEAL, GREY = "#3b7dd8", "#d9730d", "#12908a", "#808a94"
 _CLEAR = "rgba(0,0,0,0)"
+# what happened at a step is marked where it bears on the curve
+MOST_MARKS = 40
+MARK_COLORS = {
+    "skipped": ORANGE, "rolled back": "#c2527a", "rate lowered": "#8a63c9", "fewer at once": "#6b8e23",
+    "gone on": GREY, "compiled": BLUE,
+}  # fmt: skip
+_MARKED = {
+    "loss": ("skipped", "rolled back", "gone on"),
+    "learning-rate": ("rate lowered", "rolled back"),
+    "throughput": ("fewer at once", "gone on", "compiled"),
+}
 _LOG_FROM = 20.0
+MOST_DECADES = 8
+# an axis of learning rates: plotly's own labels would be "500µ"
+RATES = {"rangemode": "tozero", "tickformat": "~g"}
+# an axis of shares; what lies all at one height would else be drawn between minus and plus one
+SHARES = {"tickformat": ".0%", "minallowed": 0, "maxallowed": 1.02}
 
 
 class Figure(NamedTuple):
     """A plot: its place in the page, a heading, what it shows in words, plotly's data and layout, and its key.
 
-    The key is a label, a colour and a look (``line``, ``pale``, ``dash``, ``mark``) for each curve, drawn by the page:
+    The key is a label, a colour and a look (``line``, ``pale``, ``dash``, ``mark``, ``at``) each, drawn by the page:
     plotly's own legend takes the width that a phone does not have.
     """
 
@@ -70,17 +87,43 @@ def smooth(values: Sequence[float], span: float) -> list[float]:
     return out
 
 
-def curves(plan: Plan, steps: Sequence[StepDone], evaluations: Sequence[Evaluated]) -> list[Figure]:
-    """Plot what happened while training: loss, the validation metric, throughput; and the rate, as planned too."""
+def curves(
+    plan: Plan, steps: Sequence[StepDone], evaluations: Sequence[Evaluated], marks: Sequence[Mark] = ()
+) -> list[Figure]:
+    """Plot what happened while training: loss, the validation metric, throughput; and the rate, as planned too.
+
+    Steps at which something happened are marked by an upright line in the plots that it bears on.
+    """
     figures = []
     if steps:
-        figures.append(_loss(steps))
+        figures.append(_loss(steps, {mark.step for mark in marks if mark.kind == "skipped"}))
     if evaluations:
         figures.append(_validation(plan, evaluations))
     figures.append(_learning_rate(plan.optim, steps))
     if steps:
         figures.append(_throughput(steps))
-    return figures
+    return [marked(figure, marks) for figure in figures]
+
+
+def marked(figure: Figure, marks: Sequence[Mark]) -> Figure:
+    """Mark the steps at which something happened that bears on the figure: of each kind at most 40, ends included."""
+    shapes, keys, said = [], [], []
+    for kind in _MARKED.get(figure.id, ()):
+        at = [mark.step for mark in marks if mark.kind == kind]
+        if not at:
+            continue
+        keys.append((f"{kind}, {len(at):,} times" if len(at) > 1 else kind, MARK_COLORS[kind], "at"))
+        said.append(f"{kind} at step {at[0]:,}" + (f" and {len(at) - 1:,} more" if len(at) > 1 else ""))
+        drawn = at if len(at) <= MOST_MARKS else [at[i * (len(at) - 1) // (MOST_MARKS - 1)] for i in range(MOST_MARKS)]
+        line = {"color": MARK_COLORS[kind], "width": 1.5, "dash": "dot"}
+        shapes += [
+            {"type": "line", "x0": x, "x1": x, "yref": "paper", "y0": 0, "y1": 1, "line": line, "layer": "below"}
+            for x in drawn
+        ]
+    if not shapes:
+        return figure
+    says = f"{figure.says} Marked: {', '.join(said)}."
+    return figure._replace(says=says, layout={**figure.layout, "shapes": shapes}, key=(*figure.key, *keys))
 
 
 def stages(entry: Entry) -> list[Figure]:
@@ -99,8 +142,10 @@ def stages(entry: Entry) -> list[Figure]:
     ]
 
 
-def _loss(steps: Sequence[StepDone]) -> Figure:
-    xs, raw = [float(each.step) for each in steps], [each.loss for each in steps]
+def _loss(steps: Sequence[StepDone], skipped: Collection[int] = ()) -> Figure:
+    # what was skipped taught nothing, and would dwarf what was learned
+    xs = [float(each.step) for each in steps]
+    raw = [math.nan if each.step in skipped else each.loss for each in steps]
     even = smooth(raw, max(5.0, len(raw) / 60))
     finite = [value for value in even if math.isfinite(value)]
     falls_far = bool(finite) and min(finite) > 0 and max(finite) > _LOG_FROM * min(finite)
@@ -130,7 +175,7 @@ def _validation(plan: Plan, evaluations: Sequence[Evaluated]) -> Figure:
     data.append({**_line([float(best.step)], [value], "best", ORANGE, mode="markers"), "marker": mark})
     key.append((shown, ORANGE, "mark"))
     says = f"Validation {metric_name(name)} after {len(evaluations):,} evaluations; {shown}."
-    layout = plot_layout(last=xs[-1], yaxis={"tickformat": ".0%"} if name == "accuracy" else {})
+    layout = plot_layout(last=xs[-1], yaxis=SHARES if name == "accuracy" else {})
     return Figure("validation", f"Validation {metric_name(name)}", says, data, layout, tuple(key))
 
 
@@ -150,7 +195,7 @@ def _learning_rate(plan: OptimPlan, steps: Sequence[StepDone]) -> Figure:
         says += f"; at the end of the run {taken[-1]:.3g}"
     data.append(_line(xs, rates, "as planned", GREY, dash="dash"))
     key.append((f"as planned: {plan.schedule}", GREY, "dash"))
-    layout = plot_layout(last=max(xs[-1], float(steps[-1].step) if steps else 0.0), yaxis={"rangemode": "tozero"})
+    layout = plot_layout(last=max(xs[-1], float(steps[-1].step) if steps else 0.0), yaxis=RATES)
     return Figure("learning-rate", "Learning rate", f"{says}.", data, layout, tuple(key))
 
 
@@ -222,7 +267,8 @@ def plot_layout(
 def log_axis(low: float, high: float) -> dict[str, Any]:
     """Return an axis of decades whose labels are whole numbers; bounds above zero."""
     # plotly's own labels of a logarithmic axis leave out the zeros: "5, 0.1, 2"
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    powers = range(first, last + 1, max(1, (last - first) // MOST_DECADES + 1 if last - first > MOST_DECADES else 1))
     digits = (1, 2, 5) if len(powers) <= 4 else (1,)
     ticks = [digit * 10.0**power for power in powers for digit in digits]
     return {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:.3g}" for tick in ticks]}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import textwrap
 import time
 from types import TracebackType
 
@@ -11,29 +11,16 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 
-from thrifty.spec.events import (
-    CheckpointDamaged,
-    CheckpointFailed,
-    CheckpointsRemoved,
-    Compiled,
-    Evaluated,
-    Event,
-    Narrowed,
-    Planned,
-    RateLowered,
-    Resumed,
-    RolledBack,
-    Skipped,
-    StageDone,
-    StageStarted,
-    StepDone,
-    Warned,
-)
+from thrifty.report.happened import noted, told
+from thrifty.report.rows import metric_name, share_text
+from thrifty.spec.events import Compiled, Evaluated, Event, Planned, StageDone, StageStarted, StepDone
 from thrifty.spec.events import Progress as Progressed
 from thrifty.spec.layout import arithmetic_of
 from thrifty.spec.units import format_bytes, format_seconds, format_usd
 
 REDRAW_SECONDS = 0.2
+# columns before a line's text; what a line must have left to be broken at words; what the bar and its stage take
+MARK_WIDTH, LEAST_WIDTH, BAR_WIDTH = 4, 30, 31
 
 
 class LiveView:
@@ -78,12 +65,8 @@ class LiveView:
                 self.bar.update(self.task, description=stage, completed=0, total=None, says="", visible=True)
             case StageDone(stage, says, spent):
                 self.bar.update(self.task, visible=False)
-                memory = format_bytes(spent.peak_rss_bytes)
-                self.console.print(
-                    f"  [green]✓[/] {stage:<11} {format_seconds(spent.wall_s):>8} {memory:>10}  {escape(says)}",
-                    highlight=False,
-                    soft_wrap=True,
-                )
+                memory = format_bytes(spent.device_peak_bytes or spent.peak_rss_bytes)
+                self._print("  [green]✓[/] ", f"{stage:<11} {format_seconds(spent.wall_s):>8} {memory:>10}  ", says)
             case Planned(plan, device):
                 rate = device.flops_per_second.get(arithmetic_of(plan.precision))
                 flops = plan.cost.flops.value / plan.stop.steps
@@ -95,27 +78,26 @@ class LiveView:
             case StepDone():
                 self._step(event)
             case Evaluated(step, epoch, metrics, best):
-                shown = [
-                    f"{name} {metrics[name]:.4g}" for name in ("accuracy", "bits_per_byte", "loss") if name in metrics
-                ]
-                self.metrics = f"val {shown[0].split()[1]}{' best' if best else ''}"
+                shown = [(name, metrics[name]) for name in ("accuracy", "bits_per_byte", "loss") if name in metrics]
+                self.metrics = f"val {shown[0][1]:.4g}{' best' if best else ''}"
                 if not self.console.is_terminal:
-                    self.console.print(
-                        f"    step {step:,}, epoch {epoch:.2f}: {', '.join(shown)}", highlight=False, soft_wrap=True
-                    )
-            case Compiled(step, parts, seconds):
-                self.started_at += seconds  # the steps that are left take none
-                what = "the model" if parts == 1 else f"{parts} blocks"
-                self.console.print(
-                    f"    compiled {what} in {format_seconds(seconds)}, at step {step:,}",
-                    highlight=False,
-                    soft_wrap=True,
-                )
-            case Resumed(step):
-                self.console.print(f"    going on from step {step:,}", highlight=False, soft_wrap=True)
+                    listed = ", ".join(f"{metric_name(name)} {value:.4g}" for name, value in shown)
+                    self._print("    ", "", f"step {step:,}, epoch {epoch:.2f}: {listed}{', the best' if best else ''}")
             case _:
+                if isinstance(event, Compiled):
+                    self.started_at += event.seconds  # the steps that are left take none
                 if trouble := told(event):
-                    self.console.print(f"  [yellow]![/] {escape(trouble)}", highlight=False, soft_wrap=True)
+                    self._print("  [yellow]![/] ", "", trouble)
+                elif says := noted(event):
+                    self._print("    ", "", says)
+
+    def _print(self, mark: str, head: str, says: str) -> None:
+        """Print a line; in a terminal a long one goes on below where its text began, where there is width for it."""
+        indent = MARK_WIDTH + len(head)
+        if self.console.is_terminal and indent + LEAST_WIDTH <= self.console.width:
+            lines = textwrap.wrap(says, self.console.width - indent, break_long_words=False, break_on_hyphens=False)
+            says = f"\n{' ' * indent}".join(lines)
+        self.console.print(f"{mark}{escape(head + says)}", highlight=False, soft_wrap=True)
 
     def _due(self, last: bool) -> bool:
         now = time.perf_counter()
@@ -130,41 +112,28 @@ class LiveView:
             return
         taken = event.step - self.first_step + 1
         left_s = (time.perf_counter() - self.started_at) / taken * (event.steps - event.step)
-        says = (
-            f"epoch {event.epoch:.1f}  loss {event.loss:.3f}  {event.samples_per_second:,.0f}/s  "
-            f"{self.step_share / event.seconds:.0%} of peak  {format_seconds(left_s)} "
-            f"{format_usd(left_s * self.usd_per_second)} left  {self.metrics}"
-        )
+        money = f"{format_usd(left_s * self.usd_per_second)} left"
+        # as they stand, each with its place in the order in which a narrow terminal keeps them
+        parts = [
+            (4, f"epoch {event.epoch:.1f}"),
+            (0, f"loss {event.loss:.3f}" if event.loss < 1000 else f"loss {event.loss:.3g}"),
+            (3, f"{event.samples_per_second:,.0f} samples/s"),
+            (5, f"{share_text(self.step_share / event.seconds)} of peak"),
+            (2, self.metrics),
+            (1, f"{format_seconds(left_s)} left"),
+            (6, money),
+        ]
+        says = fitting([part for part in parts if part[1]], self.console.width - BAR_WIDTH)
         self.bar.update(self.task, completed=event.step, total=event.steps, says=says)
 
 
-def told(event: Event) -> str:
-    """Say in a sentence what went wrong and what was done about it; empty for what goes as it should.
+def fitting(parts: list[tuple[int, str]], width: int) -> str:
+    """Join texts by two spaces, without those of the highest numbers where all of them are too wide.
 
-    >>> told(Skipped(7, float("nan"), 1.0, 4.2, 0.5))
-    'step 7 was skipped: loss nan, gradient norm 1, at most 4.2 was expected; 500 ms wasted'
+    >>> fitting([(1, "epoch 2"), (0, "loss 0.3"), (2, "3 s left")], 20)
+    'epoch 2  loss 0.3'
     """
-    match event:
-        case Warned(message):
-            return message
-        case CheckpointFailed(step, reason):
-            return f"step {step:,} could not be saved: {reason}; earlier checkpoints are whole, training goes on"
-        case CheckpointDamaged(checkpoint, path, reason):
-            return f"the checkpoint of step {checkpoint:,} is damaged: {reason}; it is kept as {path}"
-        case CheckpointsRemoved(step, files):
-            return f"removed to make room for the checkpoint of step {step:,}: {files}"
-        case Skipped(step, loss, norm, bound, seconds):
-            expected = f", at most {bound:.4g} was expected" if math.isfinite(bound) else ""
-            wasted = format_seconds(seconds)
-            return f"step {step:,} was skipped: loss {loss:.4g}, gradient norm {norm:.4g}{expected}; {wasted} wasted"
-        case RateLowered(step, until, factor):
-            return f"step {step:,}: the learning rate is {factor:g} of the schedule's until step {until:,}"
-        case RolledBack(step, to, factor, _, _, seconds):
-            return (
-                f"step {step:,}: back to the weights of step {to:,}, at {factor:g} of the learning rate; "
-                f"{format_seconds(seconds)} wasted"
-            )
-        case Narrowed(step, stage, before, to, reason):
-            return f"{stage} at step {step:,}: {to:,} samples at once from here on, {before:,} until now: {reason}"
-        case _:
-            return ""
+    kept = list(parts)
+    while len(kept) > 1 and len("  ".join(text for _, text in kept)) > width:
+        kept.remove(max(kept))
+    return "  ".join(text for _, text in kept)

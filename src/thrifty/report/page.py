@@ -12,11 +12,13 @@ from thrifty.files import write_atomic
 from thrifty.ledger import Comparison, Entry
 from thrifty.report.document import render
 from thrifty.report.figures import MOST_POINTS, curves, stages
+from thrifty.report.happened import happened, marks, summary
 from thrifty.spec import Dataset, Device, Plan
-from thrifty.spec.events import Evaluated, StepDone
+from thrifty.spec.events import Evaluated, Event, StepDone
 from thrifty.spec.units import format_seconds
 
 MOST_REJECTS = 200
+MOST_TOLD = 200
 MOST_LABELS = 24
 MOST_CONFUSED = 20
 
@@ -30,6 +32,9 @@ def write_page(
     device: Device,
     steps: Sequence[StepDone],
     evaluations: Sequence[Evaluated],
+    others: Sequence[Event] = (),
+    aside: rows.Aside = rows.NOTHING,
+    kept: int = 0,
     confusion: Sequence[Sequence[int]] = (),
     prompt: str = "",
     completion: str = "",
@@ -46,6 +51,9 @@ def write_page(
         entry: the bill.
         plan, dataset, device: what was decided, prepared and found.
         steps, evaluations: what training said; a long run is drawn thinned, and the page says so.
+        others: what else happened, in order: steps that were skipped, checkpoints, resumes.
+        aside: what training wasted, and what its ranks held.
+        kept: the step whose weights the run keeps; 0 where it has none.
         confusion: test samples by true label (row) and answer (column); empty for language.
         prompt, completion: what a language model was given and wrote; empty for images.
         rejects: rejected inputs, with ``path`` and ``reason``; the first 200 are listed.
@@ -54,7 +62,8 @@ def write_page(
     Raises:
         StorageError: the disk is full or the folder read-only.
     """
-    figures = {"curves": curves(plan, steps, evaluations), "stages": stages(entry)}
+    figures = {"curves": curves(plan, steps, evaluations, marks(others)), "stages": stages(entry)}
+    lines = happened(others)
     html = render(
         "page.html",
         [each._asdict() for group in figures.values() for each in group],
@@ -64,10 +73,18 @@ def write_page(
         plan=plan,
         device=device,
         head=_head(entry, plan, dataset, steps, evaluations),
+        how=_how(plan),
+        kept=f"{kept:,}" if entry.status == "done" and 0 < kept < _taken(steps) else "",
+        happened=summary(others, aside.wasted_s),
+        told=lines[:MOST_TOLD],
+        told_left=max(0, len(lines) - MOST_TOLD),
+        told_all="One thing is told" if len(lines) == 1 else f"{len(lines):,} things are told, in their order",
+        ranks=f"{rows.ranks_text(aside.rank_bytes)}, and what started them" if aside.rank_bytes else "",
+        part=rows.WASTED,
         tiles=[_tile(each) for each in entry.comparisons() if each.quantity != "flops"],
-        bill=rows.bill_rows(entry),
+        bill=rows.bill_rows(entry, aside),
         compared=[rows.compared_row(each) for each in entry.comparisons()],
-        notes=rows.notes(entry),
+        notes=rows.notes(entry, aside),
         short=rows.share_text(entry.work_done()) if entry.work_done() < 0.995 else "",
         dataset_rows=rows.dataset_rows(dataset),
         cleaning_rows=rows.cleaning_rows(dataset),
@@ -116,9 +133,28 @@ def _head(
         "of": f"on {dataset.counts.get('test', 0):,} held-out test {unit}" if name else entry.reason,
         "others": ", ".join(others),
         "target": _target(plan, evaluations),
-        "taken": f"{max((each.step for each in steps), default=0):,}",
+        "taken": f"{_taken(steps):,}",
         "wall": format_seconds(entry.total.wall_s),
     }
+
+
+def _taken(steps: Sequence[StepDone]) -> int:
+    return max((each.step for each in steps), default=0)
+
+
+def _how(plan: Plan) -> str:
+    """How its steps were computed, in a few words."""
+    batch, devices = plan.batch, plan.devices
+    cut = batch.micro * devices < batch.size
+    said = [
+        plan.precision,
+        *([f"on {devices} devices" + (", all shared out" if plan.zero else "")] if devices > 1 else []),
+        *([f"{batch.micro:,} at once"] if cut or devices > 1 else []),
+        *([{"by_length": "by length", "packed": "packed"}[batch.batching]] if batch.batching != "padded" else []),
+        *([f"{plan.checkpointing} checkpointing"] if plan.checkpointing != "none" else []),
+        *(["compiled"] if plan.compile != "none" else []),
+    ]
+    return ", ".join(said)
 
 
 def _target(plan: Plan, evaluations: Sequence[Evaluated]) -> str:

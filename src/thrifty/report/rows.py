@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from thrifty import hardware
-from thrifty.ledger import Comparison, Entry
+from thrifty.ledger import TRAIN, Comparison, Entry
 from thrifty.spec import Budget, Dataset, Device, Interval, Plan, Spent
 from thrifty.spec.units import format_bytes, format_count, format_joules, format_seconds, format_usd
 
 UNKNOWN = "–"
+WASTED = "wasted"
+WASTED_METHOD = (
+    "part of training: steps that were skipped, and those whose weights were rolled back; energy and money by their "
+    "share of its time"
+)
 
 QUANTITIES: dict[str, tuple[str, Callable[[float], str]]] = {
     "seconds": ("time", format_seconds),
@@ -21,6 +26,21 @@ QUANTITIES: dict[str, tuple[str, Callable[[float], str]]] = {
     "flops": ("work", lambda flops: flop_text(flops)),
 }
 METRICS = {"bits_per_byte": "bits per byte", "accuracy": "accuracy", "loss": "loss"}
+
+
+class Aside(NamedTuple):
+    """What a bill says of training beside its ledger line.
+
+    Attributes:
+        wasted_s: seconds of it on steps that were skipped or rolled back.
+        rank_bytes: peak memory of each rank; empty where one process trained.
+    """
+
+    wasted_s: float = 0.0
+    rank_bytes: tuple[int, ...] = ()
+
+
+NOTHING = Aside()
 
 
 class SpentRow(NamedTuple):
@@ -78,6 +98,19 @@ def flop_text(flops: float) -> str:
     return f"{text}FLOP" if text[-1].isalpha() else f"{text} FLOP"
 
 
+def ranks_text(rank_bytes: Sequence[int]) -> str:
+    """Print the peak memory of the ranks of a run.
+
+    >>> ranks_text((600 * 2**20, 580 * 2**20))
+    '2 ranks of 580 to 600 MiB'
+    """
+    low, high = format_bytes(min(rank_bytes)), format_bytes(max(rank_bytes))
+    if low.split()[-1] == high.split()[-1]:
+        low = low.split()[0]
+    spread = high if high.startswith(f"{low} ") or low == high else f"{low} to {high}"
+    return f"{len(rank_bytes)} ranks of {spread}"
+
+
 def usd_text(usd: float) -> str:
     """Print money; what a thousandth of a cent does not show is said to be less.
 
@@ -90,11 +123,13 @@ def usd_text(usd: float) -> str:
 def share_text(share: float) -> str:
     """Print a share as a percentage; unknown when it is not above zero.
 
-    >>> share_text(0.583), share_text(0.0042), share_text(0)
-    ('58 %', '0.4 %', '–')
+    >>> share_text(0.583), share_text(0.0042), share_text(0.0004), share_text(0)
+    ('58 %', '0.4 %', '< 0.1 %', '–')
     """
     if not share > 0:
         return UNKNOWN
+    if share < 0.0005:
+        return "< 0.1 %"
     return f"{share:.0%}".replace("%", " %") if share >= 0.0995 else f"{share:.1%}".replace("%", " %")
 
 
@@ -146,11 +181,32 @@ def spent_row(stage: str, spent: Spent) -> SpentRow:
     )
 
 
-def bill_rows(entry: Entry) -> tuple[list[SpentRow], SpentRow]:
-    """Return a row for each stage, with its attempt where there was more than one, and the total."""
+def bill_rows(entry: Entry, aside: Aside = NOTHING) -> tuple[list[SpentRow], SpentRow]:
+    """Return a row for each stage, with its attempt where there was more than one, and the total.
+
+    What training wasted stands in a row after it; it is part of that one, and in the sum but once.
+    """
     several = len({each.attempt for each in entry.stages}) > 1
     rows = [spent_row(f"{each.stage} {each.attempt}" if several else each.stage, each.spent) for each in entry.stages]
+    if aside.wasted_s > 0:
+        last = max((at for at, each in enumerate(entry.stages) if each.stage == TRAIN), default=len(rows) - 1)
+        rows.insert(last + 1, _wasted_row(entry.training(), aside.wasted_s))
     return rows, spent_row("total", entry.total)
+
+
+def _wasted_row(spent: Spent, wasted_s: float) -> SpentRow:
+    share = min(1.0, wasted_s / spent.wall_s) if spent.wall_s else 0.0
+    return SpentRow(
+        stage=WASTED,
+        time=format_seconds(wasted_s),
+        cpu=UNKNOWN,
+        memory=UNKNOWN,
+        written=UNKNOWN,
+        work=UNKNOWN,
+        of_peak=UNKNOWN,
+        energy=format_joules(share * spent.joules) if spent.joules_method or spent.joules else UNKNOWN,
+        money=usd_text(share * spent.usd) if spent.usd_method or spent.usd else UNKNOWN,
+    )
 
 
 def compared_row(each: Comparison) -> ComparedRow:
@@ -184,9 +240,14 @@ def range_text(interval: Interval, quantity: str) -> str:
     return f"{low} – {high}" if interval.low != interval.high else high
 
 
-def notes(entry: Entry) -> list[tuple[str, str]]:
+def notes(entry: Entry, aside: Aside = NOTHING) -> list[tuple[str, str]]:
     """Say how the bill's figures were got: what each note is of, and the method."""
-    found = [("energy", entry.total.joules_method), ("money", entry.total.usd_method)]
+    found = [(WASTED, WASTED_METHOD)] if aside.wasted_s > 0 else []
+    if aside.rank_bytes:
+        found.append(
+            ("memory of train", f"{ranks_text(aside.rank_bytes)}, and what the process that started them holds")
+        )
+    found += [("energy", entry.total.joules_method), ("money", entry.total.usd_method)]
     for each in entry.comparisons():
         found.append((f"predicted {QUANTITIES[each.quantity][0]}", each.predicted.method))
     by_method: dict[str, list[str]] = {}

@@ -53,14 +53,19 @@ class Columns:
         yield Padding(table, (0, 0, 0, 2))
 
 
-def bill(entry: Entry) -> RenderableType:
-    """Show what each stage took and the total, then training's prediction beside what was measured."""
-    stages, total = rows.bill_rows(entry)
+def bill(entry: Entry, aside: rows.Aside = rows.NOTHING) -> RenderableType:
+    """Show what each stage took and the total, then training's prediction beside what was measured.
+
+    Args:
+        entry: the run's.
+        aside: what its training wasted, and what its ranks held.
+    """
+    stages, total = rows.bill_rows(entry, aside)
     headers = ["stage", ">time", ">CPU", ">memory", ">written", ">work", ">% peak", ">energy", ">money"]
     parts: list[RenderableType] = [Text("the bill", style="bold"), Columns(headers, [*stages, total], total=True)]
     if entry.predicted is not None:
         parts += ["", Text("training, predicted beside measured", style="bold"), _compared(entry)]
-    methods = [(what, method) for what, method in rows.notes(entry)]
+    methods = [(what, method) for what, method in rows.notes(entry, aside)]
     if methods:
         parts += ["", _notes(methods)]
     return Group(*parts)

@@ -12,7 +12,7 @@ from thrifty.spec.plan import Plan
 
 @dataclass(frozen=True)
 class StageStarted:
-    """A stage of the run begins: ``prepare``, ``plan``, ``build``, ``initialise``, ``train``, …"""
+    """A stage of the run begins: ``hardware``, ``prepare``, ``plan``, ``build``, ``initialise``, ``train``, …"""
 
     stage: str
 

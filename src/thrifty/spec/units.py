@@ -163,10 +163,10 @@ def format_usd(usd: float) -> str:
 def format_count(count: float) -> str:
     """Print a large number with its metric prefix.
 
-    >>> format_count(22_600_000), format_count(512), format_count(1.5e12)
-    ('22.6 M', '512', '1.5 T')
+    >>> format_count(22_600_000), format_count(9610), format_count(1.5e12)
+    ('22.6 M', '9,610', '1.5 T')
     """
     for size, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k")):
         if abs(count) >= size:
             return f"{count / (1e3 if prefix == 'k' else size):.1f} {prefix}"
-    return f"{count:.0f}" if float(count).is_integer() else f"{count:.1f}"
+    return f"{count:,.0f}" if float(count).is_integer() else f"{count:.1f}"

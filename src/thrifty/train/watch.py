@@ -37,6 +37,17 @@ def can_watch() -> bool:
     return Path(STATM).exists()
 
 
+def numbers(given: object) -> int:
+    """Count the numbers that a pass is given, those within tuples, as of packed texts, too.
+
+    >>> numbers((torch.zeros(2, 3), (torch.zeros(4),), "else"))
+    10
+    """
+    if isinstance(given, Tensor):
+        return given.numel()
+    return sum(map(numbers, given)) if isinstance(given, tuple) else 0
+
+
 class NoRoom(Exception):  # noqa: N818 - a signal, not an error
     """What comes next would pass the limit; nothing of it was done."""
 
@@ -234,8 +245,7 @@ class Watch:
         """A pass begins: see whether it would fit, and whether the limit is so near that each layer must be asked."""
         if self._training != torch.is_grad_enabled():
             self.ended()
-        given = (each for each in (*inputs, *named.values()) if isinstance(each, Tensor))
-        self._size, self._training = sum(each.numel() for each in given), torch.is_grad_enabled()
+        self._size, self._training = numbers((*inputs, *named.values())), torch.is_grad_enabled()
         self._most = max(self._most, self._size if self._training else 0)
         resident = self.resident()
         self.limit = self._ask(resident)
