@@ -11,6 +11,8 @@ from torch.optim import Optimizer
 
 State = dict[str, Any]
 Closure = Callable[[], float] | None
+# parameters that can be stepped apart from all others, and what steps them
+Unit = tuple[list[Tensor], Callable[[], Any]]
 
 
 def gather(

@@ -8,6 +8,9 @@ the same step is taken with the same data.
 
 Where there is a limit, the first step is rehearsed with one sample, then two, four and so on, less than one micro-batch
 in all: what these need tells what more of them will, before any memory is taken. Nothing of a rehearsal is kept.
+
+Where weights are stepped in the backward pass (`thrifty.optim.release`), a step can neither be rehearsed nor be cut nor
+be taken again: what would pass the limit is broken off, and ends the run, which goes on from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -131,7 +134,7 @@ class Room:
         """
         self._wait = wait
         before, planned = state.micro or self.micro, self.plan.batch.micro
-        if state.planned == planned:
+        if state.planned == planned and not self.plan.gradient_release:
             self.micro = min(before, planned)
             self.evaluation = min(state.evaluation or self.evaluation, self.evaluation)
         self._note(state, batches)
@@ -141,7 +144,9 @@ class Room:
         ]
         if self._watch is not None:
             bare = [each for each in optim.parameters_of(optimizer) if not optimizer.state.get(each)]
-            self._watch.reserve = _STATES.get(self.plan.optim.optimizer, 0) * sum(each.nbytes for each in bare)
+            # of states that come in the backward pass, only the next one's have not been seen when it is asked about
+            most = max if self.plan.gradient_release else sum
+            self._watch.reserve = _STATES.get(self.plan.optim.optimizer, 0) * most([0, *(each.nbytes for each in bare)])
         return before
 
     def holds(self, size: int) -> bool:
@@ -190,10 +195,12 @@ class Room:
             rehearse(parts[: 2 if self._cut else 1])
 
         while True:
-            if watch is not None and "training" not in self._rehearsed:
+            if watch is not None and "training" not in self._rehearsed and not self.plan.gradient_release:
                 self._rehearse("training", at, self.micro, self._fewest, clean)
             # ranks that take each step together would have to take it again together
             attempt = Attempt(only=self.plan.devices > 1)
+            if watch is not None and not self._settled and self.plan.gradient_release:
+                watch.heed()
             yield attempt
             if not attempt.why:
                 break
@@ -214,6 +221,8 @@ class Room:
             # the optimizer has made its states, which stay
             self._settled, watch.reserve = True, 0.0
             self._give_back()
+            if self.plan.gradient_release:
+                watch.relax()
 
     def sweeps(self, measure: Callable[[int, bool], object], state: State | None = None) -> Iterator[Attempt]:
         """Yield contexts to validate in, until that was done in one of them.
@@ -278,7 +287,8 @@ class Room:
             raise BudgetError(
                 f"{stage} at step {step:,} does not fit {limit}, with {before:,} samples at once: {why}",
                 mend="Allow more by budget.memory, compute more again by plan.checkpointing: full, or choose a smaller "
-                "model.",
+                + ("train.batch: gradients that are released cannot be of a part of it."
+                   if self.plan.gradient_release and stage == "training" else "model."),
             )
         micro, watch = max(fewest, math.ceil(before / 2)), self._watch
         while watch is not None and micro > fewest:
@@ -297,7 +307,12 @@ class Room:
 
     @property
     def _fewest(self) -> int:
-        """Samples that must be computed at once: batch norm over features takes no statistics of a lone one."""
+        """Samples that must be computed at once: batch norm over features takes no statistics of a lone one.
+
+        Where weights are stepped in the backward pass, it is all of them.
+        """
+        if self.plan.gradient_release:
+            return self.plan.batch.size
         alone = any(isinstance(each, nn.BatchNorm1d) and each.training for each in self.model.modules())
         # of pairs an odd step would leave one
         return min(3 if alone else 1, self.plan.batch.size)
