@@ -193,7 +193,7 @@ def test_a_step_that_finds_no_memory_cannot_be_cut(
         go(plan, store, tmp_path, model=Starved(fresh(plan), steps))
     if steps:
         resumed, events = go(plan, store, tmp_path, model=Starved(fresh(plan), 100))
-        assert [each.step for each in events if isinstance(each, Resumed)] == [steps - 1]
+        assert [each.step for each in events if isinstance(each, Resumed)] == [steps]
         assert same(resumed, go(plan, store, tmp_path / "whole", model=Starved(fresh(plan), 100))[0])
 
 
@@ -203,17 +203,19 @@ def test_a_probe_takes_steps_as_the_run_will(make_plan: PlanFactory, store: Stor
 
 
 @pytest.mark.slow
-def test_a_limit_is_kept_or_the_run_ends_below_it(make_plan: PlanFactory, store: Store, tmp_path: Path) -> None:
-    """A step of 64 samples takes some 740 MiB: enough is enough without a rehearsal; too little is never passed."""
-    plan = make_plan(steps=3, evaluate_every=3, gradient_release=True)
+@pytest.mark.parametrize(("above", "fits"), [(600, True), (150, False)])
+def test_a_limit_is_kept_or_the_run_ends_below_it(
+    above: int, fits: bool, make_plan: PlanFactory, store: Store, tmp_path: Path
+) -> None:
+    """32 samples at once are 400 MiB: where there is no room for them, there is none for fewer either."""
+    plan = make_plan(steps=3, size=32, micro=32, evaluate_every=3, gradient_release=True)
     (tmp_path / "plan.json").write_text(plan.model_dump_json())
-    for above, fits in ((1200, True), (150, False)):
-        arguments = [tmp_path / "plan.json", store.folder, tmp_path / f"{above}", tmp_path / "out", "each=65536"]
-        command = [sys.executable, str(CHILD), *map(str, arguments), f"above={above}"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=240)
-        said = done.stdout.splitlines()
-        _, peak, _, limit = next(line for line in said if line.startswith("peak")).split()
-        assert (done.returncode == 0) == fits, done.stderr
-        assert float(peak) <= float(limit)
-        assert not any(line.startswith(Narrowed.__name__) for line in said)
-        assert fits or "cannot be of a part of it" in done.stderr
+    arguments = [tmp_path / "plan.json", store.folder, tmp_path / "run", tmp_path / "out", "each=65536"]
+    command = [sys.executable, "-W", "ignore", str(CHILD), *map(str, arguments), f"above={above}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    said = done.stdout.splitlines()
+    assert (done.returncode == 0) == fits, done.stderr
+    assert fits or "training at step 1 does not fit" in done.stderr and "cannot be of a part of it" in done.stderr
+    assert not any(line.startswith(Narrowed.__name__) and "training" in line for line in said)
+    _, peak, _, limit = next(line for line in said if line.startswith("peak")).split()
+    assert float(peak) <= float(limit)

@@ -49,7 +49,7 @@ class Release:
         self.optimizer, self._around = optimizer, around
         self._units = units_of(optimizer)
         self._order = {id(each): at for at, each in enumerate(parameters_of(optimizer))}
-        self._armed = False
+        self._armed, self._stepping = False, True
         self._missing: list[int] = []
         self._norms: dict[int, Tensor] = {}
         self._handles = [
@@ -83,6 +83,16 @@ class Release:
         norms = [self._norms[at] for at in sorted(self._norms)]
         return torch.linalg.vector_norm(torch.stack(norms))
 
+    def rehearse(self, loss: Tensor) -> None:
+        """Take the backward pass of a loss with gradients that come and go, and no step."""
+        self._missing, self._norms = [len(parameters) for parameters, _ in self._units], {}
+        self._armed, self._stepping = True, False
+        try:
+            loss.backward()
+        finally:
+            self._armed, self._stepping = False, True
+        self.optimizer.zero_grad(set_to_none=True)
+
     def remove(self) -> None:
         """Leave the parameters as they were."""
         for handle in self._handles:
@@ -101,8 +111,9 @@ class Release:
 
     def _step(self, number: int) -> None:
         parameters, step = self._units[number]
-        with self._around(parameters):
-            step()
+        if self._stepping:
+            with self._around(parameters):
+                step()
         for each in parameters:
             each.grad = None
 

@@ -30,7 +30,7 @@ from thrifty.train.room import Room, statistics_change
 from thrifty.train.savings import computing_as, with_savings, without_savings
 from thrifty.train.signals import Asked, LeftOff, asked_to_end
 from thrifty.train.spread import spread_over
-from thrifty.train.step import take_step
+from thrifty.train.step import rehearse_step, take_step
 from thrifty.train.validate import validate
 
 
@@ -106,8 +106,8 @@ def train(
     )
     budget = Budget(plan.stop, spent, world)
 
-    def rehearse(parts: list[Batch]) -> object:
-        return take_step(plan, model, optimizer, parts, 0.0, used, lambda loss, norm: False)
+    def rehearse(parts: list[Batch]) -> None:
+        rehearse_step(plan, model, optimizer, parts, used, release)
 
     key, beside = learning_key(plan, store.dataset.key), plan.saving == "beside"
 

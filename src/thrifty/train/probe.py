@@ -23,7 +23,7 @@ from thrifty.train.checkpoint import Checkpoints, State
 from thrifty.train.guard import Guard
 from thrifty.train.room import Room
 from thrifty.train.savings import with_savings
-from thrifty.train.step import take_step
+from thrifty.train.step import rehearse_step, take_step
 
 WARM_UP_STEPS = 2
 LEAST_STEPS = 5
@@ -85,8 +85,8 @@ def _timed(plan: Plan, store: Store, folder: Path, seconds: float) -> Probed:
     times: list[float] = []
     guard, state = Guard(plan.guard, model, {}), State()
 
-    def rehearse(parts: list[Batch]) -> object:
-        return take_step(plan, model, optimizer, parts, 0.0, used, lambda loss, norm: False)
+    def rehearse(parts: list[Batch]) -> None:
+        rehearse_step(plan, model, optimizer, parts, used, release)
 
     with releasing(optimizer, plan.gradient_release) as release, Room(plan, model, lambda event: None) as room:
         room.take_up(state, batches, optimizer, lambda: None)

@@ -9,19 +9,20 @@ the same step is taken with the same data.
 Where there is a limit, the first step is rehearsed with one sample, then two, four and so on, less than one micro-batch
 in all: what these need tells what more of them will, before any memory is taken. Nothing of a rehearsal is kept.
 
-Where weights are stepped in the backward pass (`thrifty.optim.release`), a step can neither be rehearsed nor be cut nor
-be taken again: what would pass the limit is broken off, and ends the run, which goes on from its last checkpoint.
+Where weights are stepped in the backward pass (`thrifty.optim.release`), a step can neither be cut nor be taken again:
+what would pass the limit is broken off, and ends the run, which goes on from its last checkpoint.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from thrifty import optim
 from thrifty.data import Batch, Batches
@@ -144,10 +145,21 @@ class Room:
         ]
         if self._watch is not None:
             bare = [each for each in optim.parameters_of(optimizer) if not optimizer.state.get(each)]
-            # of states that come in the backward pass, only the next one's have not been seen when it is asked about
-            most = max if self.plan.gradient_release else sum
-            self._watch.reserve = _STATES.get(self.plan.optim.optimizer, 0) * most([0, *(each.nbytes for each in bare)])
+            self._watch.reserve = self._states * sum(each.nbytes for each in bare)
+            if self.plan.gradient_release:
+                made = functools.partial(self._made, optimizer)
+                self._hooks += [each.register_post_accumulate_grad_hook(made) for each in bare]
         return before
+
+    @property
+    def _states(self) -> int:
+        """Numbers that the optimizer keeps for each one it trains, as far as is known."""
+        return _STATES.get(self.plan.optim.optimizer, 0)
+
+    def _made(self, optimizer: torch.optim.Optimizer, parameter: Tensor) -> None:
+        """In the first backward pass with the optimizer's step in it, states come one after the other."""
+        if self._watch is not None and not self._settled and optimizer.state.get(parameter):
+            self._watch.reserve = max(0.0, self._watch.reserve - self._states * parameter.nbytes)
 
     def holds(self, size: int) -> bool:
         """Whether a copy of so many bytes can lie beside the steps of training."""
@@ -195,12 +207,10 @@ class Room:
             rehearse(parts[: 2 if self._cut else 1])
 
         while True:
-            if watch is not None and "training" not in self._rehearsed and not self.plan.gradient_release:
+            if watch is not None and "training" not in self._rehearsed:
                 self._rehearse("training", at, self.micro, self._fewest, clean)
             # ranks that take each step together would have to take it again together
             attempt = Attempt(only=self.plan.devices > 1)
-            if watch is not None and not self._settled and self.plan.gradient_release:
-                watch.heed()
             yield attempt
             if not attempt.why:
                 break
@@ -211,7 +221,8 @@ class Room:
                 )
             clean(broken=True)
             before, cut = self.micro, self._cut
-            self.micro = self._narrower("training", before, self._fewest, state.step + 1, attempt.why)
+            fewest = before if self.plan.gradient_release else self._fewest
+            self.micro = self._narrower("training", before, fewest, state.step + 1, attempt.why)
             self._note(state, batches)
             for each in statistics_change(self.model, before, self.micro, state.step):
                 self.emit(each)
@@ -221,8 +232,6 @@ class Room:
             # the optimizer has made its states, which stay
             self._settled, watch.reserve = True, 0.0
             self._give_back()
-            if self.plan.gradient_release:
-                watch.relax()
 
     def sweeps(self, measure: Callable[[int, bool], object], state: State | None = None) -> Iterator[Attempt]:
         """Yield contexts to validate in, until that was done in one of them.
@@ -307,12 +316,7 @@ class Room:
 
     @property
     def _fewest(self) -> int:
-        """Samples that must be computed at once: batch norm over features takes no statistics of a lone one.
-
-        Where weights are stepped in the backward pass, it is all of them.
-        """
-        if self.plan.gradient_release:
-            return self.plan.batch.size
+        """Samples that must be computed at once: batch norm over features takes no statistics of a lone one."""
         alone = any(isinstance(each, nn.BatchNorm1d) and each.training for each in self.model.modules())
         # of pairs an odd step would leave one
         return min(3 if alone else 1, self.plan.batch.size)

@@ -88,6 +88,30 @@ def take_step(
     return mean, norm
 
 
+def rehearse_step(
+    plan: Plan,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    micro_batches: list[dict[str, np.ndarray]],
+    used: Sequence[UsedRows] = (),
+    release: Release | None = None,
+) -> None:
+    """Compute the gradients of micro-batches as `take_step` does, and change no weight.
+
+    Args:
+        plan, model, optimizer, micro_batches, used, release: of the step; one micro-batch where gradients are released.
+    """
+    if release is None:
+        take_step(plan, model, optimizer, micro_batches, 0.0, used, lambda loss, norm: False)
+        return
+    (arrays,) = micro_batches
+    for each in used:
+        each.take([arrays["x"]])
+    with autocasting(plan.device, plan.precision):
+        loss_sum, _ = LOSSES[plan.task](model, to_tensors(arrays, plan.device, plan.memory_format))
+    release.rehearse(loss_sum)
+
+
 def _released(
     release: Release, loss_sum: Tensor, weight: int, learning_rate: float, sound: Callable[[float, float], bool]
 ) -> tuple[float, float]:

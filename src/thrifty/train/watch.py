@@ -253,10 +253,6 @@ class Watch:
             self._open, self._largest, self._top = True, self._size, resident
             self._fresh = resident <= self.base + SLACK_BYTES
 
-    def heed(self) -> None:
-        """Ask before each layer from here on."""
-        self._each_layer(True)
-
     def relax(self) -> None:
         """Ask before each pass alone, until the limit is near."""
         self._each_layer(False)
