@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -107,7 +108,7 @@ def test_every_optimizer_learns_the_same_and_goes_on_with_or_without(name: str, 
                     return model()
 
             rate = 0.02 / (1 + step)
-            norm = keep(plain, kept, lambda: loss(plain), rate)
+            norm = keep(plain, kept, functools.partial(loss, plain), rate)
             assert release.backward(loss(released), 1.0, rate).item() == norm
             assert all(parameter.grad is None for parameter in released.parameters())
         release.remove()

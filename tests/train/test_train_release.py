@@ -215,7 +215,7 @@ def test_a_limit_is_kept_or_the_run_ends_below_it(
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     said = done.stdout.splitlines()
     assert (done.returncode == 0) == fits, done.stderr
-    assert fits or "training at step 1 does not fit" in done.stderr and "cannot be of a part of it" in done.stderr
+    assert fits or ("training at step 1 does not fit" in done.stderr and "cannot be of a part of it" in done.stderr)
     assert not any(line.startswith(Narrowed.__name__) and "training" in line for line in said)
     _, peak, _, limit = next(line for line in said if line.startswith("peak")).split()
     assert float(peak) <= float(limit)

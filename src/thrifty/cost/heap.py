@@ -127,9 +127,7 @@ def heap_peak(
             taken = [*others, *[batch] * steps]
             random.Random(start).shuffle(taken)
             for each in taken:
-                _dry_step(
-                    heap, model, loss, each, stepper, precision, min(accumulation, 2), memory_format, released
-                )
+                _dry_step(heap, model, loss, each, stepper, precision, min(accumulation, 2), memory_format, released)
             step, heap.peak_bytes = heap.peak_bytes, 0
             if evaluation_batch is not None:
                 model.eval()

@@ -10,6 +10,7 @@ from typing import Any
 
 from thrifty.cost.cluster import step_cost
 from thrifty.cost.sharded_memory import MemoryBreakdown, device_bytes
+from thrifty.errors import JobError
 from thrifty.planner.bills import cluster_cost
 from thrifty.planner.explain import Quote
 from thrifty.planner.ground import TERMS, Ground, Work, limits_of

@@ -40,7 +40,9 @@ def _hindrances(job: Job, learning: Learning) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     out = "leave plan.gradient_release out"
     if math.isfinite(clip):
-        asked = f"train.clip is {clip:g}" if job.train.clip is not None else f"gradients are clipped at {clip:g} by rule"
+        asked = (
+            f"train.clip is {clip:g}" if job.train.clip is not None else f"gradients are clipped at {clip:g} by rule"
+        )
         found.append(
             (
                 f"{asked}: the norm of all of them is known when the first weights have changed",
@@ -50,8 +52,8 @@ def _hindrances(job: Job, learning: Learning) -> list[tuple[str, str]]:
     if pins.micro_batch is not None and pins.micro_batch < learning.size:
         found.append(
             (
-                f"plan.micro_batch is {pins.micro_batch:,} of a batch of {learning.size:,}: gradients of all of it make "
-                "a step",
+                f"plan.micro_batch is {pins.micro_batch:,} of a batch of {learning.size:,}: gradients of all of it "
+                "make a step",
                 f"Leave plan.micro_batch out, lower train.batch (which changes what is learned), or {out}.",
             )
         )

@@ -75,13 +75,11 @@ class Guard:
         plan: the rungs of the ladder.
         model: whose running statistics a skipped step must not change.
         state: of a checkpoint; empty at the start.
-        releases: weights are stepped in the backward pass, so that a gradient that is no number has changed them when it
-            is known.
+        releases: weights are stepped in the backward pass, so that a gradient that is no number has changed them when
+            it is known.
     """
 
-    def __init__(
-        self, plan: GuardPlan, model: nn.Module, state: dict[str, Any], *, releases: bool = False
-    ) -> None:
+    def __init__(self, plan: GuardPlan, model: nn.Module, state: dict[str, Any], *, releases: bool = False) -> None:
         self.plan, self._releases = plan, releases
         self.watch = Watch(**state)
         self._sorted = sorted(self.watch.losses)

@@ -153,7 +153,9 @@ def train(
             for attempt in room.attempts(state, batches, optimizer, guard, rehearse):
                 with attempt:
                     parts = batches.step(state.step)
-                    loss, norm = take_step(plan, model, optimizer, parts, rate, used, guard.sound, scale, spread, release)
+                    loss, norm = take_step(
+                        plan, model, optimizer, parts, rate, used, guard.sound, scale, spread, release
+                    )
             state.step += 1
             compiled_s = compile_seconds() - compiled_s
             seconds = time.perf_counter() - began - compiled_s

@@ -296,8 +296,11 @@ class Room:
             raise BudgetError(
                 f"{stage} at step {step:,} does not fit {limit}, with {before:,} samples at once: {why}",
                 mend="Allow more by budget.memory, compute more again by plan.checkpointing: full, or choose a smaller "
-                + ("train.batch: gradients that are released cannot be of a part of it."
-                   if self.plan.gradient_release and stage == "training" else "model."),
+                + (
+                    "train.batch: gradients that are released cannot be of a part of it."
+                    if self.plan.gradient_release and stage == "training"
+                    else "model."
+                ),
             )
         micro, watch = max(fewest, math.ceil(before / 2)), self._watch
         while watch is not None and micro > fewest:
