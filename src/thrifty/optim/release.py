@@ -48,10 +48,15 @@ class Release:
     def __init__(self, optimizer: Optimizer, around: Around = lambda parameters: contextlib.nullcontext()) -> None:
         self.optimizer, self._around = optimizer, around
         self._units = units_of(optimizer)
-        self._order = {id(each): at for at, each in enumerate(parameters_of(optimizer))}
+        parameters = parameters_of(optimizer)
+        self._order = {id(each): at for at, each in enumerate(parameters)}
         self._armed, self._stepping = False, True
         self._missing: list[int] = []
-        self._norms: dict[int, Tensor] = {}
+        # in one block: small ones that come between gradients would break the holes up that these leave in the heap
+        wide = any(each.dtype == torch.float64 for each in parameters)
+        dtype = torch.float64 if wide else torch.float32
+        self._norms_N = torch.zeros(len(parameters), dtype=dtype, device=parameters[0].device)
+        self._used: set[int] = set()
         self._handles = [
             each.register_post_accumulate_grad_hook(functools.partial(self._came, number))
             for number, (parameters, _) in enumerate(self._units)
@@ -68,7 +73,7 @@ class Release:
         """
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self._missing, self._norms = [len(parameters) for parameters, _ in self._units], {}
+        self._missing, self._used = [len(parameters) for parameters, _ in self._units], set()
         self._armed = True
         try:
             loss.backward(loss.new_full((), weight))
@@ -80,12 +85,12 @@ class Release:
                 self._step(number)
         self.optimizer.step()
         # in the order in which the norm of kept gradients adds them up
-        norms = [self._norms[at] for at in sorted(self._norms)]
-        return torch.linalg.vector_norm(torch.stack(norms))
+        norms_N = self._norms_N if len(self._used) == len(self._norms_N) else self._norms_N[sorted(self._used)]
+        return torch.linalg.vector_norm(norms_N)
 
     def rehearse(self, loss: Tensor) -> None:
         """Take the backward pass of a loss with gradients that come and go, and no step."""
-        self._missing, self._norms = [len(parameters) for parameters, _ in self._units], {}
+        self._missing, self._used = [len(parameters) for parameters, _ in self._units], set()
         self._armed, self._stepping = True, False
         try:
             loss.backward()
@@ -104,7 +109,9 @@ class Release:
             return
         assert parameter.grad is not None
         dtype = torch.float32 if parameter.grad.dtype == torch.bfloat16 else None
-        (self._norms[self._order[id(parameter)]],) = torch._foreach_norm([parameter.grad], 2, dtype)
+        place = self._order[id(parameter)]
+        self._norms_N[place] = torch._foreach_norm([parameter.grad], 2, dtype)[0]
+        self._used.add(place)
         self._missing[number] -= 1
         if not self._missing[number]:
             self._step(number)
