@@ -40,7 +40,7 @@ class Spoilt(torch.autograd.Function):
         return x.clone()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return gradient * math.nan
 
 
@@ -175,7 +175,8 @@ def test_without_a_checkpoint_to_go_back_to_a_bad_gradient_ends_the_run(
 
 
 def test_what_is_spoilt_goes_back_each_time_and_then_ends() -> None:
-    guard, events = Guard(GuardPlan(rollbacks=2), nn.Linear(1, 1), {}, releases=True), []
+    guard = Guard(GuardPlan(rollbacks=2), nn.Linear(1, 1), {}, releases=True)
+    events: list[Any] = []
     for step in (5, 9, 12):
         guard.begin()
         assert guard.sound(1.0, 0.0) and not guard.sound(1.0, math.inf) and not guard.calm

@@ -315,7 +315,7 @@ def _release(recorder: Recorder, total: Tensor, optimizer: Optimizer) -> None:
     """Take the backward pass with the optimizer's step in it."""
 
     @contextlib.contextmanager
-    def stepping(parameters: list[Tensor]) -> Iterator[None]:
+    def stepping(parameters: Iterable[Tensor]) -> Iterator[None]:
         recorder.note_gradients(parameters)
         recorder.phase = "optimizer"
         yield

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -26,7 +26,7 @@ from thrifty.optim.gather import Unit
 from thrifty.optim.table import parameters_of
 from thrifty.optim.together import Together
 
-Around = Callable[[list[Tensor]], AbstractContextManager[object]]
+Around = Callable[[Sequence[Tensor]], AbstractContextManager[object]]
 
 
 class Release:
