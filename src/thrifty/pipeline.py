@@ -45,7 +45,9 @@ if TYPE_CHECKING:
     from thrifty.train.line import Use
 
 # what a job may pin that changes only the order in which sums are rounded
-ROUNDING_PINS = {"device", "threads", "micro_batch", "checkpointing", "memory_format", "data", "zero"}
+ROUNDING_PINS = {
+    "device", "threads", "micro_batch", "checkpointing", "memory_format", "gradient_release", "data", "zero",
+}  # fmt: skip
 # rooms whose code decides what is learned: a change in them makes a new run
 CODE_ROOMS = ("data", "models", "optim", "planner", "train", "evaluate.py")
 PROMPT_TOKENS = 48
@@ -387,9 +389,12 @@ def _computed_as(first: Plan, anew: Plan) -> Plan:
             "this run trains of its embedding the rows used alone, and plan.zero 3 has no such rows",
             mend="Go on with copies of the model: leave plan.zero out.",
         )
-    how = ("key", "device", "threads", "devices", "zero", "memory_format", "checkpointing", "saving", "cost")
+    how = (
+        "key", "device", "threads", "devices", "zero", "memory_format", "checkpointing", "gradient_release", "saving",
+        "cost",
+    )  # fmt: skip
     batch = {name: getattr(anew.batch, name) for name in ("micro", "accumulation", "evaluation")}
-    spread = {"devices", "zero"}
+    spread = {"devices", "zero", "gradient_release"}
     why = {line.field: line for line in first.why if line.field not in spread} | {
         line.field: line for line in anew.why if line.field in ROUNDING_PINS | spread
     }

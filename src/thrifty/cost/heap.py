@@ -34,6 +34,7 @@ from thrifty.cost.scratch import kept_bytes, scratch_bytes, workspace_bytes
 from thrifty.errors import JobError
 from thrifty.hardware.pages import Keeping, keep_pages
 from thrifty.models.precision import autocasting, with_precision
+from thrifty.optim.release import Release
 
 Loss = Callable[[nn.Module, dict[str, Tensor]], tuple[Tensor, Any]]
 Shapes = dict[str, tuple[tuple[int, ...], str]]
@@ -91,6 +92,7 @@ def heap_peak(
     keeping: Keeping = "all",
     steps: int = 3,
     others: Sequence[Shapes] = (),
+    release: bool = False,
 ) -> HeapPeak | None:
     """Take a few steps without computing, and return how far the heap grew; None where the C library does not tell.
 
@@ -103,6 +105,7 @@ def heap_peak(
         steps: the holes of the heap settle in the second or third.
         others: batches of other sizes that steps take between those of ``batch``, the largest: each leaves its holes,
             and the kernels that are compiled for its shapes.
+        release: as for `thrifty.cost.trace_step`.
 
     Raises:
         JobError: the model looks at values, or asks for more than this machine has addresses for; it says which.
@@ -120,10 +123,11 @@ def heap_peak(
             if memory_format != torch.contiguous_format:
                 model = model.to(memory_format=memory_format)  # type: ignore[call-overload]
             stepper = optimizer(model)
+            released = Release(stepper, heap.step) if release else None
             taken = [*others, *[batch] * steps]
             random.Random(start).shuffle(taken)
             for each in taken:
-                _dry_step(heap, model, loss, each, stepper, precision, min(accumulation, 2), memory_format)
+                _dry_step(heap, model, loss, each, stepper, precision, min(accumulation, 2), memory_format, released)
             step, heap.peak_bytes = heap.peak_bytes, 0
             if evaluation_batch is not None:
                 model.eval()
@@ -144,17 +148,20 @@ def _dry_step(
     precision: str,
     accumulation: int,
     memory_format: torch.memory_format,
+    release: Release | None = None,
 ) -> None:
     for _ in range(accumulation):
         tensors = _tensors(batch, memory_format)
         with autocasting("cpu", precision):
             total, _ = loss(model, tensors)
+        if release is not None:
+            release.backward(total, 1.0, rate=1e-3)
+            return
         total.backward()
         del total, tensors
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    heap.stepping = True
-    stepper.step()
-    heap.stepping = False
+    with heap.step():
+        stepper.step()
     stepper.zero_grad(set_to_none=True)
 
 
@@ -241,6 +248,13 @@ class _Allocating(TorchDispatchMode):
         self.stepping = False
         # what earlier work left free in the heap is resident, and belongs to the steps that will use it
         self._start = _used_bytes()
+
+    @contextmanager
+    def step(self, _: object = None) -> Iterator[None]:
+        """The optimizer works."""
+        self.stepping = True
+        yield
+        self.stepping = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

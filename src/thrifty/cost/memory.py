@@ -85,7 +85,7 @@ def peak_bytes(
     kept_gradients = trace.gradient_bytes if accumulation > 1 else 0
     moments = {
         "a training step": float(kept_gradients + trace.live_peak_bytes),
-        "the optimizer's step": float(trace.gradient_bytes),
+        "the optimizer's step": 0.0 if trace.releases else float(trace.gradient_bytes),
         "a validation": evaluation_batch_ratio * (trace.evaluation_bytes + trace.input_bytes),
     }
     held_by = max(moments, key=lambda moment: moments[moment])
@@ -193,7 +193,7 @@ def _pass_events(
         elif role != "state" or first:
             made = next(number)
             yield made, max(size, 1)
-            if role == "working":
+            if role == "working" or trace.releases:
                 alive[block] = made
             elif role == "gradient" and adds:
                 yield made, 0

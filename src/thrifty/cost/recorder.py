@@ -6,7 +6,7 @@ import contextlib
 import sys
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any, Literal
@@ -34,6 +34,7 @@ from thrifty.errors import JobError, ThriftyError
 from thrifty.hardware.capture import Call, Key, blank
 from thrifty.hardware.signature import dtype_of, layouts_of, note_of, shapes_of
 from thrifty.models.precision import autocasting
+from thrifty.optim.release import Release
 
 Phase = Literal["forward", "backward", "recompute", "clip", "optimizer"]
 Loss = Callable[[nn.Module, dict[str, Tensor]], tuple[Tensor, Any]]
@@ -223,12 +224,16 @@ class Recorder(TorchDispatchMode):
 
     def note_roles(self, model: nn.Module, optimizer: Optimizer | None = None) -> None:
         """Note which blocks hold gradients, and which the optimizer's states."""
-        for parameter in model.parameters():
-            if parameter.grad is not None:
-                self._name(parameter.grad, "gradient")
+        self.note_gradients(model.parameters())
         for states in optimizer.state.values() if optimizer is not None else ():
             for state in tensors_in(states):
                 self._name(state, "state")
+
+    def note_gradients(self, parameters: Iterable[Tensor]) -> None:
+        """Note which blocks hold gradients of some parameters."""
+        for parameter in parameters:
+            if parameter.grad is not None:
+                self._name(parameter.grad, "gradient")
 
     def _name(self, tensor: Tensor, role: Literal["gradient", "state"]) -> None:
         block = self._block(tensor)
@@ -273,10 +278,12 @@ def record(
     optimizer: Optimizer | None = None,
     clip: bool = False,
     device: str = "cpu",
+    release: bool = False,
 ) -> Recorder:
     """Run one whole step under a recorder, on whatever tensors model and batch hold.
 
-    Forward, loss, backward, and where there is an optimizer clipping, its step, and letting the gradients go.
+    Forward, loss, backward, and where there is an optimizer clipping, its step, and letting the gradients go; with
+    ``release`` the last two are within the backward pass.
     """
     states = tensors_in(list(optimizer.state.values())) if optimizer is not None else []
     recorder = Recorder(path, [*model.parameters(), *model.buffers(), *batch.values(), *states])
@@ -285,6 +292,10 @@ def record(
             total, _ = loss(model, batch)
         recorder.note_kept()
         recorder.phase = "backward"
+        if release and optimizer is not None:
+            _release(recorder, total, optimizer)
+            recorder.note_roles(model, optimizer)
+            return recorder
         total.backward()
         del total
         recorder.note_roles(model)
@@ -298,6 +309,19 @@ def record(
             recorder.note_roles(model, optimizer)
             optimizer.zero_grad(set_to_none=True)
     return recorder
+
+
+def _release(recorder: Recorder, total: Tensor, optimizer: Optimizer) -> None:
+    """Take the backward pass with the optimizer's step in it."""
+
+    @contextlib.contextmanager
+    def stepping(parameters: Iterable[Tensor]) -> Iterator[None]:
+        recorder.note_gradients(parameters)
+        recorder.phase = "optimizer"
+        yield
+        recorder.phase = "backward"
+
+    Release(optimizer, stepping).backward(total, 1.0, rate=1e-3)
 
 
 def record_forward(

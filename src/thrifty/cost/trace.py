@@ -45,6 +45,7 @@ class Trace:
         timed: what a device said of them (`thrifty.cost.asked`).
         workspace_bytes: that a GPU's libraries keep for themselves.
         early_state_bytes: states that the optimizer made before its first step.
+        releases: parameters are stepped in the backward pass, and gradients of the whole model never lie in memory.
     """
 
     ops: tuple[Op, ...] = field(repr=False)
@@ -62,6 +63,7 @@ class Trace:
     timed: dict[Key, KernelPoint] = field(default_factory=dict, repr=False)
     workspace_bytes: int = 0
     early_state_bytes: int = 0
+    releases: bool = False
 
     @property
     def forward_flops(self) -> int:
@@ -110,6 +112,7 @@ def trace_step(
     memory_format: Literal["contiguous", "channels_last"] = "contiguous",
     device: Literal["cpu", "cuda"] = "cpu",
     accumulating: bool = False,
+    release: bool = False,
 ) -> Trace:
     """Trace one optimizer step over one micro-batch; of the step nothing is computed, and no tensor is allocated.
 
@@ -123,6 +126,7 @@ def trace_step(
         memory_format: of images and convolution weights.
         device: whose operators run.
         accumulating: a step has several micro-batches.
+        release: parameters are stepped in the backward pass, as `thrifty.optim.release` does.
 
     Raises:
         JobError: an operator of the model cannot be traced or has no formula; names operator and module.
@@ -150,7 +154,7 @@ def trace_step(
         tensors = {key: _fake(key, shape, dtype, memory_format, device) for key, (shape, dtype) in batch.items()}
         stepper = optimizer(model)
         early_states = tensors_in(list(stepper.state.values()))
-        step = record(path, model, loss, tensors, precision, stepper, clip, device)
+        step = record(path, model, loss, tensors, precision, stepper, clip, device, release)
         evaluation = record_forward(path, model.eval(), loss, tensors, precision, device)
     ops, allocations = step.finished()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -169,6 +173,7 @@ def trace_step(
         input_bytes=sum(_bytes(tensor) for tensor in tensors.values()),
         calls=step.calls,
         early_state_bytes=sum(_bytes(state) for state in early_states),
+        releases=release,
     )
 
 

@@ -16,6 +16,7 @@ States are of float32 in either way. Weights are made float32 a bucket at a time
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from thrifty.optim.gather import Closure, evaluated
+from thrifty.optim.gather import Closure, Unit, evaluated
 from thrifty.optim.groups import Parameters
 
 # of a bucket, in parameters: its weights and gradients in float32 take 8 MiB, or as much as its one tensor needs
@@ -59,18 +60,29 @@ class Bf16Weights(Optimizer):
     ) -> None:
         self._draws = None if compensated else _Draws(seed)
         self.parts = [_Part(each, make, compensated) for each in _buckets(parameters)]
+        self._apart: set[int] = set()
         super().__init__(self._groups(), {})
         self._show()
         if self.parts and hasattr(self.parts[0].inner, "eval"):
             self.eval, self.train = self._turning("eval"), self._turning("train")
 
     def step(self, closure: Closure = None) -> Any:
-        """Step every bucket, one after the other."""
+        """Step every bucket, one after the other, but for those that were stepped apart."""
         loss = evaluated(closure)
-        for part in self.parts:
-            part.step(self._draws)
+        for number, part in enumerate(self.parts):
+            if number not in self._apart:
+                part.step(self._draws)
+        self._apart.clear()
         self._show()
         return loss
+
+    def units(self) -> list[Unit]:
+        """Each bucket, and what steps it apart; the next `step` leaves it out."""
+        return [(part.held, functools.partial(self._step_apart, number)) for number, part in enumerate(self.parts)]
+
+    def _step_apart(self, number: int) -> None:
+        self.parts[number].step(self._draws)
+        self._apart.add(number)
 
     def state_dict(self) -> dict[str, Any]:
         """States of the buckets, what rounding took, and the generator: all that goes on from here."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,8 @@ from torch.optim import Optimizer
 
 State = dict[str, Any]
 Closure = Callable[[], float] | None
+# parameters that can be stepped apart from all others, and what steps them
+Unit = tuple[Sequence[Tensor], Callable[[], Any]]
 
 
 def gather(

@@ -10,6 +10,7 @@ from typing import Any
 
 from thrifty.cost.cluster import step_cost
 from thrifty.cost.sharded_memory import MemoryBreakdown, device_bytes
+from thrifty.errors import JobError
 from thrifty.planner.bills import cluster_cost
 from thrifty.planner.explain import Quote
 from thrifty.planner.ground import TERMS, Ground, Work, limits_of
@@ -45,8 +46,13 @@ def work_of(job: Job, learning: Learning, dataset: Dataset, allowed: Collection[
     """Say how a job is priced on clusters: a GPT trained whole in closed form, all else by its traced step.
 
     Raises:
-        JobError: the model cannot be traced, or a move was allowed that has no price for it.
+        JobError: the model cannot be traced, or a move was allowed that has no price for it, or is asked for.
     """
+    if job.plan.gradient_release:
+        raise JobError(
+            "plan.gradient_release is true, which has a price on this machine alone",
+            mend="Plan without --on, or leave it out.",
+        )
     shape = shape_of(learning.model) if learning.adapt == AdaptPlan() else None
     return Closed(job, learning, shape) if shape is not None else Traced(job, learning, dataset, allowed)
 

@@ -71,6 +71,8 @@ def _hindrance(plan: Plan, local: Local, compile: Compile) -> str:
         return rules.COMPILE_ON_CPU
     if plan.model.family not in FAMILIES or plan.adapt.kind != "none":
         return "it was tried on models of thrifty's own alone, without adapters: plan.compile asks for it"
+    if plan.gradient_release and compile == "whole":
+        return "a model compiled whole would hand out all gradients at once, and they are to be released"
     if plan.checkpointing not in BESIDE[compile]:
         return f"it does not go with {plan.checkpointing} checkpointing"
     tool = lacking(local.device.kind)

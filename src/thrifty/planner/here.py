@@ -18,6 +18,7 @@ from thrifty.planner.local import Local, base_bytes, scaled, timeline
 from thrifty.planner.moves import askable, check_allowed, off_unless_asked
 from thrifty.planner.offers import front_offers, limits_beside, offer
 from thrifty.planner.planner import Probe, draft_of, plan_of, prepared_for
+from thrifty.planner.releasing import might_release
 from thrifty.planner.rules import Reasons
 from thrifty.planner.search import Found, Way
 from thrifty.planner.settle import asker_of
@@ -146,11 +147,12 @@ def _offers(local: Local, found: Found, chosen: Way, plan: Plan, top: int) -> li
     for way in sorted(found.feasible, key=lambda each: each.price.seconds):
         if len(rows) + 1 < top and dict(way.settings) not in shown:
             rows.append(offer(way, "front", than=chosen.settings, batch=size))
+    kept = local.releasing(False) if local.releases else local
     usual = {**USUAL, **({"batching": "padded"} if local.dataset.kind == "text" else {})}
-    usual["micro_batch"] = min(local.job.plan.micro_batch or local.largest(USUAL), local.share)
-    if usual["micro_batch"] and usual != dict(chosen.settings):
+    usual["micro_batch"] = min(local.job.plan.micro_batch or kept.largest(USUAL), local.share)
+    if usual["micro_batch"] and (local.releases or usual != dict(chosen.settings)):
         rows = [row for row in rows if row.settings != usual]
-        rows.append(offer(local.way(usual), "usual", remark="as most people run it", batch=size))
+        rows.append(offer(kept.way(usual), "usual", remark="as most people run it", batch=size))
     return [first, *(_for_steps(row, share) for row in rows)]
 
 
@@ -168,6 +170,7 @@ def _first(lines: Sequence[Decision]) -> list[Decision]:
 
 def _cheaper(local: Local, chosen: Way, plan: Plan, allowed: Collection[str]) -> tuple[str, ...]:
     lines = [said] if (said := might_compile(plan, local, chosen)) else []
+    lines += [said] if (said := might_release(plan, local, chosen)) else []
     off = off_unless_asked(local.device, allowed)
     pins = [
         f"{move.field}: {move.value}"

@@ -38,6 +38,7 @@ from thrifty.planner.lengths import (
 )
 from thrifty.planner.moves import MOVES, askable, values
 from thrifty.planner.proven import proof_of
+from thrifty.planner.releasable import check_release
 from thrifty.planner.search import Priced, Settings, Way
 from thrifty.planner.steps import batch_of, built, stepper_of, trace_of
 from thrifty.spec import BF16_HELD, Batching, Cost, Dataset, Device, Interval, Job
@@ -133,6 +134,7 @@ class Local:
                 mend="Leave it out: for this model there is only 'none'.",
             )
         check_compile(self.job, self.device.kind, repeats=self.repeats)
+        check_release(self.job, self.learning)
         if self.between is None:
             self.between = between_ranks(self.learning, self.device.kind, self.ranks, self.job.plan.zero or 0)
         self._traced = functools.cache(self._trace)
@@ -193,6 +195,15 @@ class Local:
         )
         other._traced = self._traced
         return other
+
+    def releasing(self, wanted: bool) -> Local:
+        """The same job with parameters stepped in the backward pass, without clipping then; or with gradients kept."""
+        plan = self.job.plan.model_copy(update={"gradient_release": wanted})
+        learning = self.learning
+        if wanted:
+            learning = replace(learning, optim=learning.optim.model_copy(update={"clip": math.inf}))
+        job = self.job.model_copy(update={"plan": plan})
+        return replace(self, job=job, learning=learning, known={}, asker=None)
 
     def trusting(self) -> Local | None:
         """The same job where the leanest way is taken though its bound passes the budget; None where it cannot fit."""
@@ -270,6 +281,7 @@ class Local:
     def widest(self, settings: Settings) -> Way | None:
         """Price a way with the micro-batch that the job pins, else the largest that fits; None where none does."""
         micro = self.job.plan.micro_batch or self.largest(settings)
+        micro = 0 if self.releases and micro < self.share else micro
         return self.way({**settings, "micro_batch": min(micro, self.share)}) if micro else None
 
     def largest(self, settings: Settings) -> int:
@@ -296,12 +308,19 @@ class Local:
         return None
 
     @property
+    def releases(self) -> bool:
+        """Whether parameters are stepped in the backward pass."""
+        return bool(self.job.plan.gradient_release)
+
+    @property
     def fewest(self) -> int:
-        """The fewest samples that may be computed at once: one, or what the job pins.
+        """The fewest samples that may be computed at once: one, or what the job pins; all where gradients are released.
 
         Batch norm over features takes no statistics of a lone sample; of pairs an odd step would leave one. Ours norm
         over pixels too.
         """
+        if self.releases:
+            return self.share
         lone = self.learning.traits.batch_norm and self.learning.model.family not in models.FAMILIES
         return min(self.job.plan.micro_batch or (3 if lone else 1), self.share)
 
@@ -420,6 +439,7 @@ class Local:
             evaluation_batch=batch_of(self.dataset, evaluation),
             memory_format=MEMORY_FORMATS[settings["memory_format"]],
             keeping=keeping(self.device.kind, settings["checkpointing"]),
+            release=self.releases,
         )
         heap = dry()
         shorter = self._shorter(settings)
@@ -461,6 +481,7 @@ class Local:
             device="cuda" if self.device.kind == "cuda" else "cpu",
             length=length,
             accumulating=micro < self.learning.size,
+            release=self.releases,
         )
         if self.asker is None:
             return trace

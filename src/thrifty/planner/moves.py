@@ -92,6 +92,12 @@ MOVES: tuple[Move, ...] = (
     Move("ZeRO-1", "zero", 1, "optimizer states are shared out over the ranks (Rajbhandari et al. 2020)"),
     Move("ZeRO-2", "zero", 2, "gradients too"),
     Move("ZeRO-3", "zero", 3, "weights too, gathered where they are needed (FSDP; Zhao et al. 2023)"),
+    Move("gradients kept", "gradient_release", False, "a step begins when all gradients are there", runs_here=True),
+    Move(
+        "gradient release", "gradient_release", True,
+        "each parameter is stepped in the backward pass, and its gradient freed (Lv et al. 2023); no clipping",
+        runs_here=True, runs_elsewhere=False,
+    ),
     Move("eager", "compile", "none", "operators as they are called", runs_here=True, priced=False),
     Move(
         "compiled blocks", "compile", "blocks",

@@ -224,6 +224,7 @@ def draft_of(local: Local, way: Way, key: str) -> Plan:
         checkpointing=settings["checkpointing"],
         dropout=rules.dropout(learning.traits)[0],
         rows=rows_of(learning, settings["precision"]),
+        gradient_release=local.releases,
         adapt=learning.adapt,
         evaluate_every=learning.optim.steps_per_epoch,
         checkpoint_seconds=CHECKPOINT_SECONDS,
@@ -257,6 +258,8 @@ def _say_why(local: Local, found: Found, chosen: Way, why: Reasons, source: rule
         compared = _compared(chosen, best, field, source) if best else ""
         doubt = _doubt(chosen) if others else rules.DOUBTS.get(field, "")
         why.say(field, value, "; ".join(part for part in (compared, facts[field]) if part), source, doubt)
+    if local.releases:
+        why.say("gradient_release", *rules.gradient_release(), "job", rules.DOUBTS["gradient_release"])
     if local.learning.traits.drops:
         why.say("dropout", *rules.dropout(local.learning.traits))
     precision = chosen.settings["precision"]

@@ -56,6 +56,8 @@ DOUBTS = {
     "power": "seldom decisive",
     "cooldown": "from a tenth on little changes",
     "compile": "how much is saved was measured on two models of one GPU",
+    "gradient_release": "a gradient that is no number is known when weights have changed: they go back to the last "
+    "checkpoint, and without one the run ends; so does one that finds no memory for a step",
     "groups": "what no module of torch's holds goes by its dimensions",
     "epochs": "stop earlier with a target",
     "evaluate_every": "none that bears on the result",
@@ -352,6 +354,13 @@ def rows(vocabulary: int, read: int) -> tuple[Rows, str]:
     if 2 * read < vocabulary:
         return "used", f"{said}; AdamW's updates of the others have a closed form, and wait until they are read"
     return "all", f"{said}: too many to treat apart"
+
+
+def gradient_release() -> tuple[str, str]:
+    return "in the backward pass", (
+        "asked for in the job: each parameter is stepped as soon as its gradient is whole, which then goes (Lv et al. "
+        "2023); what is learned is the same, and the micro-batch is the whole batch"
+    )
 
 
 def compile_pays(gain: Interval, takes: Interval, steps: int) -> tuple[bool, str]:

@@ -79,6 +79,7 @@ def trace_of(
     length: int | PackedShape | None = None,
     whole_logits: bool = False,
     accumulating: bool = False,
+    release: bool = False,
 ) -> Trace:
     """Trace a step of so many samples, texts as in `batch_of`; with ``whole_logits`` no loss goes by chunks.
 
@@ -95,4 +96,5 @@ def trace_of(
         clip=math.isfinite(learning.optim.clip),
         device=device,
         accumulating=accumulating,
+        release=release,
     )

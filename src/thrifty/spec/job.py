@@ -362,6 +362,7 @@ class Pins(Plain):
     checkpointing: Checkpointing | None = None
     compile: Compile | None = None
     rows: Rows | None = None
+    gradient_release: bool | None = None
     memory_format: Literal["contiguous", "channels_last"] | None = None
     threads: PositiveInt | None = None
     data: PositiveInt | None = None

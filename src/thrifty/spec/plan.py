@@ -205,6 +205,7 @@ class Plan(Plain):
         compile: what runs as kernels made for it: ``none``; ``blocks``, each repeated block; ``whole``, the model.
         dropout: how dropout layers draw: ``sampled``, as torch does; ``bits``, by `thrifty.models.dropout`.
         rows: of the embedding that each step trains; ``used`` are those it reads, the updates of others wait.
+        gradient_release: parameters are stepped in the backward pass, each once its gradient is whole, which then goes.
         adapt: what of the model is trained.
         evaluate_every: optimizer steps between validations.
         checkpoint_seconds: least time between two checkpoints.
@@ -234,6 +235,7 @@ class Plan(Plain):
     compile: Compile = "none"
     dropout: Dropout = "sampled"
     rows: Rows = "all"
+    gradient_release: bool = False
     adapt: AdaptPlan = AdaptPlan()
     evaluate_every: int
     checkpoint_seconds: float

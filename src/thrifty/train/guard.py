@@ -11,6 +11,9 @@ deviations (the window and the deviations of OLMo-core's SkipStepOptimizer; here
 a leap does not move) and than half of what an untrained model loses: late in training losses are small and their tails
 heavy, and a batch with one hard sample is not one to leave out.
 
+Where weights are stepped in the backward pass (`thrifty.optim.release`), the loss is asked about before it, and steps
+are skipped by it as ever. A gradient that is no number is known after it: weights go back at once, the third rung.
+
 A checkpoint is known to be good when the step after it was: the loss of a step judges the weights it began with. When
 checkpoints were taken goes by the clock, so weights that were rolled back are not the same in every run of a plan.
 """
@@ -72,10 +75,12 @@ class Guard:
         plan: the rungs of the ladder.
         model: whose running statistics a skipped step must not change.
         state: of a checkpoint; empty at the start.
+        releases: weights are stepped in the backward pass, so that a gradient that is no number has changed them when
+            it is known.
     """
 
-    def __init__(self, plan: GuardPlan, model: nn.Module, state: dict[str, Any]) -> None:
-        self.plan = plan
+    def __init__(self, plan: GuardPlan, model: nn.Module, state: dict[str, Any], *, releases: bool = False) -> None:
+        self.plan, self._releases = plan, releases
         self.watch = Watch(**state)
         self._sorted = sorted(self.watch.losses)
         self._statistics = _statistics(model)
@@ -154,6 +159,9 @@ class Guard:
         watch.trained_seconds += seconds
         if self.watch.sound:
             return
+        if self._releases and not math.isfinite(gradient_norm):
+            self._spoilt(step, loss, gradient_norm, roll_back, emit)
+            return
         bound = self.bound()
         watch.wasted_seconds += seconds
         watch.skipped = [each for each in watch.skipped if each[0] > step - plan.window] + [(step, seconds)]
@@ -176,6 +184,18 @@ class Guard:
                 watch.gave_up = _why(step, loss, gradient_norm, bound, watch.rollbacks)
             else:
                 self._rolled_back(step, then, loss, gradient_norm, emit)
+
+    def _spoilt(
+        self, step: int, loss: float, gradient_norm: float, roll_back: Callable[[int], State | None], emit: Emit
+    ) -> None:
+        """The step has changed weights by what is no number: they go back at once, however few were skipped before."""
+        watch = self.watch
+        # the loss of this very step was sound, and judges the weights it began with
+        then = roll_back(step) if watch.rollbacks < self.plan.rollbacks else None
+        if then is None:
+            watch.gave_up = _why(step, loss, gradient_norm, math.inf, watch.rollbacks)
+        else:
+            self._rolled_back(step, then, loss, gradient_norm, emit)
 
     def _rolled_back(self, step: int, then: State, loss: float, gradient_norm: float, emit: Emit) -> None:
         watch, kept = self.watch, Watch(**then.guard)

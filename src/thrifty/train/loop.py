@@ -16,6 +16,7 @@ from thrifty.data import Batch, Batches, Store
 from thrifty.errors import DiskFullError, DivergedError, SignalledError
 from thrifty.hardware.pages import keep_pages, keeping
 from thrifty.models.compiling import compile_news, compile_seconds
+from thrifty.optim.release import releasing
 from thrifty.optim.rows import use_rows
 from thrifty.spec import Plan, Spent
 from thrifty.spec.events import Emit, Event, Resumed, StepDone, Stopped
@@ -29,7 +30,7 @@ from thrifty.train.room import Room, statistics_change
 from thrifty.train.savings import computing_as, with_savings, without_savings
 from thrifty.train.signals import Asked, LeftOff, asked_to_end
 from thrifty.train.spread import spread_over
-from thrifty.train.step import take_step
+from thrifty.train.step import rehearse_step, take_step
 from thrifty.train.validate import validate
 
 
@@ -105,12 +106,13 @@ def train(
     )
     budget = Budget(plan.stop, spent, world)
 
-    def rehearse(parts: list[Batch]) -> object:
-        return take_step(plan, model, optimizer, parts, 0.0, used, lambda loss, norm: False)
+    def rehearse(parts: list[Batch]) -> None:
+        rehearse_step(plan, model, optimizer, parts, used, release)
 
     key, beside = learning_key(plan, store.dataset.key), plan.saving == "beside"
 
     with (
+        releasing(optimizer, plan.gradient_release) as release,
         Room(plan, model, emit) as room,
         Checkpoints(
             folder, key=key, keep=plan.checkpoints_kept, beside=beside, holds=room.holds, spread=spread
@@ -124,7 +126,7 @@ def train(
             schedule.load(state.schedule)
             emit(Resumed(state.step))
             _tell(statistics_change(model, before, state.micro * world.size, state.step), emit)
-        guard = Guard(plan.guard, model, state.guard)
+        guard = Guard(plan.guard, model, state.guard, releases=plan.gradient_release)
         scale = LossScale.of(plan.precision, state.scale)
 
         saved_at, saved_step = time.perf_counter(), state.step
@@ -151,7 +153,9 @@ def train(
             for attempt in room.attempts(state, batches, optimizer, guard, rehearse):
                 with attempt:
                     parts = batches.step(state.step)
-                    loss, norm = take_step(plan, model, optimizer, parts, rate, used, guard.sound, scale, spread)
+                    loss, norm = take_step(
+                        plan, model, optimizer, parts, rate, used, guard.sound, scale, spread, release
+                    )
             state.step += 1
             compiled_s = compile_seconds() - compiled_s
             seconds = time.perf_counter() - began - compiled_s

@@ -16,13 +16,14 @@ from thrifty.hardware.pages import keep_pages, keeping
 from thrifty.models import build
 from thrifty.models.init import initialise
 from thrifty.models.recompute import recomputing
+from thrifty.optim.release import releasing
 from thrifty.optim.rows import use_rows
 from thrifty.spec import Plan, Probed
 from thrifty.train.checkpoint import Checkpoints, State
 from thrifty.train.guard import Guard
 from thrifty.train.room import Room
 from thrifty.train.savings import with_savings
-from thrifty.train.step import take_step
+from thrifty.train.step import rehearse_step, take_step
 
 WARM_UP_STEPS = 2
 LEAST_STEPS = 5
@@ -84,10 +85,10 @@ def _timed(plan: Plan, store: Store, folder: Path, seconds: float) -> Probed:
     times: list[float] = []
     guard, state = Guard(plan.guard, model, {}), State()
 
-    def rehearse(parts: list[Batch]) -> object:
-        return take_step(plan, model, optimizer, parts, 0.0, used, lambda loss, norm: False)
+    def rehearse(parts: list[Batch]) -> None:
+        rehearse_step(plan, model, optimizer, parts, used, release)
 
-    with Room(plan, model, lambda event: None) as room:
+    with releasing(optimizer, plan.gradient_release) as release, Room(plan, model, lambda event: None) as room:
         room.take_up(state, batches, optimizer, lambda: None)
         started = time.perf_counter()
         index = 0
@@ -97,7 +98,7 @@ def _timed(plan: Plan, store: Store, folder: Path, seconds: float) -> Probed:
             began = time.perf_counter()
             for attempt in room.attempts(state, batches, optimizer, guard, rehearse):
                 with attempt:
-                    take_step(plan, model, optimizer, batches.step(state.step), 0.0, used)
+                    take_step(plan, model, optimizer, batches.step(state.step), 0.0, used, release=release)
             if index >= WARM_UP_STEPS or began - started > seconds / 2:
                 times.append(time.perf_counter() - began)
             index += 1

@@ -8,17 +8,21 @@ the same step is taken with the same data.
 
 Where there is a limit, the first step is rehearsed with one sample, then two, four and so on, less than one micro-batch
 in all: what these need tells what more of them will, before any memory is taken. Nothing of a rehearsal is kept.
+
+Where weights are stepped in the backward pass (`thrifty.optim.release`), a step can neither be cut nor be taken again:
+what would pass the limit is broken off, and ends the run, which goes on from its last checkpoint.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from thrifty import optim
 from thrifty.data import Batch, Batches
@@ -134,7 +138,7 @@ class Room:
         self._wait = wait
         before, planned = state.micro or self.micro, self.plan.batch.micro
         together = before * (state.devices if state.micro else self.plan.devices)
-        if state.planned == planned:
+        if state.planned == planned and not self.plan.gradient_release:
             self.micro = min(before, planned)
             self.evaluation = min(state.evaluation or self.evaluation, self.evaluation)
         self._note(state, batches)
@@ -144,8 +148,21 @@ class Room:
         ]
         if self._watch is not None:
             bare = [each for each in optim.parameters_of(optimizer) if not optimizer.state.get(each)]
-            self._watch.reserve = _STATES.get(self.plan.optim.optimizer, 0) * sum(each.nbytes for each in bare)
+            self._watch.reserve = self._states * sum(each.nbytes for each in bare)
+            if self.plan.gradient_release:
+                made = functools.partial(self._made, optimizer)
+                self._hooks += [each.register_post_accumulate_grad_hook(made) for each in bare]
         return together
+
+    @property
+    def _states(self) -> int:
+        """Numbers that the optimizer keeps for each one it trains, as far as is known."""
+        return _STATES.get(self.plan.optim.optimizer, 0)
+
+    def _made(self, optimizer: torch.optim.Optimizer, parameter: Tensor) -> None:
+        """In the first backward pass with the optimizer's step in it, states come one after the other."""
+        if self._watch is not None and not self._settled and optimizer.state.get(parameter):
+            self._watch.reserve = max(0.0, self._watch.reserve - self._states * parameter.nbytes)
 
     def holds(self, size: int) -> bool:
         """Whether a copy of so many bytes can lie beside the steps of training."""
@@ -207,7 +224,8 @@ class Room:
                 )
             clean(broken=True)
             before, cut = self.micro, self._cut
-            self.micro = self._narrower("training", before, self._fewest, state.step + 1, attempt.why)
+            fewest = before if self.plan.gradient_release else self._fewest
+            self.micro = self._narrower("training", before, fewest, state.step + 1, attempt.why)
             self._note(state, batches)
             for each in statistics_change(self.model, before, self.micro, state.step):
                 self.emit(each)
@@ -281,7 +299,11 @@ class Room:
             raise BudgetError(
                 f"{stage} at step {step:,} does not fit {limit}, with {before:,} samples at once: {why}",
                 mend="Allow more by budget.memory, compute more again by plan.checkpointing: full, or choose a smaller "
-                "model.",
+                + (
+                    "train.batch: gradients that are released cannot be of a part of it."
+                    if self.plan.gradient_release and stage == "training"
+                    else "model."
+                ),
             )
         micro, watch = max(fewest, math.ceil(before / 2)), self._watch
         while watch is not None and micro > fewest:

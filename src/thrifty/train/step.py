@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from thrifty import optim
 from thrifty.models.inputs import to_tensors
 from thrifty.models.losses import LOSS_SUMS
 from thrifty.models.precision import autocasting
+from thrifty.optim.release import Release
 from thrifty.optim.rows import UsedRows
 from thrifty.spec import Plan
 from thrifty.train.precision import LossScale, gradient_norm, read
@@ -32,6 +34,7 @@ def take_step(
     sound: Callable[[float, float], bool] = lambda loss, norm: True,
     scale: LossScale = UNSCALED,
     spread: Spread = ONE_DEVICE,
+    release: Release | None = None,
 ) -> tuple[float, float]:
     """Take one optimizer step over its micro-batches; return the mean loss and the norm of the gradient.
 
@@ -48,6 +51,9 @@ def take_step(
         used, sound: as above.
         scale: of the loss; read and changed where it may be.
         spread: over the ranks that take the step together.
+        release: steps parameters in the backward pass over the one micro-batch there is, with no ranks, scale and
+            clipping; ``sound`` is then asked by the loss alone, and once more where the norm turns out to be no
+            number, when weights have changed. The norm of a step that is left out is 0: it has no gradient.
     """
     for each in used:
         each.take(list(itertools.chain(*spread.world.everyones([batch["x"] for batch in micro_batches]))))
@@ -59,6 +65,9 @@ def take_step(
             batch = to_tensors(arrays, plan.device, plan.memory_format)
             with autocasting(plan.device, plan.precision):
                 loss_sum = LOSS_SUMS[plan.task](model, batch)
+            if release is not None:
+                assert len(micro_batches) == 1, "gradients of a part of a step cannot be released"
+                return _released(release, loss_sum, weight, learning_rate, sound)
             spread.last(number == len(micro_batches))
             loss_sum.backward(loss_sum.new_full((), by / weight))
             losses.append(loss_sum.detach())
@@ -77,4 +86,41 @@ def take_step(
         optimizer.step()
     for parameter in parameters:
         parameter.grad = None
+    return mean, norm
+
+
+def rehearse_step(
+    plan: Plan,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    micro_batches: list[dict[str, np.ndarray]],
+    used: Sequence[UsedRows] = (),
+    release: Release | None = None,
+) -> None:
+    """Compute the gradients of micro-batches as `take_step` does, and change no weight.
+
+    Args:
+        plan, model, optimizer, micro_batches, used, release: of the step; one micro-batch where gradients are released.
+    """
+    if release is None:
+        take_step(plan, model, optimizer, micro_batches, 0.0, used, lambda loss, norm: False)
+        return
+    (arrays,) = micro_batches
+    for each in used:
+        each.take([arrays["x"]])
+    with autocasting(plan.device, plan.precision):
+        loss_sum = LOSS_SUMS[plan.task](model, to_tensors(arrays, plan.device, plan.memory_format))
+    release.rehearse(loss_sum)
+
+
+def _released(
+    release: Release, loss_sum: Tensor, weight: int, learning_rate: float, sound: Callable[[float, float], bool]
+) -> tuple[float, float]:
+    """Take the backward pass with the optimizer's step in it, if the loss is sound."""
+    mean = read(loss_sum.detach())[0] / weight
+    if not sound(mean, 0.0):
+        return mean, 0.0
+    norm = read(release.backward(loss_sum, 1.0 / weight, learning_rate))[0]
+    if not math.isfinite(norm):
+        sound(mean, norm)
     return mean, norm
