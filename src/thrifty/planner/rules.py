@@ -58,7 +58,7 @@ DOUBTS = {
     "compile": "how much is saved was measured on two models of one GPU",
     "groups": "what no module of torch's holds goes by its dimensions",
     "epochs": "stop earlier with a target",
-    "evaluate_every": "none that bears on the result",
+    "evaluate_every": "a better model may lie between two validations",
 }
 
 
