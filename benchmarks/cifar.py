@@ -87,6 +87,7 @@ def job(seed: int, **more: Any) -> dict[str, Any]:
     """The job of our runs."""
     train = {
         "epochs": EPOCHS,
+        "evaluations": EPOCHS,
         "batch": BATCH,
         "optimizer": "momentum",
         "learning_rate": RATE,

@@ -70,18 +70,18 @@ COURSES: dict[str, Course] = {
     "mlp": Course(
         lambda: {"kind": "image", "path": str(digits()), "split": {"validation": 0.25, "test": 0.05}},
         "mlp-small",
-        {"epochs": 6, "batch": 64, "learning_rate": 1e-3},
+        {"epochs": 6, "evaluations": 6, "batch": 64, "learning_rate": 1e-3},
     ),
     "resnet": Course(
         lambda: {"kind": "image", "path": str(pictures()), "split": {"validation": 0.25, "test": 0.05}},
         "resnet8",
-        {"epochs": 12, "batch": 64, "optimizer": "nesterov", "learning_rate": 0.05, "momentum": 0.9},
+        {"epochs": 12, "evaluations": 12, "batch": 64, "optimizer": "nesterov", "learning_rate": 0.05, "momentum": 0.9},
         slow=("fp16",),
     ),
     "bert": Course(
         lambda: {"kind": "text", "path": str(real_data.shared("sst2")), "vocabulary": 4096},
         "bert-tiny",
-        {"epochs": 2, "batch": 32, "learning_rate": 1e-3, "schedule": "linear", "warmup": 0.1},
+        {"epochs": 2, "evaluations": 2, "batch": 32, "learning_rate": 1e-3, "schedule": "linear", "warmup": 0.1},
         slow=("fp16",),
     ),
     "gpt": Course(
@@ -173,7 +173,7 @@ def plan_of(course: Course, device: Device, *, quick: bool) -> tuple[Plan, Store
     """Plan a course in fp32, the whole batch at once, and prepare its data."""
     training = dict(course.training)
     if quick:
-        training.update({"steps": 60} if "steps" in training else {"epochs": 1})
+        training.update({"steps": 60} if "steps" in training else {"epochs": 1, "evaluations": 1})
     job = Job.model_validate(
         {
             "name": "precision",

@@ -27,7 +27,15 @@ EPOCH = -(-SENTENCES // BATCH)
 MODEL = {"layers": 6, "width": 384, "heads": 6}
 # the Trainer's rate was tuned, and reaches the target in its fourth epoch
 PEER_RATE, PEER_EPOCHS = 2e-4, 4
-TRAIN = {"epochs": 2, "batch": BATCH, "optimizer": "adamw", "learning_rate": 8e-4, "schedule": "linear", "warmup": 0.1}
+TRAIN = {
+    "epochs": 2,
+    "evaluations": 2,  # after each epoch, as the Trainer
+    "batch": BATCH,
+    "optimizer": "adamw",
+    "learning_rate": 8e-4,
+    "schedule": "linear",
+    "warmup": 0.1,
+}
 # steps measured; batches grouped by length come in cycles of fifty, longest first, so whole cycles are
 PLAIN_STEPS, GROUPED_STEPS, WARM_UP = 60, 200, 2
 # a compiled model is compiled anew for shapes that it has not seen: a cycle has seen them

@@ -75,6 +75,23 @@ def test_validations_cost_a_forward_share(evaluations: int, samples: int) -> Non
     assert with_them.flops == without.flops
 
 
+@given(st.integers(1, 10_000), st.floats(0, 5))
+def test_how_many_validations_may_be_told_by_what_they_cost(samples: int, save_s: float) -> None:
+    asked: list[tuple[float, float]] = []
+
+    def count(step_s: float, validation_s: float) -> int:
+        asked.append((step_s, validation_s))
+        return 3
+
+    given_values: dict[str, Any] = {
+        "probe_step_seconds": (1.0,) * 3, "evaluation_samples": samples, "save_seconds": save_s
+    }  # fmt: skip
+    cost = price(evaluations=count, **given_values)
+    assert cost == price(evaluations=3, **given_values)
+    ((step_s, validation_s),) = asked
+    assert cost.seconds.value == pytest.approx(100 * step_s + 3 * validation_s)
+
+
 def test_flops_are_the_trace_times_micro_batches() -> None:
     layer = 2 * 8 * 64 * 64
     assert price().flops.value == 100 * 2 * (2 * layer + 3 * layer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -136,12 +137,12 @@ def test_a_small_memory_cuts_the_micro_batch_and_never_the_batch(images: Store) 
 def test_a_time_budget_cuts_the_steps_and_the_schedule_with_them(images: Store) -> None:
     train = {"epochs": 100, "schedule": "wsd"}
     free = decide(images, job(train=train), probe=lambda draft: STEADY)
-    cut = decide(images, job(train=train, budget={"time": "40s"}), probe=lambda draft: STEADY)
+    cut = decide(images, job(train=train, budget={"time": "150s"}), probe=lambda draft: STEADY)
     assert cut.stop.steps < free.stop.steps
     assert cut.optim.total_steps == cut.stop.steps
     assert cut.optim.warmup_steps == pytest.approx(free.optim.warmup_steps * cut.stop.steps / free.stop.steps, abs=1)
     assert cut.optim.cooldown_steps == pytest.approx(cut.stop.steps / 5, abs=1)
-    assert cut.cost.seconds.value < 40 - 2
+    assert cut.cost.seconds.value < 150 - 2
     assert f"{free.stop.steps:,} were wanted" in reason(cut, "steps")
 
 
@@ -155,7 +156,88 @@ def test_the_least_that_is_named_is_enough(images: Store) -> None:
     with pytest.raises(BudgetError) as caught:
         decide(images, job(budget={"time": "3s"}), probe=lambda draft: STEADY)
     least = float(caught.value.mend.split("at least ")[1].split(" s")[0])
-    assert decide(images, job(budget={"time": f"{least + 0.1}s"}), probe=lambda draft: STEADY).stop.steps >= 1
+    # planning counts, and takes longer at times
+    assert decide(images, job(budget={"time": f"{least + 30}s"}), probe=lambda draft: STEADY).stop.steps >= 1
+
+
+def test_what_planning_takes_is_taken_off_the_budget(images: Store) -> None:
+    """A probe that takes two seconds leaves so much less for training."""
+
+    def slow(draft: Plan) -> Probed:
+        time.sleep(2.0)
+        return STEADY
+
+    wanted = job(train={"epochs": 100}, budget={"time": "60s"})
+    plans = [decide(images, wanted, spent=Spent(wall_s=0.0), probe=probe) for probe in (lambda draft: STEADY, slow)]
+    saved = plans[0].cost.seconds.value - plans[1].cost.seconds.value
+    assert saved > 1.0
+    before = decide(images, wanted, spent=Spent(wall_s=30.0), probe=lambda draft: STEADY)
+    assert plans[0].cost.seconds.value - before.cost.seconds.value == pytest.approx(30 * 0.9, abs=5)
+
+
+def test_a_budget_too_short_to_finish_in_is_refused_before_anything_is_probed(images: Store) -> None:
+    def never(draft: Plan) -> Probed:
+        raise AssertionError("it was probed")
+
+    with pytest.raises(BudgetError, match=r"2\.0 s went into preparing and planning, and finishing takes 3\.0 s"):
+        decide(images, job(budget={"time": "4s"}), probe=never)
+    # 100 s are left, and seven steps of such a network take as good as nothing; of one that takes an hour they do not
+    slow = device().model_copy(update={"flops_per_second": device(1.0, 1).flops_per_second})
+    slow = slow.model_copy(
+        update={"flops_per_second": {n: r.model_copy(update={"value": 1e7}) for n, r in slow.flops_per_second.items()}}
+    )
+    with pytest.raises(BudgetError, match="a step takes"):
+        decide(images, job(budget={"time": "100s"}), device=slow, probe=never)
+
+
+@pytest.mark.parametrize("budget", [{"time": "100s"}, {"energy": "4kJ"}, {"money": "0.003USD"}])
+def test_training_is_told_to_end_while_there_is_time_to_validate_save_and_finish(
+    budget: dict[str, str], images: Store
+) -> None:
+    probed = Probed(step_s=(0.1, 0.1, 0.1), save_s=1.0)
+    decided = decide(images, job(train={"epochs": 1000}, budget=budget), probe=lambda draft: probed)
+    per_step, validated = 0.1, 1.0
+    # three seconds to finish, and the weights are kept three times: best, last, and in the bundle
+    least_s = 3.0 + 2 * 1.0 + per_step + validated
+    asked = job(budget=budget).budget
+    kept = [
+        (asked.time, decided.stop.seconds, 1.0),
+        (asked.energy, decided.stop.joules, 50.0),
+        (asked.money, decided.stop.usd, 0.1 / 3600),
+    ]
+    for limit, stop, a_second in kept:
+        if limit is None:
+            assert stop == math.inf
+        else:
+            assert least_s <= (limit - stop) / a_second < least_s + 2.0
+
+
+JOBS: list[tuple[dict[str, Any], str, str]] = [
+    ({"epochs": 20}, "", "its steps alone end the run"),
+    ({"epochs": 20}, "target", "fewer would train longer past the target"),
+    ({"epochs": 20, "patience": 2}, "", "patience of 2"),
+    ({"epochs": 20, "evaluations": 7}, "target", "train.evaluations asks for 7"),
+    ({"steps": 300, "schedule": "plateau"}, "", "the plateau schedule counts validations"),
+    ({"steps": 5}, "", "its steps alone end the run"),
+]
+
+
+@pytest.mark.parametrize(("train", "target", "says"), JOBS, ids=[row[2] for row in JOBS])
+def test_the_interval_is_priced_and_the_bill_has_as_many_validations(
+    train: dict[str, Any], target: str, says: str, images: Store
+) -> None:
+    probed = Probed(step_s=(0.1, 0.1, 0.1), save_s=0.2)
+    wanted = job(train=train, **({"target": {"accuracy": 0.9}} if target else {}))
+    decided = decide(images, wanted, probe=lambda draft: probed)
+    (line,) = [line for line in decided.why if line.field == "evaluate_every"]
+    assert says in line.reason and line.value == str(decided.evaluate_every)
+    assert line.source == ("job" if "evaluations" in train else "probe")
+    count = math.ceil(decided.stop.steps / decided.evaluate_every)
+    assert f"; {count} validations of" in decided.cost.seconds.method
+    # as the reason has it: what they take, of training
+    share = float(line.reason.split(" of them take ")[1].split(" %")[0]) / 100
+    trained_s = decided.stop.steps * 0.1
+    assert (decided.cost.seconds.value - trained_s) / trained_s == pytest.approx(share, abs=0.001)
 
 
 NAMES = [

@@ -92,6 +92,15 @@ def test_machines_are_listed_the_cheapest_first_and_those_without_a_price_say_so
     assert max(map(len, text.splitlines())) <= 80
 
 
+@pytest.mark.parametrize("source", ["rule", "probe", "job"])
+def test_how_often_it_is_validated_is_said_once_whatever_decided_it(source: str) -> None:
+    reason = "a validation takes 400 ms, a step 140 ms"
+    looks = Decision.model_validate({"field": "evaluate_every", "value": "54", "reason": reason, "source": source})
+    said = paragraphs(proposal(why=(*proposal().why, looks)))
+    assert [line for line in said if reason in line[1]] == [("validated", f"every 54 steps: {reason}")]
+    assert "validated" not in dict(paragraphs(proposal()))
+
+
 def test_nothing_fits_is_said_with_what_would() -> None:
     empty = proposal(offers=(), front=(), limits=(), would_fit=("memory a device of 90 GiB instead of 80 GiB",))
     assert not empty.fits

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 import traceback
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import torch
 from torch import nn
 
 from thrifty.data import Batches, Store
-from thrifty.errors import BundleError, DivergedError
+from thrifty.errors import BudgetError, BundleError, DivergedError
 from thrifty.hardware.pages import keeping
 from thrifty.models import build
 from thrifty.models.init import initialise
@@ -53,7 +54,7 @@ def go(
     folder: Path,
     *,
     die_at: int = 0,
-    spent: Spent = Spent(),  # noqa: B008 - frozen
+    spent: Callable[[], Spent] = Spent,
 ) -> tuple[nn.Module, Trained, list[Event]]:
     events: list[Event] = []
 
@@ -63,7 +64,7 @@ def go(
             raise Killed
 
     model = fresh(plan)
-    trained = train(plan, model, store, folder, emit=emit, spent=lambda: spent)
+    trained = train(plan, model, store, folder, emit=emit, spent=spent)
     return model, trained, events
 
 
@@ -215,10 +216,42 @@ STOPS: list[tuple[dict[str, Any], Spent, str]] = [
 def test_each_reason_to_stop(
     changes: dict[str, Any], spent: Spent, reason: str, make_plan: PlanFactory, store: Store, tmp_path: Path
 ) -> None:
-    _, trained, _ = go(make_plan(steps=40, **changes), store, tmp_path, spent=spent)
+    later = itertools.chain([Spent()], itertools.repeat(spent))
+    _, trained, _ = go(make_plan(steps=100_000, **changes), store, tmp_path, spent=lambda: next(later))
     assert trained.reason.startswith(reason)
-    assert trained.steps < 40
+    assert 0 < trained.steps < 100_000
     assert trained.metrics, "what was learned until then is validated and kept"
+
+
+@pytest.mark.parametrize(("changes", "spent", "reason"), STOPS[2:], ids=[row[2] for row in STOPS[2:]])
+def test_a_budget_that_is_gone_before_the_first_step_leaves_no_untrained_model(
+    changes: dict[str, Any], spent: Spent, reason: str, make_plan: PlanFactory, store: Store, tmp_path: Path
+) -> None:
+    with pytest.raises(BudgetError, match="nothing was trained: ") as caught:
+        go(make_plan(steps=40, **changes), store, tmp_path, spent=lambda: spent)
+    assert reason in caught.value.what
+    assert not list(tmp_path.glob("*.pt"))
+
+
+@pytest.mark.parametrize("every", [1, 3, 7, 50])
+@pytest.mark.parametrize("limit_s", [40.0, 66.5, 100.0])
+def test_with_what_a_plan_keeps_back_a_run_ends_within_its_time(
+    every: int, limit_s: float, make_plan: PlanFactory, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock that goes on by steps of 2 s and validations of 5 s, as a plan foresees them."""
+    monkeypatch.setattr("thrifty.train.ending.BUDGET_CHECK_SECONDS", 0.0)
+    step_s, validation_s = 2.0, 5.0
+    events: list[Event] = []
+
+    def clock() -> Spent:
+        steps, looks = (sum(isinstance(event, kind) for event in events) for kind in (StepDone, Evaluated))
+        return Spent(wall_s=steps * step_s + looks * validation_s)
+
+    plan = make_plan(steps=1000, evaluate_every=every, seconds=limit_s - step_s - validation_s)
+    trained = train(plan, fresh(plan), store, tmp_path, emit=events.append, spent=clock)
+    assert trained.reason.startswith("time budget")
+    assert limit_s - 2 * (step_s + validation_s) <= clock().wall_s <= limit_s
+    assert trained.best_step > 0
 
 
 def test_the_best_weights_are_returned_not_the_last(make_plan: PlanFactory, store: Store, tmp_path: Path) -> None:

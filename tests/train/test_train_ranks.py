@@ -291,6 +291,6 @@ def test_a_spent_budget_ends_all_ranks_at_one_step(plans: dict[str, tuple[Plan, 
     plan = plan.model_copy(update={"devices": 3, "stop": plan.stop.model_copy(update={"seconds": 5.0})})
     # the first rank's budget counts: the others are told of none
     launch([case(plan, store, tmp_path / "run", spent=6.0)], tmp_path, ranks=3)
-    trained = said(tmp_path / "run", ranks=3)["trained"]
-    assert trained["steps"] == 0
-    assert trained["reason"].startswith("time budget")
+    ended = said(tmp_path / "run", ranks=3)
+    assert ended["error"].startswith("nothing was trained: time budget")
+    assert ended["steps"] == []

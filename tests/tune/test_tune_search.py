@@ -79,6 +79,24 @@ def test_a_budget_without_one_trial_is_an_error(tmp_path: Path) -> None:
         run(tmp_path, left=[0.0])
 
 
+def test_a_trial_that_finds_the_budget_spent_ends_the_search_and_one_too_large_for_memory_fails_it(
+    tmp_path: Path,
+) -> None:
+    tried = itertools.count(1)
+
+    def spends(settings: Settings, report: Report) -> float:
+        if next(tried) == 2:
+            raise BudgetError("nothing was trained: time budget")
+        return bowl(settings, report)
+
+    found = run(tmp_path / "spent", spends, left=[100.0, 100.0, -1.0, -1.0])
+    assert [trial.status for trial in found.trials] == ["done", "failed"]
+    assert found.reason.startswith("budget: 0 s left")
+    tried = itertools.count(2)
+    with pytest.raises(BudgetError, match="nothing was trained"):
+        run(tmp_path / "large", spends, left=[100.0] * 3)
+
+
 @pytest.mark.slow
 def test_a_trial_that_falls_behind_is_pruned_and_one_that_diverges_does_not_end_the_search(tmp_path: Path) -> None:
     def attempt(settings: Settings, report: Report) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from thrifty.cost.heap import HeapPeak, heap_peak
 from thrifty.cost.memory import largest_micro_batch, peak_bytes
@@ -43,7 +43,7 @@ def predict(
     samples_per_micro: int,
     accumulation: int,
     steps: int,
-    evaluations: int,
+    evaluations: int | Callable[[float, float], int],
     evaluation_samples: int,
     device: Device,
     precision: LoopPrecision,
@@ -65,7 +65,7 @@ def predict(
         samples_per_micro: samples in it.
         accumulation: micro-batches in an optimizer step.
         steps: optimizer steps.
-        evaluations: validations during the run.
+        evaluations: validations during the run, or how many by the seconds of a step and of a validation.
         evaluation_samples: samples of one validation.
         device: what it runs on.
         precision: that the model computes in.
@@ -84,7 +84,10 @@ def predict(
     forward_s, backward_s = (phase_seconds(micro, phase, device) for phase in ("forward", "backward"))
     forward_share = forward_s / (forward_s + backward_s)
     samples_per_step = samples_per_micro * accumulation
-    evaluation_steps = evaluations * evaluation_samples / samples_per_step * forward_share
+    validation_steps = evaluation_samples / samples_per_step * forward_share
+    if callable(evaluations):
+        evaluations = evaluations(step.value, validation_steps * step.value + save_seconds)
+    evaluation_steps = evaluations * validation_steps
     seconds = _plus(_times(step, steps + evaluation_steps), evaluations * save_seconds)
     if between is not None:
         step, seconds = _sum(step, between), _sum(seconds, _times(between, steps))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,10 +10,10 @@ from dataclasses import dataclass
 from thrifty.cost import Trace, predict
 from thrifty.errors import BudgetError
 from thrifty.hardware.pages import keeping
-from thrifty.planner.learning import EVALUATIONS, by_epochs
 from thrifty.planner.lengths import evaluation_ratio
 from thrifty.planner.local import Held, corrected
 from thrifty.planner.rules import Reasons
+from thrifty.planner.validations import aims_of, interval, reason, validations
 from thrifty.spec import Cost, Dataset, Device, Interval, Job, Plan, Probed, Spent
 from thrifty.spec.units import format_joules, format_seconds, format_usd
 
@@ -20,8 +21,6 @@ from thrifty.spec.units import format_joules, format_seconds, format_usd
 FINISH_SECONDS = 3.0
 # share of what is left that the predicted training may fill: the machine is never as quiet as in the probe
 FILL = 0.9
-# of the time, for validations where there are no epochs
-EVALUATION_SHARE = 0.1
 
 Correct = Callable[[str, Interval], Interval]
 
@@ -84,7 +83,14 @@ class _Course:
 
     @property
     def finish_s(self) -> float:
-        return FINISH_SECONDS + self.validation_s * self.dataset.counts["test"] / self.dataset.counts["validation"]
+        tested_s = self.validation_s * self.dataset.counts["test"] / self.dataset.counts["validation"]
+        return FINISH_SECONDS + self.probed.save_s + tested_s
+
+    @property
+    def kept_s(self) -> float:
+        """Seconds that must be left when training is told to end: its running step, a validation, the last save, and
+        what follows training."""
+        return self.step_s + self.validation_s + self.probed.save_s + self.finish_s
 
 
 def fit(
@@ -118,30 +124,30 @@ def fit(
         BudgetError: not even one step and one validation fit.
     """
     course = _Course(draft, dataset, device, traces, probed, correct, held, between)
-    step_s, validation_s = course.step_s, course.validation_s
-    limit_s, budget = _time_limit(job, device)
-    room_s = (limit_s - spent.wall_s - course.finish_s) * FILL
+    step_s, validation_s, kept_s = course.step_s, course.validation_s, course.kept_s
+    limit_s, budget = time_limit(job, device)
+    room_s = (limit_s - spent.wall_s - kept_s) * FILL
     if room_s < step_s + validation_s:
         raise _too_small(budget, course, spent)
 
-    wanted, per_epoch = draft.stop.steps, draft.optim.steps_per_epoch
-    if by_epochs(job, dataset):
-        steps = min(wanted, int(room_s / (step_s + validation_s / per_epoch))) if math.isfinite(room_s) else wanted
-        every = min(per_epoch, steps)
-        why.say("evaluate_every", every, "each epoch")
-    else:
-        training_s = min(room_s, wanted * step_s)
-        affordable = int(EVALUATION_SHARE * training_s / validation_s)
-        validations = job.train.evaluations or max(1, min(EVALUATIONS, affordable))
-        steps = min(wanted, int((training_s - validations * validation_s) / step_s))
-        steps = wanted if training_s < room_s else max(1, steps)
-        every = math.ceil(steps / validations)
-        why.say("evaluate_every", every, f"{validations} validations of {format_seconds(validation_s)} each")
-    if steps < wanted:
-        reason = f"what {budget} holds at {format_seconds(step_s)} a step; {wanted:,} were wanted"
-        why.say("steps", steps, reason, "probe" if probed.step_s else "rule")
+    wanted, aims = draft.stop.steps, aims_of(job, draft.optim, draft.stop)
 
-    seconds = (job.budget.time or math.inf) - course.finish_s
+    def takes(steps: int) -> float:
+        return steps * step_s + validations(aims, steps, step_s, validation_s) * validation_s
+
+    steps = bisect.bisect_right(range(1, wanted + 1), room_s, key=takes)
+    every = interval(steps, validations(aims, steps, step_s, validation_s))
+    said, source, doubt = reason(aims, steps, step_s, validation_s)
+    why.say("evaluate_every", every, said, "probe" if probed.step_s and source == "rule" else source, doubt)
+    if steps < wanted:
+        held_by = f"what {budget} holds at {format_seconds(step_s)} a step; {wanted:,} were wanted"
+        why.say("steps", steps, held_by, "probe" if probed.step_s else "rule")
+
+    limits = {
+        "seconds": (job.budget.time or math.inf) - kept_s,
+        "joules": draft.stop.joules - kept_s * device.watts(1.0),
+        "usd": draft.stop.usd - kept_s * device.usd_per_hour.value / 3600,
+    }
     return draft.model_copy(
         update={
             "optim": draft.optim.model_copy(
@@ -151,14 +157,14 @@ def fit(
                     "cooldown_steps": round(draft.optim.cooldown_steps * steps / wanted),
                 }
             ),
-            "stop": draft.stop.model_copy(update={"steps": steps, "seconds": seconds}),
+            "stop": draft.stop.model_copy(update={"steps": steps, **limits}),
             "evaluate_every": every,
             "cost": course.price(steps, math.ceil(steps / every)),
         }
     )
 
 
-def _time_limit(job: Job, device: Device) -> tuple[float, str]:
+def time_limit(job: Job, device: Device) -> tuple[float, str]:
     """The tightest of the budgets in seconds of this device working fully, and its name."""
     budget = job.budget
     limits = [(math.inf, "the budget")]
@@ -173,11 +179,28 @@ def _time_limit(job: Job, device: Device) -> tuple[float, str]:
     return min(limits)
 
 
+def check_left(job: Job, device: Device, spent: Spent) -> None:
+    """Check that preparing and planning have not taken what finishing needs, before more goes into planning.
+
+    Raises:
+        BudgetError: they have.
+    """
+    limit_s, budget = time_limit(job, device)
+    if limit_s - spent.wall_s > FINISH_SECONDS:
+        return
+    raise BudgetError(
+        f"{budget} is too small to run anything: {format_seconds(spent.wall_s)} went into preparing and planning, "
+        f"and finishing takes {format_seconds(FINISH_SECONDS)}",
+        mend=f"It would take at least {format_seconds(spent.wall_s + FINISH_SECONDS)} of this machine, "
+        "and what training takes.",
+    )
+
+
 def _too_small(budget: str, course: _Course, spent: Spent) -> BudgetError:
-    least = spent.wall_s + course.finish_s + (course.step_s + course.validation_s) / FILL
+    least = spent.wall_s + course.kept_s + (course.step_s + course.validation_s) / FILL
     return BudgetError(
-        f"{budget} is too small to run anything: {format_seconds(spent.wall_s)} went into preparing, a step takes "
-        f"{format_seconds(course.step_s)}, validating {format_seconds(course.validation_s)}, finishing "
+        f"{budget} is too small to run anything: {format_seconds(spent.wall_s)} went into preparing and planning, a "
+        f"step takes {format_seconds(course.step_s)}, validating {format_seconds(course.validation_s)}, finishing "
         f"{format_seconds(course.finish_s)}",
         mend=f"It would take at least {format_seconds(least)} of this machine.",
     )

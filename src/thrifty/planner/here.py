@@ -17,7 +17,7 @@ from thrifty.planner.explore import explore
 from thrifty.planner.local import Local, base_bytes, scaled, timeline
 from thrifty.planner.moves import askable, check_allowed, off_unless_asked
 from thrifty.planner.offers import front_offers, limits_beside, offer
-from thrifty.planner.planner import Probe, draft_of, plan_of, prepared_for
+from thrifty.planner.planner import Probe, draft_of, plan_of, prepared_for, since
 from thrifty.planner.releasing import might_release
 from thrifty.planner.rules import Reasons
 from thrifty.planner.search import Found, Way
@@ -75,7 +75,7 @@ def _propose(local: Local, why: Reasons, key: str, probe: Probe | None, allowed:
     found = explore(local)
     probes: list[tuple[Way, Probed]] = []
     remember = _remembering(local, found, key, probe, probes) if probe else None
-    plan = plan_of(local, found, why, key=key, spent=Spent(), probe=remember)
+    plan = plan_of(local, found, why, key=key, spent=since(Spent()), probe=remember)
     chosen = local.way(_settings(plan, texts=dataset.kind == "text"))
     offers = _offers(local, found, chosen, plan, top)
     quote = quote_of(chosen)

@@ -23,8 +23,6 @@ from thrifty.spec.units import format_count
 PLATEAU_PATIENCE = 3
 # families whose embedding is read by the tokens themselves, and by nothing else
 READS_ROWS = ("bert",)
-# validations of a run that is not counted in epochs, at most
-EVALUATIONS = 10
 OWN_METRIC = {"classify": "accuracy", "language": "bits_per_byte"}
 RISING_METRICS = {"accuracy"}
 
@@ -101,17 +99,6 @@ def read_rows(dataset: Dataset, size: int) -> int:
     """Rows of the vocabulary that a step of so many texts reads, at most."""
     length = mean_length(dataset, batch=size, micro=size, batching="padded")
     return min(dataset.vocabulary, size * length)
-
-
-def by_epochs(job: Job, dataset: Dataset) -> bool:
-    """Whether a run is counted in epochs, and validated after each."""
-    return job.train.steps is None and (job.train.epochs is not None or dataset.kind != "language")
-
-
-def evaluations_of(job: Job, learning: Learning, dataset: Dataset) -> int:
-    """Validations of the whole run."""
-    epochs = math.ceil(learning.stop.steps / learning.optim.steps_per_epoch)
-    return epochs if by_epochs(job, dataset) else EVALUATIONS
 
 
 def count_parameters(model: ModelPlan) -> int:

@@ -27,7 +27,7 @@ from thrifty.planner.compilable import BESIDE, check_compile
 from thrifty.planner.correction import Seen, correct, kin_of
 from thrifty.planner.devices import freed_bytes, ranks_of
 from thrifty.planner.explain import Quote, quote_of
-from thrifty.planner.learning import Learning, evaluations_of
+from thrifty.planner.learning import Learning
 from thrifty.planner.lengths import (
     PackedShape,
     lengths_met,
@@ -41,6 +41,7 @@ from thrifty.planner.proven import proof_of
 from thrifty.planner.releasable import check_release
 from thrifty.planner.search import Priced, Settings, Way
 from thrifty.planner.steps import batch_of, built, stepper_of, trace_of
+from thrifty.planner.validations import aims_of, validations
 from thrifty.spec import BF16_HELD, Batching, Cost, Dataset, Device, Interval, Job
 from thrifty.spec.proposal import Timeline
 from thrifty.spec.units import format_bytes
@@ -370,13 +371,19 @@ class Local:
         micro, trace, largest = settings["micro_batch"], self.typical(settings), self.trace(settings)
         size, steps = self.share, self.learning.stop.steps
         held_out = math.ceil(self.dataset.counts["validation"] / self.ranks)
-        evaluations = evaluations_of(self.job, self.learning, self.dataset)
-        cost = predict(
+        aims, step_s = aims_of(self.job, self.learning.optim, self.learning.stop), 0.0
+
+        def count(seconds: float, validation_s: float) -> int:
+            nonlocal step_s
+            step_s = seconds
+            return validations(aims, steps, seconds, validation_s)
+
+        foreseen = predict(
             micro=trace,
             samples_per_micro=micro,
             accumulation=math.ceil(size / micro),
             steps=steps,
-            evaluations=evaluations,
+            evaluations=count,
             evaluation_samples=held_out,
             device=self.device,
             precision=settings["precision"],
@@ -384,10 +391,10 @@ class Local:
             largest=largest,
             between=self.waits(settings),
         )
-        cost = corrected(cost, self.correct)
+        cost = corrected(foreseen, self.correct)
         quote = Quote(
             cost=cost,
-            step_seconds=cost.seconds.value / (steps + evaluations * held_out / size / 3),
+            step_seconds=step_s * cost.seconds.value / foreseen.seconds.value,
             time_goes=seconds_by(trace, self.device, lambda op: op.kind.replace("_", " ")),
             memory_holds=_holds(largest, math.ceil(size / micro), cost.peak_bytes.value),
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import time
 import typing
 from collections.abc import Callable, Sequence
 
@@ -17,7 +18,7 @@ from thrifty.planner.correction import Seen
 from thrifty.planner.devices import check_devices, check_learning, on_ranks, ranks_of, share_of
 from thrifty.planner.explain import MEMORY_TOLD, quote_of
 from thrifty.planner.explore import explore
-from thrifty.planner.fit import fit
+from thrifty.planner.fit import check_left, fit, time_limit
 from thrifty.planner.learning import Learning, decide
 from thrifty.planner.lengths import evaluation_ratio
 from thrifty.planner.local import Local
@@ -37,6 +38,8 @@ CHECKPOINT_SECONDS = 10.0
 # the training; a probe takes about seven steps, ten seconds at most.
 CONTENDERS, PROBE_SHARE = 3, 0.02
 PROBE_STEPS, PROBE_SECONDS = 7, 10.0
+# of what a budget leaves, for the first probe: without one the step is as predicted
+FIRST_PROBE_SHARE = 0.1
 CHOSEN_FIELDS = ("precision", "memory_format", "checkpointing", "batching", "micro_batch")
 
 _NOTHING = Interval(low=0, value=0, high=0, method="not priced yet")
@@ -63,8 +66,9 @@ def plan(
         dataset: what was prepared.
         device: what it will run on.
         key: content key of the run.
-        spent: what the run has spent already.
-        probe: times a few real steps of a plan; without it the step time is predicted from the trace alone.
+        spent: what the run has spent already; the time that this takes is added to it.
+        probe: times a few real steps of a plan; without it, and where a budget leaves no time for it, the step time is
+            predicted from the trace alone.
         history: earlier runs on this machine, by which predictions are corrected.
         held: bytes that the process holds already.
 
@@ -72,7 +76,8 @@ def plan(
         JobError: a name is in no table, or model and data do not fit.
         BudgetError: the budget is too small for one step and one validation; it says what would be enough.
     """
-    why = Reasons([])
+    why, spending = Reasons([]), since(spent)
+    check_left(job, device, spent)
     learning, share = prepared_for(job, dataset, device, why)
     # a rank alone holds the whole of what ranks share out
     probe = None if job.plan.zero else probe
@@ -86,7 +91,26 @@ def plan(
             if trusting is None:
                 raise
             local, found = trusting, explore(trusting)
-        return plan_of(local, found, why, key=key, spent=spent, probe=probe)
+        check_left(job, device, spending())
+        probe = probe if _leaves_a_probe(local, found, spending()) else None
+        return plan_of(local, found, why, key=key, spent=spending, probe=probe)
+
+
+def since(spent: Spent) -> Callable[[], Spent]:
+    """Return what tells the spent until now, from what it is at this call on."""
+    began = time.perf_counter()
+    return lambda: spent.model_copy(update={"wall_s": spent.wall_s + time.perf_counter() - began})
+
+
+def _leaves_a_probe(local: Local, found: Found, spent: Spent) -> bool:
+    """Whether a probe takes little of what the budget leaves."""
+    assert found.choice is not None
+    left_s = time_limit(local.job, local.device)[0] - spent.wall_s
+    return _probe_seconds(found.choice) <= FIRST_PROBE_SHARE * left_s
+
+
+def _probe_seconds(way: Way) -> float:
+    return min(PROBE_SECONDS, PROBE_STEPS * quote_of(way).step_seconds)
 
 
 def prepared_for(job: Job, dataset: Dataset, device: Device, why: Reasons) -> tuple[Learning, Device]:
@@ -103,9 +127,12 @@ def prepared_for(job: Job, dataset: Dataset, device: Device, why: Reasons) -> tu
     return learning, device
 
 
-def plan_of(local: Local, found: Found, why: Reasons, *, key: str, spent: Spent, probe: Probe | None = None) -> Plan:
+def plan_of(
+    local: Local, found: Found, why: Reasons, *, key: str, spent: Callable[[], Spent], probe: Probe | None = None
+) -> Plan:
     """Make the plan of what was found, probing the ways that the prediction cannot tell apart."""
-    ways = contenders(found) if probe else contenders(found)[:1]
+    ways = contenders(found, time_limit(local.job, local.device)[0] - spent().wall_s)
+    ways = ways if probe else ways[:1]
     drafts = [draft_of(local, way, key) for way in ways]
     chosen, draft, probed = ways[0], drafts[0], Probed(step_s=(), save_s=0.0)
     source: rules.Source = "search"
@@ -144,7 +171,7 @@ def fastest_of(drafts: Sequence[Plan], probe: Probe) -> tuple[int, Probed]:
     return fastest, probes[fastest]
 
 
-def _fitted(local: Local, way: Way, draft: Plan, probed: Probed, spent: Spent, why: Reasons) -> Plan:
+def _fitted(local: Local, way: Way, draft: Plan, probed: Probed, spent: Callable[[], Spent], why: Reasons) -> Plan:
     """Cut a draft to the budget by a dry run of it; what would take the peak past memory is cut first.
 
     First the copy of the state that is saved beside training, then the samples of a validation.
@@ -161,7 +188,7 @@ def _fitted(local: Local, way: Way, draft: Plan, probed: Probed, spent: Spent, w
             local.device,
             traces,
             probed,
-            spent,
+            spent(),
             why,
             local.correct,
             held,
@@ -177,15 +204,18 @@ def _fitted(local: Local, way: Way, draft: Plan, probed: Probed, spent: Spent, w
         draft = draft.model_copy(update={"batch": draft.batch.model_copy(update={"evaluation": micro})})
 
 
-def contenders(found: Found) -> list[Way]:
-    """Return the chosen way, and those that its prediction may be wrong about, while probing them is cheap."""
+def contenders(found: Found, left_s: float) -> list[Way]:
+    """Return the chosen way, and those that its prediction may be wrong about, while probing them is cheap.
+
+    Cheap is a small share of the training, or of the seconds that a budget leaves.
+    """
     chosen = found.choice
     assert chosen is not None
-    seconds, step_s = quote_of(chosen).cost.seconds, quote_of(chosen).step_seconds
+    seconds = quote_of(chosen).cost.seconds
     rivals = sorted(found.feasible, key=lambda way: way.price.seconds)
     rivals = [way for way in rivals if way is not chosen and way.price.seconds <= seconds.high]
     rivals = [way for way in rivals if not _only_computes_more(way, chosen)]
-    affordable = int(PROBE_SHARE * seconds.value / min(PROBE_SECONDS, PROBE_STEPS * step_s))
+    affordable = int(PROBE_SHARE * max(0.0, min(seconds.value, left_s)) / _probe_seconds(chosen))
     return [chosen, *rivals[: max(0, min(CONTENDERS, affordable) - 1)]]
 
 
@@ -226,7 +256,7 @@ def draft_of(local: Local, way: Way, key: str) -> Plan:
         rows=rows_of(learning, settings["precision"]),
         gradient_release=local.releases,
         adapt=learning.adapt,
-        evaluate_every=learning.optim.steps_per_epoch,
+        evaluate_every=learning.stop.steps,
         checkpoint_seconds=CHECKPOINT_SECONDS,
         memory=local.job.budget.memory or math.inf,
         seed=local.job.train.seed,

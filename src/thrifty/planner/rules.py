@@ -60,7 +60,7 @@ DOUBTS = {
     "checkpoint, and without one the run ends; so does one that finds no memory for a step",
     "groups": "what no module of torch's holds goes by its dimensions",
     "epochs": "stop earlier with a target",
-    "evaluate_every": "none that bears on the result",
+    "evaluate_every": "a better model may lie between two validations",
 }
 
 

@@ -27,13 +27,14 @@ from thrifty.models.recompute import CHECKPOINTING, repeated_blocks
 from thrifty.planner.bills import cluster_cost
 from thrifty.planner.explain import Quote, quote_of
 from thrifty.planner.ground import TERMS, Ground, limits_of
-from thrifty.planner.learning import Learning, evaluations_of
+from thrifty.planner.learning import Learning
 from thrifty.planner.lengths import mean_length
 from thrifty.planner.moves import MOVES
 from thrifty.planner.offload import offload_seconds
 from thrifty.planner.search import Priced, Settings, Way
 from thrifty.planner.space import TRACED_PRECISIONS, Copies, copies_space, layout_of
 from thrifty.planner.steps import trace_of
+from thrifty.planner.validations import aims_of, validations
 from thrifty.spec import Cluster, Dataset, Device, Interval, Job
 from thrifty.spec.device import DeviceKind
 from thrifty.spec.units import format_bytes, format_seconds
@@ -74,7 +75,7 @@ class Traced:
         self.terms = {**TERMS, "matmul": "convolutions and products"} if self.convolves else TERMS
         self.units = _units(model)
         self.checkpointing, self.unbearable = _bears(model)
-        self.evaluations = evaluations_of(job, learning, dataset)
+        self.aims = aims_of(job, learning.optim, learning.stop)
         # texts are as long as the longest for memory, and as in the mean for time
         texts, size = dataset.kind == "text", learning.size
         self.length = mean_length(dataset, batch=size, micro=size, batching="by_length") if texts else None
@@ -193,15 +194,16 @@ class _There:
         held = self._held(settings)
         travel_s = offload_seconds(held.host, cluster) if layout.offload else 0.0
         passes = math.ceil(work.dataset.counts["validation"] / (layout.data * layout.micro_batch))
-        validation_s = work.evaluations * passes * sum(table[FORWARD])
-        step_s = step.seconds.value + travel_s
+        step_s, once_s = step.seconds.value + travel_s, passes * sum(table[FORWARD])
+        count = validations(work.aims, self.steps, step_s, once_s)
+        validation_s = count * once_s
         terms = {**vars(step.breakdown), "offload": travel_s, "validation": validation_s / self.steps}
         said = f"{self.steps:,} steps of {format_seconds(step_s)}: {step.seconds.method}"
         seconds = Interval(
             low=(step.seconds.low + travel_s / 2) * self.steps + validation_s / 2,
             value=step_s * self.steps + validation_s,
             high=(step.seconds.high + travel_s * 2) * self.steps + validation_s * 2,
-            method=f"{said}; {work.evaluations:,} validations of {work.dataset.counts['validation']:,} samples",
+            method=f"{said}; {count:,} validations of {work.dataset.counts['validation']:,} samples",
         )
         again = sum(op.flops for op in trace.ops if op.phase == "recompute")
         done = trace.forward_flops + trace.backward_flops

@@ -43,12 +43,14 @@ def paragraphs(proposal: Proposal) -> list[tuple[str, str]]:
         said.append(("nothing fits", "no way keeps the budget and the memory there is; these changes would do:"))
     said += [("what would fit" if n == 0 else "", line) for n, line in enumerate(proposal.would_fit)]
     searched = [line for line in proposal.why if line.source in {"search", "measured", "probe"}]
-    searched = [line for line in searched if line.reason != "nothing else divides"]
+    searched = [line for line in searched if line.reason != "nothing else divides" and line.field != "evaluate_every"]
     reasons = [f"{line.field.replace('_', ' ')} {line.value}: {line.reason}" for line in searched[:SHOWN_REASONS]]
     compared = [line for line in searched[:SHOWN_REASONS] if line.source in {"search", "probe"}]
     doubts = dict.fromkeys(line.doubt for line in compared if line.doubt)
     said += [("why this one" if n == 0 else "", reason) for n, reason in enumerate(reasons)]
     said += [("doubt" if n == 0 else "", doubt) for n, doubt in enumerate(doubts)]
+    looks = [line for line in proposal.why if line.field == "evaluate_every"]
+    said += [("validated", f"every {line.value} steps: {line.reason}") for line in looks]
     if proposal.time_goes:
         said.append(("where time goes", shares_text(proposal.time_goes)))
     if proposal.memory_holds:

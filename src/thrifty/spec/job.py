@@ -317,7 +317,7 @@ class Train(Plain):
         freeze: patterns of the names of parameters that stay as they are, such as ``blocks.0.*``.
         adapter: what is trained in place of the model's own weights; its kind alone will do, such as ``lora``.
         patience: evaluations without improvement after which training stops; 0 for never.
-        evaluations: how many times to validate in the whole run, when there are no epochs.
+        evaluations: how many times to validate in the whole run; left out, by what a validation costs.
         seed: of the split, the weights and the order of the data.
     """
 

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 
+from thrifty.errors import BudgetError
 from thrifty.spec import Plan, Spent
 from thrifty.spec.plan import StopPlan
 from thrifty.spec.units import format_joules, format_seconds, format_usd
@@ -33,20 +34,34 @@ class Budget:
 
 
 def reason_to_stop(stop: StopPlan, state: State, budget: Budget) -> str:
-    """Why training should end now, or an empty string."""
+    """Why training should end now, or an empty string.
+
+    Raises:
+        BudgetError: the budget is spent before the first step, so there is nothing to keep.
+    """
     if state.best and _reached(state.best[stop.metric], stop):
         return f"target reached: {stop.metric} {state.best[stop.metric]:.4g} (wanted {stop.target:g})"
     if state.step >= stop.steps:
         return f"all {stop.steps:,} steps done"
     if stop.patience and state.since_best >= stop.patience:
         return f"no better {stop.metric} in {stop.patience} validations"
-    spent = budget.now()
+    reason = _spent(stop, budget.now())
+    if reason and not state.step:
+        raise BudgetError(
+            f"nothing was trained: {reason}",
+            mend="Raise the budget: it was gone before the first step, in an "
+            "earlier attempt or because this machine was slower than when it was planned.",
+        )
+    return reason
+
+
+def _spent(stop: StopPlan, spent: Spent) -> str:
     if spent.wall_s >= stop.seconds:
         return f"time budget: {format_seconds(spent.wall_s)} of {format_seconds(stop.seconds)} for training spent"
     if spent.joules >= stop.joules:
-        return f"energy budget: {format_joules(spent.joules)} of {format_joules(stop.joules)} spent"
+        return f"energy budget: {format_joules(spent.joules)} of {format_joules(stop.joules)} for training spent"
     if spent.usd >= stop.usd:
-        return f"money budget: {format_usd(spent.usd)} of {format_usd(stop.usd)} spent"
+        return f"money budget: {format_usd(spent.usd)} of {format_usd(stop.usd)} for training spent"
     return ""
 
 

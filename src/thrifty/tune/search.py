@@ -86,13 +86,13 @@ def search(
         study.enqueue_trial({name: choice.first for name, choice in space.items()})
 
     while not (reason := _reason_to_stop(study, trials, seconds_left())):
-        _one(study, space, attempt)
+        _one(study, space, attempt, seconds_left)
     if not study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)):
         raise BudgetError(f"not one trial ended: {reason}", mend="Raise --budget, or lower train.epochs.")
     return Search(trials=tuple(_done(t) for t in study.trials), best=study.best_trial.number, reason=reason)
 
 
-def _one(study: optuna.Study, space: Mapping[str, Choice], attempt: Try) -> None:
+def _one(study: optuna.Study, space: Mapping[str, Choice], attempt: Try, seconds_left: Callable[[], float]) -> None:
     trial = study.ask()
     settings = {name: _suggest(trial, name, choice) for name, choice in space.items()}
 
@@ -107,6 +107,10 @@ def _one(study: optuna.Study, space: Mapping[str, Choice], attempt: Try) -> None
         study.tell(trial, state=optuna.trial.TrialState.PRUNED)
     except DivergedError:
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
+    except BudgetError:
+        study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        if seconds_left() > 0:  # it is not that the search's own budget ran out before the trial's first step
+            raise
 
 
 def _suggest(trial: optuna.Trial, name: str, choice: Choice) -> Any:

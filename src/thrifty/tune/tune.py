@@ -78,6 +78,9 @@ def tune(job: Job, budget: Budget, *, key: str, trials: int, runs: Path, ledger:
                 store = prepare(raw_data(job), seed=job.train.seed, cache=cache_folder(), emit=emit)
                 trial = _Trial(_untargeted(job), store, device, folder / "trial", emit, budget, stage)
                 draft = trial.plan({})
+                # trials are compared by their validations in turn, so each makes as many
+                looks = math.ceil(draft.stop.steps / draft.evaluate_every)
+                trial.job = _with(trial.job, {"evaluations": looks})
                 found = search(
                     _space(draft, store.dataset.counts["train"]),
                     trial.attempt,
