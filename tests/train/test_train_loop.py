@@ -233,6 +233,7 @@ def test_a_budget_that_is_gone_before_the_first_step_leaves_no_untrained_model(
     assert not list(tmp_path.glob("*.pt"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [1, 3, 7, 50])
 @pytest.mark.parametrize("limit_s", [40.0, 66.5, 100.0])
 def test_with_what_a_plan_keeps_back_a_run_ends_within_its_time(

@@ -122,6 +122,7 @@ def told(events: list[Event]) -> list[tuple[float, ...] | dict[str, float]]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "optimizer", "precision"),
     [
@@ -190,6 +191,7 @@ def test_what_is_spoilt_goes_back_each_time_and_then_ends() -> None:
     assert guard.gave_up == "the gradient's norm of step 12 is inf, after 2 roll-backs"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [0, 3])
 def test_a_step_that_finds_no_memory_cannot_be_cut(
     steps: int, make_plan: PlanFactory, store: Store, tmp_path: Path
