@@ -18,6 +18,7 @@ from thrifty.planner.local import Local, base_bytes, scaled, timeline
 from thrifty.planner.moves import askable, check_allowed, off_unless_asked
 from thrifty.planner.offers import front_offers, limits_beside, offer
 from thrifty.planner.planner import Probe, draft_of, plan_of, prepared_for, since
+from thrifty.planner.proven import proof_of
 from thrifty.planner.releasing import might_release
 from thrifty.planner.rules import Reasons
 from thrifty.planner.search import Found, Way
@@ -173,13 +174,17 @@ def _cheaper(local: Local, chosen: Way, plan: Plan, allowed: Collection[str]) ->
     lines += [said] if (said := might_release(plan, local, chosen)) else []
     off = off_unless_asked(local.device, allowed)
     pins = [
-        f"{move.field}: {move.value}"
-        for move in off
-        if move.runs_here and move.value in askable(move.field, local.device)
-    ]
-    pins = [each for each in pins if not each.endswith(f": {local.job.plan.precision}")]
-    if pins:
-        lines.append(f"less memory, where you pin it (plan): {', '.join(pins)}; not proven to learn what fp32 does")
+        move for move in off
+        if move.runs_here and move.value in askable(move.field, local.device) and move.value != local.job.plan.precision
+    ]  # fmt: skip
+    for known, says in ((True, "known to learn what fp32 does"), (False, "not proven to learn what fp32 does")):
+        named = [
+            f"{move.field}: {move.value}"
+            for move in pins
+            if (proof_of(move.value, local.learning.model.family) is not None) is known
+        ]
+        if named:
+            lines.append(f"less memory, where you pin it (plan): {', '.join(named)}; {says}")
     waiting = [move.name for move in off if not move.runs_here]
     if waiting and local.device.kind != "cpu":
         lines.append(f"{', '.join(waiting)}: priced on a cluster alone so far (--on), and not run here")
