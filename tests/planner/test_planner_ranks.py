@@ -32,8 +32,8 @@ def test_each_device_has_its_share_and_the_cost_is_of_all(zero: int, images: Sto
     assert two.batch.accumulation == math.ceil(50 / (two.batch.micro * 2))
     assert two.stop.steps == one.stop.steps
     assert two.optim == one.optim
-    # the arithmetic is the same, in as long a time on a processor that is shared but for messages, of which weights that
-    # are shared out need most; two processes hold more
+    # the arithmetic is the same, in as long a time on a processor that is shared but for messages, most where weights
+    # are shared out; two processes hold more
     assert two.cost.flops.value == pytest.approx(one.cost.flops.value, rel=0.1)
     assert 0.5 < two.cost.seconds.value / one.cost.seconds.value < (4 if zero else 1.5)
     assert two.cost.peak_bytes.value > one.cost.peak_bytes.value
