@@ -86,7 +86,8 @@ def predict(
     samples_per_step = samples_per_micro * accumulation
     validation_steps = evaluation_samples / samples_per_step * forward_share
     if callable(evaluations):
-        evaluations = evaluations(step.value, validation_steps * step.value + save_seconds)
+        waits_s = between.value if between is not None else 0.0
+        evaluations = evaluations(step.value + waits_s, validation_steps * step.value + save_seconds)
     evaluation_steps = evaluations * validation_steps
     seconds = _plus(_times(step, steps + evaluation_steps), evaluations * save_seconds)
     if between is not None:
