@@ -239,10 +239,12 @@ def _median(ordered: list[float]) -> float:
 
 
 def _why(step: int, loss: float, gradient_norm: float, bound: float, rollbacks: int) -> str:
-    what = f"the loss of step {step} is {loss:.4g}"
+    what = f"the loss of step {step:,} is {loss:.4g}"
     if math.isfinite(loss) and not math.isfinite(gradient_norm):
-        what = f"the gradient's norm of step {step} is {gradient_norm:.4g}"
+        what = f"the gradient's norm of step {step:,} is {gradient_norm:.4g}"
     elif math.isfinite(loss):
         what += f", above {bound:.4g}"
-    back = f"after {rollbacks} roll-backs" if rollbacks else "with no good checkpoint to go back to"
+    back = (
+        f"after {rollbacks} roll-back{'s' * (rollbacks > 1)}" if rollbacks else "with no good checkpoint to go back to"
+    )
     return f"{what}, {back}"
