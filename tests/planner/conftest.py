@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 
@@ -10,3 +12,11 @@ def no_dry_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where the C library does not tell of its heap: what a dry run tells depends on the tests before this one."""
     monkeypatch.setattr("thrifty.planner.local.heap_peak", lambda *_, **__: None)
     monkeypatch.setattr("thrifty.planner.local.runtime_bytes", lambda *_: {})
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the test's own, on a machine that may be asked."""
+    monkeypatch.setenv("THRIFTY_CACHE", str(tmp_path))
+    monkeypatch.setenv("THRIFTY_ASK_SECONDS", "6")
+    return tmp_path

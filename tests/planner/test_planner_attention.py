@@ -30,13 +30,6 @@ JOB = parse_job(
 )
 
 
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("THRIFTY_CACHE", str(tmp_path))
-    monkeypatch.setenv("THRIFTY_ASK_SECONDS", "6")
-    return tmp_path
-
-
 def planned(device: Device) -> tuple[Any, Reasons]:
     why = Reasons([])
     dataset = declared_dataset(JOB.data)  # type: ignore[arg-type]

@@ -95,11 +95,12 @@ def with_convolution(
     if dataset.kind != "image" or not learning.traits.convolves or device.kind != "cpu" or not asking_seconds():
         return learning
     wanted = (precision,) if precision else values("precision", device, here=True)
+    seen = convolutions_of(learning.model, dataset.shape, learning.size)
     ways: dict[str, tuple[str, ...]] = {}
     for dtype, name in _DTYPES.items():
         if name not in wanted:
             continue
-        counts = convolutions_of(learning.model, dataset.shape, learning.size, dtype)
+        counts = {shape.model_copy(update={"dtype": dtype}): count for shape, count in seen.items()}
         found = time_convolutions(list(counts), device)
         taken = {shape: by for shape, seconds in found.items() if (by := faster(seconds))}
         ways |= {shape.key: by for shape, by in taken.items()}
@@ -108,14 +109,13 @@ def with_convolution(
     return replace(learning, model=learning.model.model_copy(update={"convolution": ways}))
 
 
-def convolutions_of(model: ModelPlan, image: tuple[int, ...], batch: int, dtype: str) -> Counter[Shape]:
-    """Count a model's convolutions that may be computed by columns, with small results; none where it cannot be told.
+def convolutions_of(model: ModelPlan, image: tuple[int, ...], batch: int) -> Counter[Shape]:
+    """Count a model's convolutions in float32 that may be computed by columns, with small results; none if unknown.
 
     Args:
         model: to be built.
         image: [C, H, W].
         batch: samples at once.
-        dtype: of the products.
     """
     seen: Counter[Shape] = Counter()
 
@@ -129,7 +129,7 @@ def convolutions_of(model: ModelPlan, image: tuple[int, ...], batch: int, dtype:
             window=module.kernel_size,
             stride=module.stride,
             padding=module.padding,
-            dtype=dtype,
+            dtype="float32",
         )
         if shape.pixels <= _MOST_PIXELS:
             seen[shape] += 1
@@ -172,7 +172,7 @@ def faster(seconds: Seconds) -> tuple[str, ...]:
 def _say(
     why: Reasons,
     precision: str,
-    counts: Counter[Shape],
+    counts: dict[Shape, int],
     found: dict[Shape, Seconds],
     taken: dict[Shape, tuple[str, ...]],
 ) -> None:
