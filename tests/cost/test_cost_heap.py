@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from thrifty import optim
 from thrifty.cost import HeapPeak, heap_peak, trace_step
-from thrifty.cost.heap import _mallinfo
+from thrifty.cost.touched import mallinfo
 from thrifty.errors import JobError
 from thrifty.hardware.pages import Keeping, keeping
 from thrifty.models.recompute import recomputing
 
-pytestmark = pytest.mark.skipif(_mallinfo() is None, reason="this C library does not tell what its heap holds")
+pytestmark = pytest.mark.skipif(mallinfo() is None, reason="this C library does not tell what its heap holds")
 MIB = 1 << 20
 SHAPES = {"x": ((64, 256), "float32")}
 
@@ -66,7 +66,7 @@ def test_no_page_is_touched_and_nothing_stays() -> None:
 @pytest.mark.parametrize("what", ["all", "small"])
 def test_copies_keep_what_training_keeps(what: Keeping) -> None:
     def build() -> nn.Module:
-        info = _mallinfo()
+        info = mallinfo()
         assert info is not None
         before = info().hblks
         blocks = [torch.empty(size * MIB, dtype=torch.uint8) for size in (64, 31)]
@@ -119,8 +119,7 @@ def test_a_validation_is_counted_apart() -> None:
     assert found.evaluation > found.step
     assert dry().evaluation == 0
     small = dry(shapes={"x": ((16_384, 256), "float32")}, evaluation_batch=SHAPES)
-    # a small block at the top of the heap may hold all of it in use
-    assert small.evaluation <= small.step, "what the step held is free by then, if kept"
+    assert small.step <= small.evaluation < 1.01 * small.step, "it fits into what the step left"
 
 
 def test_what_looks_at_values_is_told() -> None:

@@ -81,7 +81,7 @@ def test_rules_are_what_real_operators_take() -> None:
 
 KEPT = """
 import json, statistics, torch
-from thrifty.cost.heap import _used_bytes
+from thrifty.cost.touched import used_bytes
 from thrifty.cost.scratch import kept_bytes
 
 aten = torch.ops.aten
@@ -109,9 +109,9 @@ with torch.no_grad():
             grew = []
             for rows in (16, 48, 80, 112, 144):
                 call = make(rows, dtype)
-                before = _used_bytes()
+                before = used_bytes()
                 call()
-                grew.append(_used_bytes() - before)
+                grew.append(used_bytes() - before)
             if rule := kept_bytes(name, dtype):
                 found[f"{name} {dtype}"] = (statistics.median(grew), rule)
 print(json.dumps(found))

@@ -12,7 +12,8 @@ from references import RULES, Net, State, Valley, plan, steps, valley
 from torch import Tensor, nn
 
 from thrifty.cost import trace_step
-from thrifty.cost.heap import _Allocating, _dry_step, _mallinfo
+from thrifty.cost.heap import _Allocating, _dry_step
+from thrifty.cost.touched import mallinfo
 from thrifty.errors import JobError
 from thrifty.models.gpt import GPT
 from thrifty.models.resnet import ResNet
@@ -196,7 +197,7 @@ def test_its_step_can_be_traced(name: str, device: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(_mallinfo() is None, reason="this C library does not tell what its heap holds")
+@pytest.mark.skipif(mallinfo() is None, reason="this C library does not tell what its heap holds")
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_its_step_runs_dry(name: str) -> None:
     shapes = {"x": ((4, 1024), "float32")}

@@ -3,13 +3,12 @@
 What a process holds is more than what lives at once. Between blocks that come and go the C library's heap keeps holes,
 pinned by the small objects of autograd, and how many depends on every size and order. So the step is taken for real, on
 real tensors with a real graph, but each operator only allocates its results. Untouched pages cost nothing, and the
-library tells how far its heap is used: that is what would be resident of a process that keeps what it was given, as
-training does on a CPU (`thrifty.hardware.pages`).
+places of the blocks tell which pages a real step would have written to (`thrifty.cost.touched`): that is what would be
+resident of a process that keeps what it was given, as training does on a CPU (`thrifty.hardware.pages`).
 """
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import gc
 import os
@@ -31,6 +30,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from thrifty.cost.scratch import kept_bytes, scratch_bytes, workspace_bytes
+from thrifty.cost.touched import Touched, mallinfo
 from thrifty.errors import JobError
 from thrifty.hardware.pages import Keeping, keep_pages
 from thrifty.models.precision import autocasting, with_precision
@@ -48,7 +48,7 @@ _CODE_BYTES, _PAGE_BYTES = 256 << 10, 4 << 10
 
 @dataclass(frozen=True)
 class HeapPeak:
-    """What the heap holds beyond what was in use before, in bytes; its holes, old and new, included.
+    """What becomes resident of the heap in a process that has given back what was free, in bytes.
 
     Attributes:
         step: at the most of a few training steps, weights and optimizer states included; the most of all dry runs.
@@ -57,26 +57,6 @@ class HeapPeak:
 
     step: int
     evaluation: int
-
-
-class _MallInfo(ctypes.Structure):
-    _fields_ = [
-        (name, ctypes.c_size_t)
-        for name in (
-            "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",
-        )
-    ]  # fmt: skip
-
-
-@functools.cache
-def _mallinfo() -> Callable[[], _MallInfo] | None:
-    """glibc's account of its heap; None where there is another C library, or one before 2.33."""
-    try:
-        found = ctypes.CDLL(None).mallinfo2
-    except (OSError, AttributeError):
-        return None
-    found.restype = _MallInfo
-    return found
 
 
 def heap_peak(
@@ -110,7 +90,7 @@ def heap_peak(
     Raises:
         JobError: the model looks at values, or asks for more than this machine has addresses for; it says which.
     """
-    if _mallinfo() is None or not hasattr(os, "fork"):
+    if mallinfo() is None or not hasattr(os, "fork"):
         return None
 
     def dry_run(start: int) -> HeapPeak:
@@ -128,6 +108,7 @@ def heap_peak(
             random.Random(start).shuffle(taken)
             for each in taken:
                 _dry_step(heap, model, loss, each, stepper, precision, min(accumulation, 2), memory_format, released)
+            heap.look()
             step, heap.peak_bytes = heap.peak_bytes, 0
             if evaluation_batch is not None:
                 model.eval()
@@ -246,8 +227,7 @@ class _Allocating(TorchDispatchMode):
         self.peak_bytes = 0
         self.building = False
         self.stepping = False
-        # what earlier work left free in the heap is resident, and belongs to the steps that will use it
-        self._start = _used_bytes()
+        self._pages = Touched()
 
     @contextmanager
     def step(self, _: object = None) -> Iterator[None]:
@@ -259,11 +239,20 @@ class _Allocating(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         out = self._run(func, args, kwargs)
-        self._look()
+        if not _only_views(func) and not func._schema.is_mutable:
+            self._lie(*pytree.tree_leaves(out))
         return out
 
-    def _look(self) -> None:
-        self.peak_bytes = max(self.peak_bytes, _heap_bytes() - self._start)
+    def look(self) -> None:
+        """Count what is resident beside the blocks of tensors."""
+        self._pages.look()
+        self._lie()
+
+    def _lie(self, *made: Any) -> None:
+        for each in made:
+            if isinstance(each, Tensor):
+                self._pages.lie(each)
+        self.peak_bytes = max(self.peak_bytes, self._pages.grown_bytes)
 
     def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
         if func.namespace in {"prim", "profiler"} or _only_views(func) or _only_allocates(func):
@@ -280,9 +269,7 @@ class _Allocating(TorchDispatchMode):
         made = pytree.tree_map_only(_Spec, lambda spec: spec.make(), specs)
         self._keep(func, args)
         if scratch:
-            inside = [torch.empty(size, dtype=torch.uint8) for size in scratch]
-            self._look()
-            del inside
+            self._lie(*(torch.empty(size, dtype=torch.uint8) for size in scratch))
         return made
 
     def _keep(self, func: Any, args: Any) -> None:
@@ -293,6 +280,7 @@ class _Allocating(TorchDispatchMode):
         key = (name, *(_Spec.of(tensor) for tensor in tensors))
         if size and key not in self._kept:
             self._kept[key] = [torch.empty(part, dtype=torch.uint8) for part in _parts(size)]
+            self._lie(*self._kept[key])
 
     def _results(self, func: Any, args: Any, kwargs: Any) -> tuple[Any, tuple[int, ...]]:
         """Sizes of an operator's results and of its scratch, asked once of fake tensors for each set of arguments."""
@@ -344,21 +332,6 @@ def _needed(name: str, args: Any, results: Any) -> tuple[Any, tuple[int, ...]]:
         specs = (*specs[:-1], _Spec((workspace_bytes(results[0]),), (1,), torch.uint8))
     first = next((leaf for leaf in pytree.tree_leaves(results) if isinstance(leaf, Tensor)), None)
     return specs, scratch_bytes(name, args, first.numel() * first.element_size() if first is not None else 0)
-
-
-def _used_bytes() -> int:
-    told = _mallinfo()
-    assert told is not None
-    now = told()
-    return int(now.uordblks + now.hblkhd)
-
-
-def _heap_bytes() -> int:
-    """Bytes up to the last block in use: beyond it lies only what was asked for ahead, or was in use before."""
-    told = _mallinfo()
-    assert told is not None
-    now = told()
-    return int(now.arena + now.hblkhd - now.keepcost)
 
 
 def _is_small(args: Any, kwargs: Any) -> bool:
