@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import real_data
-from benchmarks.figures import best, conclude, notes, rates, ratios, reached_s, spread, table, target_ratio
+from benchmarks.figures import best, conclude, matched, notes, rates, ratios, reached_s, spread, table, target_ratio
 from benchmarks.kept import Kept
 from benchmarks.peers.task import Task
 from benchmarks.race import Entrant, Race, asked_of, need_peers, ours, peer, race, told
@@ -170,6 +170,7 @@ def figures(found: Race) -> dict[str, list[float]]:
             # the same recipe takes as many steps in fp32: only its speed differs
             slower = statistics.median(speed["lightning"]) / statistics.median(speed["plain"])
             samples["cifar_target_speedup_plain_estimated"] = [slower * samples["cifar_target_speedup"][0]]
+    samples |= matched("cifar", found.of("ours_target"), found.of("lightning_target"), FIGURE, rising=True)
     return samples
 
 

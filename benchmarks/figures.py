@@ -101,6 +101,32 @@ def target_ratio(mine: Sequence[float], theirs: Sequence[tuple[float, float]]) -
     return peer / statistics.median(mine)
 
 
+def matched(
+    name: str, mine: Sequence[Finish], theirs: Sequence[Finish], figure: str, *, rising: bool
+) -> dict[str, list[float]]:
+    """The target's ratio for what the peer's median run reaches at its best, be that better than the target or worse.
+
+    Args:
+        name: of the benchmark, with which the figures begin.
+        mine, theirs: runs to the target.
+        figure: of validations.
+        rising: more is better.
+    """
+    if not (mine and theirs):
+        return {}
+    bests = [best(run, figure, rising=rising) for run in theirs]
+    level = statistics.median_low(bests) if rising else statistics.median_high(bests)
+    ratio = target_ratio(
+        [reached_s(run, figure, level, rising=rising) for run in mine],
+        [(reached_s(run, figure, level, rising=rising), run.wall_s) for run in theirs],
+    )
+    return {
+        f"{name}_best_{figure}_peer": bests,
+        f"{name}_matched_{figure}": [level],
+        f"{name}_matched_speedup": [ratio],
+    }
+
+
 def spread(values: Iterable[float]) -> str:
     """Write a median with the least and the most of its samples.
 

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.figures import best, conclude, notes, rates, ratios, reached_s, spread, table, target_ratio
+from benchmarks.figures import best, conclude, matched, notes, rates, ratios, reached_s, spread, table, target_ratio
 from benchmarks.kept import Kept
 from benchmarks.peers.task import Task
 from benchmarks.race import Entrant, Race, asked_of, need_peers, ours, peer, race
@@ -116,6 +116,7 @@ def figures(found: Race, quick: bool) -> dict[str, list[float]]:
         samples["sst2_target_seconds_trainer"] = [target for target, _ in theirs]
     if mine and theirs:
         samples["sst2_target_speedup"] = [target_ratio(mine, theirs)]
+    samples |= matched("sst2", found.of("ours_target"), found.of("trainer_target"), FIGURE, rising=True)
     return samples
 
 

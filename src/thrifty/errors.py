@@ -25,15 +25,19 @@ from typing import Any
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """Return the valid name most like ``name``, or an empty string when none is close.
+    """Return the valid name most like ``name``, else the shortest that begins with it; empty when there is neither.
 
     >>> nearest("resnt18", ["resnet18", "gpt-mini"])
     'resnet18'
+    >>> nearest("mlp", ["resnet18", "mlp-large-wide", "mlp-small"])
+    'mlp-small'
     >>> nearest("zebra", ["resnet18", "gpt-mini"])
     ''
     """
-    found = difflib.get_close_matches(str(name).lower(), list(names), n=1, cutoff=0.6)
-    return found[0] if found else ""
+    wanted, known = str(name).lower(), list(names)
+    close = difflib.get_close_matches(wanted, known, n=1, cutoff=0.6)
+    longer = sorted((each for each in known if wanted and each.startswith(wanted)), key=lambda each: (len(each), each))
+    return next(iter([*close, *longer]), "")
 
 
 class ThriftyError(ValueError):

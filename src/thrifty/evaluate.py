@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from thrifty.errors import DataError
 from thrifty.models.inputs import to_tensors
-from thrifty.models.losses import LOSSES, cross_entropy_sum
+from thrifty.models.losses import LOSSES, cross_entropy, cross_entropy_sum
 from thrifty.models.precision import autocasting
 
 # the standard normal's 97.5 % quantile: 95 % lie within
@@ -84,9 +84,7 @@ def evaluate(
         # in this order: where it is off, inference mode turns gradients on
         with torch.inference_mode(inference), torch.no_grad(), autocasting(device, precision):
             for arrays in batches:
-                batch = to_tensors(arrays, device, memory_format)
-                logits, y = model(batch["x"]), batch.get("y")
-                measured.add(*((logits, y) if y is not None else (logits[:0], batch["x"].new_zeros(0).long())))
+                measured.add(model, to_tensors(arrays, device, memory_format))
     finally:
         model.train(training)
     measured.take(add_up(measured.sums()))
@@ -96,13 +94,16 @@ def evaluate(
 
 
 class _Classified:
-    """Sums over images: logits [B, classes] and labels [B]."""
+    """Sums over images or texts: logits [B, classes] and labels [B]."""
 
     def __init__(self) -> None:
         self.loss_sum, self.count = 0.0, 0
         self.confusion: np.ndarray | None = None
 
-    def add(self, logits: Tensor, y: Tensor) -> None:
+    def add(self, model: nn.Module, batch: dict[str, Tensor]) -> None:
+        logits, y = model(batch["x"]), batch.get("y")
+        if y is None:
+            logits, y = logits[:0], batch["x"].new_zeros(0).long()
         loss_sum, _ = cross_entropy_sum(logits, y)
         classes = logits.shape[1]
         cells = torch.bincount(y * classes + logits.argmax(1), minlength=classes * classes)
@@ -135,13 +136,16 @@ class _Classified:
 
 
 class _Predicted:
-    """Sums over text: logits [B, T, vocabulary] and next tokens [B, T]."""
+    """Sums over text: of tokens [B, T] the losses of those that follow, [B, T]."""
 
     def __init__(self, text_bytes: int) -> None:
         self.loss_sum, self.count, self.text_bytes = 0.0, 0, text_bytes
 
-    def add(self, logits: Tensor, y: Tensor) -> None:
-        loss_sum, count = cross_entropy_sum(logits, y)
+    def add(self, model: nn.Module, batch: dict[str, Tensor]) -> None:
+        if "y" not in batch:
+            model(batch["x"])
+            return
+        loss_sum, count = cross_entropy(model, batch)
         self.loss_sum += loss_sum.item()
         self.count += int(count)
 

@@ -215,6 +215,7 @@ class _Run:
             stage.says = initialise(model, plan.init, plan.seed)
         with self._stage("train", plan) as stage:
             trained = self._train(plan, model, store)
+            stage.trouble = trained.gave_up
             stage.says = trained.reason + _kept(trained) + _wasted(trained.wasted_seconds) + _ranks(self._rank_bytes())
         with self._stage("validate") as stage:
             from thrifty.train import evaluate_split
@@ -337,7 +338,7 @@ class _Run:
             finally:
                 self.emit, took = outer, spent()
                 self.ledger.stage(self.run_id, self.attempt, name, took, predicted)
-        outer(StageDone(name, says.says, took))
+        outer(StageDone(name, says.says, took, says.trouble))
 
     def _rank_bytes(self) -> tuple[int, ...]:
         return tuple(sorted((each.device_peak_bytes or each.peak_rss_bytes for each in self.uses), reverse=True))
@@ -488,9 +489,10 @@ def held_out_line(metrics: dict[str, float]) -> str:
 
 @dataclass
 class _Says:
-    """The one line a stage leaves behind."""
+    """The one line a stage leaves behind, and whether it is not what was wanted."""
 
     says: str = ""
+    trouble: bool = False
 
 
 def _prepared(store: Store) -> str:

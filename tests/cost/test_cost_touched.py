@@ -8,8 +8,10 @@ import sys
 from typing import Any
 
 import pytest
+from torch import nn
 
-from thrifty.cost.touched import mallinfo
+from thrifty.cost import heap_peak, touched
+from thrifty.cost.touched import accounts, mallinfo
 
 pytestmark = pytest.mark.skipif(mallinfo() is None, reason="this C library does not tell what its heap holds")
 MIB = 1 << 20
@@ -91,3 +93,17 @@ def found() -> dict[str, Any]:
 )
 def test_pages_are_counted_once_where_blocks_lie(found: dict[str, Any], what: str, least: float, most: float) -> None:
     assert least * MIB <= found[what] <= most * MIB, found
+
+
+def test_another_allocator_in_its_place_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert accounts()
+    told = mallinfo()
+    assert told is not None
+    before = told()
+    monkeypatch.setattr(touched, "mallinfo", lambda: lambda: before)
+    assert not accounts()
+
+    def built() -> nn.Module:
+        raise AssertionError
+
+    assert heap_peak(built, lambda *_: None, {}, precision="fp32", optimizer=lambda _: None) is None  # type: ignore[arg-type,return-value]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from thrifty.models import losses
+from thrifty.models import chunked_loss, losses
 from thrifty.models.chunked_loss import Pull, chunked_cross_entropy_sum, pull_in_place, pull_of
 from thrifty.models.gpt import GPT
 from thrifty.models.init import initialise
@@ -125,10 +125,17 @@ def test_a_gpt_is_trained_without_its_logits(monkeypatch: pytest.MonkeyPatch) ->
     torch.testing.assert_close(found[1], found[0])
 
 
-def test_without_gradients_the_logits_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = GPT(vocabulary=31, length=8, layers=1, width=8, heads=2)
-    x = torch.arange(8)[None]
-    with chunks_from(0, monkeypatch), torch.no_grad():
-        loss_sum, _ = LOSSES["language"](model, {"x": x, "y": x})
-    expected = F.cross_entropy(model(x)[0], x[0], reduction="sum")
-    torch.testing.assert_close(loss_sum, expected.detach())
+@pytest.mark.parametrize("multiple", [1, 64])
+def test_without_gradients_the_logits_are_not_made_either(multiple: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    vocabulary, rows, length = 301, 64, 32
+    model = GPT(vocabulary=vocabulary, length=length, layers=1, width=8, heads=2).double()
+    initialise(model, "default", 0)
+    x, y = torch.randint(vocabulary, (2, rows, length), generator=torch.Generator().manual_seed(0)).unbind(0)
+    y[::5] = IGNORED
+    monkeypatch.setitem(chunked_loss.MULTIPLES, "cpu", multiple)
+    found = []
+    for large in (1 << 40, 0):
+        with chunks_from(large, monkeypatch), torch.no_grad(), _Largest() as seen:
+            found.append(LOSSES["language"](model, {"x": x, "y": y}))
+        assert (seen.elements >= rows * length * vocabulary) == (large > 0)
+    torch.testing.assert_close(found[1], found[0])

@@ -81,3 +81,10 @@ def test_in_a_terminal_a_long_line_goes_on_below_its_text() -> None:
     done = StageDone("train", "all 276 steps done; for memory 16 samples at once, not 64", Spent(wall_s=61.0))
     below = [line for line in shown([done], terminal=True, width=80).splitlines() if line.endswith("not 64")]
     assert below == [f"{' ' * 37}at once, not 64"]
+
+
+def test_a_stage_that_left_something_else_than_wanted_is_marked() -> None:
+    says = "the loss of step 27 is nan, after 2 roll-backs"
+    for trouble, mark in ((False, "✓"), (True, "!")):
+        text = shown([StageDone("train", says, Spent(wall_s=61.0), trouble)], terminal=False, width=120)
+        assert text.strip().startswith(f"{mark} train") and says in text

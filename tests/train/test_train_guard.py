@@ -229,7 +229,7 @@ def test_a_run_that_cannot_be_saved_keeps_its_best(make_plan: PlanFactory, store
     plan = make_plan(steps=60, evaluate_every=4, size=16, micro=16, **SETTINGS)
     model, trained, events = go(plan, store, tmp_path, range(10, 61))
     assert trained.reason == "the loss of step 27 is nan, after 2 roll-backs"
-    assert trained.steps == 27 and trained.best_step in {4, 8}
+    assert trained.steps == 27 and trained.best_step in {4, 8} and trained.gave_up
     assert [name for name, _ in troubles(events)].count("RolledBack") == 2
     assert all(torch.isfinite(value).all() for value in model.state_dict().values())
 
@@ -252,6 +252,7 @@ def test_a_resumed_run_climbs_the_same_ladder(
     resumed, after, later = go(plan, store, tmp_path / "died", range(10, 16))
     assert same(whole, resumed)
     assert (after.steps, after.metrics, after.best_step) == (trained.steps, trained.metrics, trained.best_step)
+    assert not trained.gave_up
     (start,) = [event.step for event in later if isinstance(event, Resumed)]
     assert troubles(later) == [each for each in troubles(events) if each[1] > start]
 

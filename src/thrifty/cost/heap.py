@@ -30,7 +30,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from thrifty.cost.scratch import kept_bytes, scratch_bytes, workspace_bytes
-from thrifty.cost.touched import Touched, mallinfo
+from thrifty.cost.touched import Touched, accounts
 from thrifty.errors import JobError
 from thrifty.hardware.pages import Keeping, keep_pages
 from thrifty.models.precision import autocasting, with_precision
@@ -74,7 +74,7 @@ def heap_peak(
     others: Sequence[Shapes] = (),
     release: bool = False,
 ) -> HeapPeak | None:
-    """Take a few steps without computing, and return how far the heap grew; None where the C library does not tell.
+    """Take a few steps without computing; return how far the heap grew, None where glibc's is not what torch uses.
 
     Args:
         build, loss, batch, precision, optimizer: as for `thrifty.cost.trace_step`.
@@ -90,7 +90,7 @@ def heap_peak(
     Raises:
         JobError: the model looks at values, or asks for more than this machine has addresses for; it says which.
     """
-    if mallinfo() is None or not hasattr(os, "fork"):
+    if not accounts() or not hasattr(os, "fork"):
         return None
 
     def dry_run(start: int) -> HeapPeak:

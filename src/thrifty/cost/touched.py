@@ -9,12 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from thrifty.hardware.pages import trim
 
 _HUGE_BYTES = 2 << 20
+_ASKED_BYTES = 1 << 20
 
 
 class _MallInfo(ctypes.Structure):
@@ -35,6 +37,16 @@ def mallinfo() -> Callable[[], _MallInfo] | None:
         return None
     found.restype = _MallInfo
     return found
+
+
+def accounts() -> bool:
+    """Whether glibc accounts for torch's blocks: there is glibc, and no other allocator was loaded before it."""
+    told = mallinfo()
+    if told is None:
+        return False
+    before = _used_bytes(told())
+    block = torch.empty(_ASKED_BYTES, dtype=torch.uint8)
+    return _used_bytes(told()) - before >= block.nbytes
 
 
 class Touched:
@@ -119,6 +131,10 @@ def _resident(first: int, end: int) -> NDArray[np.bool_]:
     if len(seen) and mincore(first, end - first, seen.ctypes.data):
         return np.zeros(len(seen), dtype=bool)
     return (seen & 1).astype(bool)
+
+
+def _used_bytes(told: _MallInfo) -> int:
+    return int(told.uordblks + told.hblkhd)
 
 
 def _mapped_bytes() -> int:

@@ -38,8 +38,8 @@ def chunked_cross_entropy_sum(
 ) -> tuple[Tensor, Tensor]:
     """Sum the cross entropy of ``hidden`` [..., C] times ``weight_VC`` against answers [...], in nats; count answers.
 
-    The gradients are those of ``F.cross_entropy`` over the logits; they are taken in the forward pass, so without
-    gradients this is no gain. Products are of autocast's dtype where it is on; softmax and sums of float32 at least.
+    The gradients are those of ``F.cross_entropy`` over the logits; they are taken in the forward pass, so where none are
+    wanted `summed_in_chunks` does less. Products are of autocast's dtype where it is on; softmax and sums of float32 at least.
 
     Args:
         hidden: what the head is applied to.
@@ -63,6 +63,28 @@ def chunked_cross_entropy_sum(
         multiple or MULTIPLES.get(kind, 1),
     )
     return loss_sum, (y != ignored).sum()
+
+
+def summed_in_chunks(
+    hidden: Tensor, weight_VC: Tensor, y: Tensor, *, ignored: int, rows_at_once: int = ROWS_AT_ONCE, multiple: int = 0
+) -> Tensor:
+    """Sum the same losses without gradients, the logits of one chunk of rows at a time.
+
+    Args:
+        hidden, weight_VC, y, ignored, rows_at_once, multiple: as for `chunked_cross_entropy_sum`.
+    """
+    kind, words = hidden.device.type, len(weight_VC)
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
+    wide = torch.promote_types(dtype, torch.float32)
+    hidden_NC, used_VC, y_N = hidden.flatten(0, -2).to(dtype), weight_VC.to(dtype), y.flatten()
+    if over := -words % (multiple or MULTIPLES.get(kind, 1)):
+        used_VC = F.pad(used_VC, (0, 0, 0, over))
+    loss_sum = torch.zeros((), dtype=wide, device=hidden.device)
+    with torch.autocast(kind, enabled=False):
+        for at in range(0, len(y_N), rows_at_once):
+            logits_nV = _logits(hidden_NC[at : at + rows_at_once], used_VC, words).to(wide)
+            loss_sum += F.cross_entropy(logits_nV, y_N[at : at + rows_at_once], ignore_index=ignored, reduction="sum")
+    return loss_sum
 
 
 def pull_of(logits_nV: Tensor, y_n: Tensor, ignored: int) -> tuple[Tensor, Tensor]:

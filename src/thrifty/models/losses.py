@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from thrifty.models.chunked_loss import chunked_cross_entropy_sum
+from thrifty.models.chunked_loss import chunked_cross_entropy_sum, summed_in_chunks
 from thrifty.models.inputs import input_of
 
 IGNORED = -100
@@ -32,14 +32,16 @@ def cross_entropy_sum(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 def sum_cross_entropy(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     """Run a model on ``batch["x"]``, packed or not, and sum the cross entropy of ``batch["y"]``.
 
-    Where gradients are wanted and the logits would be large, a model that tells its head apart, as a `GPT` does, is
-    asked for what the head is applied to, and the logits come in chunks.
+    Where the logits would be large, a model that tells its head apart, as a `GPT` does, is asked for what the head is
+    applied to, and the logits come in chunks.
     """
     x, y = input_of(batch), batch["y"]
     # asked of the class: a module that lacks a name makes an error of it, which takes microseconds
     head_VC = getattr(model, "head_weight", None) if hasattr(type(model), "head_weight") else None
-    if head_VC is None or not torch.is_grad_enabled() or 4 * y.numel() * len(head_VC) <= LARGE_LOGITS_BYTES:
+    if head_VC is None or 4 * y.numel() * len(head_VC) <= LARGE_LOGITS_BYTES:
         return _sum(model(x), y)
+    if not torch.is_grad_enabled():
+        return summed_in_chunks(model(x, hidden=True), head_VC, y, ignored=IGNORED)
     pull = getattr(model, "pull_of", None)
     return chunked_cross_entropy_sum(model(x, hidden=True), head_VC, y, ignored=IGNORED, pull=pull)[0]
 

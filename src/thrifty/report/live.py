@@ -63,10 +63,11 @@ class LiveView:
             case StageStarted(stage):
                 self.started_at, self.first_step, self.metrics = time.perf_counter(), 0, ""
                 self.bar.update(self.task, description=stage, completed=0, total=None, says="", visible=True)
-            case StageDone(stage, says, spent):
+            case StageDone(stage, says, spent, unwanted):
                 self.bar.update(self.task, visible=False)
                 memory = format_bytes(spent.device_peak_bytes or spent.peak_rss_bytes)
-                self._print("  [green]✓[/] ", f"{stage:<11} {format_seconds(spent.wall_s):>8} {memory:>10}  ", says)
+                mark = "[yellow]![/]" if unwanted else "[green]✓[/]"
+                self._print(f"  {mark} ", f"{stage:<11} {format_seconds(spent.wall_s):>8} {memory:>10}  ", says)
             case Planned(plan, device):
                 rate = device.flops_per_second.get(arithmetic_of(plan.precision))
                 flops = plan.cost.flops.value / plan.stop.steps

@@ -19,11 +19,12 @@ class StageStarted:
 
 @dataclass(frozen=True)
 class StageDone:
-    """A stage ended; ``says`` is its result in one line."""
+    """A stage ended; ``says`` is its result in one line. ``trouble``: it left a result, and not the one that was wanted."""
 
     stage: str
     says: str
     spent: Spent
+    trouble: bool = False
 
 
 @dataclass(frozen=True)

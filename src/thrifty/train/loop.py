@@ -44,6 +44,7 @@ class Trained:
         best_step: the step they were reached at.
         reason: why training ended, a sentence.
         wasted_seconds: of steps that were skipped or rolled back, in all attempts.
+        gave_up: the guard ended it; the weights are of before what went wrong.
     """
 
     steps: int
@@ -51,6 +52,7 @@ class Trained:
     best_step: int
     reason: str
     wasted_seconds: float = 0.0
+    gave_up: bool = False
 
 
 def train(
@@ -187,7 +189,7 @@ def train(
     emit(Stopped(state.step, reason))
     if asked.signal is not None:
         raise asked.error(f"training is done and saved in '{folder}': {reason}")
-    return Trained(state.step, state.best, state.best_step, reason, guard.watch.wasted_seconds)
+    return Trained(state.step, state.best, state.best_step, reason, guard.watch.wasted_seconds, bool(guard.gave_up))
 
 
 def _noted(state: State, schedule: optim.Schedule, guard: Guard, scale: LossScale) -> State:
