@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from made_devices import device
 from thrifty.cost import HeapPeak
+from thrifty.cost.touched import accounts
 from thrifty.errors import BudgetError, JobError
 from thrifty.ledger import Ledger
 from thrifty.models.recompute import repeated_blocks
@@ -108,6 +109,14 @@ def test_a_budget_that_the_leanest_way_may_fit_is_tried_with_it(highs: dict[str,
     assert (decided.checkpointing, decided.batch.micro) == ("full", 1)
     assert decided.memory == pytest.approx(memory, abs=1) and decided.cost.peak_bytes.high > memory
     assert decided.cost.peak_bytes.low < memory
+
+
+@pytest.mark.skipif(not accounts(), reason="this C library does not tell what its heap holds")
+def test_where_no_bound_fits_a_dry_run_tells_which_way_does(highs: dict[str, float]) -> None:
+    memory = 0.99 * highs["full"]
+    decided = planned(here(memory=memory, batch=4))
+    assert decided.checkpointing != "full"
+    assert decided.cost.peak_bytes.high <= memory
 
 
 def test_what_is_held_before_the_run_is_taken_off_the_budget() -> None:

@@ -38,8 +38,9 @@ def chunked_cross_entropy_sum(
 ) -> tuple[Tensor, Tensor]:
     """Sum the cross entropy of ``hidden`` [..., C] times ``weight_VC`` against answers [...], in nats; count answers.
 
-    The gradients are those of ``F.cross_entropy`` over the logits; they are taken in the forward pass, so where none are
-    wanted `summed_in_chunks` does less. Products are of autocast's dtype where it is on; softmax and sums of float32 at least.
+    The gradients are those of ``F.cross_entropy`` over the logits; they are taken in the forward pass, so where none
+    are wanted `summed_in_chunks` does less. Products are of autocast's dtype where it is on; softmax and sums of
+    float32 at least.
 
     Args:
         hidden: what the head is applied to.

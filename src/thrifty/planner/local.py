@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
+import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -207,18 +208,37 @@ class Local:
         return replace(self, job=job, learning=learning, known={}, asker=None)
 
     def trusting(self) -> Local | None:
-        """The same job where the leanest way is taken though its bound passes the budget; None where it cannot fit."""
-        dimensions = {field: each[0] for field, each in self.dimensions().items()}
-        for how in reversed(self.dimensions()["checkpointing"]):
+        """The same job where ways are taken that fit as foreseen, though their bounds pass the budget.
+
+        Where none does, the leanest one; None where that cannot fit.
+        """
+        room, budget = self.memory[0], self.job.budget.memory
+        if self.device.kind != "cpu" or budget is None:
+            return None
+        leanest = []
+        for settings in self._plainest():
             with contextlib.suppress(JobError):
-                leanest = self.peak({**dimensions, "checkpointing": how, "micro_batch": self.fewest})
-                room = self.memory[0]
-                if self.device.kind != "cpu" or self.job.budget.memory is None or leanest.low > room:
-                    return None
-                other = replace(self, doubt=max(0.0, leanest.high - room), known={})
-                other._traced = self._traced
-                return other
-        return None
+                leanest.append(self.peak({**settings, "micro_batch": self.fewest}))
+        likely = [peak.high for peak in leanest if peak.value <= room]
+        if not likely:
+            likely = [peak.high for peak in sorted(leanest, key=lambda peak: peak.high)[:1] if peak.low <= room]
+        if not likely:
+            return None
+        other = replace(self, doubt=max(0.0, max(likely) - room), known={})
+        other._traced = self._traced
+        return other
+
+    def _plainest(self) -> Iterator[Settings]:
+        """Ways of computing again at each precision, of all else the plainest."""
+        dimensions = self.dimensions()
+        plain = {field: each[0] for field, each in dimensions.items()}
+        for precision, how in itertools.product(dimensions["precision"], reversed(dimensions["checkpointing"])):
+            yield {**plain, "precision": precision, "checkpointing": how}
+
+    @property
+    def sure_bytes(self) -> float:
+        """Bytes that the run, or one rank of it alone, may hold, of which none are in doubt."""
+        return self.memory[0] - self.doubt
 
     @property
     def limits(self) -> dict[str, float]:

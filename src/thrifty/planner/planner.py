@@ -132,21 +132,23 @@ def plan_of(
 ) -> Plan:
     """Make the plan of what was found, probing the ways that the prediction cannot tell apart."""
     ways = contenders(found, time_limit(local.job, local.device)[0] - spent().wall_s)
-    ways = ways if probe else ways[:1]
+    # what may not fit is dry-run before it is probed
+    ways = ways if probe and not local.doubt else ways[:1]
     drafts = [draft_of(local, way, key) for way in ways]
     chosen, draft, probed = ways[0], drafts[0], Probed(step_s=(), save_s=0.0)
     source: rules.Source = "search"
-    if probe:
+    if probe and not local.doubt:
         fastest, probed = fastest_of(drafts, probe)
         chosen, draft = ways[fastest], drafts[fastest]
         source = "probe" if len(ways) > 1 else "search"
     fitted = _fitted(local, chosen, draft, probed, spent, why)
     # a dry run knows the heap better than the trace that the way was chosen by
-    while fitted.cost.peak_bytes.high > local.memory[0] and (smaller := local.smaller(chosen)) is not None:
+    while fitted.cost.peak_bytes.high > local.sure_bytes and (smaller := local.smaller(chosen)) is not None:
         chosen = smaller
         draft = draft_of(local, chosen, key)
-        probed = probe(draft) if probe else probed
         fitted = _fitted(local, chosen, draft, probed, spent, why)
+    if probe and (local.doubt or not any(chosen is way for way in ways)):
+        fitted = _fitted(local, chosen, draft, probe(draft), spent, why)
     _say_why(local, found, chosen, why, source)
     fitted = with_compile(fitted, local, chosen, why)
     if local.ranks > 1:
@@ -194,12 +196,12 @@ def _fitted(local: Local, way: Way, draft: Plan, probed: Probed, spent: Callable
             held,
             local.waits(way.settings),
         )
-        if fitted.cost.peak_bytes.high > local.memory[0] and local.device.kind == "cpu" and draft.saving == "beside":
+        if fitted.cost.peak_bytes.high > local.sure_bytes and local.device.kind == "cpu" and draft.saving == "beside":
             draft = draft.model_copy(update={"saving": "between"})
             why.say("saving", "between steps", f"a copy of the state beside training does not fit {local.memory[1]}")
             continue
         validates = held.heap is not None and held.heap.evaluation > held.heap.step
-        if fitted.cost.peak_bytes.high <= local.memory[0] or not validates or draft.batch.evaluation <= micro:
+        if fitted.cost.peak_bytes.high <= local.sure_bytes or not validates or draft.batch.evaluation <= micro:
             return fitted
         draft = draft.model_copy(update={"batch": draft.batch.model_copy(update={"evaluation": micro})})
 

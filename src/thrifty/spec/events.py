@@ -19,7 +19,7 @@ class StageStarted:
 
 @dataclass(frozen=True)
 class StageDone:
-    """A stage ended; ``says`` is its result in one line. ``trouble``: it left a result, and not the one that was wanted."""
+    """A stage ended; ``says`` is its result in one line. ``trouble``: the result is not the one that was wanted."""
 
     stage: str
     says: str
