@@ -63,7 +63,7 @@ def test_without_a_terminal_it_prints_whole_lines() -> None:
 
 @pytest.mark.parametrize("width", [60, 80, 110])
 def test_in_a_terminal_the_bar_says_what_there_is_width_for(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = itertools.count(100.0, 0.01)
+    clock = itertools.count(100.0, 1e-6)
     monkeypatch.setattr("thrifty.report.live.time.perf_counter", lambda: next(clock))
     # what is left goes towards nothing within these few steps: its money alone would be too short to tell
     train = [StageStarted("train"), EVENTS[-2], *(each for each in EVENTS if isinstance(each, StepDone))]
