@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from made_devices import device
 from thrifty.cost import HeapPeak
-from thrifty.cost.touched import accounts
 from thrifty.errors import BudgetError, JobError
 from thrifty.ledger import Ledger
 from thrifty.models.recompute import repeated_blocks
@@ -111,11 +110,18 @@ def test_a_budget_that_the_leanest_way_may_fit_is_tried_with_it(highs: dict[str,
     assert decided.cost.peak_bytes.low < memory
 
 
-@pytest.mark.skipif(not accounts(), reason="this C library does not tell what its heap holds")
-def test_where_no_bound_fits_a_dry_run_tells_which_way_does(highs: dict[str, float]) -> None:
+@pytest.mark.usefixtures("no_dry_run")
+@pytest.mark.parametrize(("kept_mib", "again_mib", "how"), [(10, 10, "none"), (400, 10, "selective")])
+def test_where_no_bound_fits_a_dry_run_tells_which_way_does(
+    kept_mib: int, again_mib: int, how: str, highs: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dry(*_: Any, keeping: str, **__: Any) -> HeapPeak:
+        return HeapPeak(step=(kept_mib if keeping == "all" else again_mib) * MIB, evaluation=0)
+
+    monkeypatch.setattr("thrifty.planner.local.heap_peak", dry)
     memory = 0.99 * highs["full"]
     decided = planned(here(memory=memory, batch=4))
-    assert decided.checkpointing != "full"
+    assert decided.checkpointing == how
     assert decided.cost.peak_bytes.high <= memory
 
 
