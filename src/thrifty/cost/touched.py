@@ -117,10 +117,15 @@ def _heap() -> tuple[int, int]:
     return min(found, default=top), top
 
 
+@functools.cache
+def _sbrk() -> Callable[[int], int]:
+    found = ctypes.CDLL(None).sbrk
+    found.restype, found.argtypes = ctypes.c_void_p, (ctypes.c_ssize_t,)
+    return found
+
+
 def _top() -> int:
-    sbrk = ctypes.CDLL(None).sbrk
-    sbrk.restype, sbrk.argtypes = ctypes.c_void_p, (ctypes.c_ssize_t,)
-    return -(-int(sbrk(0)) // mmap.PAGESIZE) * mmap.PAGESIZE
+    return -(-int(_sbrk()(0)) // mmap.PAGESIZE) * mmap.PAGESIZE
 
 
 def _resident(first: int, end: int) -> NDArray[np.bool_]:
