@@ -46,7 +46,8 @@ if TYPE_CHECKING:
 
 # what a job may pin that changes only the order in which sums are rounded
 ROUNDING_PINS = {
-    "device", "threads", "micro_batch", "checkpointing", "memory_format", "gradient_release", "data", "zero",
+    "device", "threads", "micro_batch", "checkpointing", "memory_format", "gradient_release", "offload", "data",
+    "zero",
 }  # fmt: skip
 # rooms whose code decides what is learned: a change in them makes a new run
 CODE_ROOMS = ("data", "models", "optim", "planner", "train", "evaluate.py")
@@ -385,17 +386,18 @@ class _Run:
 
 def _computed_as(first: Plan, anew: Plan) -> Plan:
     """The first plan, computed as the new one would have it: the same but for rounding."""
-    if anew.zero and first.rows == "used":
+    if first.rows == "used" and (anew.zero or anew.offload):
+        without = "plan.zero" if anew.zero else "plan.offload"
         raise JobError(
-            "this run trains of its embedding the rows used alone, and plan.zero 3 has no such rows",
-            mend="Go on with copies of the model: leave plan.zero out.",
+            f"this run trains of its embedding the rows used alone, and with {without} there are no such rows",
+            mend=f"Go on without it: leave {without} out.",
         )
     how = (
-        "key", "device", "threads", "devices", "zero", "memory_format", "checkpointing", "gradient_release", "saving",
-        "cost",
+        "key", "device", "threads", "devices", "zero", "memory_format", "checkpointing", "gradient_release", "offload",
+        "saving", "cost",
     )  # fmt: skip
     batch = {name: getattr(anew.batch, name) for name in ("micro", "accumulation", "evaluation")}
-    spread = {"devices", "zero", "gradient_release"}
+    spread = {"devices", "zero", "gradient_release", "offload"}
     why = {line.field: line for line in first.why if line.field not in spread} | {
         line.field: line for line in anew.why if line.field in ROUNDING_PINS | spread
     }

@@ -225,6 +225,17 @@ def test_a_bad_stretch_goes_up_the_ladder_and_training_goes_on(
 
 
 @pytest.mark.slow
+def test_it_goes_on_from_the_same_weights_where_states_lie_elsewhere(
+    make_plan: PlanFactory, store: Store, tmp_path: Path
+) -> None:
+    plan = make_plan(steps=24, evaluate_every=8, size=16, micro=16, **SETTINGS)
+    here, _, events = go(plan, store, tmp_path / "here", range(10, 16))
+    there, _, others = go(plan.model_copy(update={"offload": True}), store, tmp_path / "there", range(10, 16))
+    assert ("RolledBack", 15) in troubles(events) and troubles(events) == troubles(others)
+    assert same(here, there)
+
+
+@pytest.mark.slow
 def test_a_run_that_cannot_be_saved_keeps_its_best(make_plan: PlanFactory, store: Store, tmp_path: Path) -> None:
     plan = make_plan(steps=60, evaluate_every=4, size=16, micro=16, **SETTINGS)
     model, trained, events = go(plan, store, tmp_path, range(10, 61))

@@ -56,7 +56,7 @@ def predict(
     copied: bool = False,
     keeping: Keeping = "default",
     largest: Trace | None = None,
-    between: Interval | None = None,
+    waits: Interval | None = None,
 ) -> Cost:
     """Predict what a training run costs, validations included.
 
@@ -75,7 +75,7 @@ def predict(
         evaluation_batch_ratio, loader_bytes, heap, runtime, copied: as for `peak_bytes`.
         keeping: as for `step_seconds`.
         largest: trace of the largest micro-batch, which memory goes by; ``micro`` where all are alike.
-        between: seconds of a step in which ranks wait for each other's messages; None for one device.
+        waits: seconds of a step that come to the device's own: for messages between ranks, or states elsewhere.
     """
     if probe_step_seconds:
         step = _probed(probe_step_seconds)
@@ -86,12 +86,12 @@ def predict(
     samples_per_step = samples_per_micro * accumulation
     validation_steps = evaluation_samples / samples_per_step * forward_share
     if callable(evaluations):
-        waits_s = between.value if between is not None else 0.0
+        waits_s = waits.value if waits is not None else 0.0
         evaluations = evaluations(step.value + waits_s, validation_steps * step.value + save_seconds)
     evaluation_steps = evaluations * validation_steps
     seconds = _plus(_times(step, steps + evaluation_steps), evaluations * save_seconds)
-    if between is not None:
-        step, seconds = _sum(step, between), _sum(seconds, _times(between, steps))
+    if waits is not None:
+        step, seconds = _sum(step, waits), _sum(seconds, _times(waits, steps))
     method = f"{steps:,} steps of {format_seconds(step.value)}: {step.method}"
     if evaluations:
         share = f"the forward pass's {forward_share:.0%} of a step"

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ from torch.optim import Optimizer
 
 from thrifty.optim.gather import Closure, Unit, evaluated
 from thrifty.optim.groups import Parameters
+from thrifty.optim.lending import exchange, lent
 
 # of a bucket, in parameters: its weights and gradients in float32 take 8 MiB, or as much as its one tensor needs
 BUCKET = 1 << 20
@@ -128,10 +129,9 @@ class _Part:
         if not self.narrow:
             self.inner = make(parameters)
             return
-        lent = {id(each): each.detach().float().contiguous() for each in self.held}
-        by_kind = {name: [lent[id(each)] for each in kind] for name, kind in parameters.by_kind.items()}
-        self.inner = make(Parameters(by_kind))  # type: ignore[arg-type]
-        self._exchange([lent[id(each)] for each in self.held], self.held)
+        wide = {id(each): each.detach().float().contiguous() for each in self.held}
+        self.inner = make(parameters.instead(wide))
+        exchange(self.inner, [wide[id(each)] for each in self.held], self.held)
         if compensated:
             count = sum(each.numel() for each in self.held)
             self.low = torch.zeros(count, dtype=torch.int16, device=self.held[0].device)
@@ -150,14 +150,14 @@ class _Part:
         bits.bitwise_left_shift_(_LOW)
         if self.low is not None:
             bits.add_(self.low)
-        lent = [place.view(torch.float32) for place in places]
-        for tensor, parameter in zip(lent, self.held, strict=True):
+        wide = [place.view(torch.float32) for place in places]
+        for tensor, parameter in zip(wide, self.held, strict=True):
             if parameter.grad is not None:
                 # fused kernels go through memory: gradients lie as the lent tensors do, whatever the weight's format
                 tensor.grad = parameter.grad.float().contiguous()
-        with self._lending(lent):
+        with lent(self.inner, self.held, wide):
             work()
-        for tensor in lent:
+        for tensor in wide:
             tensor.grad = None
         if self.low is not None:
             self.low.copy_(bits)  # the lower half, as a number from -2^15 to 2^15 - 1
@@ -169,7 +169,8 @@ class _Part:
 
     def load(self, state: dict[str, Any], low: Tensor | None) -> None:
         # torch takes what it loads to the type of the parameter it is of
-        with self._lending([torch.empty(0, device=each.device) for each in self.held]):
+        wide = [torch.empty(0, device=each.device) for each in self.held]
+        with lent(self.inner, self.held, wide) if self.narrow else contextlib.nullcontext():
             self.inner.load_state_dict(state)
         if self.low is not None:
             assert low is not None
@@ -188,26 +189,6 @@ class _Part:
         sizes = [each.numel() for each in self.held]
         bits = torch.empty(sum(sizes), dtype=torch.int32, device=self.held[0].device)
         return bits, [flat.view(each.shape) for flat, each in zip(bits.split(sizes), self.held, strict=True)]
-
-    @contextlib.contextmanager
-    def _lending(self, lent: Sequence[Tensor]) -> Iterator[None]:
-        if not self.narrow:
-            yield
-            return
-        self._exchange(self.held, lent)
-        try:
-            yield
-        finally:
-            self._exchange(lent, self.held)
-
-    def _exchange(self, before: Sequence[Tensor], after: Sequence[Tensor]) -> None:
-        """Put other tensors in the place of those that the optimizer holds, with their states."""
-        instead = {id(one): other for one, other in zip(before, after, strict=True)}
-        for group in self.inner.param_groups:
-            group["params"] = [instead[id(each)] for each in group["params"]]
-        for one, other in zip(before, after, strict=True):
-            if one in self.inner.state:
-                self.inner.state[other] = self.inner.state.pop(one)
 
 
 class _Draws:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 Groups = list[dict[str, Any]]
 # where torch has fused kernels for an update
@@ -62,6 +63,10 @@ class Parameters:
     def alike(self) -> bool:
         """Whether all of them are of one type and on one device."""
         return len({(each.dtype, each.device) for kind in self.by_kind.values() for each in kind}) <= 1
+
+    def instead(self, tensors: Mapping[int, Tensor]) -> Parameters:
+        """Return other tensors in the places of these, by the ``id`` of each."""
+        return Parameters({name: [tensors[id(each)] for each in kind] for name, kind in self.by_kind.items()})  # type: ignore[misc]
 
     def groups(self, weight_decay: float, *, hidden: bool | None = None) -> Groups:
         """Return two groups, what decays and what does not: of hidden parameters, of the others, or of all (None)."""

@@ -172,7 +172,9 @@ OPTIMIZERS: dict[str, Callable[[Parameters, OptimPlan], Optimizer]] = {
 }
 
 
-def build(model: nn.Module, plan: OptimPlan, precision: str = "fp32", seed: int = 0) -> Optimizer:
+def build(
+    model: nn.Module, plan: OptimPlan, precision: str = "fp32", seed: int = 0, *, offload: bool = False
+) -> Optimizer:
     """Make the optimizer of a plan over a model's trainable parameters.
 
     Which parameters decay, and which of them optimizers of whole matrices take, `thrifty.optim.groups.RULES` says. The
@@ -184,6 +186,7 @@ def build(model: nn.Module, plan: OptimPlan, precision: str = "fp32", seed: int 
         plan: of the optimizer.
         precision: as in a `Plan`; it says how weights in bf16 are updated.
         seed: of the rounding of ``bf16_stochastic``.
+        offload: states lie in the processor's memory, and steps are taken there; weights are not held in bf16 then.
 
     Raises:
         JobError: there is no optimizer of that name; the nearest one is given.
@@ -191,6 +194,10 @@ def build(model: nn.Module, plan: OptimPlan, precision: str = "fp32", seed: int 
     if plan.optimizer not in OPTIMIZERS:
         raise unknown_name("optimizer", plan.optimizer, OPTIMIZERS)
     make, parameters = OPTIMIZERS[plan.optimizer], sort_parameters(model)
+    if offload:
+        from thrifty.optim.on_host import OnHost
+
+        return OnHost(parameters, lambda part: make(part, plan))
     if precision not in BF16_HELD:
         return make(parameters, plan)
     from thrifty.optim.compensated import Bf16Weights

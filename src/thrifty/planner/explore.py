@@ -14,7 +14,7 @@ from typing import Any
 
 from thrifty.errors import BudgetError, JobError
 from thrifty.planner.local import Local
-from thrifty.planner.search import Found, Space, Way, search
+from thrifty.planner.search import Found, Settings, Space, Way, search
 from thrifty.planner.settle import settle
 from thrifty.spec.units import format_bytes
 
@@ -150,6 +150,8 @@ def _too_small(local: Local, dimensions: dict[str, tuple[Any, ...]]) -> BudgetEr
     samples = "one sample at a time needs" if local.fewest == 1 else f"{local.fewest:,} samples at a time need"
     again = "" if how == "none" else f", with {how} checkpointing"
     lower = "Lower plan.micro_batch, raise" if local.job.plan.micro_batch and local.fewest > 1 else "Raise"
+    if moved := _moved_out(local, {**plain, "checkpointing": how, "micro_batch": local.fewest}):
+        lower = f"{moved}, {lower.lower()}"
     asked = local.job.budget.memory
     limit, beside = local.memory[0], ""
     if asked is not None and limit < asked:
@@ -158,3 +160,12 @@ def _too_small(local: Local, dimensions: dict[str, tuple[Any, ...]]) -> BudgetEr
         f"memory {format_bytes(limit)} is too small: {samples} about {format_bytes(needed[how])}{beside}{again}",
         mend=f"{lower} budget.memory, choose a smaller model, or plan on another machine: thrifty plan JOB --on any.",
     )
+
+
+def _moved_out(local: Local, settings: Settings) -> str:
+    """Say that a way would fit with its optimizer's states in another memory; an empty string where it would not."""
+    other = local.offloading()
+    if other is None:
+        return ""
+    peak = other.peak(settings).high
+    return f"Set plan.offload: true (it needs {format_bytes(peak)})" if peak <= other.memory[0] else ""

@@ -36,7 +36,7 @@ class _Course:
     probed: Probed
     correct: Correct
     held: Held
-    between: Interval | None
+    waits: Interval | None
 
     def price(self, steps: int, validations: int) -> Cost:
         foreseen = self._predicted(steps, validations, Probed(step_s=(), save_s=0.0))
@@ -70,7 +70,7 @@ class _Course:
             runtime=self.held.runtime,
             copied=self.draft.saving == "beside",
             keeping=keeping(self.device.kind, self.draft.checkpointing),
-            between=self.between,
+            waits=self.waits,
         )
 
     @property
@@ -104,7 +104,7 @@ def fit(
     why: Reasons,
     correct: Correct,
     held: Held,
-    between: Interval | None = None,
+    waits: Interval | None = None,
 ) -> Plan:
     """Return the plan with its steps, validations and cost, such that the predicted time is within the budget.
 
@@ -123,7 +123,7 @@ def fit(
     Raises:
         BudgetError: not even one step and one validation fit.
     """
-    course = _Course(draft, dataset, device, traces, probed, correct, held, between)
+    course = _Course(draft, dataset, device, traces, probed, correct, held, waits)
     step_s, validation_s, kept_s = course.step_s, course.validation_s, course.kept_s
     limit_s, budget = time_limit(job, device)
     room_s = (limit_s - spent.wall_s - kept_s) * FILL

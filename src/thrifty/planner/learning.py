@@ -83,11 +83,12 @@ def _rows(
     job: Job, dataset: Dataset, model: ModelPlan, optim: OptimPlan, size: int, adapt: AdaptPlan, why: Reasons
 ) -> Rows:
     """Which rows of the embedding a step trains, where there is a choice."""
-    able = model.family in READS_ROWS and optim.optimizer == "adamw" and adapt == AdaptPlan() and not job.plan.zero
+    elsewhere = job.plan.zero or job.plan.offload
+    able = model.family in READS_ROWS and optim.optimizer == "adamw" and adapt == AdaptPlan() and not elsewhere
     if job.plan.rows == "used" and not able:
         raise JobError(
             f"plan.rows is used, and '{model.name}' with {optim.optimizer} trains all rows that are not frozen",
-            mend=f"Leave it out: it is for {', '.join(READS_ROWS)} trained whole by adamw, without plan.zero.",
+            mend=f"Leave it out: it is for {', '.join(READS_ROWS)} trained whole by adamw, no plan.zero or offload.",
         )
     if not able:
         return "all"

@@ -38,6 +38,7 @@ from thrifty.planner.lengths import (
     packed_shape,
 )
 from thrifty.planner.moves import MOVES, askable, values
+from thrifty.planner.offload import check_offload, offload_here
 from thrifty.planner.proven import proof_of
 from thrifty.planner.releasable import check_release
 from thrifty.planner.search import Priced, Settings, Way
@@ -137,6 +138,7 @@ class Local:
             )
         check_compile(self.job, self.device.kind, repeats=self.repeats)
         check_release(self.job, self.learning)
+        check_offload(self.job, self.device)
         if self.between is None:
             self.between = between_ranks(self.learning, self.device.kind, self.ranks, self.job.plan.zero or 0)
         self._traced = functools.cache(self._trace)
@@ -206,6 +208,15 @@ class Local:
             learning = replace(learning, optim=learning.optim.model_copy(update={"clip": math.inf}))
         job = self.job.model_copy(update={"plan": plan})
         return replace(self, job=job, learning=learning, known={}, asker=None)
+
+    def offloading(self) -> Local | None:
+        """The same job with optimizer states in the processor's memory; None where it has them so, or cannot."""
+        if self.job.plan.offload is not None:
+            return None
+        job = self.job.model_copy(update={"plan": self.job.plan.model_copy(update={"offload": True})})
+        with contextlib.suppress(JobError):
+            return replace(self, job=job, known={}, asker=None)
+        return None
 
     def trusting(self) -> Local | None:
         """The same job where ways are taken that fit as foreseen, though their bounds pass the budget.
@@ -412,7 +423,7 @@ class Local:
             precision=settings["precision"],
             keeping=keeping(self.device.kind, settings["checkpointing"]),
             largest=largest,
-            between=self.waits(settings),
+            waits=self.waits(settings),
         )
         cost = corrected(foreseen, self.correct)
         quote = Quote(
@@ -431,7 +442,12 @@ class Local:
         )
 
     def waits(self, settings: Settings) -> Interval | None:
-        """Predict the seconds of a step in which ranks wait for each other's messages; None for one device."""
+        """Predict the seconds of a step that pass beside the device's own work; None where none do.
+
+        Ranks wait for each other's messages, a GPU for the step that is taken in the processor's memory.
+        """
+        if self.job.plan.offload:
+            return offload_here(self.typical(settings).gradient_bytes / 4)
         if self.between is None:
             return None
         return self.between.seconds(
@@ -512,6 +528,7 @@ class Local:
             length=length,
             accumulating=micro < self.learning.size,
             release=self.releases,
+            offload=bool(self.job.plan.offload),
         )
         if self.asker is None:
             return trace

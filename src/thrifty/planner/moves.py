@@ -80,7 +80,10 @@ MOVES: tuple[Move, ...] = (
     ),
     Move("checkpointed", "checkpointing", "full", "each block is computed again (Chen et al. 2016)", runs_here=True),
     Move("states kept", "offload", False, "optimizer states stay beside the weights", runs_here=True),
-    Move("offload", "offload", True, "optimizer states lie in host memory and travel each step (Ren et al. 2021)"),
+    Move(
+        "offload", "offload", True, "optimizer states lie in host memory and travel each step (Ren et al. 2021)",
+        runs_here=True,
+    ),
     Move("fp32-states", "state_bytes", 4, "optimizer states in fp32", runs_here=True),
     Move("bf16-states", "state_bytes", 2, "optimizer states in bf16", True),
     Move("8bit-states", "state_bytes", 1, "optimizer states in 8 bits (Dettmers et al. 2022)", True),

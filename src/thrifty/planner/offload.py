@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from thrifty.spec import Cluster
+from thrifty.errors import JobError
+from thrifty.spec import BF16_HELD, Cluster, Device, Interval, Job
+from thrifty.spec.units import format_bytes
 
 # Of one device, in one direction: PCIe 4 x16 moves 25 of its 31.5 GB/s in copies from pinned memory.
 LINK_BYTES_PER_SECOND = 25e9
@@ -13,6 +15,10 @@ HOST_BYTES_PER_SECOND = 50e9
 STATE_BYTES = 12.0
 # of a parameter over the link: its 16-bit gradient down, its 16-bit weight up
 TRAVEL_BYTES = 4.0
+# in our own loop both are of 32 bits
+TRAVEL_BYTES_HERE = 8.0
+# how many times longer or shorter it may take here, where neither link nor host was timed; assumed
+_DOUBT = 3.0
 
 
 def offload_seconds(host_bytes: float, cluster: Cluster) -> float:
@@ -27,5 +33,48 @@ def offload_seconds(host_bytes: float, cluster: Cluster) -> float:
     """
     if cluster.device.kind == "cpu":
         return float("inf")
-    parameters = host_bytes / STATE_BYTES
-    return parameters * TRAVEL_BYTES / LINK_BYTES_PER_SECOND + 2 * host_bytes / HOST_BYTES_PER_SECOND
+    return _seconds(host_bytes / STATE_BYTES, TRAVEL_BYTES)
+
+
+def offload_here(parameters: float) -> Interval:
+    """Predict what it adds to a step of our own loop, of a GPU in this machine.
+
+    Args:
+        parameters: that are trained, in float32.
+    """
+    value, host_bytes = _seconds(parameters, TRAVEL_BYTES_HERE), STATE_BYTES * parameters
+    method = (
+        f"gradients and weights over a link of {format_bytes(LINK_BYTES_PER_SECOND)}/s, {format_bytes(host_bytes)} "
+        f"read and written at {format_bytes(HOST_BYTES_PER_SECOND)}/s: neither was timed here"
+    )
+    return Interval(low=value / _DOUBT, value=value, high=value * _DOUBT, method=method)
+
+
+def check_offload(job: Job, device: Device) -> None:
+    """Refuse states in host memory where they cannot be had.
+
+    Raises:
+        JobError: with what would do.
+    """
+    if not job.plan.offload:
+        return
+    out = "leave plan.offload out"
+    if device.kind == "cpu":
+        raise JobError(
+            "plan.offload is true, and the device is the processor: its memory is where states are already",
+            mend=f"Take plan.device: cuda, or {out}.",
+        )
+    hindered = {
+        f"plan.data is {job.plan.data}: ranks share states out instead": (job.plan.data or 1) > 1,
+        f"plan.precision is {job.plan.precision}: weights held in bf16 are stepped where they lie":
+            job.plan.precision in BF16_HELD,
+        "so is plan.gradient_release: what was released is not there to be brought down":
+            bool(job.plan.gradient_release),
+    }  # fmt: skip
+    for says in (says for says, there in hindered.items() if there):
+        raise JobError(f"plan.offload is true, and {says}", mend=f"Leave one of them out; or {out}.")
+
+
+def _seconds(parameters: float, travel_bytes: float) -> float:
+    host_bytes = STATE_BYTES * parameters
+    return parameters * travel_bytes / LINK_BYTES_PER_SECOND + 2 * host_bytes / HOST_BYTES_PER_SECOND

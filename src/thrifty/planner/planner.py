@@ -257,6 +257,7 @@ def draft_of(local: Local, way: Way, key: str) -> Plan:
         dropout=rules.dropout(learning.traits)[0],
         rows=rows_of(learning, settings["precision"]),
         gradient_release=local.releases,
+        offload=bool(local.job.plan.offload),
         adapt=learning.adapt,
         evaluate_every=learning.stop.steps,
         checkpoint_seconds=CHECKPOINT_SECONDS,
@@ -292,6 +293,8 @@ def _say_why(local: Local, found: Found, chosen: Way, why: Reasons, source: rule
         why.say(field, value, "; ".join(part for part in (compared, facts[field]) if part), source, doubt)
     if local.releases:
         why.say("gradient_release", *rules.gradient_release(), "job", rules.DOUBTS["gradient_release"])
+    if local.job.plan.offload:
+        why.say("offload", *rules.offload(), "job", rules.DOUBTS["offload"])
     if local.learning.traits.drops:
         why.say("dropout", *rules.dropout(local.learning.traits))
     precision = chosen.settings["precision"]

@@ -58,6 +58,7 @@ DOUBTS = {
     "compile": "how much is saved was measured on two models of one GPU",
     "gradient_release": "a gradient that is no number is known when weights have changed: they go back to the last "
     "checkpoint, and without one the run ends; so does one that finds no memory for a step",
+    "offload": "the link and the host were not timed",
     "groups": "what no module of torch's holds goes by its dimensions",
     "epochs": "stop earlier with a target",
     "evaluate_every": "a better model may lie between two validations",
@@ -360,6 +361,13 @@ def gradient_release() -> tuple[str, str]:
     return "in the backward pass", (
         "asked for in the job: each parameter is stepped as soon as its gradient is whole, which then goes (Lv et al. "
         "2023); what is learned is the same, and the micro-batch is the whole batch"
+    )
+
+
+def offload() -> tuple[str, str]:
+    return "to the processor's memory", (
+        "asked for in the job: optimizer states lie there, gradients travel down and weights up, and the step is taken "
+        "by the processor (Ren et al. 2021); what is learned is the same"
     )
 
 

@@ -33,6 +33,7 @@ PINNED = (
     "micro_batch",
     "checkpointing",
     "precision",
+    "offload",
 )
 
 

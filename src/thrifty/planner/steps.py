@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 from torch.optim import Optimizer
@@ -17,6 +17,7 @@ from thrifty.models.dropout import use_dropout
 from thrifty.models.losses import LOSSES, whole_cross_entropy
 from thrifty.models.recompute import recomputing
 from thrifty.optim import by_name
+from thrifty.optim.gather import Closure
 from thrifty.optim.rows import foresee_rows
 from thrifty.planner.learning import Learning, read_rows
 from thrifty.planner.lengths import PackedShape
@@ -67,6 +68,16 @@ def stepper_of(learning: Learning, dataset: Dataset, precision: str) -> Callable
     return made
 
 
+class Elsewhere(Optimizer):
+    """Stands for an optimizer that works in another memory: the device does and holds nothing for it."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model.parameters(), {})
+
+    def step(self, closure: Closure = None) -> Any:
+        """Do nothing, here."""
+
+
 def trace_of(
     learning: Learning,
     dataset: Dataset,
@@ -80,8 +91,11 @@ def trace_of(
     whole_logits: bool = False,
     accumulating: bool = False,
     release: bool = False,
+    offload: bool = False,
 ) -> Trace:
     """Trace a step of so many samples, texts as in `batch_of`; with ``whole_logits`` no loss goes by chunks.
+
+    With ``offload`` the optimizer's part of the step is not the device's.
 
     Raises:
         JobError: as `thrifty.cost.trace_step` and `thrifty.models.recompute.recomputing`.
@@ -92,7 +106,7 @@ def trace_of(
         batch_of(dataset, samples, length),
         precision=precision,
         memory_format=memory_format,
-        optimizer=stepper_of(learning, dataset, precision),
+        optimizer=Elsewhere if offload else stepper_of(learning, dataset, precision),
         clip=math.isfinite(learning.optim.clip),
         device=device,
         accumulating=accumulating,

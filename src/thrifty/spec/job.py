@@ -351,8 +351,9 @@ class Train(Plain):
 class Pins(Plain):
     """What you decide in the plan's place: how to compute; what follows ``threads`` speaks of several devices.
 
-    The last six are fields of `Layout` by the same names. On this machine a run takes ``data``, its number of devices,
-    and ``zero``: 0, each has a copy of the model, or 3, weights, gradients and optimizer states are shared out (FSDP).
+    ``offload`` and the last six are fields of `Layout` by the same names. On this machine a run takes ``data``, its
+    number of devices, and ``zero``: 0, each has a copy of the model, or 3, weights, gradients and optimizer states are
+    shared out (FSDP).
     """
 
     device: Literal["cpu", "cuda"] | None = None
@@ -363,6 +364,7 @@ class Pins(Plain):
     compile: Compile | None = None
     rows: Rows | None = None
     gradient_release: bool | None = None
+    offload: bool | None = None
     memory_format: Literal["contiguous", "channels_last"] | None = None
     threads: PositiveInt | None = None
     data: PositiveInt | None = None

@@ -206,6 +206,7 @@ class Plan(Plain):
         dropout: how dropout layers draw: ``sampled``, as torch does; ``bits``, by `thrifty.models.dropout`.
         rows: of the embedding that each step trains; ``used`` are those it reads, the updates of others wait.
         gradient_release: parameters are stepped in the backward pass, each once its gradient is whole, which then goes.
+        offload: optimizer states lie in the processor's memory, and steps are taken there.
         adapt: what of the model is trained.
         evaluate_every: optimizer steps between validations.
         checkpoint_seconds: least time between two checkpoints.
@@ -236,6 +237,7 @@ class Plan(Plain):
     dropout: Dropout = "sampled"
     rows: Rows = "all"
     gradient_release: bool = False
+    offload: bool = False
     adapt: AdaptPlan = AdaptPlan()
     evaluate_every: int
     checkpoint_seconds: float

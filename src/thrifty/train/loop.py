@@ -91,7 +91,7 @@ def train(
     seed_generators(plan.seed)  # dropout draws from them; a checkpoint brings their states back
     computing_as(with_savings(model, plan), plan, store.dataset.kind).train()
     spread = spread_over(world, model, plan.zero)
-    optimizer = optim.build(model, plan.optim, plan.precision, plan.seed)
+    optimizer = optim.build(model, plan.optim, plan.precision, plan.seed, offload=plan.offload)
     used = use_rows(model, optimizer, store.dataset.vocabulary) if plan.rows == "used" else []
     spread.follow(optimizer)
     schedule = optim.Schedule(plan.optim)

@@ -70,7 +70,7 @@ def _timed(plan: Plan, store: Store, folder: Path, seconds: float) -> Probed:
     initialise(model, plan.init, plan.seed)
     # compiling is priced beside what is measured here
     recomputing(with_savings(model, plan), plan.checkpointing).train()
-    optimizer = optim.build(model, plan.optim, plan.precision, plan.seed)
+    optimizer = optim.build(model, plan.optim, plan.precision, plan.seed, offload=plan.offload)
     used = use_rows(model, optimizer, store.dataset.vocabulary) if plan.rows == "used" else []
     batches = Batches(
         store,
