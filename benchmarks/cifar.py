@@ -3,7 +3,8 @@
     python -m benchmarks.cifar [--quick] [--rounds N] [--seeds N] [--resume] [--plain-to-target]
 
 Against a plain PyTorch loop in fp32, Lightning with bf16 and channels last, and Keras 3 on PyTorch. The same network (a
-3x3 stem, 11.2 M parameters), pixels, batches of 128, SGD with momentum 0.9, rate and schedule; no augmentation.
+3x3 stem, 11.2 M parameters), pixels, batches of 128, SGD with momentum 0.9, rate and schedule. Who runs to the target
+trains on images that are mirrored and cropped by chance; speeds are of images as they are.
 Without ``--quick`` it takes hours, most of them on the way to the target: on two cores an epoch takes minutes.
 """
 
@@ -32,8 +33,10 @@ from thrifty.spec import SPLITS, ImageData
 from thrifty.spec.folders import cache_folder
 
 TARGET = 0.83
-BATCH, EPOCHS = 128, 8
+BATCH, EPOCHS = 128, 6
 RATE, DECAY, WARM_UP_SHARE = 0.1, 5e-4, 0.05
+# of who runs to the target: without it eight epochs end at 0.825 (seed 0)
+AUGMENT = {"flip": True, "crop": 2}
 FIGURE = "accuracy"
 # of the test images, so that thrifty has a test split beside its validation split; it takes no time
 TESTED = 500
@@ -83,7 +86,7 @@ def _data() -> ImageData:
     return ImageData(kind="image", path=real_data.cifar().resolve())
 
 
-def job(seed: int, **more: Any) -> dict[str, Any]:
+def job(seed: int, *, augment: bool = False, **more: Any) -> dict[str, Any]:
     """The job of our runs."""
     train = {
         "epochs": EPOCHS,
@@ -95,6 +98,7 @@ def job(seed: int, **more: Any) -> dict[str, Any]:
         "warmup": WARM_UP_SHARE,
         "schedule": "cosine",
         "seed": seed,
+        **({"augment": AUGMENT} if augment else {}),
     }
     data = {"kind": "image", "path": str(_data().path)}
     return {"name": "cifar", "data": data, "model": "benchmarks.nets:resnet18_32", "train": train, **more}
@@ -137,8 +141,8 @@ def ways(plain: bool) -> Callable[[int], Sequence[Entrant]]:
     def entrants(seed: int) -> list[Entrant]:
         store = laid_out(seed)
         epoch = -(-store.dataset.counts["train"] // BATCH)
-        to_target = task(store, seed, evaluate_every=epoch, target=TARGET)
-        mine = ours("ours_target", job(seed, target={FIGURE: TARGET}))
+        to_target = task(store, seed, evaluate_every=epoch, target=TARGET, **AUGMENT)
+        mine = ours("ours_target", job(seed, augment=True, target={FIGURE: TARGET}))
         found = [mine, peer("lightning_target", "lightning_cifar", replace(to_target, precision="bf16"))]
         return [*found, peer("plain_target", "plain_torch", to_target, most_s=4 * 3600)] if plain else found
 

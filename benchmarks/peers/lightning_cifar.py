@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
+from benchmarks.peers.augmented import augmented
 from benchmarks.peers.networks import resnet18
 from benchmarks.peers.plain_torch import MOMENTUM
 from benchmarks.peers.talk import Talk
@@ -31,6 +32,7 @@ def main(task: Task, talk: Talk) -> None:
 
         def training_step(self, batch: list[Tensor], index: int) -> Tensor:
             x, y = batch
+            x = augmented(x, task)
             return F.cross_entropy(self.network(x.to(memory_format=torch.channels_last)), y)
 
         def on_train_start(self) -> None:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.peers.augmented import augmented
 from benchmarks.peers.held_out import accuracy
 from benchmarks.peers.networks import GPT, resnet18
 from benchmarks.peers.talk import Talk
@@ -46,7 +47,7 @@ def image_work(task: Task) -> Work:
     held_x, held_y = torch.from_numpy(data.held_out_x), torch.from_numpy(data.held_out_y)
     model = resnet18(data.classes)
     optimizer = torch.optim.SGD(model.parameters(), task.rate, MOMENTUM, weight_decay=task.weight_decay)
-    batches = ({"x": x[chosen], "y": y[chosen]} for chosen in shuffled(len(x), task.batch))
+    batches = ({"x": augmented(x[chosen], task), "y": y[chosen]} for chosen in shuffled(len(x), task.batch))
     return Work(model, optimizer, batches, lambda batch: model(batch["x"]), lambda: accuracy(model, held_x, held_y))
 
 

@@ -37,6 +37,8 @@ class Task:
         flags: switches of one peer alone, such as ``compile``.
         evaluate_every: steps between evaluations of the whole held-out part; 0 for none.
         target: of the held-out figure, at which to stop: the least accuracy, or the most nats a byte; 0 for none.
+        flip: half of the images are mirrored as they are trained on.
+        crop: pixels of margin that images are cut out of as they are trained on.
         threads: of the matrix products; all cores, which `race.peer` counts.
         device: ``cpu`` or ``cuda``.
     """
@@ -59,6 +61,8 @@ class Task:
     evaluate_every: int = 0
     target: float = 0.0
     seed: int = 0
+    flip: bool = False
+    crop: int = 0
     threads: int = 2
     device: str = "cpu"
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from benchmarks.peers.augmented import augmented
 from benchmarks.peers.task import Task, stream
 from benchmarks.race import Finish, Race, Step
 
@@ -136,3 +138,18 @@ def test_shakespeare_is_cut_as_nanogpt_cuts_it(seed: int, tmp_path: Path, monkey
     peers = stream(Task("characters", str(file), 1, steps=1, rate=1.0))
     assert ours.text_bytes["train"] == len(peers.train)
     assert ours.text_bytes["validation"] == peers.held_out_bytes == len(peers.held_out) - 1
+
+
+def test_peers_change_images_as_we_do() -> None:
+    task = Task("image", "", 1, steps=1, rate=1.0, **cifar.AUGMENT)
+    torch.manual_seed(0)
+    margin, images = task.crop, torch.arange(1.0, 1 + 400 * 3 * 8 * 8).view(400, 3, 8, 8)
+    found = augmented(images, task)
+    framed = [torch.nn.functional.pad(each, (margin,) * 4) for each in (images, images.flip(-1))]
+    seen = set()
+    for number, image in enumerate(found):
+        for mirrored, frames in enumerate(framed):
+            windows = frames[number].unfold(1, 8, 1).unfold(2, 8, 1).permute(1, 2, 0, 3, 4)
+            seen |= {(mirrored, *place) for place in (windows == image).flatten(2).all(-1).nonzero().tolist()}
+    assert len(seen) == 2 * (2 * margin + 1) ** 2
+    assert torch.equal(augmented(images, Task("image", "", 1, steps=1, rate=1.0)), images)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from thrifty.data import Batches, Store, sweep
 from thrifty.data.order import WINDOW_STEPS, window_steps
 from thrifty.data.packing import row_size
-from thrifty.spec import LENGTH_MULTIPLE, Batching
+from thrifty.spec import LENGTH_MULTIPLE, Augment, Batching
 
 FEW = st.integers(1, 40)
 # lengths of the texts of some stores
@@ -49,6 +49,29 @@ def predicted(batch: dict[str, np.ndarray]) -> list[int]:
     assert (y[real] == x[real] + 1).all()
     assert (x[~real] == 0).all()
     return [int(token) for token in y[real]]
+
+
+@given(
+    count=FEW,
+    batch=FEW,
+    cuts=st.tuples(FEW, FEW),
+    seed=st.integers(0, 99),
+    step=st.integers(0, 200),
+    ranks=st.integers(1, 3),
+)
+def test_images_are_changed_alike_however_a_step_is_cut(
+    folder: Path, count: int, batch: int, cuts: tuple[int, int], seed: int, step: int, ranks: int
+) -> None:
+    store, augment = images(folder, count), Augment(flip=True, crop=1, cutout=1)
+
+    def taken(micro: int, ranks: int) -> list[list[float]]:
+        shares = [
+            Batches(store, batch=batch, micro=micro, seed=seed, rank=rank, ranks=ranks, augment=augment).step(step)
+            for rank in range(ranks)
+        ]
+        return sorted(each.ravel().tolist() for share in shares for part in share for each in part["x"])
+
+    assert taken(cuts[0], 1) == taken(cuts[1], ranks)
 
 
 @given(count=FEW, batch=FEW, micro=FEW, seed=st.integers(0, 2**31 - 1), epoch=st.integers(0, 5))

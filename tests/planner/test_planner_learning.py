@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from thrifty import optim
+from thrifty.errors import JobError
 from thrifty.models import Traits
 from thrifty.optim import OPTIMIZERS, SCHEDULES, Schedule
 from thrifty.planner import rules
@@ -112,3 +113,24 @@ def test_a_plan_of_before_is_still_read(images: Dataset) -> None:
 def test_dropout_is_drawn_by_bits_where_there_is_any() -> None:
     assert rules.dropout(Traits(drops=True))[0] == "bits"
     assert rules.dropout(Traits()) == ("sampled", "the model has none")
+
+
+def test_augmentation_is_as_asked_and_has_its_reason(images: Dataset) -> None:
+    _, why = decided(images, augment={"flip": True, "crop": 2})
+    (line,) = [line for line in why.lines if line.field == "augment"]
+    assert line.value == "flip, crop within 2 pixels of margin" and line.source == "job"
+    assert "augment" not in [line.field for line in decided(images)[1].lines]
+
+
+@pytest.mark.parametrize("name", ["crop", "cutout"])
+def test_an_augmentation_that_leaves_nothing_is_refused(images: Dataset, name: str) -> None:
+    with pytest.raises(JobError, match=f"train.augment.{name} is 16, and images have 16 pixels a side.*: 2, 8"):
+        decided(images, augment={name: 16})
+    decided(images, augment={name: 15})
+
+
+def test_what_is_no_image_is_not_augmented(images: Dataset) -> None:
+    texts = images.model_copy(update={"kind": "text", "shape": (16,), "vocabulary": 100})
+    asked = {"name": "a", "data": {"kind": "text", "path": "x"}, "model": "bert-tiny"}
+    with pytest.raises(JobError, match=r"train\.augment is flip, and data of kind 'text' are no images"):
+        decide(parse_job({**asked, "train": {"augment": {"flip": True}}}), texts, Reasons([]))

@@ -9,15 +9,17 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from thrifty.data.augment import Augmentation
 from thrifty.data.image import normalise
 from thrifty.data.language import END_ID, IGNORED_TARGET
 from thrifty.data.order import WINDOW_STEPS, deal, generator_of, order_of
 from thrifty.data.packing import pack, places_of
 from thrifty.data.store import Store
 from thrifty.data.word_pieces import PAD_ID, padded_length
-from thrifty.spec import Batching
+from thrifty.spec import Augment, Batching
 
 Batch = dict[str, np.ndarray]
+AS_THEY_ARE = Augment()
 
 
 class Batches:
@@ -41,6 +43,7 @@ class Batches:
         batching: of texts, how steps are made up; of other data there is one way.
         rank, ranks: whose share of each step's micro-batches is wanted, and among how many.
         along: a rank gets as many micro-batches as the others: where it has no sample of its own, one without answers.
+        augment: how images are changed.
 
     Attributes:
         steps_per_epoch: steps that one pass over the split takes.
@@ -58,6 +61,7 @@ class Batches:
         rank: int = 0,
         ranks: int = 1,
         along: bool = False,
+        augment: Augment = AS_THEY_ARE,
     ) -> None:
         assert batch >= 1
         assert micro >= 1
@@ -73,6 +77,10 @@ class Batches:
         self._order = np.empty(0, np.int64)
         self._shift = 0
         self.steps_per_epoch = -(-self.count // self.batch)
+        self._augmentation: Augmentation | None = None
+        if augment != AS_THEY_ARE:
+            assert store.dataset.kind == "image", "augmentation of what is no image"
+            self._augmentation = Augmentation(augment, mean=store.dataset.mean, count=self.count, seed=seed)
 
     def samples(self, step: int) -> int:
         """Return how many samples a step holds: ``batch``, or what is left at the end of an epoch."""
@@ -81,9 +89,9 @@ class Batches:
     def step(self, index: int) -> list[Batch]:
         """Return the micro-batches of a step, counted from 0 over all epochs.
 
-        Images: ``x`` float32 [b, C, H, W] normalised, ``y`` int64 [b]. Texts: ``x`` int64 [b, T], ``y`` int64 [b];
-        packed ``x`` int64 [1, T], which texts of label -100 fill up, ``y`` int64 of all of them, as they lie, and their
-        places by groups, as `thrifty.data.packing.places_of` has them.
+        Images: ``x`` float32 [b, C, H, W] normalised, changed by ``augment``, ``y`` int64 [b]. Texts: ``x`` int64
+        [b, T], ``y`` int64 [b]; packed ``x`` int64 [1, T], which texts of label -100 fill up, ``y`` int64 of all of
+        them, as they lie, and their places by groups, as `thrifty.data.packing.places_of` has them.
         Language: ``x`` and ``y`` int64 [b, T], where ``y`` is the token after each of ``x``.
         """
         epoch, place = divmod(index, self.steps_per_epoch)
@@ -100,7 +108,7 @@ class Batches:
     def _made(self, part: np.ndarray) -> Batch:
         if self.batching == "packed":
             return _packed(self._store, self._split, part)
-        return _take(self._store, self._split, part, self._shift)
+        return _take(self._store, self._split, part, self._shift, self._augmentation)
 
     def typical_steps(self) -> list[int]:
         """Return the steps of the first window; of texts those first that compute nearly the mean of tokens."""
@@ -125,6 +133,8 @@ class Batches:
         # a stream of text begins elsewhere in each epoch
         self._shift = int(generator.integers(dataset.tokens[self._split])) if dataset.kind == "language" else 0
         self._order = order_of(generator, self.count, batch=self.batch, batching=self.batching, lengths=self._lengths)
+        if self._augmentation is not None:
+            self._augmentation.begin(epoch)
         self._epoch = epoch
 
 
@@ -150,10 +160,11 @@ def _lengths(store: Store, split: str) -> np.ndarray | None:
     return np.diff(np.asarray(store.array(split, "starts"))) if store.dataset.kind == "text" else None
 
 
-def _take(store: Store, split: str, chosen: np.ndarray, shift: int) -> Batch:
+def _take(store: Store, split: str, chosen: np.ndarray, shift: int, augmentation: Augmentation | None = None) -> Batch:
     dataset = store.dataset
     if dataset.kind == "image":
         images = store.array(split, "x").take(chosen, axis=0)
+        images = augmentation(images, chosen) if augmentation is not None else images
         return {"x": normalise(images, dataset.mean, dataset.std), "y": np.asarray(store.array(split, "y")[chosen])}
     if dataset.kind == "text":
         labels = np.asarray(store.array(split, "y")[chosen])

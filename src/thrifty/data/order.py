@@ -16,9 +16,9 @@ WINDOW_STEPS = 32
 LEAST_WINDOWS = 4
 
 
-def generator_of(seed: int, epoch: int) -> np.random.Generator:
-    """Return the random numbers of an epoch."""
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, epoch])))
+def generator_of(seed: int, epoch: int, *stream: int) -> np.random.Generator:
+    """Return the random numbers of an epoch: of its order, or of another stream beside it."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, epoch, *stream])))
 
 
 def window_steps(count: int, batch: int) -> int:

@@ -73,10 +73,29 @@ def decide(job: Job, dataset: Dataset, why: Reasons) -> Learning:
         why.say("optimizer", optimizer, "asked for in the job", "job", doubt)
     size = _batch_size(job, dataset, traits, why)
     optim = _learning(job, traits, dataset, parameters, optimizer, size, adapt.kind, why)
+    _check_augment(job, dataset, why)
     why.say("guard", *rules.guard(), doubt="a batch that is merely hard is left out, or one that harms is not")
     stop = _stop(job, task, optim.total_steps)
     rows = _rows(job, dataset, model, optim, size, adapt, why)
     return Learning(task, model, traits, init, optim, stop, size, parameters, rows, adapt)
+
+
+def _check_augment(job: Job, dataset: Dataset, why: Reasons) -> None:
+    augment = job.train.augment
+    if not augment.says:
+        return
+    if dataset.kind != "image":
+        raise JobError(
+            f"train.augment is {augment.says}, and data of kind '{dataset.kind}' are no images", mend="Leave it out."
+        )
+    side = min(dataset.shape[1:])
+    for name, pixels in (("crop", augment.crop), ("cutout", augment.cutout)):
+        if pixels >= side:
+            raise JobError(
+                f"train.augment.{name} is {pixels}, and images have {side} pixels a side: nothing would be left",
+                mend=f"An eighth of the side is usual to crop, half to cut out: {side // 8}, {side // 2}.",
+            )
+    why.say("augment", augment.says, "asked for in the job, drawn anew for each image in each epoch", "job")
 
 
 def _rows(

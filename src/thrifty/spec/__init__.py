@@ -1,5 +1,6 @@
 """The nouns: plain frozen data without torch. `Job`, `Plan`, `Cost`, `Device`, `Dataset`, `BundleInfo`."""
 
+from thrifty.spec.augment import Augment
 from thrifty.spec.bundle import BUNDLE_FORMAT, BundleInfo
 from thrifty.spec.cost import Cost, Interval, Spent
 from thrifty.spec.dataset import LENGTH_MULTIPLE, SPLITS, Cleaning, Dataset
@@ -48,6 +49,7 @@ __all__ = [
     "SPLITS",
     "AdaptPlan",
     "Adapter",
+    "Augment",
     "BatchPlan",
     "Batching",
     "Budget",

@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from thrifty.errors import JobError, nearest
+from thrifty.spec.augment import Augment
 from thrifty.spec.layout import Checkpointing, Compile, Precision, Rows
 from thrifty.spec.plain import Plain
 from thrifty.spec.plan import Batching
@@ -314,6 +315,7 @@ class Train(Plain):
         init: initial weights: ``default`` (the family's own), ``he_normal``, ``he_uniform``,
             ``xavier_normal``, ``xavier_uniform``; ``own`` keeps what the model's own code draws or loads, and is what
             a model that is not ours has by default.
+        augment: how training images are changed by chance, such as ``{flip: true, crop: 4}``; not at all when left out.
         freeze: patterns of the names of parameters that stay as they are, such as ``blocks.0.*``.
         adapter: what is trained in place of the model's own weights; its kind alone will do, such as ``lora``.
         patience: evaluations without improvement after which training stops; 0 for never.
@@ -335,6 +337,7 @@ class Train(Plain):
     cooldown: Fraction | None = None
     clip: NonNegativeFloat | None = None
     init: str | None = None
+    augment: Augment = Augment()
     freeze: Patterns = ()
     adapter: Annotated[Adapter, BeforeValidator(_kind_alone)] | None = None
     patience: Annotated[int, Field(ge=0)] | None = None

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from thrifty.spec.augment import Augment
 from thrifty.spec.cost import Cost
 from thrifty.spec.layout import Checkpointing, Compile, Rows
 from thrifty.spec.plain import Plain
@@ -207,6 +208,7 @@ class Plan(Plain):
         rows: of the embedding that each step trains; ``used`` are those it reads, the updates of others wait.
         gradient_release: parameters are stepped in the backward pass, each once its gradient is whole, which then goes.
         offload: optimizer states lie in the processor's memory, and steps are taken there.
+        augment: how training images are changed by chance.
         adapt: what of the model is trained.
         evaluate_every: optimizer steps between validations.
         checkpoint_seconds: least time between two checkpoints.
@@ -238,6 +240,7 @@ class Plan(Plain):
     rows: Rows = "all"
     gradient_release: bool = False
     offload: bool = False
+    augment: Augment = Augment()
     adapt: AdaptPlan = AdaptPlan()
     evaluate_every: int
     checkpoint_seconds: float

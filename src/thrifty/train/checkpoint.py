@@ -97,7 +97,7 @@ def learning_key(plan: Plan, data: str) -> str:
     learned = plan.model_dump_json(
         include={
             "task": True, "model": {"name", "family", "arguments"}, "init": True, "optim": True, "precision": True,
-            "seed": True, "guard": True, "evaluate_every": True, "batch": {"size"},
+            "seed": True, "guard": True, "evaluate_every": True, "batch": {"size"}, "augment": True,
             "stop": {"metric", "higher_is_better"},
         }
     )  # fmt: skip

@@ -105,6 +105,7 @@ def train(
         rank=world.rank,
         ranks=world.size,
         along=spread.computes_along,
+        augment=plan.augment,
     )
     budget = Budget(plan.stop, spent, world)
 

@@ -80,6 +80,7 @@ def _timed(plan: Plan, store: Store, folder: Path, seconds: float) -> Probed:
         seed=plan.seed,
         batching=plan.batch.batching,
         ranks=plan.devices,
+        augment=plan.augment,
     )
     steps = batches.typical_steps()
     times: list[float] = []

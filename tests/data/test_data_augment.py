@@ -1,0 +1,89 @@
+"""Images changed by chance: each change is what it says, and seed, epoch and sample alone decide it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from thrifty.data.augment import Augmentation
+from thrifty.spec import Augment
+
+COUNT, HEIGHT, WIDTH = 400, 9, 7
+MEAN = (0.2, 0.4, 0.6)
+BLANK = np.array([51, 102, 153], np.uint8)
+# pixels from 160 on are told from the blank
+IMAGES = np.random.default_rng(0).integers(160, 256, (COUNT, HEIGHT, WIDTH, 3), np.uint8)
+EVERYONE = np.arange(COUNT)
+
+
+def changed(augment: Augment, *, epoch: int = 0, seed: int = 0, chosen: np.ndarray = EVERYONE) -> np.ndarray:
+    augmentation = Augmentation(augment, mean=MEAN, count=COUNT, seed=seed)
+    augmentation.begin(epoch)
+    return augmentation(IMAGES[chosen], chosen)
+
+
+def test_half_are_mirrored() -> None:
+    found = changed(Augment(flip=True))
+    mirrored = (found == IMAGES[:, :, ::-1]).all((1, 2, 3))
+    same = (found == IMAGES).all((1, 2, 3))
+    assert (mirrored | same).all() and not (mirrored & same).any()
+    assert 0.4 < mirrored.mean() < 0.6
+
+
+@given(margin=st.integers(1, 6))
+def test_a_crop_is_a_window_of_the_framed_image(margin: int) -> None:
+    found = changed(Augment(crop=margin))
+    framed = np.tile(BLANK, (COUNT, HEIGHT + 2 * margin, WIDTH + 2 * margin, 1))
+    framed[:, margin:-margin, margin:-margin] = IMAGES
+    windows = np.lib.stride_tricks.sliding_window_view(framed, (HEIGHT, WIDTH), axis=(1, 2))
+    places = set()
+    for image, window in zip(found, windows.transpose(0, 1, 2, 4, 5, 3), strict=True):
+        (place,) = np.argwhere((window == image).all((2, 3, 4)))
+        places.add(tuple(place))
+    at = np.array(sorted(places))
+    assert at.min(0).tolist() == [0, 0] and at.max(0).tolist() == [2 * margin, 2 * margin]
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 6])
+def test_a_square_is_cut_out(side: int) -> None:
+    found = changed(Augment(cutout=side))
+    sizes = []
+    for image, before in zip(found, IMAGES, strict=True):
+        blank = (image == BLANK).all(-1)
+        assert (image[~blank] == before[~blank]).all()
+        rows, columns = np.flatnonzero(blank.any(1)), np.flatnonzero(blank.any(0))
+        # whole between its edges, and no larger than asked
+        assert blank[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
+        sizes.append((len(rows), len(columns)))
+    assert max(sizes) == (side, side) and min(min(size) for size in sizes) >= 1
+    assert side == 1 or min(sizes) < (side, side)
+
+
+@given(
+    seed=st.integers(0, 5),
+    epoch=st.integers(0, 5),
+    chosen=st.permutations(range(COUNT)).map(lambda order: np.array(order[:50])),
+)
+def test_seed_epoch_and_sample_alone_decide(seed: int, epoch: int, chosen: np.ndarray) -> None:
+    everything = Augment(flip=True, crop=2, cutout=3)
+    whole = changed(everything, seed=seed, epoch=epoch)
+    assert (changed(everything, seed=seed, epoch=epoch, chosen=chosen) == whole[chosen]).all()
+    assert (changed(everything, seed=seed, epoch=epoch + 1) != whole).any()
+    assert (changed(everything, seed=seed + 1, epoch=epoch) != whole).any()
+
+
+def test_one_change_more_leaves_the_others_as_they_were() -> None:
+    both = changed(Augment(crop=2, flip=True))
+    flipped = changed(Augment(flip=True))
+    assert (
+        changed(Augment(crop=2))[(flipped == IMAGES).all((1, 2, 3))] == both[(flipped == IMAGES).all((1, 2, 3))]
+    ).all()
+
+
+def test_what_is_given_stays_as_it_was() -> None:
+    before = IMAGES.copy()
+    changed(Augment(flip=True, crop=2, cutout=3))
+    assert (before == IMAGES).all()
+    assert (changed(Augment()) == IMAGES).all()

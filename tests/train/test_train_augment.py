@@ -1,0 +1,74 @@
+"""Images changed by chance in the loop: a run goes on with the draws it would have had; validation sees plain ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from thrifty.data import Store
+from thrifty.errors import BundleError
+from thrifty.models import build
+from thrifty.models.init import initialise
+from thrifty.spec import Augment, Plan, Spent
+from thrifty.spec.events import Evaluated, Event, StepDone
+from thrifty.train import train
+
+PlanFactory = Callable[..., Plan]
+EVERYTHING = Augment(flip=True, crop=2, cutout=3)
+
+
+class Killed(Exception):  # noqa: N818 - a signal, not an error
+    """Stands for the end of the process at a given event."""
+
+
+def go(plan: Plan, store: Store, folder: Path, die_at: int | None = None) -> tuple[nn.Module, list[Event]]:
+    events: list[Event] = []
+
+    def emit(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, StepDone) and event.step == die_at:
+            raise Killed
+
+    model = build(plan.model)
+    initialise(model, plan.init, plan.seed)
+    train(plan, model, store, folder, emit=emit, spent=Spent)
+    return model, events
+
+
+def same(one: nn.Module, other: nn.Module) -> bool:
+    states = one.state_dict(), other.state_dict()
+    return all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+def losses(events: list[Event]) -> list[float]:
+    return [each.loss for each in events if isinstance(each, StepDone)]
+
+
+def test_a_run_goes_on_with_the_draws_it_would_have_had(make_plan: PlanFactory, store: Store, tmp_path: Path) -> None:
+    plan = make_plan("mlp-small", steps=12, evaluate_every=4)
+    augmented = plan.model_copy(update={"augment": EVERYTHING})
+    plain, before = go(plan, store, tmp_path / "plain")
+    whole, expected = go(augmented, store, tmp_path / "whole")
+    assert not same(plain, whole) and losses(before) != losses(expected)
+    with pytest.raises(Killed):
+        go(augmented, store, tmp_path / "killed", die_at=7)
+    resumed, events = go(augmented, store, tmp_path / "killed")
+    assert same(whole, resumed) and losses(events) == losses(expected)[-len(losses(events)) :]
+    # another augmentation learns something else: no checkpoint of this is gone on with
+    with pytest.raises(BundleError):
+        go(plan, store, tmp_path / "whole")
+
+
+def test_validation_sees_images_as_they_are(make_plan: PlanFactory, store: Store, tmp_path: Path) -> None:
+    plan = make_plan("mlp-small", steps=2, evaluate_every=1)
+    still = plan.optim.model_copy(update={"learning_rate": 1e-12})
+    found = []
+    for augment in (Augment(), EVERYTHING):
+        run = plan.model_copy(update={"optim": still, "augment": augment})
+        _, events = go(run, store, tmp_path / (augment.says or "none"))
+        found.append(next(each.metrics for each in events if isinstance(each, Evaluated)))
+    assert found[0] == found[1]
