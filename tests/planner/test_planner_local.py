@@ -118,7 +118,7 @@ def test_where_no_bound_fits_a_dry_run_tells_which_way_does(
     def dry(*_: Any, keeping: str, **__: Any) -> HeapPeak:
         return HeapPeak(step=(kept_mib if keeping == "all" else again_mib) * MIB, evaluation=0)
 
-    monkeypatch.setattr("thrifty.planner.local.heap_peak", dry)
+    monkeypatch.setattr("thrifty.planner.dry.heap_peak", dry)
     memory = 0.99 * highs["full"]
     decided = planned(here(memory=memory, batch=4))
     assert decided.checkpointing == how
@@ -207,8 +207,8 @@ def test_a_way_is_priced_as_training_keeps_its_pages(monkeypatch: pytest.MonkeyP
 
 def test_a_dry_run_computes_again_what_the_plan_does(monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[nn.Module] = []
-    monkeypatch.setattr("thrifty.planner.local.heap_peak", lambda build, *_, **__: built.append(build()))
-    monkeypatch.setattr("thrifty.planner.local.runtime_bytes", lambda *_: {})
+    monkeypatch.setattr("thrifty.planner.dry.heap_peak", lambda build, *_, **__: built.append(build()))
+    monkeypatch.setattr("thrifty.planner.dry.runtime_bytes", lambda *_: {})
     local = here()
     for how in ("none", "full"):
         local.dry_run({**PLAIN, "checkpointing": how, "micro_batch": 1}, 1)
@@ -220,8 +220,8 @@ def test_a_validation_that_takes_the_peak_is_cut_before_the_step(monkeypatch: py
     def heap(*_: Any, evaluation_batch: dict[str, Any], **__: Any) -> HeapPeak:
         return HeapPeak(step=10 * MIB, evaluation=200 * MIB * evaluation_batch["x"][0][0])
 
-    monkeypatch.setattr("thrifty.planner.local.runtime_bytes", lambda *_: {})
-    monkeypatch.setattr("thrifty.planner.local.heap_peak", heap)
+    monkeypatch.setattr("thrifty.planner.dry.runtime_bytes", lambda *_: {})
+    monkeypatch.setattr("thrifty.planner.dry.heap_peak", heap)
     wide, tight = planned(here(batch=4)), planned(here(batch=4, memory=2048 * MIB))
     assert (wide.batch.evaluation, tight.batch.evaluation) == (16, 4)
     assert wide.batch.micro == tight.batch.micro == 4

@@ -77,9 +77,8 @@ def summed_in_chunks(
     kind, words = hidden.device.type, len(weight_VC)
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
     wide = torch.promote_types(dtype, torch.float32)
-    hidden_NC, used_VC, y_N = hidden.flatten(0, -2).to(dtype), weight_VC.to(dtype), y.flatten()
-    if over := -words % (multiple or MULTIPLES.get(kind, 1)):
-        used_VC = F.pad(used_VC, (0, 0, 0, over))
+    hidden_NC, y_N = hidden.flatten(0, -2).to(dtype), y.flatten()
+    used_VC = _filled_up(weight_VC, dtype, multiple or MULTIPLES.get(kind, 1))
     loss_sum = torch.zeros((), dtype=wide, device=hidden.device)
     with torch.autocast(kind, enabled=False):
         for at in range(0, len(y_N), rows_at_once):
@@ -115,6 +114,12 @@ def pull_in_place(logits_nV: Tensor, y_n: Tensor, ignored: int) -> tuple[Tensor,
     return loss_sum, pull_nV.mul_(counts_n1).to(dtype)
 
 
+def _filled_up(weight_VC: Tensor, dtype: torch.dtype, multiple: int) -> Tensor:
+    """A head's weight in a dtype, with rows of zeros up to a multiple."""
+    over = -len(weight_VC) % multiple
+    return F.pad(weight_VC.to(dtype), (0, 0, 0, over)) if over else weight_VC.to(dtype)
+
+
 def _logits(h_nC: Tensor, weight_VC: Tensor, words: int) -> Tensor:
     """Logits [n, V], of which those beyond so many words have no chance."""
     logits_nV = h_nC @ weight_VC.T
@@ -140,9 +145,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     ) -> Tensor:
         wide = torch.promote_types(dtype, torch.float32)
         words = len(weight_VC)
-        used_NC, used_VC = hidden_NC.to(dtype), weight_VC.to(dtype)
-        if words % multiple:
-            used_VC = F.pad(used_VC, (0, 0, 0, -words % multiple))
+        used_NC, used_VC = hidden_NC.to(dtype), _filled_up(weight_VC, dtype, multiple)
         gradient_NC = torch.empty_like(used_NC)
         gradient_VC = torch.zeros_like(used_VC, dtype=weight_VC.dtype) if weight_VC.requires_grad else None
         loss_sum = torch.zeros((), dtype=wide, device=hidden_NC.device)

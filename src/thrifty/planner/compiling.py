@@ -7,7 +7,8 @@ from thrifty.cost.compiling import compile_gain, compile_seconds, with_compiler
 from thrifty.models import FAMILIES
 from thrifty.models.compiling import lacking
 from thrifty.planner.compilable import BESIDE
-from thrifty.planner.local import Local, scaled
+from thrifty.planner.correction import scaled
+from thrifty.planner.local import Local
 from thrifty.planner.rules import Reasons
 from thrifty.planner.search import Way
 from thrifty.spec import Compile, Cost, Interval, Plan

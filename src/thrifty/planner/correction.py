@@ -10,13 +10,13 @@ corrected interval: as wide as the model's own without history, as narrow as run
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
 from thrifty.ledger import Entry
 from thrifty.models import FAMILIES, MODELS
-from thrifty.spec import Interval, ModelPlan
+from thrifty.spec import Cost, Interval, ModelPlan
 
 # the bias's share of the variance, and the true spread over that of the interval; all as likely before any run
 BIAS_SHARES = (0.1, 0.3, 0.5, 0.7, 0.85, 0.95, 0.99)
@@ -150,3 +150,18 @@ def _quantile(parts: Sequence[_Part], share: float) -> float:
         below = sum(part.weight * _NORMAL.cdf((middle - part.mean) / part.spread) for part in parts)
         low, high = (middle, high) if below < share else (low, middle)
     return (low + high) / 2
+
+
+def corrected(cost: Cost, correct: Callable[[str, Interval], Interval]) -> Cost:
+    """Correct the time and memory of a cost; energy and money go with the time."""
+    seconds = correct("seconds", cost.seconds)
+    factor = seconds.value / cost.seconds.value if cost.seconds.value else 1.0
+    going = {name: scaled(getattr(cost, name), factor) for name in ("joules", "usd")}
+    peak = correct("peak_bytes", cost.peak_bytes)
+    return cost.model_copy(update={"seconds": seconds, "peak_bytes": peak, **going})
+
+
+def scaled(interval: Interval, factor: float) -> Interval:
+    """Return an interval times a factor."""
+    low, value, high = (bound * factor for bound in (interval.low, interval.value, interval.high))
+    return Interval(low=low, value=value, high=high, method=interval.method)

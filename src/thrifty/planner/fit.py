@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from thrifty.cost import Trace, predict
 from thrifty.errors import BudgetError
 from thrifty.hardware.pages import keeping
+from thrifty.planner.correction import corrected
+from thrifty.planner.dry import Held
 from thrifty.planner.lengths import evaluation_ratio
-from thrifty.planner.local import Held, corrected
 from thrifty.planner.rules import Reasons
 from thrifty.planner.validations import aims_of, interval, reason, validations
 from thrifty.spec import Cost, Dataset, Device, Interval, Job, Plan, Probed, Spent

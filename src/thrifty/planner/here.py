@@ -11,10 +11,11 @@ from typing import Any
 from thrifty.cost import step_seconds
 from thrifty.hardware.pages import keeping
 from thrifty.planner.compiling import might_compile
-from thrifty.planner.correction import Seen
+from thrifty.planner.correction import Seen, scaled
 from thrifty.planner.explain import quote_of, words
 from thrifty.planner.explore import explore
-from thrifty.planner.local import Local, base_bytes, scaled, timeline
+from thrifty.planner.holding import base_bytes, timeline
+from thrifty.planner.local import Local
 from thrifty.planner.moves import askable, check_allowed, off_unless_asked
 from thrifty.planner.offers import front_offers, limits_beside, offer
 from thrifty.planner.planner import Probe, draft_of, plan_of, prepared_for, since

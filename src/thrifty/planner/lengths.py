@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -97,6 +99,34 @@ def packed_met(dataset: Dataset, *, batch: int, micro: int) -> tuple[PackedShape
     """Return a micro-batch of packed texts for each size of row that an epoch has, from short to long."""
     rows = {each.tokens: each for each in _packed(dataset.lengths["train"], batch, micro)}
     return tuple(rows[tokens] for tokens in sorted(rows))
+
+
+def largest_shape(dataset: Dataset, settings: Mapping[str, Any], *, batch: int) -> PackedShape | None:
+    """Return the largest micro-batch of a way where texts are packed; None for others, which go by the longest text.
+
+    Args:
+        dataset: of any kind.
+        settings: of the way.
+        batch: samples of a step.
+    """
+    if settings.get("batching") != "packed":
+        return None
+    return packed_largest(dataset, batch=batch, micro=settings["micro_batch"])
+
+
+def shorter_shapes(dataset: Dataset, settings: Mapping[str, Any], *, batch: int) -> tuple[int | PackedShape, ...]:
+    """Return what micro-batches of texts a way meets beside the largest; none where all samples are of one size.
+
+    Args:
+        dataset, settings, batch: as of `largest_shape`.
+    """
+    if dataset.kind != "text":
+        return ()
+    micro, batching = settings["micro_batch"], settings["batching"]
+    if batching == "packed":
+        return packed_met(dataset, batch=batch, micro=micro)
+    met = lengths_met(dataset, batch=batch, micro=micro, batching=batching)
+    return tuple(length for length in met if length < dataset.shape[0])
 
 
 def evaluation_ratio(dataset: Dataset, evaluation: int, *, batch: int, micro: int, batching: Batching) -> float:

@@ -4,72 +4,42 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib.util
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import thrifty.cost.timeline as cost_timeline
 from thrifty import models
-from thrifty.cost import HeapPeak, Trace, heap_peak, largest_micro_batch, peak_bytes, predict
+from thrifty.cost import Trace, largest_micro_batch, peak_bytes, predict
 from thrifty.cost.asked import heard, slowest
 from thrifty.cost.time import seconds_by, times_of
-from thrifty.errors import JobError, MissingExtraError
+from thrifty.errors import JobError
 from thrifty.hardware.asking import Asker
 from thrifty.hardware.pages import keeping
-from thrifty.hardware.runtime import runtime_bytes
-from thrifty.models.inputs import MEMORY_FORMATS
-from thrifty.models.losses import LOSSES
 from thrifty.models.recompute import repeated_blocks
 from thrifty.planner.between import Between, Compared, between_ranks, compared
-from thrifty.planner.compilable import BESIDE, check_compile
-from thrifty.planner.correction import Seen, correct, kin_of
+from thrifty.planner.compilable import BESIDE
+from thrifty.planner.correction import Seen, correct, corrected, kin_of
 from thrifty.planner.devices import freed_bytes, ranks_of
-from thrifty.planner.explain import Quote, quote_of
+from thrifty.planner.dry import Held, dry_run
+from thrifty.planner.explain import Quote
+from thrifty.planner.holding import holds
 from thrifty.planner.learning import Learning
-from thrifty.planner.lengths import (
-    PackedShape,
-    lengths_met,
-    mean_length,
-    packed_largest,
-    packed_met,
-    packed_shape,
-)
-from thrifty.planner.moves import MOVES, askable, values
-from thrifty.planner.offload import check_offload, offload_here
+from thrifty.planner.lengths import PackedShape, largest_shape, mean_length, packed_shape
+from thrifty.planner.moves import MOVES, values
+from thrifty.planner.offload import offload_here
+from thrifty.planner.pins import check_pins
 from thrifty.planner.proven import proof_of
-from thrifty.planner.releasable import check_release
 from thrifty.planner.search import Priced, Settings, Way
-from thrifty.planner.steps import batch_of, built, stepper_of, trace_of
+from thrifty.planner.steps import trace_of
 from thrifty.planner.validations import aims_of, validations
-from thrifty.spec import BF16_HELD, Batching, Cost, Dataset, Device, Interval, Job
-from thrifty.spec.proposal import Timeline
+from thrifty.spec import BF16_HELD, Batching, Dataset, Device, Interval, Job
 from thrifty.spec.units import format_bytes
 
 MEMORY_SHARE = 0.9
-RUNTIME = "torch and its libraries"
-INSTANTS = 400
-# lengths of texts beside the longest that a dry run takes steps of; what more of them leave goes on as these do
-LENGTHS_TRIED = 6
 # what a trace depends on beside the length of its texts, in the order of `Local._trace`
 TRACED = ("precision", "memory_format", "checkpointing", "micro_batch")
-# what peft and transformers, which it loads, add when they are imported: 58 and 20 MiB of versions 0.21 and 5.24
-PEFT_BYTES = 78 << 20
-
-
-@dataclass(frozen=True)
-class Held:
-    """What was found of a plan's memory before it runs; None where this machine does not tell.
-
-    Attributes:
-        heap: of a dry run.
-        runtime: bytes of each part of the libraries, measured.
-    """
-
-    heap: HeapPeak | None = None
-    runtime: Mapping[str, int] | None = None
 
 
 @dataclass
@@ -100,45 +70,7 @@ class Local:
     between: Between | None = None
 
     def __post_init__(self) -> None:
-        pinned = self.job.plan.precision
-        if pinned not in (None, *askable("precision", self.device)):
-            raise JobError(
-                f"plan.precision is {pinned}, which this machine's loop does not run",
-                mend=f"It runs: {', '.join(askable('precision', self.device))}.",
-            )
-        if pinned == "fp8" and importlib.util.find_spec("torchao") is None:
-            raise MissingExtraError("plan.precision fp8", package="torchao", extra="fp8")
-        if pinned in BF16_HELD and self.job.plan.rows == "used":
-            raise JobError(
-                f"plan.rows is used, and with precision {pinned} all rows are trained", mend="Leave out one of them."
-            )
-        batching = self.job.plan.batching
-        if batching not in (None, "padded") and self.dataset.kind != "text":
-            raise JobError(
-                f"plan.batching is {batching}, and samples of data of kind '{self.dataset.kind}' are all of one size",
-                mend="Leave it out.",
-            )
-        if self.dataset.kind == "text" and batching not in (None, *self.batchings):
-            raise JobError(
-                f"plan.batching is {batching}, and model '{self.learning.model.name}' takes no packed texts",
-                mend=f"It takes: {', '.join(self.batchings)}.",
-            )
-        for name in ("tensor", "pipeline", "context", "virtual_stages"):
-            if getattr(self.job.plan, name) not in (None, 1, 0):
-                raise JobError(
-                    f"plan.{name} is {getattr(self.job.plan, name)}, and this machine is one device",
-                    mend="Leave it out, or plan on several: thrifty plan JOB --on h100:8.",
-                )
-        again = self.job.plan.checkpointing
-        if again not in (None, "none") and not self.repeats:
-            raise JobError(
-                f"plan.checkpointing is '{again}', and model '{self.learning.model.name}' has no repeated blocks to "
-                "compute again",
-                mend="Leave it out: for this model there is only 'none'.",
-            )
-        check_compile(self.job, self.device.kind, repeats=self.repeats)
-        check_release(self.job, self.learning)
-        check_offload(self.job, self.device)
+        check_pins(self.job, self.learning, self.dataset, self.device, repeats=self.repeats, batchings=self.batchings)
         if self.between is None:
             self.between = between_ranks(self.learning, self.device.kind, self.ranks, self.job.plan.zero or 0)
         self._traced = functools.cache(self._trace)
@@ -371,7 +303,9 @@ class Local:
 
     def trace(self, settings: Settings) -> Trace:
         """Trace one micro-batch of a way, once; of texts the longest, which memory goes by."""
-        return self._traced(*(settings[field] for field in TRACED), self._largest(settings))
+        return self._traced(
+            *(settings[field] for field in TRACED), largest_shape(self.dataset, settings, batch=self.learning.size)
+        )
 
     def typical(self, settings: Settings) -> Trace:
         """Trace one micro-batch of a way, once; of texts one of mean length, which time goes by."""
@@ -383,12 +317,6 @@ class Local:
         if length in (None, self.dataset.shape[0]):
             return self.trace(settings)
         return self._traced(*(settings[field] for field in TRACED), length)
-
-    def _largest(self, settings: Settings) -> PackedShape | None:
-        """The largest micro-batch of packed texts; None for others, of which `batch_of` knows it."""
-        if settings.get("batching") != "packed":
-            return None
-        return packed_largest(self.dataset, batch=self.learning.size, micro=settings["micro_batch"])
 
     def length(self, settings: Settings) -> int | None:
         """Tokens that a text takes in the mean, padded or packed; None for data whose samples are all of one size."""
@@ -430,7 +358,7 @@ class Local:
             cost=cost,
             step_seconds=step_s * cost.seconds.value / foreseen.seconds.value,
             time_goes=seconds_by(trace, self.device, lambda op: op.kind.replace("_", " ")),
-            memory_holds=_holds(largest, math.ceil(size / micro), cost.peak_bytes.value),
+            memory_holds=holds(largest, math.ceil(size / micro), cost.peak_bytes.value),
         )
         return Priced(
             usd=cost.usd.value,
@@ -473,41 +401,15 @@ class Local:
             return Held()
         if self.asker is not None:
             self.asker.close()
-        learning, micro = self.learning, settings["micro_batch"]
-        dry = functools.partial(
-            heap_peak,
-            lambda: built(learning, settings["checkpointing"]),
-            LOSSES[learning.task],
-            batch_of(self.dataset, micro, self._largest(settings)),
-            precision=settings["precision"],
-            optimizer=stepper_of(learning, self.dataset, settings["precision"]),
-            accumulation=math.ceil(self.share / micro),
-            evaluation_batch=batch_of(self.dataset, evaluation),
-            memory_format=MEMORY_FORMATS[settings["memory_format"]],
-            keeping=keeping(self.device.kind, settings["checkpointing"]),
+        return dry_run(
+            self.learning,
+            self.dataset,
+            settings,
+            evaluation,
+            share=self.share,
+            cores=self.device.cores,
             release=self.releases,
         )
-        heap = dry()
-        shorter = self._shorter(settings)
-        if heap is not None and shorter:
-            tried = shorter[:: -(-len(shorter) // LENGTHS_TRIED)]
-            others = dry(others=[batch_of(self.dataset, micro, length) for length in tried])
-            assert others is not None
-            heap = _grown(heap, others, len(shorter) / len(tried))
-        runtime = runtime_bytes(self.device.cores)
-        if learning.adapt.kind != "none" and runtime.get("imports"):
-            runtime = {**runtime, "imports": runtime["imports"] + PEFT_BYTES}
-        return Held(heap, runtime)
-
-    def _shorter(self, settings: Settings) -> tuple[int | PackedShape, ...]:
-        """What batches of texts there are beside the largest; none where all samples are of one size."""
-        if self.dataset.kind != "text":
-            return ()
-        if settings["batching"] == "packed":
-            return packed_met(self.dataset, batch=self.learning.size, micro=settings["micro_batch"])
-        size, micro, batching = self.learning.size, settings["micro_batch"], settings["batching"]
-        met = lengths_met(self.dataset, batch=size, micro=micro, batching=batching)
-        return tuple(length for length in met if length < self.dataset.shape[0])
 
     def _trace(
         self,
@@ -537,73 +439,6 @@ class Local:
         return heard(trace, self.asker)
 
 
-def _grown(one: HeapPeak, some: HeapPeak, share: float) -> HeapPeak:
-    """The heap after steps of all lengths, from that of one and of some: each leaves about as much as any other."""
-
-    def line(one: int, some: int) -> int:
-        return max(one, round(one + (some - one) * share))
-
-    return HeapPeak(step=line(one.step, some.step), evaluation=line(one.evaluation, some.evaluation))
-
-
 def key_of(settings: Settings) -> str:
     """What tells a way from another."""
     return repr(sorted(settings.items()))
-
-
-def corrected(cost: Cost, correct: Callable[[str, Interval], Interval]) -> Cost:
-    """Correct the time and memory of a cost; energy and money go with the time."""
-    seconds = correct("seconds", cost.seconds)
-    factor = seconds.value / cost.seconds.value if cost.seconds.value else 1.0
-    going = {name: scaled(getattr(cost, name), factor) for name in ("joules", "usd")}
-    peak = correct("peak_bytes", cost.peak_bytes)
-    return cost.model_copy(update={"seconds": seconds, "peak_bytes": peak, **going})
-
-
-def scaled(interval: Interval, factor: float) -> Interval:
-    """Return an interval times a factor."""
-    low, value, high = (bound * factor for bound in (interval.low, interval.value, interval.high))
-    return Interval(low=low, value=value, high=high, method=interval.method)
-
-
-def timeline(trace: Trace, base_bytes: float, *, accumulating: bool) -> Timeline:
-    """Say what is alive after each operator of a step, by what holds it.
-
-    Args:
-        trace: of one step of one micro-batch.
-        base_bytes: alive through the whole step beside what the step holds: the libraries, and holes of the heap.
-        accumulating: gradients of earlier micro-batches are there from the start.
-    """
-    line = cost_timeline.timeline(trace, accumulating=accumulating)
-    last = max(1, len(line.ops) - 1)
-    rows = [(100 * at / last, sizes) for at, sizes in enumerate(zip(*line.bytes.values(), strict=True))]
-    shown = _thinned(rows)
-    held = {name: tuple(float(row[1][index]) for row in shown) for index, name in enumerate(line.bytes)}
-    where = line.ops[line.peak_op]
-    return Timeline(
-        says=f"Memory over one micro-batch, by replay of the traced step; most is alive at {where}. "
-        f"Beside it stand {format_bytes(base_bytes)} of libraries and holes of the heap.",
-        axis="per cent of the step's operators",
-        at=tuple(row[0] for row in shown),
-        held=held,
-    )
-
-
-def _holds(trace: Trace, accumulation: int, peak: float) -> dict[str, float]:
-    """What is alive when most is, by what holds it; the rest of the predicted peak is the libraries and the heap."""
-    held = cost_timeline.timeline(trace, accumulating=accumulation > 1).holds
-    rest = max(0.0, peak - sum(held.values()))
-    return {name: float(size) for name, size in {**held, RUNTIME: rest}.items() if size > 0}
-
-
-def _thinned(rows: Sequence[tuple[float, tuple[int, ...]]]) -> list[tuple[float, tuple[int, ...]]]:
-    """Keep the fullest instant of each stretch."""
-    if len(rows) <= INSTANTS:
-        return list(rows)
-    stretches = [rows[n * len(rows) // INSTANTS : (n + 1) * len(rows) // INSTANTS] for n in range(INSTANTS)]
-    return [max(stretch, key=lambda row: sum(row[1])) for stretch in stretches if stretch]
-
-
-def base_bytes(way: Way) -> float:
-    """Return the part of a way's peak that no step holds: libraries and the heap."""
-    return quote_of(way).memory_holds.get(RUNTIME, 0.0)
