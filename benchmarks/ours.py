@@ -98,7 +98,11 @@ def main(text: str) -> None:
         teller = Teller(talk, course["stop_after"])
         try:
             outcome = api.run(job, runs=Path(scratch) / "runs", emit=teller)
-            facts = {"validation": outcome.result.validation, "reason": outcome.result.reason}
+            facts = {
+                "validation": outcome.result.validation,
+                "test": outcome.result.test,
+                "reason": outcome.result.reason,
+            }
         except EnoughError:
             pass
     talk.done(checkpoints=teller.checkpoints, **facts)

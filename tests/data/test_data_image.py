@@ -15,7 +15,7 @@ from thrifty.data.image import decode, fit, is_gray, normalise
 from thrifty.errors import DataError
 
 PIXELS = 10_000
-SUFFIXES = [".png", ".jpg", ".bmp", ".webp"]
+SUFFIXES = [".png", ".jpg", ".bmp", ".webp", ".tif"]
 
 
 def reason(raw: bytes, max_pixels: int = PIXELS) -> str:
@@ -32,7 +32,7 @@ def test_colours_come_out_red_green_blue() -> None:
     assert found[0, 0].tolist() == [200, 0, 0]
 
 
-@pytest.mark.parametrize("suffix", [".png", ".bmp", ".webp"])
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".webp", ".tif"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_lossless_formats_give_the_pixels_back(suffix: str, channels: int) -> None:
     pixels = image(1, 7, 9, channels)
@@ -98,7 +98,12 @@ def test_a_png_with_one_wrong_byte_is_refused(place: int, change: int) -> None:
     assert reason(bytes(raw)).split(":")[0] in {"damaged", "truncated", "not an image"}
 
 
-@given(head=st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"RIFF"]), tail=st.binary(max_size=99))
+@given(
+    head=st.sampled_from(
+        [b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"RIFF", b"II*\0\x08\0\0\0", b"MM\0*\0\0\0\x08"]
+    ),
+    tail=st.binary(max_size=99),
+)
 def test_any_bytes_give_an_image_or_a_reason(head: bytes, tail: bytes) -> None:
     try:
         assert decode(head + tail, max_pixels=PIXELS).dtype == np.uint8

@@ -61,7 +61,7 @@ def test_the_store_holds_the_images_themselves(pets: Path) -> None:
         for row, name in enumerate(store.names(split)):
             assert np.array_equal(x[row, :, :, 0], cv2.imread(str(pets / name), cv2.IMREAD_GRAYSCALE))
             assert store.dataset.labels[y[row]] == name.split("/")[0]
-    assert events[-1] == Progress("prepare", 50, 50, "files")
+    assert events[-1] == Progress("prepare", 50, 50, "images")
     assert store.dataset.stored_bytes == sum(path.stat().st_size for path in store.folder.glob("*.npy"))
 
 
@@ -133,7 +133,7 @@ def test_broken_and_foreign_files_are_put_aside_with_the_reason(pets: Path, tmp_
     store = run(pets, events=events, max_pixels=4000, max_file_bytes="50kB")
     assert rejects(store) == {
         "cat/cut.png": "truncated: the PNG has no end chunk",
-        "cat/text.png": "not an image: neither PNG, JPEG, BMP nor WebP by its first bytes",
+        "cat/text.png": "not an image: neither PNG, JPEG, BMP, WebP nor TIFF by its first bytes",
         "cat/none.jpg": "empty",
         "cat/notes.txt": "not an image file",
         "dog/wide.png": "too many pixels: 70x60 is over 4,000",

@@ -154,7 +154,7 @@ def test_a_kill_at_any_instant_leaves_no_half_store(tmp_path: Path, cache: Path)
         for path in (cache / "prepared").glob("*"):
             assert ".tmp-" in path.name or Store(path)
     assert left, "no kill fell into the work"
-    remove_leftovers(cache)
+    remove_leftovers(cache / "prepared")
     assert not list((cache / "prepared").glob("*.tmp-*"))
     data = ImageData(kind="image", path=folder, size=16)
     assert run(data, cache)[0].dataset.counts["train"] == 800

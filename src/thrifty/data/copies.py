@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 
-from thrifty.data.inputs import DUPLICATE, DUPLICATE_ACROSS, Reject, count_reasons
-from thrifty.data.labels import in_order, label_of
+from thrifty.data.inputs import DUPLICATE, DUPLICATE_ACROSS, Reject
+from thrifty.data.labels import in_order
 from thrifty.data.split import HELD_OUT, split_by_count
 from thrifty.data.survey import Seen
 from thrifty.errors import DataError
-from thrifty.spec import SPLITS, ImageData
+from thrifty.spec import ImageData
 
 
 def reject_odd_sizes(seen: list[Seen]) -> tuple[list[Seen], list[Reject]]:
@@ -27,57 +28,74 @@ def reject_odd_sizes(seen: list[Seen]) -> tuple[list[Seen], list[Reject]]:
 def find_copies(seen: list[Seen]) -> tuple[list[Seen], list[Reject], list[tuple[Seen, Seen]]]:
     """Group images of equal pixels: those to keep, those under several labels, and (copy, kept one) for the rest.
 
-    Of equal images the lowest rank is kept, which is the one furthest towards the held-out splits.
+    Of equal images the one furthest towards the held-out splits is kept, and of those the one of lowest rank.
     """
     groups: dict[bytes, list[Seen]] = defaultdict(list)
     for image in seen:
         groups[image.digest].append(image)
     kept, rejects, copies = [], [], []
     for group in groups.values():
-        labels = in_order({label_of(image.name) for image in group})
+        labels = in_order({image.label for image in group})
         if len(labels) > 1:
             reason = f"same image under labels {', '.join(labels[:-1])} and {labels[-1]}"
             rejects += [Reject(image.name, reason) for image in group]
             continue
-        first = min(group, key=lambda image: image.rank)
+        first = min(group, key=lambda image: (image.split not in HELD_OUT, image.split != HELD_OUT[0], image.rank))
         kept.append(first)
         copies += [(image, first) for image in group if image is not first]
     return sorted(kept, key=lambda image: image.row), rejects, copies
 
 
-def deal(data: ImageData, kept: list[Seen], labels: tuple[str, ...], rejects: list[Reject]) -> dict[str, str]:
-    """Give every kept image its split, label by label.
+def not_given(seen: Iterable[Seen]) -> tuple[str, ...]:
+    """Return the held-out splits that no image was given to."""
+    given = {image.split for image in seen}
+    return tuple(part for part in HELD_OUT if part not in given)
+
+
+def deal(data: ImageData, kept: list[Seen], labels: tuple[str, ...], rejected: Mapping[str, str]) -> dict[str, str]:
+    """Give every kept image its split, label by label: the one it was given to, or one that nobody was.
+
+    Args:
+        data: for the shares.
+        kept: what is dealt.
+        labels: of all images.
+        rejected: what was put aside of each label, in words.
 
     Raises:
-        DataError: a label has fewer images than there are splits.
+        DataError: a label has fewer images to train on than there are splits to deal them to.
     """
+    missing = not_given(kept)
     by_label: dict[str, dict[str, bytes]] = {label: {} for label in labels}
+    splits = {image.name: image.split for image in kept if image.split in HELD_OUT}
     for image in kept:
-        by_label[label_of(image.name)][image.name] = image.rank
-    splits: dict[str, str] = {}
+        if image.name not in splits:
+            by_label[image.label][image.name] = image.rank
     for label, ranks in by_label.items():
-        if len(ranks) < len(SPLITS):
-            reasons = count_reasons(r for r in rejects if label_of(r.name) == label and "/" in r.name)
-            found = "".join(f"; {count} {reason}" for reason, count in reasons.items())
-            usable = f"{len(ranks)} usable image" + "s" * (len(ranks) != 1)
+        if len(ranks) <= len(missing):
+            usable = (
+                f"{len(ranks)} usable image" + "s" * (len(ranks) != 1) + " to train on" * (len(missing) < len(HELD_OUT))
+            )
             raise DataError(
-                f"class '{label}' in '{data.path}' has {usable}{found}, and needs {len(SPLITS)}: one for each split",
+                f"class '{label}' in '{data.path}' has {usable}{rejected.get(label, '')}, and needs "
+                f"{len(missing) + 1}: one for each split",
                 mend="Add images to it, or remove the folder.",
             )
-        splits |= split_by_count(ranks, data.split)
+        splits |= split_by_count(ranks, data.split, missing)
     return splits
 
 
 def reject_copies(copies: list[tuple[Seen, Seen]], kept: list[Seen], splits: dict[str, str]) -> list[Reject]:
     """Tell the copies that would have stood in their original's own split from those in another."""
+    missing = not_given(kept)
     ends: dict[tuple[str, str], bytes] = {}
     for image in kept:
-        place = (label_of(image.name), splits[image.name])
+        place = (image.label, splits[image.name])
         ends[place] = max(ends.get(place, b""), image.rank)
     rejects = []
     for copy, original in copies:
-        label = label_of(copy.name)
-        own = next((part for part in HELD_OUT if copy.rank <= ends[label, part]), "train")
+        own = copy.split
+        if own not in HELD_OUT:
+            own = next((part for part in missing if copy.rank <= ends[copy.label, part]), "train")
         reason = DUPLICATE if own == splits[original.name] else DUPLICATE_ACROSS
         rejects.append(Reject(copy.name, reason, f": {original.name}"))
     return rejects

@@ -132,23 +132,22 @@ def drafting(cache: Path, key: str) -> Iterator[Draft]:
     draft: Draft | None = None
     try:
         prepared.mkdir(parents=True, exist_ok=True)
-        folder, handle = _new_folder(prepared, key)
+        folder, handle = new_folder(prepared, key)
         try:
             draft = Draft(cache, key, folder)
             yield draft
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            os.close(handle)
+            remove_locked(folder, handle)
     except OSError as error:
         needed = draft.needed_bytes if draft else 0
         says = f"the prepared data ({format_bytes(needed)} needed, {needed} bytes)" if needed else "the prepared data"
         raise storage_error(error, prepared, says, mend=_MEND) from error
 
 
-def _new_folder(prepared: Path, key: str) -> tuple[Path, int]:
+def new_folder(parent: Path, key: str) -> tuple[Path, int]:
     """Make a temporary folder and hold a lock on it, which ends with this process however it ends."""
     while True:
-        folder = prepared / f"{key}.tmp-{os.getpid()}-{secrets.token_hex(4)}"
+        folder = parent / f"{key}.tmp-{os.getpid()}-{secrets.token_hex(4)}"
         folder.mkdir()
         # another process's clean-up may come between making and locking: then make another
         with contextlib.suppress(FileNotFoundError):
@@ -156,6 +155,12 @@ def _new_folder(prepared: Path, key: str) -> tuple[Path, int]:
             if _lock(handle) and folder.is_dir() and folder.stat().st_ino == os.fstat(handle).st_ino:
                 return folder, handle
             os.close(handle)
+
+
+def remove_locked(folder: Path, handle: int) -> None:
+    """Remove a folder of `new_folder`, if it was not renamed, and let go of its lock."""
+    shutil.rmtree(folder, ignore_errors=True)
+    os.close(handle)
 
 
 def _lock(handle: int) -> bool:
@@ -169,9 +174,9 @@ def _lock(handle: int) -> bool:
     return True
 
 
-def remove_leftovers(cache: Path) -> None:
-    """Remove drafts whose process has died: those that nobody holds locked."""
-    for folder in prepared_folder(cache).glob("*.tmp-*"):
+def remove_leftovers(parent: Path) -> None:
+    """Remove temporary folders whose process has died: those that nobody holds locked."""
+    for folder in parent.glob("*.tmp-*"):
         with contextlib.suppress(OSError):
             handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
             try:

@@ -22,7 +22,7 @@ class Header:
 
 
 def read_header(raw: bytes) -> Header:
-    """Read the size of a PNG, JPEG, BMP or WebP image and check that the file is whole; decodes nothing.
+    """Read the size of a PNG, JPEG, BMP, WebP or TIFF image and check that the file is whole; decodes nothing.
 
     Raises:
         DataError: "not an image", "truncated" or "damaged", with the detail after a colon.
@@ -38,7 +38,7 @@ def read_header(raw: bytes) -> Header:
             return header
     if not raw:
         raise DataError("empty")
-    raise DataError("not an image: neither PNG, JPEG, BMP nor WebP by its first bytes")
+    raise DataError("not an image: neither PNG, JPEG, BMP, WebP nor TIFF by its first bytes")
 
 
 def _png(raw: bytes) -> Header:
@@ -118,9 +118,40 @@ def _webp(raw: bytes) -> Header:
     raise DataError(f"damaged: unknown WebP chunk {kind.decode('latin-1')!r}")
 
 
+# TIFF 6.0, section 2: tags of the first image that tell its size, its samples, and where its strips or tiles lie
+_WIDTH, _HEIGHT, _OFFSETS, _SAMPLES, _COUNTS, _TILE_OFFSETS, _TILE_COUNTS = 256, 257, 273, 277, 279, 324, 325
+_TIFF_TYPES = {3: "H", 4: "I"}
+_MOST_STRIPS = 1 << 20
+
+
+def _tiff(raw: bytes) -> Header:
+    order = "<" if raw[:2] == b"II" else ">"
+    place = struct.unpack_from(f"{order}I", raw, 4)[0]
+    found: dict[int, tuple[int, ...]] = {}
+    for number in range(struct.unpack_from(f"{order}H", raw, place)[0]):
+        tag, kind, count = struct.unpack_from(f"{order}HHI", raw, place + 2 + 12 * number)
+        code = _TIFF_TYPES.get(kind)
+        if code is None or count > _MOST_STRIPS:
+            continue
+        form, at = f"{order}{count}{code}", place + 10 + 12 * number
+        # what does not fit in four bytes lies elsewhere
+        if struct.calcsize(form) > 4:
+            at = struct.unpack_from(f"{order}I", raw, at)[0]
+        found[tag] = struct.unpack_from(form, raw, at)
+    offsets, counts = (found.get(tag) or found.get(tile, ()) for tag, tile in _PIECES)
+    end = max((offset + count for offset, count in zip(offsets, counts, strict=False)), default=0)
+    if end > len(raw):
+        raise DataError(f"truncated: {len(raw)} bytes where the TIFF needs {end}")
+    width, height = (found.get(tag, (0,))[0] for tag in (_WIDTH, _HEIGHT))
+    return Header("TIFF", width, height, alpha=found.get(_SAMPLES, (1,))[0] == 4)
+
+
+_PIECES = ((_OFFSETS, _TILE_OFFSETS), (_COUNTS, _TILE_COUNTS))
 _READERS: dict[bytes, Callable[[bytes], Header]] = {
     b"\x89PNG\r\n\x1a\n": _png,
     b"\xff\xd8\xff": _jpeg,
     b"BM": _bmp,
     b"RIFF": _webp,
+    b"II*\0": _tiff,
+    b"MM\0*": _tiff,
 }

@@ -14,12 +14,12 @@ import numpy as np
 from thrifty.data.header import read_header
 from thrifty.errors import DataError
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
 CHANNELS = {"gray": 1, "rgb": 3}
 
 
 def decode(raw: bytes, *, max_pixels: int) -> np.ndarray:
-    """Decode a PNG, JPEG, BMP or WebP image.
+    """Decode a PNG, JPEG, BMP or WebP image, or the first of a TIFF file.
 
     EXIF orientation is applied, save to images with an alpha channel. Alpha is composited on white; that of BMP is
     dropped. 16 bits a channel become 8; palettes become colours.

@@ -11,10 +11,13 @@ from pathlib import Path
 import cv2
 import tokenizers
 
+from thrifty.data.arrays import holds_arrays
 from thrifty.data.fingerprint import fingerprint
 from thrifty.data.image import IMAGE_SUFFIXES
 from thrifty.data.inputs import CANNOT_BE_READ, TABLE_SUFFIXES, InputFile, Reject, list_files, list_one
-from thrifty.data.labels import check_class_folders
+from thrifty.data.labels import Folders, check_class_folders, folders_of
+from thrifty.data.manifest import Manifest, find_manifest
+from thrifty.data.unpacked import unpacked
 from thrifty.errors import DataError, nearest
 from thrifty.spec import ImageData, LanguageData, RawData, TextData
 from thrifty.spec.units import format_bytes
@@ -33,6 +36,7 @@ class Inventory:
         hashes: sha256 of each of them, by name.
         rejects: those put aside without reading.
         tokenizer: content of the file that a job of texts names.
+        manifest: what a table says of images, where there is one; it is none of the files.
     """
 
     key: str
@@ -40,6 +44,7 @@ class Inventory:
     hashes: dict[str, str]
     rejects: tuple[Reject, ...]
     tokenizer: bytes = b""
+    manifest: Manifest | None = None
 
 
 def take_inventory(data: RawData, *, seed: int, cache: Path) -> Inventory:
@@ -51,13 +56,21 @@ def take_inventory(data: RawData, *, seed: int, cache: Path) -> Inventory:
     Raises:
         DataError: the folder is missing or holds nothing of the kind.
     """
-    files, rejects = list_one(data.path) if isinstance(data, TextData) else list_files(data.path)
-    if isinstance(data, ImageData):
+    one = isinstance(data, TextData) or (isinstance(data, ImageData) and holds_arrays(data.path.name))
+    files, rejects = list_one(data.path) if one else list_files(data.path)
+    arrays = any(holds_arrays(file.name) for file in files)
+    manifest: Manifest | None = None
+    if isinstance(data, ImageData) and not arrays:
+        manifest = find_manifest(files, [file for file in files if file.suffix in IMAGE_SUFFIXES])
+    if manifest is not None:
+        files = [file for file in files if file != manifest.file]
+        rejects += manifest.rejects
+    elif isinstance(data, ImageData) and not arrays:
         check_class_folders(data.path, {file.name for file in files} | {reject.name for reject in rejects})
     elif isinstance(data, LanguageData):
         files = [file for file in files if matches(file.name, data.files)]
         rejects = [reject for reject in rejects if matches(reject.name, data.files)]
-    files, refused = _sort_out(data, files)
+    files, refused = _sort_out(data, files, arrays=arrays, manifest=manifest)
     rejects += refused
     hashes = fingerprint(data.path, files, cache)
     rejects += [Reject(file.name, CANNOT_BE_READ) for file in files if not hashes[file.name]]
@@ -74,11 +87,23 @@ def take_inventory(data: RawData, *, seed: int, cache: Path) -> Inventory:
         *(f"{library.__name__} {library.__version__}" for library in (cv2, tokenizers)),
         *(f"{file.name}\0{hashes[file.name]}" for file in files),
         *(f"{reject.name}\0{reject.reason}{reject.detail}" for reject in rejects),
+        *(f"{name}\0{each.label}\0{each.split}" for name, each in sorted((manifest.named if manifest else {}).items())),
     ):
         # each part is closed by its length, so that no two lists of parts run together to the same bytes
         encoded = part.encode()
         digest.update(encoded + len(encoded).to_bytes(8, "little"))
-    return Inventory(digest.hexdigest()[:KEY_LENGTH], tuple(files), hashes, tuple(rejects), tokenizer)
+    return Inventory(digest.hexdigest()[:KEY_LENGTH], tuple(files), hashes, tuple(rejects), tokenizer, manifest)
+
+
+def opened(data: RawData, cache: Path) -> RawData:
+    """Return what is asked of the data where its files lie: those of an archive where it was unpacked.
+
+    Raises:
+        DataError: an archive cannot be unpacked.
+        StorageError: there is no room for it.
+    """
+    found: RawData = data.model_copy(update={"path": unpacked(data.path, cache)})
+    return found
 
 
 def _without_paths(data: RawData) -> RawData:
@@ -112,25 +137,39 @@ def content_key(data: RawData, *, seed: int, cache: Path) -> str:
     Raises:
         DataError: the folder is missing or holds nothing of the kind.
     """
-    return take_inventory(data, seed=seed, cache=cache).key
+    return take_inventory(opened(data, cache), seed=seed, cache=cache).key
 
 
-def _sort_out(data: RawData, files: list[InputFile]) -> tuple[list[InputFile], list[Reject]]:
+def _sort_out(
+    data: RawData, files: list[InputFile], *, arrays: bool, manifest: Manifest | None
+) -> tuple[list[InputFile], list[Reject]]:
     """Split the files into those worth reading and those refused by name or size alone."""
     kept, rejects = [], []
+    folders = folders_of(file.name for file in files)
     for file in files:
-        if isinstance(data, ImageData) and "/" not in file.name:
-            rejects.append(Reject(file.name, "not in a class folder"))
-        elif isinstance(data, ImageData) and file.suffix not in IMAGE_SUFFIXES:
-            rejects.append(Reject(file.name, "not an image file"))
-        elif isinstance(data, TextData) and file.suffix not in TABLE_SUFFIXES:
-            rejects.append(Reject(file.name, "not a TSV, CSV or JSONL file"))
+        if reason := _not_wanted(data, file, folders, arrays, manifest):
+            rejects.append(Reject(file.name, reason))
         elif file.size > data.max_file_bytes:
             limit = format_bytes(data.max_file_bytes)
             rejects.append(Reject(file.name, "too large", f": {format_bytes(file.size)}, over the limit of {limit}"))
         else:
             kept.append(file)
     return kept, rejects
+
+
+def _not_wanted(data: RawData, file: InputFile, folders: Folders, arrays: bool, manifest: Manifest | None) -> str:
+    """Why a file is none of those that are read, by its name; an empty string where it is."""
+    if isinstance(data, TextData) and file.suffix not in TABLE_SUFFIXES:
+        return "not a TSV, CSV or JSONL file"
+    if not isinstance(data, ImageData):
+        return ""
+    if arrays:
+        return "" if holds_arrays(file.name) else "not an array file"
+    if manifest is None and not folders.label(file.name):
+        return "not in a class folder"
+    if file.suffix not in IMAGE_SUFFIXES:
+        return "not an image file"
+    return "" if manifest is None or file.name in manifest.named else "not in the manifest"
 
 
 def matches(name: str, pattern: str) -> bool:

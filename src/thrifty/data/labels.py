@@ -1,23 +1,55 @@
-"""Class folders: which there are, in which order they are numbered, and what can be wrong with them."""
+"""Class folders, within splits or not: which there are, how classes are numbered, and what can be wrong with them."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from thrifty.data.image import IMAGE_SUFFIXES
+from thrifty.data.split import SPLIT_NAMES
 from thrifty.errors import DataError
 
 _LAYOUT = "Images lie in one folder per class: {}/cat/1.png, {}/dog/2.png."
 
 
-def label_of(name: str) -> str:
-    """Return the label of an image: the first folder of its relative name.
+@dataclass(frozen=True)
+class Folders:
+    """How images lie in folders: one for each class, or those in one for each split.
 
-    >>> label_of("cat/garden/1.png")
-    'cat'
+    Attributes:
+        by_split: the outer folders are splits.
     """
-    return name.split("/", 1)[0]
+
+    by_split: bool = False
+
+    def label(self, name: str) -> str:
+        """Return the label of an image by its relative name.
+
+        >>> Folders().label("cat/garden/1.png"), Folders(by_split=True).label("train/cat/1.png")
+        ('cat', 'cat')
+        """
+        parts = name.split("/")
+        return parts[self.by_split] if len(parts) > self.by_split + 1 else ""
+
+    def split(self, name: str) -> str:
+        """Return the split that an image's folder is named after; nothing where classes are the outer folders.
+
+        >>> Folders().split("cat/1.png"), Folders(by_split=True).split("val/cat/1.png")
+        ('', 'validation')
+        """
+        return SPLIT_NAMES.get(name.split("/")[0].lower(), "") if self.by_split else ""
+
+
+def folders_of(names: Iterable[str]) -> Folders:
+    """Tell how images lie, by their relative names: outer folders that are all splits, training among them, are splits.
+
+    >>> folders_of(["train/cat/1.png", "test/dog/2.png"]), folders_of(["train/1.png", "plane/2.png"])
+    (Folders(by_split=True), Folders(by_split=False))
+    """
+    inside = [name.split("/") for name in names if "/" in name]
+    outer = {SPLIT_NAMES.get(parts[0].lower(), "") for parts in inside}
+    return Folders("train" in outer and len(outer) > 1 and "" not in outer and any(len(parts) > 2 for parts in inside))
 
 
 def in_order(labels: Iterable[str]) -> tuple[str, ...]:
@@ -33,7 +65,7 @@ def in_order(labels: Iterable[str]) -> tuple[str, ...]:
 
 
 def check_class_folders(folder: Path, names: Collection[str]) -> None:
-    """Check that a folder has at least two class folders with something in each.
+    """Check that a folder has at least two class folders with something in each; or that each of its splits has.
 
     Args:
         folder: the data folder.
@@ -42,6 +74,16 @@ def check_class_folders(folder: Path, names: Collection[str]) -> None:
     Raises:
         DataError: it has not.
     """
+    if folders_of(names).by_split:
+        for part in sorted({name.split("/")[0] for name in names if "/" in name}):
+            _check_classes(
+                folder / part, {name.removeprefix(f"{part}/") for name in names if name.startswith(f"{part}/")}
+            )
+    else:
+        _check_classes(folder, names)
+
+
+def _check_classes(folder: Path, names: Collection[str]) -> None:
     labels = [entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
     labels = [label for label in labels if not (folder / label).is_symlink()]
     mend = _LAYOUT.format(folder.name, folder.name)
@@ -51,7 +93,7 @@ def check_class_folders(folder: Path, names: Collection[str]) -> None:
             f"{loose} images lie directly in it" if loose else f"{len(names)} other files in it" if names else "empty"
         )
         raise DataError(f"'{folder}' has no class folders ({found}; links to folders are not followed)", mend=mend)
-    used = {label_of(name) for name in names if "/" in name}
+    used = {name.split("/")[0] for name in names if "/" in name}
     for label in in_order(labels):
         if label.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") not in used:
             raise DataError(f"class folder '{label}' in '{folder}' is empty", mend="Fill it or remove it.")

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median_low
 from typing import Any
 
+from thrifty.data.arrays import holds_arrays, read_labelled
 from thrifty.data.image import IMAGE_SUFFIXES, decode, is_gray
 from thrifty.data.inputs import TABLE_SUFFIXES, InputFile, list_one
-from thrifty.data.labels import check_class_folders, in_order, label_of
+from thrifty.data.labels import check_class_folders, folders_of, in_order
+from thrifty.data.manifest import Manifest, find_manifest
+from thrifty.data.split import split_of
 from thrifty.data.survey import SMALLEST_SIDE
-from thrifty.data.text_rows import Row, find_columns, read_rows, split_of
+from thrifty.data.text_rows import Row, find_columns, read_rows
+from thrifty.data.unpacked import SUFFIXES as ARCHIVES
+from thrifty.data.unpacked import is_archive, unpacked
 from thrifty.errors import DataError
 from thrifty.spec import SPLITS, ImageData, TextData
+from thrifty.spec.folders import cache_folder
 from thrifty.spec.units import format_bytes
 
 TEXT_SUFFIXES = frozenset(
@@ -31,8 +37,8 @@ ECONOMY_SIDE = 64
 # from so many rows on the larger BERT is the better buy: SST-2, with 6,920, reaches about 0.8 with it from scratch
 ROWS_FOR_SMALL = 5_000
 _MEND = (
-    "Point it at class folders of images (cat/1.png, dog/2.png), at tables of texts and labels (train.tsv), or at a "
-    "folder of text or source files."
+    "Point it at class folders of images (cat/1.png, dog/2.png), at images as arrays (.npz, IDX), at tables of texts "
+    "and labels (train.tsv), or at a folder of text or source files."
 )
 
 
@@ -53,31 +59,53 @@ class Look:
     why: dict[str, str]
 
 
-def look(path: Path) -> Look:
-    """Recognise class folders of images, tables of texts with labels, or a folder of text or source files.
+def look(path: Path, cache: Path | None = None) -> Look:
+    """Recognise images in class folders or arrays, tables of texts with labels, or a folder of text or source files.
 
-    Decodes a few images at most; reads tables whole.
+    Decodes a few images at most; reads tables whole. An archive is unpacked.
+
+    Args:
+        path: of the data: a folder, a table, arrays, or an archive of them.
+        cache: under which archives are unpacked; this package's own when left out.
 
     Raises:
         DataError: the folder is missing, or holds none of them; what was found is named.
     """
-    path = Path(path)
+    path, cache = Path(path), cache or cache_folder()
+    if (folder := unpacked(path, cache)) != path:
+        try:
+            return _as_archive(look(folder, cache), folder, path)
+        except DataError as error:
+            # where it was unpacked tells nobody anything
+            raise DataError(error.what.replace(str(folder), str(path)), mend=_MEND) from error
     files, rejects = list_one(path)
     tables = [file for file in files if file.suffix in TABLE_SUFFIXES]
+    if arrays := [file for file in files if holds_arrays(file.name)]:
+        return _arrays(path, arrays)
     if path.is_file():
         if tables:
             return _tables(path, tables)
         raise _unknown(path, files, [])
     images = [file for file in files if file.suffix in IMAGE_SUFFIXES]
     texts = [file for file in files if file.suffix in TEXT_SUFFIXES]
+    if (manifest := find_manifest(files, images)) is not None:
+        return _manifest(path, manifest, images)
     if images and len(images) >= len(texts):
         check_class_folders(path, {file.name for file in files} | {reject.name for reject in rejects})
-        return _images(path, [file for file in images if "/" in file.name])
+        return _folders(path, images)
     if tables and sum(file.size for file in tables) >= sum(file.size for file in texts):
         return _tables(path, tables)
     if len(texts) >= len(SPLITS):
         return _texts(path, texts)
+    if len(archives := [file for file in files if is_archive(file.name)]) == 1:
+        return look(path / archives[0].name, cache)
     raise _unknown(path, files, texts)
+
+
+def _as_archive(found: Look, folder: Path, path: Path) -> Look:
+    """What was seen in an archive, told of the archive."""
+    job = {**found.job, "name": _job_name(path), "data": {**found.job["data"], "path": str(path)}}
+    return replace(found, says=found.says.replace(f"{folder.name}/", path.name, 1), job=job)
 
 
 def _unknown(path: Path, files: list[InputFile], texts: list[InputFile]) -> DataError:
@@ -87,12 +115,40 @@ def _unknown(path: Path, files: list[InputFile], texts: list[InputFile]) -> Data
     return DataError(f"'{path}' holds no data that is recognised: {held}{few}", mend=_MEND)
 
 
-def _images(path: Path, images: list[InputFile]) -> Look:
-    counts = Counter(label_of(file.name) for file in images)
+def _arrays(path: Path, arrays: list[InputFile]) -> Look:
+    parts = list(read_labelled({file.name: Path(file.path).read_bytes() for file in arrays}))
+    if not parts:
+        raise DataError(f"'{path}' holds labels and no images", mend=_MEND)
+    counts = Counter(label for part in parts for label in part.labels)
+    shapes = [(part.images.shape[1], part.images.shape[2]) for part in parts]
+    colored = any(part.images.shape[3] > 1 for part in parts)
+    given = ", ".join(f"{part.split or 'all'} {len(part.images):,}" for part in parts)
+    return _images(path, counts, shapes, colored=colored, form=f", arrays ({given})")
+
+
+def _folders(path: Path, images: list[InputFile]) -> Look:
+    folders = folders_of(file.name for file in images)
+    images = [file for file in images if folders.label(file.name)]
+    counts = Counter(folders.label(file.name) for file in images)
     shapes, colored = _sampled(images)
+    given = Counter(folders.split(file.name) for file in images)
+    form = ", " + ", ".join(f"{part} {given[part]:,}" for part in SPLITS if given[part]) if folders.by_split else ""
+    return _images(path, counts, shapes, colored=bool(colored), form=form)
+
+
+def _manifest(path: Path, manifest: Manifest, images: list[InputFile]) -> Look:
+    counts = Counter(each.label for each in manifest.named.values())
+    shapes, colored = _sampled([file for file in images if file.name in manifest.named])
+    given = Counter(each.split for each in manifest.named.values())
+    parts = "".join(f", {part} {given[part]:,}" for part in SPLITS if given[part])
+    found = _images(path, counts, shapes, colored=bool(colored), form=f"{parts}, as '{manifest.file.name}' says")
+    return replace(found, why={"data": manifest.says, **found.why})
+
+
+def _images(path: Path, counts: Counter[str], shapes: Sequence[tuple[int, int]], *, colored: bool, form: str) -> Look:
     if not shapes:
         raise DataError(
-            f"none of {min(len(images), SHOWN_IMAGES)} images looked at in '{path}' can be read", mend=_MEND
+            f"none of {min(counts.total(), SHOWN_IMAGES)} images looked at in '{path}' can be read", mend=_MEND
         )
     low, high = min(shapes, key=_area), max(shapes, key=_area)
     sizes = f"{low[1]}x{low[0]}" if low == high else f"{low[1]}x{low[0]} to {high[1]}x{high[0]}"
@@ -102,9 +158,10 @@ def _images(path: Path, images: list[InputFile]) -> Look:
     if side > ECONOMY_SIDE:
         data["size"] = ECONOMY_SIDE
         why["data.size"] = f"least compute: twice the side costs four times as much (the images are {sizes})"
-    model, why["model"] = _image_model(side, len(images))
+    model, why["model"] = _image_model(side, counts.total())
     color = "colour" if colored else "gray"
-    says = f"{path.name}/: {len(images):,} images, {len(counts)} labels ({_shares(counts)}), {sizes} {color}"
+    shown = path.name if path.is_file() else f"{path.name}/"
+    says = f"{shown}: {counts.total():,} images, {len(counts)} labels ({_shares(counts)}), {sizes} {color}{form}"
     return Look("image", says, {"name": _job_name(path), "data": data, "model": model}, why)
 
 
@@ -201,6 +258,8 @@ def _texts(path: Path, texts: list[InputFile]) -> Look:
 
 def _job_name(path: Path) -> str:
     """Name a job after its folder or table, with the characters that a name may hold."""
-    own = path.stem if path.is_file() else path.resolve().name
+    own = path.resolve().name
+    if path.is_file():
+        own = next((own[: -len(suffix)] for suffix in ARCHIVES if own.lower().endswith(suffix)), path.stem)
     name = "".join(c if c.isalnum() or c in "._-" else "-" for c in own).strip(".-")
     return name[:100] or "job"

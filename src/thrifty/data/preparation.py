@@ -6,8 +6,8 @@ from pathlib import Path
 
 from thrifty.data.documents import prepare_documents
 from thrifty.data.draft import drafting, remove_leftovers, remove_store
-from thrifty.data.image_folders import prepare_images
-from thrifty.data.inventory import take_inventory
+from thrifty.data.images import prepare_images
+from thrifty.data.inventory import opened, take_inventory
 from thrifty.data.store import Store, open_store, prepared_folder
 from thrifty.data.texts import prepare_texts
 from thrifty.spec import Dataset, ImageData, LanguageData, RawData
@@ -31,8 +31,9 @@ def prepare(data: RawData, *, seed: int, cache: Path, emit: Emit) -> Store:
         StorageError: the cache has no room or cannot be written.
     """
     cache = Path(cache)
+    data = opened(data, cache)
     inventory = take_inventory(data, seed=seed, cache=cache)
-    remove_leftovers(cache)
+    remove_leftovers(prepared_folder(cache))
     store = open_store(cache, inventory.key)
     if store is not None:
         return store

@@ -3,12 +3,33 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 
 from thrifty.spec import Split
 
 HELD_OUT = ("test", "validation")
+# what files and folders of published data sets are called after the split that they hold
+SPLIT_NAMES = {
+    "train": "train", "training": "train", "dev": "validation", "val": "validation", "valid": "validation",
+    "validation": "validation", "test": "test", "testing": "test",
+}  # fmt: skip
+_NAMED_AFTER_SPLIT = re.compile(rf"({'|'.join(sorted(SPLIT_NAMES, key=len, reverse=True))})(?:[-_.0-9].*)?")
+
+
+def split_of(name: str) -> str:
+    """Tell the split that a file is named after, else a folder it lies in; an empty string for none.
+
+    >>> split_of("sst2/dev.tsv"), split_of("train-00001.jsonl"), split_of("test/a.csv"), split_of("testimonials.csv")
+    ('validation', 'train', 'test', '')
+    """
+    path = PurePosixPath(name.lower())
+    for part in (path.stem, *reversed(path.parent.parts)):
+        if found := _NAMED_AFTER_SPLIT.fullmatch(part):
+            return SPLIT_NAMES[found[1]]
+    return ""
 
 
 def rank(seed: int, sha256: str, name: str) -> bytes:

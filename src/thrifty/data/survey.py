@@ -1,4 +1,4 @@
-"""Looks at every image of the class folders: decides size and colour, decodes, fits, and says what was seen.
+"""Looks at every image: decides size and colour, decodes, fits, and says what was seen.
 
 Memory holds one decoded image per thread.
 """
@@ -9,6 +9,7 @@ import hashlib
 import math
 import os
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,9 @@ from statistics import median_low
 
 import numpy as np
 
-from thrifty.data.image import CHANNELS, decode, fit, is_gray
+from thrifty.data.image import CHANNELS, fit, is_gray
 from thrifty.data.inputs import Reject
-from thrifty.data.inventory import Inventory, read_unchanged
+from thrifty.data.pictures import Picture, Unreadable
 from thrifty.data.split import rank
 from thrifty.data.teller import Teller
 from thrifty.errors import DataError
@@ -33,9 +34,11 @@ _THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What was learned of one decoded image; ``row`` is its place in the scratch file."""
+    """What was learned of one decoded image; ``row`` is its place in the scratch file, the rest as of a `Picture`."""
 
     name: str
+    label: str
+    split: str
     row: int
     digest: bytes
     gray: bool
@@ -63,21 +66,24 @@ class Shape:
         return self.size, self.size, CHANNELS[self.color]
 
 
-def decide_shape(data: ImageData, inventory: Inventory, seed: int) -> Shape:
-    """Size and colour: as the job says, else from the first readable images of the seeded order."""
-    order = sorted(inventory.files, key=lambda file: rank(seed, inventory.hashes[file.name], file.name))
+def decide_shape(data: ImageData, pictures: Sequence[Picture], rejects: Sequence[Reject], seed: int) -> Shape:
+    """Size and colour: as the job says, else from the first readable images of the seeded order.
+
+    Raises:
+        DataError: none can be read; it counts why, the rejects of files among them.
+    """
+    order = sorted(pictures, key=lambda picture: rank(seed, picture.sha256, picture.name))
     sampled: list[tuple[int, int, bool]] = []
-    for file in order:
+    for picture in order:
         if len(sampled) == SAMPLED_IMAGES or (sampled and data.size and data.color):
             break
-        raw = read_unchanged(file, inventory.hashes[file.name])
         try:
-            image = decode(raw, max_pixels=data.max_pixels)
-        except DataError:
+            image = picture.read()
+        except Unreadable:
             continue
         sampled.append((image.shape[0], image.shape[1], is_gray(image)))
     if not sampled:
-        raise _nothing_readable(data, inventory)
+        raise _nothing_readable(data, pictures, rejects)
     notes: list[str] = []
     size, color = data.size, data.color
     if size is None:
@@ -114,48 +120,46 @@ def decide_size(shapes: list[tuple[int, int]]) -> tuple[int, str]:
     return rounded, f"size {rounded}: the median of the shorter sides is {side} pixels"
 
 
-def _nothing_readable(data: ImageData, inventory: Inventory) -> DataError:
-    reasons: Counter[str] = Counter(reject.reason for reject in inventory.rejects)
-    for file in inventory.files:
-        raw = read_unchanged(file, inventory.hashes[file.name])
+def _nothing_readable(data: ImageData, pictures: Sequence[Picture], rejects: Sequence[Reject]) -> DataError:
+    reasons: Counter[str] = Counter(reject.reason for reject in rejects)
+    for picture in pictures:
         try:
-            decode(raw, max_pixels=data.max_pixels)
-        except DataError as error:
+            picture.read()
+        except Unreadable as error:
             reasons[error.what.split(": ")[0]] += 1
     found = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
     return DataError(
-        f"no image in '{data.path}' can be read ({found})", mend="Images are PNG, JPEG, BMP or WebP files."
+        f"no image in '{data.path}' can be read ({found})", mend="Images are PNG, JPEG, BMP, WebP or TIFF files."
     )
 
 
 def decode_all(
-    data: ImageData, inventory: Inventory, shape: Shape, seed: int, scratch: Path, emit: Emit
+    data: ImageData, pictures: Sequence[Picture], shape: Shape, seed: int, scratch: Path, emit: Emit
 ) -> tuple[list[Seen], list[Reject]]:
-    """Decode every file, write it fitted into its row of the scratch file, and say what was seen."""
+    """Decode every image, write it fitted into its row of the scratch file, and say what was seen."""
     seen: list[Seen] = []
     rejects: list[Reject] = []
     handle = os.open(scratch, os.O_RDWR | os.O_CREAT, 0o644)
 
     def work(row: int) -> Seen | Reject:
-        file = inventory.files[row]
-        sha256 = inventory.hashes[file.name]
-        raw = read_unchanged(file, sha256)
+        picture = pictures[row]
         try:
-            image = decode(raw, max_pixels=data.max_pixels)
-        except DataError as error:
+            image = picture.read()
+        except Unreadable as error:
             reason, colon, detail = error.what.partition(": ")
-            return Reject(file.name, reason, colon + detail)
+            return Reject(picture.name, reason, colon + detail)
         _write_at(handle, fit(image, size=shape.size, color=shape.color, crop=data.crop), row * shape.row_bytes)
         height, width = image.shape[:2]
         gray = is_gray(image)
         pixels = image[:, :, :1] if gray else image
         digest = hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes()).digest()
-        return Seen(file.name, row, digest, gray, width, height, rank(seed, sha256, file.name))
+        place = rank(seed, picture.sha256, picture.name)
+        return Seen(picture.name, picture.label, picture.split, row, digest, gray, width, height, place)
 
-    teller = Teller(len(inventory.files), emit)
-    numbers = range(len(inventory.files))
+    teller = Teller(len(pictures), emit, "images")
+    numbers = range(len(pictures))
     try:
-        os.truncate(handle, len(inventory.files) * shape.row_bytes)
+        os.truncate(handle, len(pictures) * shape.row_bytes)
         with ThreadPoolExecutor(_THREADS) as pool:
             for rows in (numbers[start : start + _CHUNK_FILES] for start in numbers[::_CHUNK_FILES]):
                 for found in pool.map(work, rows):

@@ -10,7 +10,6 @@ import csv
 import io
 import itertools
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -32,11 +31,6 @@ LABEL_NAMES = (
 SAMPLED_ROWS = 1000
 # fewer rows tell neither a header that names no known column, nor a label by its values
 _ROWS_TO_TELL = 20
-_SPLIT_NAMES = {
-    "train": "train", "training": "train", "dev": "validation", "val": "validation", "valid": "validation",
-    "validation": "validation", "test": "test", "testing": "test",
-}  # fmt: skip
-_NAMED_AFTER_SPLIT = re.compile(rf"({'|'.join(sorted(_SPLIT_NAMES, key=len, reverse=True))})(?:[-_.0-9].*)?")
 # half of the cells of a column of texts have at least so many characters; Chinese says much in few
 _SHORTEST_TEXT = 6
 _SPLIT_BY = {".tsv": "tabs", ".csv": "commas"}
@@ -71,19 +65,6 @@ class Columns:
     says: str
 
 
-def split_of(name: str) -> str:
-    """Tell the split that a file is named after, else a folder it lies in; an empty string for none.
-
-    >>> split_of("sst2/dev.tsv"), split_of("train-00001.jsonl"), split_of("test/a.csv"), split_of("testimonials.csv")
-    ('validation', 'train', 'test', '')
-    """
-    path = PurePosixPath(name.lower())
-    for part in (path.stem, *reversed(path.parent.parts)):
-        if found := _NAMED_AFTER_SPLIT.fullmatch(part):
-            return _SPLIT_NAMES[found[1]]
-    return ""
-
-
 def find_columns(data: TextData, name: str, raw: bytes) -> Columns:
     """Find the columns of text and label: as the job says, by their names, else by what stands in them.
 
@@ -97,7 +78,7 @@ def find_columns(data: TextData, name: str, raw: bytes) -> Columns:
     Raises:
         DataError: there are no rows, a column is not there, or several could be meant.
     """
-    found = (cells for _, cells in _cells(name, raw, data.max_row_bytes) if not isinstance(cells, tuple))
+    found = (cells for _, cells in read_cells(name, raw, data.max_row_bytes) if not isinstance(cells, tuple))
     sample = list(itertools.islice(found, SAMPLED_ROWS))
     if not sample:
         raise DataError(f"'{name}' has no row that can be read", mend="A row holds a text and its label, in UTF-8.")
@@ -112,7 +93,7 @@ def read_rows(data: TextData, name: str, raw: bytes, columns: Columns) -> Iterat
     Raises:
         DataError: its header lacks the columns.
     """
-    rows = _cells(name, raw, data.max_row_bytes)
+    rows = read_cells(name, raw, data.max_row_bytes)
     places: tuple[str | int, str | int] = (columns.text, columns.label)
     width = 0
     if columns.header:
@@ -120,7 +101,7 @@ def read_rows(data: TextData, name: str, raw: bytes, columns: Columns) -> Iterat
         places = (_place(columns.text, header, name), _place(columns.label, header, name))
         width = len(header)
     else:
-        sample = (cells for _, cells in _cells(name, raw, data.max_row_bytes) if not isinstance(cells, tuple))
+        sample = (cells for _, cells in read_cells(name, raw, data.max_row_bytes) if not isinstance(cells, tuple))
         width = _commonest_width(list(itertools.islice(sample, SAMPLED_ROWS)))
     for line, cells in rows:
         here = f"{name}:{line}"
@@ -164,7 +145,7 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _cells(name: str, raw: bytes, most_bytes: float) -> Iterator[tuple[int, Cells | Problem]]:
+def read_cells(name: str, raw: bytes, most_bytes: float) -> Iterator[tuple[int, Cells | Problem]]:
     """Go through a file: the line of each row, counted from 1, with its cells or what is wrong with it."""
     suffix = PurePosixPath(name).suffix.lower()
     # bytes that are no UTF-8 come as lone surrogates, so that one bad row does not take the file with it

@@ -19,9 +19,9 @@ from thrifty.data.inputs import DUPLICATE, DUPLICATE_ACROSS, Reject, count_reaso
 from thrifty.data.inventory import Inventory, read_unchanged
 from thrifty.data.labels import in_order
 from thrifty.data.language import TOKENIZER_FILE
-from thrifty.data.split import HELD_OUT, rank, split_by_count
+from thrifty.data.split import HELD_OUT, rank, split_by_count, split_of
 from thrifty.data.teller import Teller
-from thrifty.data.text_rows import Columns, Row, find_columns, read_rows, split_of
+from thrifty.data.text_rows import Columns, Row, find_columns, read_rows
 from thrifty.data.word_pieces import UNKNOWN, encode_texts, keep_pieces, learn_pieces, read_pieces
 from thrifty.errors import DataError
 from thrifty.spec import LENGTH_MULTIPLE, SPLITS, Cleaning, Dataset, TextData

@@ -72,10 +72,10 @@ class Split(Plain):
 
 
 class ImageData(Plain):
-    """Images in one folder per class: ``path/<label>/<any>.png``.
+    """Images with one label each: in class folders, within splits or not, named by a table, or as arrays.
 
     Attributes:
-        path: the folder; relative to the job file.
+        path: a folder, searched to any depth, a file of arrays, or an archive; relative to the job file.
         size: side in pixels that every image is resized to; decided from the data when left out.
         color: ``gray`` or ``rgb``; decided from the data when left out.
         crop: ``center`` cuts the largest centred square first; ``none`` resizes the whole image.

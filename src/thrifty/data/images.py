@@ -1,4 +1,4 @@
-"""Class folders of images into a store: decode, drop copies, split, and measure mean and deviation.
+"""Images into a store: decode, drop copies, split, and measure mean and deviation.
 
 Images are written as they are decoded to a scratch file in the draft, then copied into the splits, because which
 split an image goes to is known only when all have been seen. Memory holds one chunk of rows.
@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from thrifty.data.copies import deal, find_copies, reject_copies, reject_odd_sizes
+from thrifty.data.copies import deal, find_copies, not_given, reject_copies, reject_odd_sizes
 from thrifty.data.draft import Draft
 from thrifty.data.image import CHANNELS
-from thrifty.data.inputs import DUPLICATE, DUPLICATE_ACROSS, count_reasons, reject_lines
+from thrifty.data.inputs import DUPLICATE, DUPLICATE_ACROSS, Reject, count_reasons, reject_lines
 from thrifty.data.inventory import Inventory
-from thrifty.data.labels import in_order, label_of
+from thrifty.data.labels import folders_of, in_order
+from thrifty.data.pictures import pictures_of
 from thrifty.data.survey import Seen, Shape, decide_shape, decode_all
 from thrifty.spec import SPLITS, Cleaning, Dataset, ImageData
 from thrifty.spec.events import Emit
@@ -32,20 +33,21 @@ def prepare_images(data: ImageData, inventory: Inventory, *, seed: int, draft: D
         DataError: no image can be read, or a class has not one for each split.
         StorageError: the cache has no room.
     """
-    shape = decide_shape(data, inventory, seed)
-    draft.reserve(len(inventory.files) * (2 * shape.row_bytes + 8))
+    pictures = pictures_of(data, inventory)
+    shape = decide_shape(data, pictures, inventory.rejects, seed)
+    draft.reserve(len(pictures) * (2 * shape.row_bytes + 8))
     scratch = draft.folder / "scratch"
-    seen, rejects = decode_all(data, inventory, shape, seed, scratch, emit)
+    seen, rejects = decode_all(data, pictures, shape, seed, scratch, emit)
     if data.mixed_sizes == "reject":
         seen, odd = reject_odd_sizes(seen)
         rejects += odd
     kept, mislabelled, copies = find_copies(seen)
     rejects += mislabelled
-    labels = in_order({label_of(file.name) for file in inventory.files + inventory.rejects if "/" in file.name})
-    splits = deal(data, kept, labels, [*inventory.rejects, *rejects])
+    labels = in_order({picture.label for picture in pictures} | _put_aside(inventory, ()).keys())
+    splits = deal(data, kept, labels, _put_aside(inventory, rejects))
     rejects += reject_copies(copies, kept, splits)
 
-    rows = np.asarray(np.memmap(scratch, np.uint8, "r", shape=(len(inventory.files), *shape.row_shape)))
+    rows = np.asarray(np.memmap(scratch, np.uint8, "r", shape=(len(pictures), *shape.row_shape)))
     parts = {part: [image for image in kept if splits[image.name] == part] for part in SPLITS}
     for part, images in parts.items():
         _write_split(draft, part, images, rows, labels)
@@ -57,7 +59,7 @@ def prepare_images(data: ImageData, inventory: Inventory, *, seed: int, draft: D
     rejects = sorted([*inventory.rejects, *rejects], key=lambda reject: reject.name)
     draft.write("rejects.jsonl", reject_lines(rejects))
     reasons = count_reasons(rejects)
-    trained = Counter(label_of(image.name) for image in parts["train"])
+    trained = Counter(image.label for image in parts["train"])
     return Dataset(
         kind="image",
         key=inventory.key,
@@ -79,9 +81,28 @@ def prepare_images(data: ImageData, inventory: Inventory, *, seed: int, draft: D
             rejected=reasons,
             duplicates=reasons.get(DUPLICATE, 0),
             across_splits=reasons.get(DUPLICATE_ACROSS, 0),
-            notes=(*shape.notes, *_notes(data, shape, kept, reasons)),
+            notes=(*_said(inventory), *shape.notes, *_notes(shape, kept, reasons)),
         ),
     )
+
+
+def _put_aside(inventory: Inventory, rejects: Sequence[Reject]) -> dict[str, str]:
+    """What was put aside of the files of each class folder, in words; a class may have lost all of them."""
+    if inventory.manifest is not None:
+        return {}
+    folders = folders_of([*(file.name for file in inventory.files), *(reject.name for reject in inventory.rejects)])
+    by_label: dict[str, list[Reject]] = {}
+    for reject in (*inventory.rejects, *rejects):
+        if label := folders.label(reject.name):
+            by_label.setdefault(label, []).append(reject)
+    return {
+        label: "".join(f"; {count} {reason}" for reason, count in count_reasons(each).items())
+        for label, each in by_label.items()
+    }
+
+
+def _said(inventory: Inventory) -> tuple[str, ...]:
+    return () if inventory.manifest is None else (inventory.manifest.says,)
 
 
 def _chunks(chosen: list[int], row_bytes: int) -> Iterator[list[int]]:
@@ -95,7 +116,7 @@ def _write_split(draft: Draft, part: str, images: list[Seen], rows: np.ndarray, 
         for chunk in _chunks([image.row for image in images], rows[0].nbytes):
             file.append(rows[chunk])
     with draft.rows(part, "y", np.dtype(np.int64), ()) as file:
-        file.append(np.array([number[label_of(image.name)] for image in images], np.int64))
+        file.append(np.array([number[image.label] for image in images], np.int64))
 
 
 def _statistics(rows: np.ndarray, chosen: list[int]) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -116,8 +137,11 @@ def _statistics(rows: np.ndarray, chosen: list[int]) -> tuple[tuple[float, ...],
     return tuple(m / 255 for m in mean), tuple(d / 255 for d in deviation)
 
 
-def _notes(data: ImageData, shape: Shape, kept: list[Seen], reasons: dict[str, int]) -> list[str]:
+def _notes(shape: Shape, kept: list[Seen], reasons: dict[str, int]) -> list[str]:
     notes = []
+    missing = not_given(kept)
+    if missing and any(image.split for image in kept):
+        notes.append(f"nothing is named after {' and '.join(missing)}: dealt from the training images")
     sizes = {(image.width, image.height) for image in kept}
     if len(sizes) > 1:
         low, high = min(sizes, key=lambda s: s[0] * s[1]), max(sizes, key=lambda s: s[0] * s[1])

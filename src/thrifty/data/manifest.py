@@ -1,0 +1,180 @@
+"""Tables that name images and their labels: TSV, CSV or JSONL, a row for each image, with its split where one says."""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from thrifty.data.inputs import TABLE_SUFFIXES, InputFile, Reject
+from thrifty.data.labels import in_order
+from thrifty.data.split import SPLIT_NAMES
+from thrifty.data.text_rows import LABEL_NAMES, SAMPLED_ROWS, read_cells
+
+SPLIT_COLUMNS = ("split", "subset", "partition", "set")
+MOST_ROW_BYTES = 64 << 10
+# of the rows looked at, that must name an image of the folder
+_NAMING = 0.5
+_SHOWN = 60
+
+Row = tuple[int, list[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What a manifest says of an image; the split is empty where it says none."""
+
+    label: str
+    split: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A table whose rows name images.
+
+    Attributes:
+        file: the table.
+        named: of each image that a row names, by its relative name.
+        rejects: rows that cannot be used.
+        says: which columns were taken.
+    """
+
+    file: InputFile
+    named: dict[str, Named]
+    rejects: tuple[Reject, ...]
+    says: str
+
+
+def find_manifest(files: Sequence[InputFile], images: Iterable[InputFile]) -> Manifest | None:
+    """Return what the first table says whose rows name images of the folder; None where none does.
+
+    A row names an image by its path from the data folder or from the table's own, or by its bare name, with or without
+    suffix, where only one image has it.
+
+    Args:
+        files: of the data folder.
+        images: those of them that are images, by their names.
+    """
+    images = tuple(images)
+    for file in files:
+        if file.suffix in TABLE_SUFFIXES and images:
+            found = _read(file, images)
+            if found is not None:
+                return found
+    return None
+
+
+def _read(file: InputFile, images: Sequence[InputFile]) -> Manifest | None:
+    raw = Path(file.path).read_bytes()
+    known = _known(file, images)
+    rejects: list[Reject] = []
+    header, rows = _rows(file.name, raw, known, rejects)
+    columns = list(itertools.zip_longest(*(cells for _, cells in rows[:SAMPLED_ROWS])))
+    naming = [sum(str(cell) in known for cell in column) / max(len(column), 1) for column in columns]
+    if len(columns) < 2 or max(naming) < _NAMING:
+        return None
+    image = naming.index(max(naming))
+    split = next((at for at in range(len(columns)) if at != image and _is_split(header, columns, at)), None)
+    label = _label_of(header, columns, {image, split})
+    if label is None:
+        return None
+    named, odd = _named(file.name, rows, known, image, label, split)
+    taken = {"image": image, "label": label, "split": split}
+    said = ", ".join(f"{what} {_title(header, at)}" for what, at in taken.items() if at is not None)
+    return Manifest(file, named, (*rejects, *odd), f"'{file.name}' names the images: {said}")
+
+
+def _known(file: InputFile, images: Sequence[InputFile]) -> dict[str, str]:
+    """Every way in which a row may name an image."""
+    folder = PurePosixPath(file.name).parent
+    bare: dict[str, list[str]] = defaultdict(list)
+    known: dict[str, str] = {}
+    for each in images:
+        path = PurePosixPath(each.name)
+        for name in {path.name, path.stem}:
+            bare[name].append(each.name)
+        known[each.name] = each.name
+        if path.is_relative_to(folder):
+            known[str(path.relative_to(folder))] = each.name
+    return {name: found[0] for name, found in bare.items() if len(found) == 1} | known
+
+
+def _rows(name: str, raw: bytes, known: Mapping[str, str], rejects: list[Reject]) -> tuple[list[str], list[Row]]:
+    """The names of the columns, none where the first row names an image, and the rows; what is none is put aside."""
+    header: list[str] = []
+    rows: list[Row] = []
+    for line, cells in read_cells(name, raw, MOST_ROW_BYTES):
+        if isinstance(cells, tuple):
+            rejects.append(Reject(f"{name}:{line}", *cells))
+        elif isinstance(cells, dict):
+            header += [key for key in cells if key not in header]
+            rows.append((line, [cells.get(key) for key in header]))
+        elif not rows and not header and not any(cell.strip() in known for cell in cells):
+            header = [cell.strip() for cell in cells]
+        elif len(cells) != (width := len(header) or len(rows[0][1] if rows else cells)):
+            rejects.append(Reject(f"{name}:{line}", "ragged row", f": {len(cells)} cells, {width} are usual"))
+        else:
+            rows.append((line, list(cells)))
+    return header, rows
+
+
+def _is_split(header: Sequence[str], columns: Sequence[Sequence[Any]], at: int) -> bool:
+    naming = sum(str(cell).strip().lower() in SPLIT_NAMES for cell in columns[at])
+    if at < len(header):
+        return header[at].lower() in SPLIT_COLUMNS and naming >= _NAMING * len(columns[at])
+    return naming == len(columns[at])
+
+
+def _label_of(header: Sequence[str], columns: Sequence[Sequence[Any]], taken: set[int | None]) -> int | None:
+    """The column of labels: by its name, else the one with the fewest different values of those that have several."""
+    others = [at for at in range(len(columns)) if at not in taken]
+    names = [name.lower() for name in header]
+    by_name = next((names.index(name) for name in LABEL_NAMES if name in names and names.index(name) in others), None)
+    if by_name is not None:
+        return by_name
+    kinds = {at: len({str(cell) for cell in columns[at]}) for at in others}
+    several = [at for at in others if 1 < kinds[at] < len(columns[at])]
+    return min(several, key=lambda at: (kinds[at], at), default=None)
+
+
+def _named(
+    name: str, rows: Sequence[Row], known: Mapping[str, str], image: int, label: int, split: int | None
+) -> tuple[dict[str, Named], list[Reject]]:
+    """What rows say of images; those that name none, say no label, or say it twice are put aside."""
+    said: dict[str, list[tuple[int, Named]]] = defaultdict(list)
+    rejects: list[Reject] = []
+    for line, cells in rows:
+        here = f"{name}:{line}"
+        asked, wanted, part = (_cell(cells, at) for at in (image, label, split))
+        found = known.get(asked)
+        if found is None:
+            rejects.append(Reject(here, "names no image", f": {asked[:_SHOWN]!r}"))
+        elif not wanted:
+            rejects.append(Reject(here, "empty label", f": of {asked[:_SHOWN]!r}"))
+        elif split is not None and part.lower() not in SPLIT_NAMES:
+            rejects.append(Reject(here, "names no split", f": {part[:_SHOWN]!r}"))
+        else:
+            said[found].append((line, Named(wanted, SPLIT_NAMES.get(part.lower(), ""))))
+    named: dict[str, Named] = {}
+    for found, each in said.items():
+        labels = in_order({one.label for _, one in each})
+        if len(labels) > 1:
+            reason = f"same image under labels {', '.join(labels[:-1])} and {labels[-1]}"
+            rejects += [Reject(f"{name}:{line}", reason) for line, _ in each]
+            continue
+        named[found] = each[0][1]
+        rejects += [Reject(f"{name}:{line}", "named twice", f": {found}") for line, _ in each[1:]]
+    return named, rejects
+
+
+def _cell(cells: Sequence[Any], at: int | None) -> str:
+    if at is None or at >= len(cells) or cells[at] is None:
+        return ""
+    return str(cells[at]).strip()
+
+
+def _title(header: Sequence[str], at: int) -> str:
+    return f"'{header[at]}'" if at < len(header) else f"column {at + 1}"

@@ -1,0 +1,93 @@
+"""The images of a data set, however they are laid out: each with its label, its split, and how its pixels are had."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from thrifty.data.arrays import holds_arrays, read_labelled
+from thrifty.data.image import decode
+from thrifty.data.inputs import InputFile
+from thrifty.data.inventory import Inventory, read_unchanged
+from thrifty.data.labels import folders_of
+from thrifty.data.manifest import Named
+from thrifty.errors import DataError
+from thrifty.spec import ImageData
+
+
+class Unreadable(Exception):  # noqa: N818 - says so of one image, which is put aside
+    """What is wrong with an image: a reason, and a detail after a colon."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An image that was not looked at yet.
+
+    Attributes:
+        name: its file, and its number in one that holds many.
+        label: its class.
+        split: the one that its file is named after; nothing where that is to be dealt.
+        sha256: of its content.
+        read: returns uint8 [H, W, C]; raises `Unreadable`, or a `DataError` where its file has changed.
+    """
+
+    name: str
+    label: str
+    split: str
+    sha256: str
+    read: Callable[[], np.ndarray]
+
+
+def pictures_of(data: ImageData, inventory: Inventory) -> list[Picture]:
+    """Return the images of files, in the order of their names.
+
+    Raises:
+        DataError: arrays of images and labels cannot be read or do not go together.
+    """
+    hashes = inventory.hashes
+    if any(holds_arrays(file.name) for file in inventory.files):
+        contents = {file.name: read_unchanged(file, hashes[file.name]) for file in inventory.files}
+        return [
+            Picture(
+                f"{part.name}:{number}", label, part.split, hashlib.sha256(image).hexdigest(),
+                functools.partial(_small_enough, image, data.max_pixels),
+            )
+            for part in read_labelled(contents)
+            for number, (image, label) in enumerate(zip(part.images, part.labels, strict=True))
+        ]  # fmt: skip
+    folders = folders_of(file.name for file in inventory.files)
+
+    def said(name: str) -> Named:
+        found = inventory.manifest
+        return found.named[name] if found is not None else Named(folders.label(name), folders.split(name))
+
+    return [
+        Picture(
+            file.name, said(file.name).label, said(file.name).split, hashes[file.name],
+            functools.partial(_decoded, file, hashes[file.name], data.max_pixels),
+        )
+        for file in inventory.files
+    ]  # fmt: skip
+
+
+def _decoded(file: InputFile, sha256: str, max_pixels: int) -> np.ndarray:
+    raw = read_unchanged(file, sha256)
+    try:
+        return decode(raw, max_pixels=max_pixels)
+    except DataError as error:
+        raise Unreadable(error.what) from error
+
+
+def _small_enough(image: np.ndarray, max_pixels: int) -> np.ndarray:
+    height, width = image.shape[:2]
+    if height * width > max_pixels:
+        raise Unreadable(f"too many pixels: {width}x{height} is over {max_pixels:,}")
+    return image
