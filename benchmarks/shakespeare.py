@@ -5,14 +5,18 @@
 Against a loop written as nanoGPT's in its documented setting for a CPU, whose published validation loss is 1.88, and
 Hugging Face's Trainer on the same; and at a larger size, 6 x 384 with 256 tokens, for speed alone. Peers read
 characters; thrifty's smallest vocabulary is the 256 bytes, the end of a text and three pairs of characters. Tokens of a
-step are the same, and losses are compared in nats a character, over the whole held-out tenth.
+step are the same, and losses are compared in nats a character, over the whole held-out tenth. To 1.88 thrifty runs by
+Muon at a rate of its own; beside the documented setting, which does not get there in its 2,000 steps, stands the same
+loop at the best of three rates.
 """
 
 from __future__ import annotations
 
+import math
 import statistics
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from benchmarks import real_data
@@ -33,6 +37,10 @@ FIGURE = "nats_per_byte"
 # the least that thrifty takes: bytes, the end token, and three pairs
 VOCABULARY = 260
 RATE, LEAST_RATE, WARM_UP, DECAY, CLIP = 1e-3, 1e-4, 100, 0.1, 1.0
+# of 1e-3, 3e-3 and 6e-3 the last learns the most in 2,000 steps of AdamW: to 1.91, 1.81, 1.76 (seed 0)
+TUNED_RATE = 6e-3
+# to the target: Muon reaches 1.85 in so many steps, and 1.92 in 450 (seed 0)
+QUICKEST = {"optimizer": "muon", "learning_rate": 0.02, "steps": 600}
 
 
 def job(seed: int, *, large: bool = False, **more: Any) -> dict[str, Any]:
@@ -64,6 +72,13 @@ def job(seed: int, *, large: bool = False, **more: Any) -> dict[str, Any]:
     }
 
 
+def to_target(seed: int) -> dict[str, Any]:
+    """The job that is to reach the target; when to validate, the plan decides."""
+    wanted = job(seed, target={"bits_per_byte": TARGET / math.log(2)})
+    train = {name: value for name, value in wanted["train"].items() if name != "evaluations"}
+    return {**wanted, "train": {**train, **QUICKEST}}
+
+
 def task(seed: int, *, large: bool = False, **more: Any) -> Task:
     """The task of the peers."""
     return Task(
@@ -92,7 +107,9 @@ def whole(quick: bool) -> Callable[[int], Sequence[Entrant]]:
         some = task(seed, stop_after=QUICK_STEPS)
         return [
             ours("ours", job(seed)),
+            ours("ours_target", to_target(seed)),
             peer("nanogpt", "nanogpt_style", evaluated),
+            peer("nanogpt_tuned", "nanogpt_style", replace(evaluated, rate=TUNED_RATE, target=TARGET)),
             peer("trainer", "hf_trainer", some if quick else evaluated),
         ]
 
@@ -128,7 +145,8 @@ def figures(found: Race) -> dict[str, list[float]]:
         if mine in speed and peer_name in speed:
             samples[figure] = ratios(speed[mine], speed[peer_name])
     evaluated = {
-        name: [run for run in found.of(name) if run.first("evaluated")] for name in ("ours", "nanogpt", "trainer")
+        name: [run for run in found.of(name) if run.first("evaluated")]
+        for name in ("ours", "ours_target", "nanogpt", "nanogpt_tuned", "trainer")
     }
     times = {
         name: [(reached_s(run, FIGURE, TARGET, rising=False), run.wall_s) for run in runs]
@@ -138,13 +156,13 @@ def figures(found: Race) -> dict[str, list[float]]:
     for name, reached in times.items():
         samples[f"shakespeare_target_seconds_{name}"] = [target for target, _ in reached]
         samples[f"shakespeare_loss_{name}"] = [best(run, FIGURE, rising=False) for run in evaluated[name]]
-    mine_s = [target for target, _ in times.get("ours", [])]
-    if mine_s and "nanogpt" in times:
-        samples["shakespeare_target_speedup"] = [target_ratio(mine_s, times["nanogpt"])]
+    mine_s = [target for target, _ in times.get("ours_target", [])]
+    for name, figure in (("nanogpt", ""), ("nanogpt_tuned", "_tuned"), ("trainer", "_trainer")):
+        if mine_s and name in times:
+            samples[f"shakespeare_target_speedup{figure}"] = [target_ratio(mine_s, times[name])]
+    if "ours" in times and "nanogpt" in times:
         lost = (statistics.median(samples[f"shakespeare_loss_{name}"]) for name in ("ours", "nanogpt"))
         samples["shakespeare_loss_difference"] = [next(lost) - next(lost)]
-    if mine_s and "trainer" in times:
-        samples["shakespeare_target_speedup_trainer"] = [target_ratio(mine_s, times["trainer"])]
     return samples
 
 
@@ -160,7 +178,7 @@ def main() -> int:
     samples = figures(found)
     losses = "; ".join(
         f"{name} {spread(samples[f'shakespeare_loss_{name}'])}"
-        for name in ("ours", "nanogpt", "trainer")
+        for name in ("ours", "nanogpt", "nanogpt_tuned", "trainer")
         if f"shakespeare_loss_{name}" in samples
     )
     left_out = (
@@ -171,8 +189,9 @@ def main() -> int:
     says = (
         f"{__doc__}\nSpeed is of steady training, from the end of a step to the end of the next, without the first two "
         f"and without evaluation; a token of ours is worth a little more than a character. All evaluate {EVALUATIONS} "
-        f"times; the time to {TARGET} nats a character is of the whole process. Best losses, in nats a character: "
-        f"{losses}.{left_out}\n\n{table(found, list(found.finishes), 'tokens')}\n\n{notes(found)}"
+        f"times, but for who runs to the target alone; the time to {TARGET} nats a character is of the whole process. "
+        f"Best losses, in nats a character: {losses}.{left_out}\n\n"
+        f"{table(found, list(found.finishes), 'tokens')}\n\n{notes(found)}"
     )
     return conclude("shakespeare", device, says, samples, found, quick=asked.quick)
 
