@@ -184,8 +184,8 @@ def main() -> int:
         if f"shakespeare_loss_{name}" in samples
     )
     left_out = (
-        f"\n\n`--quick`: one seed, {QUICK_STEPS} steps of ours and of the Trainer, half the steps of the larger model, and "
-        "no tuned loop."
+        f"\n\n`--quick`: one seed, {QUICK_STEPS} steps of ours and of the Trainer, half the steps of the larger model, "
+        "and no tuned loop."
         if asked.quick
         else ""
     )
