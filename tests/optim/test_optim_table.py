@@ -209,8 +209,8 @@ def test_its_step_runs_dry(name: str) -> None:
         for _ in range(3):
             _dry_step(heap, model, summed, shapes, stepper, "fp32", 1, torch.contiguous_format)
     weights = sum(each.nbytes for each in model.parameters())
-    # small ones may lie in pages that are resident already
-    assert heap.peak_bytes >= 0.98 * (2 * weights + expected_bytes(name, model))
+    # small ones may lie in pages that are resident already, and ends of large ones do
+    assert heap.peak_bytes >= 2 * weights + expected_bytes(name, model) - (1 << 20)
 
 
 def test_weights_without_memory_have_an_optimizer_too() -> None:
