@@ -6,42 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
-from torch import nn
+from short_runs import Killed, go, same
 
 from thrifty.data import Store
 from thrifty.errors import BundleError
-from thrifty.models import build
-from thrifty.models.init import initialise
-from thrifty.spec import Augment, Plan, Spent
+from thrifty.spec import Augment, Plan
 from thrifty.spec.events import Evaluated, Event, StepDone
-from thrifty.train import train
 
 PlanFactory = Callable[..., Plan]
 EVERYTHING = Augment(flip=True, crop=2, cutout=3)
-
-
-class Killed(Exception):  # noqa: N818 - a signal, not an error
-    """Stands for the end of the process at a given event."""
-
-
-def go(plan: Plan, store: Store, folder: Path, die_at: int | None = None) -> tuple[nn.Module, list[Event]]:
-    events: list[Event] = []
-
-    def emit(event: Event) -> None:
-        events.append(event)
-        if isinstance(event, StepDone) and event.step == die_at:
-            raise Killed
-
-    model = build(plan.model)
-    initialise(model, plan.init, plan.seed)
-    train(plan, model, store, folder, emit=emit, spent=Spent)
-    return model, events
-
-
-def same(one: nn.Module, other: nn.Module) -> bool:
-    states = one.state_dict(), other.state_dict()
-    return all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
 def losses(events: list[Event]) -> list[float]:

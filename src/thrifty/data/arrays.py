@@ -142,6 +142,8 @@ def _of_npz(name: str, raw: bytes) -> Iterator[Labelled]:
             for split, roles in parts.items():
                 where = f"{name}:{roles['images']}"
                 yield _labelled(where, arrays[roles["images"]], arrays[roles["labels"]], split)
+    except DataError:
+        raise
     except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"'{name}' cannot be read as arrays: {error}") from error
 

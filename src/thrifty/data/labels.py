@@ -30,6 +30,8 @@ class Folders:
         ('cat', 'cat')
         """
         parts = name.split("/")
+        if self.by_split and not self.split(name):
+            return ""
         return parts[self.by_split] if len(parts) > self.by_split + 1 else ""
 
     def split(self, name: str) -> str:
@@ -42,12 +44,13 @@ class Folders:
 
 
 def folders_of(names: Iterable[str]) -> Folders:
-    """Tell how images lie, by their relative names: outer folders that are all splits, training among them, are splits.
+    """Tell how images lie, by the relative names of files: where all of their outer folders are named after splits,
+    training among them, they are splits. Folders that hold no images say nothing.
 
     >>> folders_of(["train/cat/1.png", "test/dog/2.png"]), folders_of(["train/1.png", "plane/2.png"])
     (Folders(by_split=True), Folders(by_split=False))
     """
-    inside = [name.split("/") for name in names if "/" in name]
+    inside = [name.split("/") for name in names if "/" in name and Path(name).suffix.lower() in IMAGE_SUFFIXES]
     outer = {SPLIT_NAMES.get(parts[0].lower(), "") for parts in inside}
     return Folders("train" in outer and len(outer) > 1 and "" not in outer and any(len(parts) > 2 for parts in inside))
 
@@ -74,11 +77,11 @@ def check_class_folders(folder: Path, names: Collection[str]) -> None:
     Raises:
         DataError: it has not.
     """
-    if folders_of(names).by_split:
-        for part in sorted({name.split("/")[0] for name in names if "/" in name}):
-            _check_classes(
-                folder / part, {name.removeprefix(f"{part}/") for name in names if name.startswith(f"{part}/")}
-            )
+    folders = folders_of(names)
+    if folders.by_split:
+        for part in sorted({name.split("/")[0] for name in names if folders.split(name)}):
+            inside = {name.removeprefix(f"{part}/") for name in names if name.startswith(f"{part}/")}
+            _check_classes(folder / part, inside)
     else:
         _check_classes(folder, names)
 
