@@ -38,8 +38,8 @@ def ask(url: str, image: Path) -> dict[str, Any]:
     return answer
 
 
-def serve_and_ask(run: Path, image: Path) -> dict[str, Any]:
-    """Start a server for a run on a free port of this machine, ask it once, stop it."""
+def serve_and_ask(run: Path, name: str, image: Path) -> dict[str, Any]:
+    """Start a server for a run on a free port of this machine, ask its model by name once, stop it."""
     print(f"\n$ thrifty serve {run} --port 0 &", flush=True)
     command = [sys.executable, "-m", "thrifty", "serve", str(run), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
@@ -47,7 +47,7 @@ def serve_and_ask(run: Path, image: Path) -> dict[str, Any]:
         try:
             line = server.stdout.readline().strip()
             print(line)
-            url = f"{line.split()[-1]}/v1/models/{run.name}:predict"
+            url = f"{line.split()[-1]}/v1/models/{name}:predict"
             print(f'$ curl {url} -d \'{{"instances": [{{"b64": "<{image.name}>"}}]}}\'')
             return ask(url, image)
         finally:
@@ -65,7 +65,7 @@ def main() -> None:
 
     run = Path(results["digits"]["folder"])
     image = sorted((HERE / "data" / "digits" / "7").glob("*.png"))[0]
-    served = serve_and_ask(run, image)
+    served = serve_and_ask(run, "digits", image)
     said = json.loads(thrifty("predict", run, image, "--json", capture=True))
     print(f"served answer   {served['label']}  {max(served['probabilities']):.4f}")
     print(f"thrifty predict {said['label']}  {said['probability']:.4f}")
