@@ -19,6 +19,8 @@ MISSPELT = [
     ({"train": {"optimizer": "sdg"}}, "unknown optimizer 'sdg'. Did you mean 'sgd'?"),
     ({"train": {"schedule": "cosinus"}}, "unknown schedule 'cosinus'. Did you mean 'cosine'?"),
     ({"train": {"init": "he_norml"}}, "unknown initialiser 'he_norml'. Did you mean 'he_normal'?"),
+    ({"train": {"init": {"fc.*": "he_norml"}}}, "unknown initialiser 'he_norml'. Did you mean 'he_normal'?"),
+    ({"train": {"init": "zeros"}}, "train.init is zeros: all weights alike learn nothing"),
 ]
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Collection
 
-from thrifty.errors import MissingExtraError, unknown_name
-from thrifty.models import INIT_NAMES, check_name
+from thrifty.errors import JobError, MissingExtraError, unknown_name
+from thrifty.models import CONSTANT_INITS, INIT_NAMES, check_name
 from thrifty.optim import OPTIMIZERS, SCHEDULES
 from thrifty.spec import Job
 
@@ -22,10 +22,20 @@ def check_names(job: Job) -> None:
     if job.train.adapter is not None and importlib.util.find_spec("peft") is None:
         raise MissingExtraError("train.adapter", package="peft", extra="peft")
     given: list[tuple[str, str | None, Collection[str]]] = [
-        ("initialiser", job.train.init, INIT_NAMES),
+        *(("initialiser", name, INIT_NAMES) for name in _inits(job)),
         ("optimizer", job.train.optimizer, OPTIMIZERS),
         ("schedule", job.train.schedule, SCHEDULES),
     ]
     for kind, name, table in given:
         if name is not None and name not in table:
             raise unknown_name(kind, name, table)
+    if job.train.init in CONSTANT_INITS:
+        raise JobError(
+            f"train.init is {job.train.init}: all weights alike learn nothing",
+            mend="It is for some parameters, by pattern, such as {fc.weight: zeros}.",
+        )
+
+
+def _inits(job: Job) -> list[str]:
+    init = job.train.init
+    return list(init.values()) if isinstance(init, dict) else [init] if init else []

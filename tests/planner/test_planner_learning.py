@@ -134,3 +134,12 @@ def test_what_is_no_image_is_not_augmented(images: Dataset) -> None:
     asked = {"name": "a", "data": {"kind": "text", "path": "x"}, "model": "bert-tiny"}
     with pytest.raises(JobError, match=r"train\.augment is flip, and data of kind 'text' are no images"):
         decide(parse_job({**asked, "train": {"augment": {"flip": True}}}), texts, Reasons([]))
+
+
+def test_initial_weights_by_pattern_have_a_name_for_the_rest(images: Dataset) -> None:
+    learning, why = decided(images, init={"fc.weight": "zeros"})
+    assert learning.init == {"fc.weight": "zeros", "*": "default"}
+    (line,) = [line for line in why.lines if line.field == "init"]
+    assert (line.value, line.source) == ("fc.weight: zeros, *: default", "job")
+    with pytest.raises(JobError, match=r"'fc\.wait' matches no parameter of the model\. Did you mean 'fc\.weight'"):
+        decided(images, init={"fc.wait": "zeros"})

@@ -50,7 +50,7 @@ def adapting(model: nn.Module, plan: AdaptPlan) -> nn.Module:
     """
     if plan == AdaptPlan():
         return model
-    parameters = {_shown(model, name): each for name, each in model.named_parameters(remove_duplicate=False)}
+    parameters = {shown_name(model, name): each for name, each in model.named_parameters(remove_duplicate=False)}
     still = matching(plan.freeze, parameters, "train.freeze", "parameter")
     if plan.kind != "none":
         whole = matching(plan.whole, parameters, "the plan's adapt.whole", "parameter")
@@ -176,7 +176,7 @@ def head_of(model: nn.Module, classes: int) -> tuple[str, ...]:
     for name, module in model.named_modules():
         outputs = getattr(module, "out_features", getattr(module, "out_channels", None))
         if isinstance(module, nn.Linear | nn.Conv2d) and outputs == classes:
-            found = _shown(model, name)
+            found = shown_name(model, name)
     return (f"{found}.*",) if found else ()
 
 
@@ -214,8 +214,8 @@ class _Still:
         return self._norm
 
 
-def _shown(model: nn.Module, name: str) -> str:
-    """A name as the author of the model knows it: without that of our wrapper."""
+def shown_name(model: nn.Module, name: str) -> str:
+    """Return a name as the author of the model knows it: without that of our wrapper."""
     return name.removeprefix(_WRAPPER) if isinstance(model, Logits) else name
 
 
@@ -231,7 +231,7 @@ def _adaptable(model: nn.Module) -> dict[str, nn.Module]:
     owners = Counter(id(each) for each in parameters)
     kinds = (nn.Linear, nn.Conv2d, *_turned_kinds())
     return {
-        _shown(model, name): each
+        shown_name(model, name): each
         for name, each in modules
         if type(each) in kinds and getattr(each, "groups", 1) == 1 and owners[id(each.weight)] == 1
     }

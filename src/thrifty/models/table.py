@@ -123,7 +123,13 @@ OTHER_FORMS = (
 )
 
 # the names of `models.init.INITS`, which cannot be asked for them without loading torch
-INIT_NAMES = ("default", "own", "he_normal", "he_uniform", "xavier_normal", "xavier_uniform")
+INIT_NAMES = (
+    "default", "own", "depth_scaled", "zero_residual", "he_normal", "he_uniform", "he_normal_fan_out",
+    "he_uniform_fan_out", "xavier_normal", "xavier_uniform", "lecun_normal", "lecun_uniform", "orthogonal", "normal",
+    "truncated_normal", "zeros", "ones",
+)  # fmt: skip
+# those of `models.fills.CONSTANTS`: a whole model of them would not learn
+CONSTANT_INITS = ("zeros", "ones")
 
 FAMILY_KINDS = {
     "resnet": ("image",),

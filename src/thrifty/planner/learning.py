@@ -10,6 +10,7 @@ import thrifty.planner.rules as rules
 from thrifty import models
 from thrifty.errors import JobError
 from thrifty.models.adapters import adapting, frozen_norms, head_of, trained_parameters, usual_targets
+from thrifty.models.init import REST, assign
 from thrifty.names import check_names
 from thrifty.optim import tell_rules
 from thrifty.planner.lengths import mean_length
@@ -43,7 +44,7 @@ class Learning:
     task: Literal["classify", "language"]
     model: ModelPlan
     traits: models.Traits
-    init: str
+    init: str | dict[str, str]
     optim: OptimPlan
     stop: StopPlan
     size: int
@@ -64,8 +65,7 @@ def decide(job: Job, dataset: Dataset, why: Reasons) -> Learning:
     traits = models.traits_of(model)
     ours = model.family in models.FAMILIES
     why.say("model", model.name, "asked for in the job" + ("" if ours else f"; the rules go by its {traits}"), "job")
-    asked = job.train.init if ours or job.train.init != "default" else None
-    init = why.take("init", asked, rules.init(model))
+    init = _init(job, model, why)
     parameters = count_parameters(model)
     adapt = _adapt(job, model, traits, dataset, parameters, why)
     optimizer = why.take("optimizer", job.train.optimizer, rules.optimizer(traits, adapt.kind))
@@ -78,6 +78,19 @@ def decide(job: Job, dataset: Dataset, why: Reasons) -> Learning:
     stop = _stop(job, task, optim.total_steps)
     rows = _rows(job, dataset, model, optim, size, adapt, why)
     return Learning(task, model, traits, init, optim, stop, size, parameters, rows, adapt)
+
+
+def _init(job: Job, model: ModelPlan, why: Reasons) -> str | dict[str, str]:
+    """The initialiser, or one for each pattern, with the rule's for what the job's match none of."""
+    asked, rule = job.train.init, rules.init(model)
+    if not isinstance(asked, dict):
+        known = model.family in models.FAMILIES
+        init: str = why.take("init", asked if known or asked != "default" else None, rule)
+        return init
+    named = {**asked, REST: asked.get(REST, rule[0])}
+    assign(models.build(model, "meta"), named)
+    why.say("init", ", ".join(f"{pattern}: {name}" for pattern, name in named.items()), "asked for in the job", "job")
+    return named
 
 
 def _check_augment(job: Job, dataset: Dataset, why: Reasons) -> None:

@@ -272,6 +272,18 @@ def _kind_alone(value: Any) -> Any:
     return {"kind": value} if isinstance(value, str) else value
 
 
+def _init_names(value: Any) -> Any:
+    if isinstance(value, str | None):
+        return value
+    if not isinstance(value, dict) or not value:
+        raise ValueError(f"an initialiser is a name, or a name for each pattern of parameters, got {value!r}")
+    for pattern, name in value.items():
+        if not (isinstance(pattern, str) and isinstance(name, str) and pattern):
+            raise ValueError(f"each pattern of parameters has the name of an initialiser, got {pattern!r}: {name!r}")
+    return value
+
+
+Init = Annotated[str | dict[str, str], BeforeValidator(_init_names)]
 Patterns = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_tuple_of_one)]
 
 
@@ -312,9 +324,11 @@ class Train(Plain):
         power: exponent of ``polynomial``.
         cooldown: share of the steps, the last ones, over which ``wsd`` falls.
         clip: largest norm of the gradient; 0 for none.
-        init: initial weights: ``default`` (the family's own), ``he_normal``, ``he_uniform``,
-            ``xavier_normal``, ``xavier_uniform``; ``own`` keeps what the model's own code draws or loads, and is what
-            a model that is not ours has by default.
+        init: initial weights: ``default`` (the family's own), ``depth_scaled``, ``zero_residual``, ``he_normal``,
+            ``he_uniform``, both with ``_fan_out`` too, ``xavier_normal``, ``xavier_uniform``, ``lecun_normal``,
+            ``lecun_uniform``, ``orthogonal``, ``normal``, ``truncated_normal``; ``own`` keeps what the model's own code
+            draws or loads, and is what a model that is not ours has by default. Or a name for each pattern of
+            parameters, such as ``{fc.weight: zeros}``, of which the first that matches counts; ``*`` is the rest.
         augment: how training images are changed by chance, such as ``{flip: true, crop: 4}``; not at all when left out.
         freeze: patterns of the names of parameters that stay as they are, such as ``blocks.0.*``.
         adapter: what is trained in place of the model's own weights; its kind alone will do, such as ``lora``.
@@ -336,7 +350,7 @@ class Train(Plain):
     power: PositiveFloat | None = None
     cooldown: Fraction | None = None
     clip: NonNegativeFloat | None = None
-    init: str | None = None
+    init: Init | None = None
     augment: Augment = Augment()
     freeze: Patterns = ()
     adapter: Annotated[Adapter, BeforeValidator(_kind_alone)] | None = None

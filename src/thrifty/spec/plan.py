@@ -195,7 +195,7 @@ class Plan(Plain):
         threads: of the CPU's matrix products, on each rank.
         devices: ranks that take each step together, a process each with a share of its samples.
         zero: what they share out: 0 nothing, each has a copy of the model; 3 weights, gradients and optimizer (FSDP).
-        init: name in the table of initialisers.
+        init: name in the table of initialisers; or a name for each pattern of parameters, ``*`` for the rest.
         precision: ``fp32``; ``bf16`` and ``fp16`` for autocast with weights kept in fp32, the loss of ``fp16`` scaled;
             ``fp8`` for linear layers in fp8 and all else as in ``bf16``; ``bf16_compensated`` for weights held in bf16
             and 16 bits beside each that its updates lost in rounding; ``bf16_stochastic`` for weights held in bf16 and
@@ -224,7 +224,7 @@ class Plan(Plain):
     key: str
     task: Literal["classify", "language"]
     model: ModelPlan
-    init: str
+    init: str | dict[str, str]
     optim: OptimPlan
     batch: BatchPlan
     stop: StopPlan
