@@ -7,7 +7,7 @@ import hashlib
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -50,7 +50,7 @@ ROUNDING_PINS = {
     "zero",
 }  # fmt: skip
 # rooms whose code decides what is learned: a change in them makes a new run
-CODE_ROOMS = ("data", "models", "optim", "planner", "train", "evaluate.py")
+CODE_ROOMS = ("data", "models", "optim", "planner", "train", "evaluate")
 PROMPT_TOKENS = 48
 COMPLETION_TOKENS = 96
 
@@ -112,7 +112,7 @@ def code_key() -> str:
     digest = hashlib.sha256()
     root = Path(__file__).parent
     for room in CODE_ROOMS:
-        for path in sorted([root / room] if room.endswith(".py") else (root / room).rglob("*.py")):
+        for path in sorted((root / room).rglob("*.py")):
             digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:20]
 
@@ -481,12 +481,22 @@ def held_out_line(metrics: dict[str, float]) -> str:
     >>> held_out_line({"accuracy": 0.98, "accuracy_low": 0.95, "accuracy_high": 0.99, "loss": 0.1, "samples": 180})
     'accuracy 0.9800 (0.9500 to 0.9900), loss 0.1000 on 180 held-out samples'
     """
-    if "accuracy" in metrics:
-        low, high = metrics["accuracy_low"], metrics["accuracy_high"]
-        figures = f"accuracy {metrics['accuracy']:.4f} ({low:.4f} to {high:.4f}), loss {metrics['loss']:.4f}"
-        return f"{figures} on {metrics['samples']:,.0f} held-out samples"
+    return next(says(metrics) for name, says in _HELD_OUT.items() if name in metrics)
+
+
+def _classified(metrics: dict[str, float]) -> str:
+    low, high = metrics["accuracy_low"], metrics["accuracy_high"]
+    figures = f"accuracy {metrics['accuracy']:.4f} ({low:.4f} to {high:.4f}), loss {metrics['loss']:.4f}"
+    return f"{figures} on {metrics['samples']:,.0f} held-out samples"
+
+
+def _predicted(metrics: dict[str, float]) -> str:
     figures = f"{metrics['bits_per_byte']:.4f} bits per byte, perplexity {metrics['perplexity']:.1f}"
     return f"{figures} on {metrics['tokens']:,.0f} held-out tokens"
+
+
+# by the figure that only its task has
+_HELD_OUT: dict[str, Callable[[dict[str, float]], str]] = {"accuracy": _classified, "bits_per_byte": _predicted}
 
 
 @dataclass

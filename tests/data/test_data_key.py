@@ -13,8 +13,8 @@ import pytest
 from data_folders import encoded, image, novel, write_images, write_texts
 
 from thrifty.data import content_key
+from thrifty.data.choose import matches
 from thrifty.data.inputs import list_files
-from thrifty.data.inventory import matches
 from thrifty.errors import DataError
 from thrifty.spec import ImageData, LanguageData, Split
 

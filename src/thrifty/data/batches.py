@@ -10,15 +10,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from thrifty.data.augment import Augmentation
-from thrifty.data.image import normalise
-from thrifty.data.language import END_ID, IGNORED_TARGET
+from thrifty.data.language import IGNORED_TARGET
 from thrifty.data.order import WINDOW_STEPS, deal, generator_of, order_of
-from thrifty.data.packing import pack, places_of
+from thrifty.data.samples import Batch, Turn, lengths_of, packed, take
 from thrifty.data.store import Store
-from thrifty.data.word_pieces import PAD_ID, padded_length
 from thrifty.spec import Augment, Batching
 
-Batch = dict[str, np.ndarray]
 AS_THEY_ARE = Augment()
 
 
@@ -71,7 +68,7 @@ class Batches:
         self.batch, self.micro, self.seed = batch, micro, seed
         self.count = store.dataset.counts[split]
         self.batching = batching
-        self._lengths = _lengths(store, split)
+        self._lengths = lengths_of(store, split)
         assert batching == "padded" or self._lengths is not None, "samples without lengths"
         self._epoch = -1
         self._order = np.empty(0, np.int64)
@@ -107,8 +104,8 @@ class Batches:
 
     def _made(self, part: np.ndarray) -> Batch:
         if self.batching == "packed":
-            return _packed(self._store, self._split, part)
-        return _take(self._store, self._split, part, self._shift, self._augmentation)
+            return packed(self._store, self._split, part)
+        return take(self._store, self._split, part, Turn(self._shift, self._augmentation))
 
     def typical_steps(self) -> list[int]:
         """Return the steps of the first window; of texts those first that compute nearly the mean of tokens."""
@@ -143,70 +140,13 @@ def sweep(store: Store, split: str, micro: int) -> Iterator[Batch]:
 
     Batches are as in `Batches.step`. Every image or text, and every token to be predicted, comes exactly once.
     """
-    count, lengths = store.dataset.counts[split], _lengths(store, split)
+    count, lengths = store.dataset.counts[split], lengths_of(store, split)
     # the longest first: what does not fit does so at once
     order = np.arange(count) if lengths is None else np.argsort(-lengths, kind="stable")
     for start in range(0, count, micro):
-        yield _take(store, split, order[start : start + micro], 0)
+        yield take(store, split, order[start : start + micro])
 
 
 def _unanswered(batch: Batch) -> Batch:
     """The same inputs, of which no answer counts."""
     return {**batch, "y": np.full_like(batch["y"], IGNORED_TARGET)}
-
-
-def _lengths(store: Store, split: str) -> np.ndarray | None:
-    """Tokens of each text; None for data whose samples are all of one size."""
-    return np.diff(np.asarray(store.array(split, "starts"))) if store.dataset.kind == "text" else None
-
-
-def _take(store: Store, split: str, chosen: np.ndarray, shift: int, augmentation: Augmentation | None = None) -> Batch:
-    dataset = store.dataset
-    if dataset.kind == "image":
-        images = store.array(split, "x").take(chosen, axis=0)
-        images = augmentation(images, chosen) if augmentation is not None else images
-        return {"x": normalise(images, dataset.mean, dataset.std), "y": np.asarray(store.array(split, "y")[chosen])}
-    if dataset.kind == "text":
-        labels = np.asarray(store.array(split, "y")[chosen])
-        return {"x": _padded(store, split, chosen, dataset.shape[0]), "y": labels}
-    return _windows(store.array(split, "tokens"), dataset.shape[0], chosen, shift)
-
-
-def _padded(store: Store, split: str, chosen: np.ndarray, most: int) -> np.ndarray:
-    """Put texts under each other, filled up to the longest."""
-    starts, tokens = (np.asarray(store.array(split, name)) for name in ("starts", "tokens"))
-    begins_b = starts[chosen]
-    lengths_b = starts[chosen + 1] - begins_b
-    place_T = np.arange(padded_length(int(lengths_b.max()), most))
-    real_bT = place_T < lengths_b[:, None]
-    x_bT = np.full(real_bT.shape, PAD_ID, np.int64)
-    x_bT[real_bT] = tokens[(begins_b[:, None] + place_T)[real_bT]]
-    return x_bT
-
-
-def _packed(store: Store, split: str, chosen: np.ndarray) -> Batch:
-    """Put texts end to end, from short to long."""
-    begins, tokens, labels = (np.asarray(store.array(split, name)) for name in ("starts", "tokens", "y"))
-    order, lengths = pack(begins[chosen + 1] - begins[chosen])
-    x_T = np.full(int(lengths.sum()), PAD_ID, np.int64)
-    y = np.full(len(order), IGNORED_TARGET, np.int64)
-    for at, (number, end, length) in enumerate(zip(order, np.cumsum(lengths), lengths, strict=True)):
-        if number < len(chosen):
-            begin = begins[chosen[number]]
-            x_T[end - length : end] = tokens[begin : begin + length]
-            y[at] = labels[chosen[number]]
-    return {"x": x_T[None], "y": y, **places_of(lengths)}
-
-
-def _windows(stream: np.ndarray, length: int, chosen: np.ndarray, shift: int) -> Batch:
-    """Cut windows of ``length`` predicted tokens out of a stream that is taken as a ring, from ``shift`` on."""
-    predicted = len(stream) - 1
-    offset_bT = chosen[:, None] * length + np.arange(length)
-    place_bT = (offset_bT + shift) % predicted
-    # what lies beyond one turn of the ring was predicted by the first window
-    beyond_bT = offset_bT >= predicted
-    x_bT = stream[place_bT].astype(np.int64)
-    y_bT = stream[place_bT + 1].astype(np.int64)
-    x_bT[beyond_bT] = END_ID
-    y_bT[beyond_bT] = IGNORED_TARGET
-    return {"x": x_bT, "y": y_bT}

@@ -70,6 +70,7 @@ def prepare_documents(data: LanguageData, inventory: Inventory, *, seed: int, dr
     reasons = count_reasons(rejects)
     return Dataset(
         kind="language",
+        task="language",
         key=inventory.key,
         counts={part: -(-count // length) for part, count in tokens.items()},
         labels=(),

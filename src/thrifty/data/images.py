@@ -62,6 +62,7 @@ def prepare_images(data: ImageData, inventory: Inventory, *, seed: int, draft: D
     trained = Counter(image.label for image in parts["train"])
     return Dataset(
         kind="image",
+        task="classify",
         key=inventory.key,
         counts={part: len(images) for part, images in parts.items()},
         labels=labels,

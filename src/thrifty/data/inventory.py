@@ -5,21 +5,18 @@ from __future__ import annotations
 import functools
 import hashlib
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 import cv2
 import tokenizers
 
-from thrifty.data.arrays import holds_arrays
+from thrifty.data.choose import choose
 from thrifty.data.fingerprint import fingerprint
-from thrifty.data.image import IMAGE_SUFFIXES
-from thrifty.data.inputs import CANNOT_BE_READ, TABLE_SUFFIXES, InputFile, Reject, list_files, list_one
-from thrifty.data.labels import Folders, check_class_folders, folders_of
-from thrifty.data.manifest import Manifest, find_manifest
+from thrifty.data.inputs import CANNOT_BE_READ, InputFile, Reject
+from thrifty.data.manifest import Manifest
 from thrifty.data.unpacked import unpacked
 from thrifty.errors import DataError, nearest
-from thrifty.spec import ImageData, LanguageData, RawData, TextData
+from thrifty.spec import RawData, TextData
 from thrifty.spec.units import format_bytes
 
 KEY_LENGTH = 20
@@ -56,22 +53,8 @@ def take_inventory(data: RawData, *, seed: int, cache: Path) -> Inventory:
     Raises:
         DataError: the folder is missing or holds nothing of the kind.
     """
-    one = isinstance(data, TextData) or (isinstance(data, ImageData) and holds_arrays(data.path.name))
-    files, rejects = list_one(data.path) if one else list_files(data.path)
-    arrays = any(holds_arrays(file.name) for file in files)
-    manifest: Manifest | None = None
-    if isinstance(data, ImageData) and not arrays:
-        manifest = find_manifest(files, [file for file in files if file.suffix in IMAGE_SUFFIXES])
-    if manifest is not None:
-        files = [file for file in files if file != manifest.file]
-        rejects += manifest.rejects
-    elif isinstance(data, ImageData) and not arrays:
-        check_class_folders(data.path, {file.name for file in files} | {reject.name for reject in rejects})
-    elif isinstance(data, LanguageData):
-        files = [file for file in files if matches(file.name, data.files)]
-        rejects = [reject for reject in rejects if matches(reject.name, data.files)]
-    files, refused = _sort_out(data, files, arrays=arrays, manifest=manifest)
-    rejects += refused
+    chosen = choose(data)
+    files, rejects, manifest = chosen.files, list(chosen.rejects), chosen.manifest
     hashes = fingerprint(data.path, files, cache)
     rejects += [Reject(file.name, CANNOT_BE_READ) for file in files if not hashes[file.name]]
     files = [file for file in files if hashes[file.name]]
@@ -140,55 +123,6 @@ def content_key(data: RawData, *, seed: int, cache: Path) -> str:
     return take_inventory(opened(data, cache), seed=seed, cache=cache).key
 
 
-def _sort_out(
-    data: RawData, files: list[InputFile], *, arrays: bool, manifest: Manifest | None
-) -> tuple[list[InputFile], list[Reject]]:
-    """Split the files into those worth reading and those refused by name or size alone."""
-    kept, rejects = [], []
-    folders = folders_of(file.name for file in files)
-    for file in files:
-        if reason := _not_wanted(data, file, folders, arrays, manifest):
-            rejects.append(Reject(file.name, reason))
-        elif file.size > data.max_file_bytes:
-            limit = format_bytes(data.max_file_bytes)
-            rejects.append(Reject(file.name, "too large", f": {format_bytes(file.size)}, over the limit of {limit}"))
-        else:
-            kept.append(file)
-    return kept, rejects
-
-
-def _not_wanted(data: RawData, file: InputFile, folders: Folders, arrays: bool, manifest: Manifest | None) -> str:
-    """Why a file is none of those that are read, by its name; an empty string where it is."""
-    if isinstance(data, TextData) and file.suffix not in TABLE_SUFFIXES:
-        return "not a TSV, CSV or JSONL file"
-    if not isinstance(data, ImageData):
-        return ""
-    if arrays:
-        return "" if holds_arrays(file.name) else "not an array file"
-    if manifest is None and not folders.label(file.name):
-        return "not in a class folder"
-    if file.suffix not in IMAGE_SUFFIXES:
-        return "not an image file"
-    return "" if manifest is None or file.name in manifest.named else "not in the manifest"
-
-
-def matches(name: str, pattern: str) -> bool:
-    """Say whether a relative name fits a glob pattern; ``**`` stands for any number of folders, none included.
-
-    >>> matches("a/b/c.txt", "**/*.txt"), matches("c.txt", "**/*.txt"), matches("a/c.txt", "*.txt")
-    (True, True, False)
-    """
-    return _fits(name.split("/"), [part for part in pattern.split("/") if part not in {"", "."}])
-
-
-def _fits(parts: list[str], patterns: list[str]) -> bool:
-    if not patterns:
-        return not parts
-    if patterns[0] == "**":
-        return _fits(parts, patterns[1:]) or (bool(parts) and _fits(parts[1:], patterns))
-    return bool(parts) and fnmatchcase(parts[0], patterns[0]) and _fits(parts[1:], patterns[1:])
-
-
 def read_unchanged(file: InputFile, sha256: str) -> bytes:
     """Read a file whose hash is known.
 
@@ -210,6 +144,6 @@ _AGAIN = "Wait until nothing writes to the data folder, then run again."
 @functools.cache
 def _code_hash() -> str:
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from thrifty.data.documents import prepare_documents
@@ -10,8 +11,15 @@ from thrifty.data.images import prepare_images
 from thrifty.data.inventory import opened, take_inventory
 from thrifty.data.store import Store, open_store, prepared_folder
 from thrifty.data.texts import prepare_texts
-from thrifty.spec import Dataset, ImageData, LanguageData, RawData
+from thrifty.spec import KINDS, Dataset, KindName, RawData
 from thrifty.spec.events import Emit, Warned
+
+# Each writes the arrays of its kind into a draft and returns what they hold.
+PREPARERS: dict[KindName, Callable[..., Dataset]] = {
+    "image": prepare_images,
+    "language": prepare_documents,
+    "text": prepare_texts,
+}
 
 
 def prepare(data: RawData, *, seed: int, cache: Path, emit: Emit) -> Store:
@@ -40,12 +48,7 @@ def prepare(data: RawData, *, seed: int, cache: Path, emit: Emit) -> Store:
     if remove_store(cache, inventory.key):
         emit(Warned(f"prepared data in '{prepared_folder(cache) / inventory.key}' was damaged and is made anew"))
     with drafting(cache, inventory.key) as draft:
-        if isinstance(data, ImageData):
-            dataset = prepare_images(data, inventory, seed=seed, draft=draft, emit=emit)
-        elif isinstance(data, LanguageData):
-            dataset = prepare_documents(data, inventory, seed=seed, draft=draft, emit=emit)
-        else:
-            dataset = prepare_texts(data, inventory, seed=seed, draft=draft, emit=emit)
+        dataset = PREPARERS[data.kind](data, inventory, seed=seed, draft=draft, emit=emit)
         store = draft.publish(dataset)
     _warn_of_rejects(dataset, store, emit)
     return store
@@ -55,7 +58,7 @@ def _warn_of_rejects(dataset: Dataset, store: Store, emit: Emit) -> None:
     cleaning = dataset.cleaning
     if cleaning.rejected:
         count = sum(cleaning.rejected.values())
-        unit = "rows" if dataset.kind == "text" else "files"
+        unit = KINDS[dataset.kind].cleaned
         emit(
             Warned(
                 f"{count:,} of {cleaning.seen:,} {unit} are not used; each is named in '{store.folder}/rejects.jsonl'",

@@ -86,6 +86,7 @@ def prepare_texts(data: TextData, inventory: Inventory, *, seed: int, draft: Dra
     trained = Counter(sample.row.label for sample in parts["train"])
     return Dataset(
         kind="text",
+        task="classify",
         key=inventory.key,
         counts={part: len(each) for part, each in parts.items()},
         labels=labels,

@@ -20,7 +20,7 @@ from torch._subclasses.fake_tensor import (
 )
 
 from thrifty.errors import JobError
-from thrifty.spec import Dataset
+from thrifty.spec import Dataset, KindName
 
 
 class Logits(nn.Module):
@@ -87,7 +87,7 @@ def check_logits(
         except DataDependentOutputException:
             with unset_fake_temporarily():
                 model = build().eval()
-        for shape, dtype, wanted in _questions(dataset):
+        for shape, dtype, wanted in _QUESTIONS[dataset.kind](dataset):
             try:
                 out: Any = model(torch.zeros(shape, dtype=dtype))
             except (DataDependentOutputException, DynamicOutputShapeException):
@@ -109,13 +109,29 @@ _CONTRACT = {
 }
 
 
-def _questions(dataset: Dataset) -> Iterator[tuple[tuple[int, ...], torch.dtype, tuple[int, ...]]]:
-    if dataset.kind == "image":
-        yield (2, *dataset.shape), torch.float32, (2, len(dataset.labels))
-        return
-    for batch, length in ((2, dataset.shape[0]), (1, 1)):
-        wanted = (batch, len(dataset.labels)) if dataset.kind == "text" else (batch, length, dataset.vocabulary)
-        yield (batch, length), torch.int64, wanted
+# shape and type of what is asked, and the shape of the answer
+Question = tuple[tuple[int, ...], torch.dtype, tuple[int, ...]]
+
+
+def _of_images(dataset: Dataset) -> Iterator[Question]:
+    yield (2, *dataset.shape), torch.float32, (2, len(dataset.labels))
+
+
+def _of_texts(dataset: Dataset) -> Iterator[Question]:
+    for shape in ((2, dataset.shape[0]), (1, 1)):
+        yield shape, torch.int64, (shape[0], len(dataset.labels))
+
+
+def _of_windows(dataset: Dataset) -> Iterator[Question]:
+    for shape in ((2, dataset.shape[0]), (1, 1)):
+        yield shape, torch.int64, (*shape, dataset.vocabulary)
+
+
+_QUESTIONS: dict[KindName, Callable[[Dataset], Iterator[Question]]] = {
+    "image": _of_images,
+    "language": _of_windows,
+    "text": _of_texts,
+}
 
 
 def _describe(out: Any) -> str:

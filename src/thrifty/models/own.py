@@ -171,13 +171,15 @@ def _kind(made: Any) -> str:
     return f"the class {made.__name__}" if isinstance(made, type) else f"a {type(made).__name__}"
 
 
+# what the sides of a sample's shape are called, where it is no row of tokens
+_SIDES: dict[str, tuple[str, ...]] = {"image": ("channels", "height", "width")}
+
+
 def _facts(dataset: Dataset) -> dict[str, int]:
-    if dataset.kind == "language":
-        return {"vocabulary": dataset.vocabulary, "length": dataset.shape[0]}
-    if dataset.kind == "text":
-        return {"classes": len(dataset.labels), "vocabulary": dataset.vocabulary, "length": dataset.shape[0]}
-    channels, height, width = dataset.shape
-    return {"classes": len(dataset.labels), "channels": channels, "height": height, "width": width}
+    facts = {"classes": len(dataset.labels)} if dataset.labels else {}
+    if dataset.length:
+        return {**facts, "vocabulary": dataset.vocabulary, "length": dataset.length}
+    return {**facts, **dict(zip(_SIDES[dataset.kind], dataset.shape, strict=True))}
 
 
 def _taken(source: Source, facts: dict[str, int]) -> dict[str, int]:

@@ -17,7 +17,7 @@ from thrifty.planner.moves import values
 from thrifty.planner.rules import Reasons
 from thrifty.planner.settle import asking_seconds
 from thrifty.planner.trials import Seconds, answer, seconds_of, tried
-from thrifty.spec import Dataset, Device
+from thrifty.spec import KINDS, Dataset, Device
 from thrifty.spec.plain import Plain
 from thrifty.spec.units import format_seconds
 
@@ -113,7 +113,7 @@ def with_attention(learning: Learning, dataset: Dataset, device: Device, why: Re
 
 def _length(learning: Learning, dataset: Dataset) -> int:
     """Tokens of a sample, of texts as they are padded in the mean."""
-    if dataset.kind != "text":
+    if not KINDS[dataset.kind].varies:
         return dataset.shape[0]
     return mean_length(dataset, batch=learning.size, micro=learning.size, batching="by_length")
 

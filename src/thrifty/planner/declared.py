@@ -27,6 +27,7 @@ def _images(data: DeclaredImages) -> Dataset:
     channels = {"gray": 1, "rgb": 3}[data.color]
     return Dataset(
         kind="image",
+        task="classify",
         key="declared",
         counts=counts,
         labels=tuple(map(str, range(data.classes))),
@@ -49,6 +50,7 @@ def _text(data: DeclaredData) -> Dataset:
     tokens = {"train": data.tokens, "validation": held_out, "test": held_out}
     return Dataset(
         kind="language",
+        task="language",
         key="declared",
         counts={split: max(1, count // data.length) for split, count in tokens.items()},
         labels=(),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import thrifty.planner.rules as rules
 from thrifty import models
@@ -16,16 +15,24 @@ from thrifty.optim import tell_rules
 from thrifty.planner.lengths import mean_length
 from thrifty.planner.rules import Reasons
 from thrifty.planner.shapes import parameters_of, shape_of
-from thrifty.spec import AdaptPlan, Dataset, DeclaredData, Job, ModelPlan, OptimPlan, StopPlan
-from thrifty.spec.job import TASKS
+from thrifty.spec import (
+    METRICS,
+    TASK_METRICS,
+    AdaptPlan,
+    Dataset,
+    DeclaredData,
+    Job,
+    ModelPlan,
+    OptimPlan,
+    StopPlan,
+    Task,
+)
 from thrifty.spec.layout import Rows
 from thrifty.spec.units import format_count
 
 PLATEAU_PATIENCE = 3
 # families whose embedding is read by the tokens themselves, and by nothing else
 READS_ROWS = ("bert",)
-OWN_METRIC = {"classify": "accuracy", "language": "bits_per_byte"}
-RISING_METRICS = {"accuracy"}
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,7 @@ class Learning:
         adapt: what of it is trained.
     """
 
-    task: Literal["classify", "language"]
+    task: Task
     model: ModelPlan
     traits: models.Traits
     init: str | dict[str, str]
@@ -60,7 +67,7 @@ def decide(job: Job, dataset: Dataset, why: Reasons) -> Learning:
         JobError: a name is in no table, or model, data and batch do not fit each other.
     """
     check_names(job)
-    task = TASKS[dataset.kind]
+    task = dataset.task
     model = models.resolve(job.model, dataset)
     traits = models.traits_of(model)
     ours = model.family in models.FAMILIES
@@ -270,10 +277,10 @@ def _steps(job: Job, dataset: Dataset, parameters: int, size: int, per_epoch: in
     return int(epochs * per_epoch)
 
 
-def _stop(job: Job, task: str, steps: int) -> StopPlan:
+def _stop(job: Job, task: Task, steps: int) -> StopPlan:
     wanted = job.target.model_dump(exclude_none=True) if job.target else {}
-    metric, target = next(iter(wanted.items()), (OWN_METRIC[task], None))
-    rising = metric in RISING_METRICS
+    metric, target = next(iter(wanted.items()), (TASK_METRICS[task][0], None))
+    rising = METRICS[metric].rises
     never = math.inf if rising else -math.inf
     return StopPlan(
         steps=steps,

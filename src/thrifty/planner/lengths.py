@@ -15,7 +15,7 @@ import numpy as np
 
 from thrifty.data.order import deal, generator_of, order_of
 from thrifty.data.packing import groups_of, pack, row_size
-from thrifty.spec import LENGTH_MULTIPLE, Batching, Dataset
+from thrifty.spec import KINDS, LENGTH_MULTIPLE, Batching, Dataset
 
 # texts of an epoch that are put into batches to find out; more tell no more
 _MOST_TEXTS = 1 << 15
@@ -120,7 +120,7 @@ def shorter_shapes(dataset: Dataset, settings: Mapping[str, Any], *, batch: int)
     Args:
         dataset, settings, batch: as of `largest_shape`.
     """
-    if dataset.kind != "text":
+    if not KINDS[dataset.kind].varies:
         return ()
     micro, batching = settings["micro_batch"], settings["batching"]
     if batching == "packed":

@@ -34,7 +34,7 @@ from thrifty.planner.proven import proof_of
 from thrifty.planner.search import Priced, Settings, Way
 from thrifty.planner.steps import trace_of
 from thrifty.planner.validations import aims_of, validations
-from thrifty.spec import BF16_HELD, Batching, Dataset, Device, Interval, Job
+from thrifty.spec import BF16_HELD, KINDS, Batching, Dataset, Device, Interval, Job
 from thrifty.spec.units import format_bytes
 
 MEMORY_SHARE = 0.9
@@ -216,7 +216,7 @@ class Local:
             "precision": self.precisions,
             "memory_format": (pins.memory_format,) if pins.memory_format else formats,
             "checkpointing": (pins.checkpointing,) if pins.checkpointing else again,
-            **({"batching": batching} if self.dataset.kind == "text" else {}),
+            **({"batching": batching} if KINDS[self.dataset.kind].varies else {}),
         }
 
     @property
@@ -320,7 +320,7 @@ class Local:
 
     def length(self, settings: Settings) -> int | None:
         """Tokens that a text takes in the mean, padded or packed; None for data whose samples are all of one size."""
-        if self.dataset.kind != "text":
+        if not KINDS[self.dataset.kind].varies:
             return None
         if settings["batching"] == "packed":
             size, micro = self.learning.size, settings["micro_batch"]

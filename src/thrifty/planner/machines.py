@@ -76,7 +76,7 @@ def survey(
         parameters=learning.parameters,
         steps=learning.stop.steps,
         batch=learning.size,
-        length=0 if dataset.kind == "image" else dataset.shape[0],
+        length=dataset.length,
         offers=(),
         front=tuple(row.offer for row in rows if row.on_front),
         why=tuple(why.lines),

@@ -11,7 +11,7 @@ from thrifty.planner.learning import Learning
 from thrifty.planner.moves import askable
 from thrifty.planner.offload import check_offload
 from thrifty.planner.releasable import check_release
-from thrifty.spec import BF16_HELD, Batching, Dataset, Device, Job
+from thrifty.spec import BF16_HELD, KINDS, Batching, Dataset, Device, Job
 
 
 def check_pins(
@@ -41,12 +41,12 @@ def check_pins(
             f"plan.rows is used, and with precision {pinned} all rows are trained", mend="Leave out one of them."
         )
     batching = job.plan.batching
-    if batching not in (None, "padded") and dataset.kind != "text":
+    if batching not in (None, "padded") and not KINDS[dataset.kind].varies:
         raise JobError(
             f"plan.batching is {batching}, and samples of data of kind '{dataset.kind}' are all of one size",
             mend="Leave it out.",
         )
-    if dataset.kind == "text" and batching not in (None, *batchings):
+    if KINDS[dataset.kind].varies and batching not in (None, *batchings):
         raise JobError(
             f"plan.batching is {batching}, and model '{learning.model.name}' takes no packed texts",
             mend=f"It takes: {', '.join(batchings)}.",

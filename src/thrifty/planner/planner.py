@@ -28,11 +28,10 @@ from thrifty.planner.rules import Reasons
 from thrifty.planner.search import INDIFFERENCE, Found, Settings, Way
 from thrifty.planner.settle import asker_of
 from thrifty.planner.steps import rows_of
-from thrifty.spec import BatchPlan, Checkpointing, Cost, Dataset, Device, Interval, Job, Plan, Probed, Spent
+from thrifty.spec import KINDS, BatchPlan, Checkpointing, Cost, Dataset, Device, Interval, Job, Plan, Probed, Spent
 from thrifty.spec.units import format_bytes, format_seconds
 
 # samples validated at once where memory allows: more gain nothing on the machines measured
-EVALUATION_SAMPLES = {"image": 256, "language": 16, "text": 64}
 CHECKPOINT_SECONDS = 10.0
 # Ways that the prediction cannot tell apart are probed, this many at most, while that costs less than this share of
 # the training; a probe takes about seven steps, ten seconds at most.
@@ -371,7 +370,7 @@ def _evaluation_batch(local: Local, settings: Settings) -> int:
     dataset, micro, size = local.dataset, settings["micro_batch"], local.learning.size
     batching = settings.get("batching", "padded")
     # a validation is padded: of more texts at once than are packed it would need more memory than training does
-    most = micro if batching == "packed" else max(micro, EVALUATION_SAMPLES[dataset.kind])
+    most = micro if batching == "packed" else max(micro, KINDS[dataset.kind].validated)
     wanted = min(most, dataset.counts["validation"])
     while wanted > micro:
         ratio = evaluation_ratio(dataset, wanted, batch=size, micro=micro, batching=batching)

@@ -80,7 +80,7 @@ def cluster_plan(
         parameters=learning.parameters,
         steps=learning.stop.steps,
         batch=learning.size,
-        length=0 if dataset.kind == "image" else dataset.shape[0],
+        length=dataset.length,
         offers=tuple(offers),
         front=tuple(offer(way, "front") for way in found.front),
         why=(*reasons, *why.lines),

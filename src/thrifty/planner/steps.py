@@ -21,7 +21,7 @@ from thrifty.optim.gather import Closure
 from thrifty.optim.rows import foresee_rows
 from thrifty.planner.learning import Learning, read_rows
 from thrifty.planner.lengths import PackedShape
-from thrifty.spec import BF16_HELD, Dataset, LoopPrecision
+from thrifty.spec import BF16_HELD, Dataset, KindName, LoopPrecision
 from thrifty.spec.layout import Rows
 
 
@@ -31,23 +31,38 @@ def built(learning: Learning, checkpointing: str) -> nn.Module:
     return recomputing(adapting(model, learning.adapt), checkpointing)
 
 
-def batch_of(
-    dataset: Dataset, samples: int, length: int | PackedShape | None = None
-) -> dict[str, tuple[tuple[int, ...], str]]:
+Shapes = dict[str, tuple[tuple[int, ...], str]]
+
+
+def _images(dataset: Dataset, samples: int, length: int) -> Shapes:
+    return {"x": ((samples, *dataset.shape), "float32"), "y": ((samples,), "int64")}
+
+
+def _texts(dataset: Dataset, samples: int, length: int) -> Shapes:
+    return {"x": ((samples, length), "int64"), "y": ((samples,), "int64")}
+
+
+def _windows(dataset: Dataset, samples: int, length: int) -> Shapes:
+    return dict.fromkeys(("x", "y"), ((samples, length), "int64"))
+
+
+_SHAPES: dict[KindName, Callable[[Dataset, int, int], Shapes]] = {
+    "image": _images,
+    "language": _windows,
+    "text": _texts,
+}
+
+
+def batch_of(dataset: Dataset, samples: int, length: int | PackedShape | None = None) -> Shapes:
     """Shapes and types of a batch: images [B, C, H, W] or texts [B, T] and their labels [B], or tokens [B, T] twice.
 
     Texts are as long as the longest there is, or of ``length`` tokens, or packed to that shape.
     """
-    shape = (samples, *dataset.shape)
     if isinstance(length, PackedShape):
         places = {f"places{index}": (grid, "int64") for index, grid in enumerate(length.grids)}
         texts = sum(each for each, _ in length.grids)
         return {"x": ((1, length.tokens), "int64"), "y": ((texts,), "int64"), **places}
-    if dataset.kind == "text":
-        return {"x": ((samples, length or dataset.shape[0]), "int64"), "y": ((samples,), "int64")}
-    if dataset.kind == "image":
-        return {"x": (shape, "float32"), "y": ((samples,), "int64")}
-    return {"x": (shape, "int64"), "y": (shape, "int64")}
+    return _SHAPES[dataset.kind](dataset, samples, length or dataset.shape[0])
 
 
 def rows_of(learning: Learning, precision: str) -> Rows:

@@ -35,7 +35,7 @@ from thrifty.planner.search import Priced, Settings, Way
 from thrifty.planner.space import TRACED_PRECISIONS, Copies, copies_space, layout_of
 from thrifty.planner.steps import trace_of
 from thrifty.planner.validations import aims_of, validations
-from thrifty.spec import Cluster, Dataset, Device, Interval, Job
+from thrifty.spec import KINDS, Cluster, Dataset, Device, Interval, Job
 from thrifty.spec.device import DeviceKind
 from thrifty.spec.units import format_bytes, format_seconds
 
@@ -77,7 +77,7 @@ class Traced:
         self.checkpointing, self.unbearable = _bears(model)
         self.aims = aims_of(job, learning.optim, learning.stop)
         # texts are as long as the longest for memory, and as in the mean for time
-        texts, size = dataset.kind == "text", learning.size
+        texts, size = KINDS[dataset.kind].varies, learning.size
         self.length = mean_length(dataset, batch=size, micro=size, batching="by_length") if texts else None
         self.scaled = functools.cache(self._scaled)
         self.trace = functools.cache(self._trace)

@@ -10,7 +10,7 @@ from thrifty.ledger import Entry
 from thrifty.optim import Schedule
 from thrifty.report.happened import Mark
 from thrifty.report.rows import metric_name, metric_text
-from thrifty.spec import OptimPlan, Plan
+from thrifty.spec import METRICS, OptimPlan, Plan
 from thrifty.spec.events import Evaluated, StepDone
 from thrifty.spec.units import format_bytes, format_seconds
 
@@ -175,7 +175,7 @@ def _validation(plan: Plan, evaluations: Sequence[Evaluated]) -> Figure:
     data.append({**_line([float(best.step)], [value], "best", ORANGE, mode="markers"), "marker": mark})
     key.append((shown, ORANGE, "mark"))
     says = f"Validation {metric_name(name)} after {len(evaluations):,} evaluations; {shown}."
-    layout = plot_layout(last=xs[-1], yaxis=SHARES if name == "accuracy" else {})
+    layout = plot_layout(last=xs[-1], yaxis=SHARES if name in METRICS and METRICS[name].share else {})
     return Figure("validation", f"Validation {metric_name(name)}", says, data, layout, tuple(key))
 
 

@@ -16,6 +16,7 @@ from thrifty.report.rows import metric_name, share_text
 from thrifty.spec.events import Compiled, Evaluated, Event, Planned, StageDone, StageStarted, StepDone
 from thrifty.spec.events import Progress as Progressed
 from thrifty.spec.layout import arithmetic_of
+from thrifty.spec.metrics import METRICS
 from thrifty.spec.units import format_bytes, format_seconds, format_usd
 
 REDRAW_SECONDS = 0.2
@@ -79,7 +80,7 @@ class LiveView:
             case StepDone():
                 self._step(event)
             case Evaluated(step, epoch, metrics, best):
-                shown = [(name, metrics[name]) for name in ("accuracy", "bits_per_byte", "loss") if name in metrics]
+                shown = [(name, metrics[name]) for name in METRICS if name in metrics]
                 self.metrics = f"val {shown[0][1]:.4g}{' best' if best else ''}"
                 if not self.console.is_terminal:
                     listed = ", ".join(f"{metric_name(name)} {value:.4g}" for name, value in shown)

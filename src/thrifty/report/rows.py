@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from thrifty import hardware
 from thrifty.ledger import TRAIN, Comparison, Entry
-from thrifty.spec import Budget, Dataset, Device, Interval, Plan, Spent
+from thrifty.spec import KINDS, METRICS, Budget, Dataset, Device, Interval, Plan, Spent
 from thrifty.spec.units import format_bytes, format_count, format_joules, format_seconds, format_usd
 
 UNKNOWN = "–"
@@ -25,7 +25,6 @@ QUANTITIES: dict[str, tuple[str, Callable[[float], str]]] = {
     "usd": ("money", lambda usd: usd_text(usd)),
     "flops": ("work", lambda flops: flop_text(flops)),
 }
-METRICS = {"bits_per_byte": "bits per byte", "accuracy": "accuracy", "loss": "loss"}
 
 
 class Aside(NamedTuple):
@@ -153,7 +152,8 @@ def metric_text(name: str, value: float) -> str:
     >>> metric_text("accuracy", 0.9744), metric_text("bits_per_byte", 1.83456)
     ('97.4 %', '1.835')
     """
-    return f"{value:.1%}".replace("%", " %") if name == "accuracy" else f"{value:.4g}"
+    share = name in METRICS and METRICS[name].share
+    return f"{value:.1%}".replace("%", " %") if share else f"{value:.4g}"
 
 
 def metric_name(name: str) -> str:
@@ -162,7 +162,7 @@ def metric_name(name: str) -> str:
     >>> metric_name("bits_per_byte")
     'bits per byte'
     """
-    return METRICS.get(name, name.replace("_", " "))
+    return METRICS[name].says if name in METRICS else name.replace("_", " ")
 
 
 def spent_row(stage: str, spent: Spent) -> SpentRow:
@@ -344,12 +344,12 @@ def cleaning_rows(dataset: Dataset) -> list[tuple[str, str]]:
 
 def _cleaned(dataset: Dataset) -> str:
     """What cleaning counts."""
-    return "rows" if dataset.kind == "text" else "files"
+    return KINDS[dataset.kind].cleaned
 
 
 def samples_name(dataset: Dataset) -> str:
     """Name the samples of a data set."""
-    return {"image": "images", "text": "texts"}.get(dataset.kind, "windows of text")
+    return KINDS[dataset.kind].samples
 
 
 def dataset_rows(dataset: Dataset) -> list[tuple[str, str]]:

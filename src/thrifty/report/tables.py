@@ -13,7 +13,7 @@ from rich.text import Text
 import thrifty.report.rows as rows
 from thrifty import hardware
 from thrifty.ledger import Entry
-from thrifty.spec import Budget, Dataset, Device, Plan
+from thrifty.spec import KINDS, Budget, Dataset, Device, Plan
 from thrifty.spec.tuning import Trial
 from thrifty.spec.units import format_seconds, format_usd
 
@@ -200,7 +200,7 @@ def cleaning_table(dataset: Dataset) -> RenderableType:
     parts: list[RenderableType] = [
         Columns(["data", "~"], rows.dataset_rows(dataset)),
         "",
-        Columns(["~cleaning", ">rows" if dataset.kind == "text" else ">files"], rows.cleaning_rows(dataset)),
+        Columns(["~cleaning", f">{KINDS[dataset.kind].cleaned}"], rows.cleaning_rows(dataset)),
     ]
     if dataset.labels:
         counts = sorted(dataset.label_counts.items(), key=lambda pair: -pair[1])

@@ -3,30 +3,32 @@
 from thrifty.spec.augment import Augment
 from thrifty.spec.bundle import BUNDLE_FORMAT, BundleInfo
 from thrifty.spec.cost import Cost, Interval, Spent
-from thrifty.spec.dataset import LENGTH_MULTIPLE, SPLITS, Cleaning, Dataset
-from thrifty.spec.device import Cluster, Device, DeviceKind, Link, Quantity
-from thrifty.spec.job import (
-    Adapter,
-    Budget,
+from thrifty.spec.data import (
     Declared,
     DeclaredData,
     DeclaredImages,
     ImageData,
-    Job,
     LanguageData,
-    Pins,
     RawData,
     Split,
-    Target,
     TextData,
-    Train,
+)
+from thrifty.spec.dataset import LENGTH_MULTIPLE, SPLITS, Cleaning, Dataset
+from thrifty.spec.device import Cluster, Device, DeviceKind, Link, Quantity
+from thrifty.spec.job import (
+    Budget,
+    Job,
+    Pins,
+    Target,
     load_job,
     parse_budget,
     parse_job,
     raw_data,
     with_devices,
 )
+from thrifty.spec.kinds import KINDS, Kind, KindName, Task
 from thrifty.spec.layout import BF16_HELD, Checkpointing, Compile, Layout, Precision, arithmetic_of
+from thrifty.spec.metrics import METRICS, TASK_METRICS, Metric
 from thrifty.spec.plan import (
     AdaptPlan,
     Batching,
@@ -40,13 +42,17 @@ from thrifty.spec.plan import (
     Probed,
     StopPlan,
 )
+from thrifty.spec.train import Adapter, Train
 from thrifty.spec.transformer import TransformerShape
 
 __all__ = [
     "BF16_HELD",
     "BUNDLE_FORMAT",
+    "KINDS",
     "LENGTH_MULTIPLE",
+    "METRICS",
     "SPLITS",
+    "TASK_METRICS",
     "AdaptPlan",
     "Adapter",
     "Augment",
@@ -70,10 +76,13 @@ __all__ = [
     "ImageData",
     "Interval",
     "Job",
+    "Kind",
+    "KindName",
     "LanguageData",
     "Layout",
     "Link",
     "LoopPrecision",
+    "Metric",
     "ModelPlan",
     "OptimPlan",
     "Pins",
@@ -86,6 +95,7 @@ __all__ = [
     "Split",
     "StopPlan",
     "Target",
+    "Task",
     "TextData",
     "Train",
     "TransformerShape",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from thrifty.spec.kinds import KINDS, KindName, Task
 from thrifty.spec.plain import Plain
 
 SPLITS = ("train", "validation", "test")
@@ -40,7 +41,8 @@ class Dataset(Plain):
     """What a store holds, as the planner, the loop and the bundle need to know it.
 
     Attributes:
-        kind: ``image``, ``language``, or ``text``, which has a label.
+        kind: of its samples.
+        task: what it was prepared for; its kind's own when left out.
         key: content key of the store: of the inputs, the data section of the job, the seed, and the code.
         counts: samples in each split: images, texts, or windows of ``length`` tokens.
         labels: class names in the order of their numbers; empty for language.
@@ -58,7 +60,8 @@ class Dataset(Plain):
         cleaning: the report.
     """
 
-    kind: Literal["image", "language", "text"]
+    kind: KindName
+    task: Task
     key: str
     counts: dict[str, int]
     labels: tuple[str, ...]
@@ -74,3 +77,15 @@ class Dataset(Plain):
     stored_bytes: int
     cleaning: Cleaning
     lengths: dict[str, tuple[int, ...]] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_task(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "task" not in values and values.get("kind") in KINDS:
+            return {**values, "task": KINDS[values["kind"]].tasks[0]}
+        return values
+
+    @property
+    def length(self) -> int:
+        """Tokens of the longest sample; 0 of samples that are no row of them."""
+        return self.shape[0] if KINDS[self.kind].tokenized else 0

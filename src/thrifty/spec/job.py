@@ -8,29 +8,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Discriminator,
-    Field,
-    NonNegativeFloat,
-    PositiveFloat,
-    PositiveInt,
-    Tag,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from thrifty.errors import JobError, nearest
-from thrifty.spec.augment import Augment
+from thrifty.spec.data import DECLARED, RAW, Data, Declared, RawData, Split, TextData
+from thrifty.spec.kinds import KINDS, Task
 from thrifty.spec.layout import Checkpointing, Compile, Precision, Rows
+from thrifty.spec.metrics import TASK_METRICS
 from thrifty.spec.plain import Plain
 from thrifty.spec.plan import Batching
-from thrifty.spec.units import JOULES, SECONDS, USD, ByteCount, Duration, Energy, Money, format_count
+from thrifty.spec.train import Adapter, Train
+from thrifty.spec.units import JOULES, SECONDS, USD, ByteCount, Duration, Energy, Money
 
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-Task = Literal["classify", "language"]
-TASKS: dict[str, Task] = {"image": "classify", "language": "language", "text": "classify"}
 MAX_JOB_BYTES = 1 << 20
 
 
@@ -40,205 +29,7 @@ def _safe_name(name: str) -> str:
     return name
 
 
-def _whole_count(value: Any) -> Any:
-    """Take ``300e9``, which YAML reads as text, for the whole number it is."""
-    if not isinstance(value, str | float):
-        return value
-    try:
-        number = float(value)
-    except ValueError:
-        raise ValueError(f"a count is a whole number such as 300e9, got {value!r}") from None
-    if not number.is_integer():
-        raise ValueError(f"a count is a whole number such as 300e9, got {value!r}")
-    return int(number)
-
-
-Column = Annotated[str, Field(min_length=1, max_length=200)] | PositiveInt
-Count = Annotated[int, Field(gt=0), BeforeValidator(_whole_count)]
 Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_safe_name)]
-
-
-class Split(Plain):
-    """Which share of the data is held out: `validation` steers the run, `test` is looked at once, at its end."""
-
-    validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    test: Annotated[float, Field(gt=0, lt=1)] = 0.1
-
-    @model_validator(mode="after")
-    def _leaves_something_to_train_on(self) -> Split:
-        if self.validation + self.test >= 0.9:
-            raise ValueError(f"validation {self.validation} and test {self.test} leave under a tenth to train on")
-        return self
-
-
-class ImageData(Plain):
-    """Images with one label each: in class folders, within splits or not, named by a table, or as arrays.
-
-    Attributes:
-        path: a folder, searched to any depth, a file of arrays, or an archive; relative to the job file.
-        size: side in pixels that every image is resized to; decided from the data when left out.
-        color: ``gray`` or ``rgb``; decided from the data when left out.
-        crop: ``center`` cuts the largest centred square first; ``none`` resizes the whole image.
-        mixed_sizes: ``resize`` takes images of any size; ``reject`` puts those of another size than the
-            commonest among the rejects.
-        max_pixels: an image with more pixels is rejected before it is decoded.
-        max_file_bytes: a larger file is rejected unread.
-    """
-
-    kind: Literal["image"]
-    path: Path
-    split: Split = Split()
-    size: Annotated[int, Field(ge=4, le=1024)] | None = None
-    color: Literal["gray", "rgb"] | None = None
-    crop: Literal["center", "none"] = "center"
-    mixed_sizes: Literal["resize", "reject"] = "resize"
-    max_pixels: PositiveInt = 50_000_000
-    max_file_bytes: ByteCount = 64 * 2**20
-
-
-class LanguageData(Plain):
-    """Raw text files that a language model learns from.
-
-    Attributes:
-        path: a folder, searched to any depth; relative to the job file.
-        files: which files of it, as a glob pattern.
-        vocabulary: number of tokens of the tokenizer trained on the training split.
-        length: tokens of context; decided by the plan when left out.
-        max_file_bytes: a larger file is rejected unread.
-    """
-
-    kind: Literal["language"]
-    path: Path
-    files: str = "**/*.txt"
-    split: Split = Split(validation=0.05, test=0.05)
-    vocabulary: Annotated[int, Field(ge=260, le=65_536)] = 4096
-    length: Annotated[int, Field(ge=8, le=65_536)] | None = None
-    max_file_bytes: ByteCount = 64 * 2**20
-
-    @model_validator(mode="before")
-    @classmethod
-    def _counted_not_declared(cls, values: Any) -> Any:
-        if isinstance(values, dict) and "tokens" in values:
-            raise ValueError("tokens of a folder are counted; leave out 'tokens', or leave out 'path' to plan without")
-        return values
-
-
-class TextData(Plain):
-    """Texts with one label each, as rows of tables: TSV, CSV or JSONL.
-
-    Files named train, dev (or valid, validation) and test are the splits they say; what they lack is dealt from the
-    training rows, and so are all splits of a file or folder that names none.
-
-    Attributes:
-        path: a folder, searched to any depth, or one file; relative to the job file.
-        text, label: columns, by the name in the header or by number from 1; found when left out.
-        header: whether the first row names the columns; told from the rows when left out.
-        split: shares dealt where files do not say.
-        tokenizer: a `vocab.txt` or `tokenizer.json` with word pieces; relative to the job file. When left out, pieces
-            are learned from the training split.
-        vocabulary: pieces to learn at most; decided from the data when left out.
-        cut_vocabulary: leave out the pieces of `tokenizer` that the training split does not use. A held-out text then
-            may be cut into smaller pieces, or hold unknown words.
-        length: tokens of the longest text, its two marks included; longer ones are cut. Decided from the data when
-            left out.
-        max_rows: more are refused.
-        max_row_bytes: a longer row is rejected.
-        max_file_bytes: a larger file is rejected unread.
-    """
-
-    kind: Literal["text"]
-    path: Path
-    text: Column | None = None
-    label: Column | None = None
-    header: bool | None = None
-    split: Split = Split()
-    tokenizer: Path | None = None
-    vocabulary: Annotated[int, Field(ge=64, le=2**20)] | None = None
-    cut_vocabulary: bool = False
-    length: Annotated[int, Field(ge=8, le=65_536)] | None = None
-    max_rows: PositiveInt = 10_000_000
-    max_row_bytes: ByteCount = 64 * 2**10
-    max_file_bytes: ByteCount = 2**30
-
-    @model_validator(mode="after")
-    def _one_vocabulary(self) -> TextData:
-        if self.tokenizer is not None and self.vocabulary is not None:
-            raise ValueError("vocabulary is of pieces that are learned, and tokenizer names some; give one of them")
-        if self.tokenizer is None and self.cut_vocabulary:
-            raise ValueError("cut_vocabulary cuts the pieces that tokenizer names, and that is left out")
-        if self.text is not None and self.text == self.label:
-            raise ValueError(f"text and label are both column {self.text!r}")
-        return self
-
-
-class DeclaredData(Plain):
-    """Text that is not here yet, by its size: enough to plan a language model, and nothing to train on.
-
-    Attributes:
-        tokens: of the training split.
-        vocabulary: tokens that the tokenizer knows.
-        length: tokens of context.
-    """
-
-    kind: Literal["language"]
-    tokens: Count
-    vocabulary: Annotated[int, Field(ge=2, le=2**24), BeforeValidator(_whole_count)]
-    length: Annotated[int, Field(ge=8, le=2**24), BeforeValidator(_whole_count)]
-
-    @property
-    def counted(self) -> str:
-        """What there is to learn from, in words."""
-        return f"{format_count(self.tokens)} tokens"
-
-
-class DeclaredImages(Plain):
-    """Images that are not here yet, by their number and size: enough to plan a classifier, and nothing to train on.
-
-    Attributes:
-        images: of the training split.
-        classes: that they are told apart by.
-        size: side in pixels once prepared.
-        color: ``gray`` or ``rgb``.
-    """
-
-    kind: Literal["image"]
-    images: Count
-    classes: Annotated[int, Field(ge=2, le=2**24), BeforeValidator(_whole_count)]
-    size: Annotated[int, Field(ge=4, le=1024)]
-    color: Literal["gray", "rgb"] = "rgb"
-
-    @property
-    def counted(self) -> str:
-        """What there is to learn from, in words."""
-        return f"{format_count(self.images)} images"
-
-
-RawData = ImageData | LanguageData | TextData
-Declared = DeclaredData | DeclaredImages
-
-
-def _which_data(values: Any) -> Any:
-    """Tell which kind of data section this is; what is no mapping was checked before."""
-    if isinstance(values, Plain):
-        return next((tag for tag, each in _DECLARED.items() if type(values) is each), getattr(values, "kind", None))
-    kind = values.get("kind") if isinstance(values, dict) else None
-    if kind not in {"language", "image"} or "path" in values:
-        return kind
-    counted, tag = ("tokens", "declared") if kind == "language" else ("images", "declared-images")
-    return tag if counted in values else kind
-
-
-_DECLARED: dict[str, type[Plain]] = {"declared": DeclaredData, "declared-images": DeclaredImages}
-
-
-Data = Annotated[
-    Annotated[ImageData, Tag("image")]
-    | Annotated[LanguageData, Tag("language")]
-    | Annotated[TextData, Tag("text")]
-    | Annotated[DeclaredData, Tag("declared")]
-    | Annotated[DeclaredImages, Tag("declared-images")],
-    Discriminator(_which_data),
-]
 
 
 class Target(Plain):
@@ -251,8 +42,13 @@ class Target(Plain):
     @model_validator(mode="after")
     def _one_figure(self) -> Target:
         if len(self.model_dump(exclude_none=True)) != 1:
-            raise ValueError("a target names exactly one of accuracy, bits_per_byte, loss")
+            raise ValueError(f"a target names exactly one of {', '.join(type(self).model_fields)}")
         return self
+
+    @property
+    def metric(self) -> str:
+        """The figure that is named."""
+        return next(iter(self.model_dump(exclude_none=True)))
 
 
 class Budget(Plain):
@@ -262,107 +58,6 @@ class Budget(Plain):
     time: Duration | None = None
     energy: Energy | None = None
     money: Money | None = None
-
-
-def _tuple_of_one(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
-
-
-def _kind_alone(value: Any) -> Any:
-    return {"kind": value} if isinstance(value, str) else value
-
-
-def _init_names(value: Any) -> Any:
-    if isinstance(value, str | None):
-        return value
-    if not isinstance(value, dict) or not value:
-        raise ValueError(f"an initialiser is a name, or a name for each pattern of parameters, got {value!r}")
-    for pattern, name in value.items():
-        if not (isinstance(pattern, str) and isinstance(name, str) and pattern):
-            raise ValueError(f"each pattern of parameters has the name of an initialiser, got {pattern!r}: {name!r}")
-    return value
-
-
-Init = Annotated[str | dict[str, str], BeforeValidator(_init_names)]
-Patterns = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_tuple_of_one)]
-
-
-class Adapter(Plain):
-    """Small matrices trained beside a model's own weights, which stay as they are; put into them at the end.
-
-    Attributes:
-        kind: ``lora`` (Hu et al. 2021), or ``dora``, which trains the length of each row too (Liu et al. 2024).
-        rank: inner width of the matrices.
-        alpha: what the matrices add counts ``alpha / rank`` times.
-        targets: patterns of the names of layers that get them.
-        base: ``4bit`` keeps the weights that get them in four bits each while training (QLoRA), ``own`` as they are.
-    """
-
-    kind: Literal["lora", "dora"]
-    rank: PositiveInt | None = None
-    alpha: PositiveFloat | None = None
-    targets: Patterns | None = None
-    base: Literal["own", "4bit"] = "own"
-
-
-class Train(Plain):
-    """How to train, where you care; the plan decides the rest and says why.
-
-    Attributes:
-        epochs: passes over the training split.
-        steps: optimizer steps, instead of epochs.
-        batch: samples per optimizer step, or ``full`` for the whole training split (gradient descent).
-        optimizer: ``gd``, ``sgd``, ``momentum``, ``nesterov``, ``rmsprop``, ``adagrad``, ``adam``, ``adamw``,
-            ``nadam``, ``adafactor``, ``lion``, ``lamb``, ``muon``, ``soap``, ``schedule_free``, ``adamw_8bit``.
-        learning_rate: the highest rate of the schedule.
-        momentum: of ``momentum``, ``nesterov`` and ``muon``.
-        weight_decay: on matrices and convolutions; never on biases and norms.
-        schedule: ``fixed``, ``exponential``, ``step``, ``plateau``, ``cosine``, ``linear``, ``polynomial``,
-            ``one_cycle``, ``wsd`` (warm-up, stable, decay), ``inverse_sqrt``.
-        warmup: share of the steps over which the rate rises from zero; in which ``one_cycle`` rises.
-        decay: the factor of ``exponential`` (each epoch), ``step`` (at half and three quarters), ``plateau``.
-        power: exponent of ``polynomial``.
-        cooldown: share of the steps, the last ones, over which ``wsd`` falls.
-        clip: largest norm of the gradient; 0 for none.
-        init: initial weights: ``default`` (the family's own), ``depth_scaled``, ``zero_residual``, ``he_normal``,
-            ``he_uniform``, both with ``_fan_out`` too, ``xavier_normal``, ``xavier_uniform``, ``lecun_normal``,
-            ``lecun_uniform``, ``orthogonal``, ``normal``, ``truncated_normal``; ``own`` keeps what the model's own code
-            draws or loads, and is what a model that is not ours has by default. Or a name for each pattern of
-            parameters, such as ``{fc.weight: zeros}``, of which the first that matches counts; ``*`` is the rest.
-        augment: how training images are changed by chance, such as ``{flip: true, crop: 4}``; not at all when left out.
-        freeze: patterns of the names of parameters that stay as they are, such as ``blocks.0.*``.
-        adapter: what is trained in place of the model's own weights; its kind alone will do, such as ``lora``.
-        patience: evaluations without improvement after which training stops; 0 for never.
-        evaluations: how many times to validate in the whole run; left out, by what a validation costs.
-        seed: of the split, the weights and the order of the data.
-    """
-
-    epochs: PositiveInt | None = None
-    steps: PositiveInt | None = None
-    batch: PositiveInt | Literal["full"] | None = None
-    optimizer: str | None = None
-    learning_rate: PositiveFloat | None = None
-    momentum: Fraction | None = None
-    weight_decay: NonNegativeFloat | None = None
-    schedule: str | None = None
-    warmup: Fraction | None = None
-    decay: Annotated[float, Field(gt=0, lt=1)] | None = None
-    power: PositiveFloat | None = None
-    cooldown: Fraction | None = None
-    clip: NonNegativeFloat | None = None
-    init: Init | None = None
-    augment: Augment = Augment()
-    freeze: Patterns = ()
-    adapter: Annotated[Adapter, BeforeValidator(_kind_alone)] | None = None
-    patience: Annotated[int, Field(ge=0)] | None = None
-    evaluations: PositiveInt | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-
-    @model_validator(mode="after")
-    def _one_length(self) -> Train:
-        if self.epochs is not None and self.steps is not None:
-            raise ValueError(f"give epochs or steps, not both (epochs {self.epochs}, steps {self.steps})")
-        return self
 
 
 class Pins(Plain):
@@ -416,19 +111,18 @@ class Job(Plain):
     @classmethod
     def _task_from_data(cls, values: Any) -> Any:
         if isinstance(values, dict) and values.get("task") is None and isinstance(values.get("data"), dict):
-            own = TASKS.get(values["data"].get("kind", ""))
-            return {**values, "task": own} if own else values
+            kind = KINDS.get(values["data"].get("kind", ""))
+            return {**values, "task": kind.tasks[0]} if kind else values
         return values
 
     @model_validator(mode="after")
     def _task_fits_data(self) -> Job:
-        fits = TASKS[self.data.kind]
-        if self.task != fits:
-            raise ValueError(f"data of kind '{self.data.kind}' is for task '{fits}', not '{self.task}'")
-        if self.target is not None:
-            wrong = "bits_per_byte" if fits == "classify" else "accuracy"
-            if getattr(self.target, wrong) is not None:
-                raise ValueError(f"task '{fits}' has no target '{wrong}'")
+        kind, tasks = self.data.kind, KINDS[self.data.kind].tasks
+        if self.task not in tasks:
+            fits = " or ".join(f"'{task}'" for task in tasks)
+            raise ValueError(f"data of kind '{kind}' is for task {fits}, not '{self.task}'")
+        if self.target is not None and self.target.metric not in TASK_METRICS[self.task]:
+            raise ValueError(f"task '{self.task}' has no target '{self.target.metric}'")
         return self
 
 
@@ -544,7 +238,7 @@ def parse_budget(text: str) -> Budget:
     raise JobError(f"{text!r} is no amount of time, energy or money", mend=f"Write it like '10min'. Units: {units}.")
 
 
-_TAGS = {*TASKS, *_DECLARED}
+_TAGS = {*KINDS, *DECLARED}
 _UNION_PARTS = ("literal[", "function-", "constrained-")
 
 
@@ -561,9 +255,9 @@ def _explain(error: dict[str, Any], source: str) -> str:
         return f"{source} lacks the key '{key}'"
     if error["type"] == "union_tag_invalid":
         value = str(error["input"].get("kind"))
-        return f"unknown data kind '{value}' in {source}{_guess(value, list(TASKS))}; known: {', '.join(TASKS)}"
+        return f"unknown data kind '{value}' in {source}{_guess(value, list(KINDS))}; known: {', '.join(KINDS)}"
     if error["type"] == "union_tag_not_found":
-        return f"{source} lacks the key 'data.kind'; known: {', '.join(TASKS)}"
+        return f"{source} lacks the key 'data.kind'; known: {', '.join(KINDS)}"
     message = str(error["msg"]).removeprefix("Value error, ")
     return f"{key or source}: {message}" + (
         "" if isinstance(error["input"], dict | Plain) else f" (got {error['input']!r})"
@@ -584,7 +278,6 @@ def _keys_at(place: list[str], error: dict[str, Any]) -> list[str]:
     if place[0] == "data" and place[-1] == "split":
         return list(Split.model_fields)
     if place[0] == "data":
-        kinds: dict[str, type[Plain]] = {"image": ImageData, "text": TextData, **_DECLARED}
-        tag = next((part for part in error["loc"] if part in kinds), "language")
-        return list(kinds.get(tag, LanguageData).model_fields)
+        tag = next((part for part in error["loc"] if part in _TAGS), "language")
+        return list({**RAW, **DECLARED}[tag].model_fields)
     return list(sections[place[0]].model_fields)

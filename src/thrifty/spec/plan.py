@@ -9,6 +9,7 @@ from pydantic import Field
 
 from thrifty.spec.augment import Augment
 from thrifty.spec.cost import Cost
+from thrifty.spec.kinds import Task
 from thrifty.spec.layout import Checkpointing, Compile, Rows
 from thrifty.spec.plain import Plain
 
@@ -222,7 +223,7 @@ class Plan(Plain):
 
     job: str
     key: str
-    task: Literal["classify", "language"]
+    task: Task
     model: ModelPlan
     init: str | dict[str, str]
     optim: OptimPlan

@@ -1,0 +1,120 @@
+"""Which files of a data folder are read, by the kind of data; the others are rejects, each with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from thrifty.data.arrays import holds_arrays
+from thrifty.data.image import IMAGE_SUFFIXES
+from thrifty.data.inputs import TABLE_SUFFIXES, InputFile, Reject, list_files, list_one
+from thrifty.data.labels import check_class_folders, folders_of
+from thrifty.data.manifest import Manifest, find_manifest
+from thrifty.spec import ImageData, KindName, LanguageData, RawData, TextData
+from thrifty.spec.units import format_bytes
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The files of a data folder, told apart by name and size alone.
+
+    Attributes:
+        files: those worth reading.
+        rejects: those put aside unread.
+        manifest: what a table says of images, where there is one; it is none of the files.
+    """
+
+    files: list[InputFile]
+    rejects: list[Reject]
+    manifest: Manifest | None = None
+
+
+def choose(data: RawData) -> Chosen:
+    """List the files of the data and put aside those that are not of its kind, or too large.
+
+    Raises:
+        DataError: the folder is missing or holds nothing of the kind.
+    """
+    chosen = CHOOSERS[data.kind](data)
+    files, rejects = [], list(chosen.rejects)
+    for file in chosen.files:
+        if file.size > data.max_file_bytes:
+            limit = format_bytes(data.max_file_bytes)
+            rejects.append(Reject(file.name, "too large", f": {format_bytes(file.size)}, over the limit of {limit}"))
+        else:
+            files.append(file)
+    return Chosen(files, rejects, chosen.manifest)
+
+
+def _images(data: ImageData) -> Chosen:
+    files, rejects = list_one(data.path) if holds_arrays(data.path.name) else list_files(data.path)
+    if any(holds_arrays(file.name) for file in files):
+        return _sorted_out(files, rejects, lambda file: "" if holds_arrays(file.name) else "not an array file")
+    manifest = find_manifest(files, [file for file in files if file.suffix in IMAGE_SUFFIXES])
+    if manifest is None:
+        check_class_folders(data.path, {file.name for file in files} | {reject.name for reject in rejects})
+        folders = folders_of(file.name for file in files)
+        return _sorted_out(
+            files, rejects, lambda file: _no_image(file) if folders.label(file.name) else "not in a class folder"
+        )
+    others = [file for file in files if file != manifest.file]
+    chosen = _sorted_out(
+        others,
+        [*rejects, *manifest.rejects],
+        lambda file: _no_image(file) or ("" if file.name in manifest.named else "not in the manifest"),
+    )
+    return Chosen(chosen.files, chosen.rejects, manifest)
+
+
+def _no_image(file: InputFile) -> str:
+    return "" if file.suffix in IMAGE_SUFFIXES else "not an image file"
+
+
+def _texts(data: TextData) -> Chosen:
+    return _sorted_out(
+        *list_one(data.path), lambda file: "" if file.suffix in TABLE_SUFFIXES else "not a TSV, CSV or JSONL file"
+    )
+
+
+def _language(data: LanguageData) -> Chosen:
+    files, rejects = list_files(data.path)
+    return Chosen(
+        [file for file in files if matches(file.name, data.files)],
+        [reject for reject in rejects if matches(reject.name, data.files)],
+    )
+
+
+# Each takes the section of its kind.
+CHOOSERS: dict[KindName, Callable[[Any], Chosen]] = {
+    "image": _images,
+    "language": _language,
+    "text": _texts,
+}
+
+
+def _sorted_out(files: list[InputFile], rejects: list[Reject], reason: Callable[[InputFile], str]) -> Chosen:
+    """Put aside the files that there is a reason for."""
+    reasons = {file.name: reason(file) for file in files}
+    return Chosen(
+        [file for file in files if not reasons[file.name]],
+        [*rejects, *(Reject(name, why) for name, why in reasons.items() if why)],
+    )
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Say whether a relative name fits a glob pattern; ``**`` stands for any number of folders, none included.
+
+    >>> matches("a/b/c.txt", "**/*.txt"), matches("c.txt", "**/*.txt"), matches("a/c.txt", "*.txt")
+    (True, True, False)
+    """
+    return _fits(name.split("/"), [part for part in pattern.split("/") if part not in {"", "."}])
+
+
+def _fits(parts: list[str], patterns: list[str]) -> bool:
+    if not patterns:
+        return not parts
+    if patterns[0] == "**":
+        return _fits(parts, patterns[1:]) or (bool(parts) and _fits(parts[1:], patterns))
+    return bool(parts) and fnmatchcase(parts[0], patterns[0]) and _fits(parts[1:], patterns[1:])

@@ -1,0 +1,110 @@
+"""Samples of a store as a batch, by the kind of data.
+
+Shapes: b samples of a micro-batch, C channels, H, W pixels, T tokens of a window or of the longest text in a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from thrifty.data.augment import Augmentation
+from thrifty.data.image import normalise
+from thrifty.data.language import END_ID, IGNORED_TARGET
+from thrifty.data.packing import pack, places_of
+from thrifty.data.store import Store
+from thrifty.data.word_pieces import PAD_ID, padded_length
+from thrifty.spec import KINDS, KindName
+
+Batch = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What differs from one epoch to another.
+
+    Attributes:
+        shift: tokens by which windows of a stream begin later.
+        augmentation: how images are changed.
+    """
+
+    shift: int = 0
+    augmentation: Augmentation | None = None
+
+
+AS_PREPARED = Turn()
+
+
+def take(store: Store, split: str, chosen: np.ndarray, turn: Turn = AS_PREPARED) -> Batch:
+    """Make a batch of chosen samples [b] of a split, as `thrifty.data.batches.Batches.step` describes it."""
+    return TAKERS[store.dataset.kind](store, split, chosen, turn)
+
+
+def lengths_of(store: Store, split: str) -> np.ndarray | None:
+    """Return the length of each sample, such as a text's tokens; None for data whose samples are all of one size."""
+    return np.diff(np.asarray(store.array(split, "starts"))) if KINDS[store.dataset.kind].varies else None
+
+
+def _images(store: Store, split: str, chosen: np.ndarray, turn: Turn) -> Batch:
+    images = store.array(split, "x").take(chosen, axis=0)
+    images = turn.augmentation(images, chosen) if turn.augmentation is not None else images
+    x = normalise(images, store.dataset.mean, store.dataset.std)
+    return {"x": x, "y": np.asarray(store.array(split, "y")[chosen])}
+
+
+def _texts(store: Store, split: str, chosen: np.ndarray, turn: Turn) -> Batch:
+    labels = np.asarray(store.array(split, "y")[chosen])
+    return {"x": _padded(store, split, chosen, store.dataset.shape[0]), "y": labels}
+
+
+def _windows_of(store: Store, split: str, chosen: np.ndarray, turn: Turn) -> Batch:
+    return _windows(store.array(split, "tokens"), store.dataset.shape[0], chosen, turn.shift)
+
+
+TAKERS: dict[KindName, Callable[[Store, str, np.ndarray, Turn], Batch]] = {
+    "image": _images,
+    "language": _windows_of,
+    "text": _texts,
+}
+
+
+def _padded(store: Store, split: str, chosen: np.ndarray, most: int) -> np.ndarray:
+    """Put texts under each other, filled up to the longest."""
+    starts, tokens = (np.asarray(store.array(split, name)) for name in ("starts", "tokens"))
+    begins_b = starts[chosen]
+    lengths_b = starts[chosen + 1] - begins_b
+    place_T = np.arange(padded_length(int(lengths_b.max()), most))
+    real_bT = place_T < lengths_b[:, None]
+    x_bT = np.full(real_bT.shape, PAD_ID, np.int64)
+    x_bT[real_bT] = tokens[(begins_b[:, None] + place_T)[real_bT]]
+    return x_bT
+
+
+def packed(store: Store, split: str, chosen: np.ndarray) -> Batch:
+    """Put texts end to end, from short to long."""
+    begins, tokens, labels = (np.asarray(store.array(split, name)) for name in ("starts", "tokens", "y"))
+    order, lengths = pack(begins[chosen + 1] - begins[chosen])
+    x_T = np.full(int(lengths.sum()), PAD_ID, np.int64)
+    y = np.full(len(order), IGNORED_TARGET, np.int64)
+    for at, (number, end, length) in enumerate(zip(order, np.cumsum(lengths), lengths, strict=True)):
+        if number < len(chosen):
+            begin = begins[chosen[number]]
+            x_T[end - length : end] = tokens[begin : begin + length]
+            y[at] = labels[chosen[number]]
+    return {"x": x_T[None], "y": y, **places_of(lengths)}
+
+
+def _windows(stream: np.ndarray, length: int, chosen: np.ndarray, shift: int) -> Batch:
+    """Cut windows of ``length`` predicted tokens out of a stream that is taken as a ring, from ``shift`` on."""
+    predicted = len(stream) - 1
+    offset_bT = chosen[:, None] * length + np.arange(length)
+    place_bT = (offset_bT + shift) % predicted
+    # what lies beyond one turn of the ring was predicted by the first window
+    beyond_bT = offset_bT >= predicted
+    x_bT = stream[place_bT].astype(np.int64)
+    y_bT = stream[place_bT + 1].astype(np.int64)
+    x_bT[beyond_bT] = END_ID
+    y_bT[beyond_bT] = IGNORED_TARGET
+    return {"x": x_bT, "y": y_bT}

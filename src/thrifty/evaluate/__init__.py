@@ -1,0 +1,69 @@
+"""Evaluate: a model and held-out data in, the metrics of the task out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+import torch
+from torch import nn
+
+from thrifty.errors import DataError
+from thrifty.evaluate.classified import Classified, wilson
+from thrifty.evaluate.figures import Evaluation, Measure
+from thrifty.evaluate.predicted import Predicted
+from thrifty.models.inputs import to_tensors
+from thrifty.models.precision import autocasting
+from thrifty.spec import Task
+
+__all__ = ["MEASURES", "Evaluation", "Measure", "evaluate", "wilson"]
+
+# What is counted for each task; it is told the bytes of the raw text, where there is any.
+MEASURES: dict[Task, Callable[[int], Measure]] = {
+    "classify": lambda text_bytes: Classified(),
+    "language": Predicted,
+}
+
+
+def evaluate(
+    model: nn.Module,
+    batches: Iterable[Mapping[str, np.ndarray]],
+    task: Task,
+    *,
+    device: str = "cpu",
+    precision: str = "fp32",
+    memory_format: str = "contiguous",
+    text_bytes: int = 0,
+    add_up: Callable[[np.ndarray], np.ndarray] = lambda sums: sums,
+    inference: bool = True,
+) -> Evaluation:
+    """Run a model over batches in ``eval`` mode; it is left in the mode it was in.
+
+    Args:
+        model: already on the device.
+        batches: of ``x`` and ``y``, as for training; one without ``y`` is computed and not counted.
+        task: of `MEASURES`.
+        device: ``cpu`` or ``cuda``.
+        precision: as in a `Plan`.
+        memory_format: of images.
+        text_bytes: bytes of the raw text that the tokens stand for; 0 when not known.
+        add_up: sums over the ranks that measure a part each; all get the figures of the whole.
+        inference: whether tensors made here are never trained with; weights that ranks gather are kept and may be.
+
+    Raises:
+        DataError: there was nothing to evaluate.
+    """
+    measured = MEASURES[task](text_bytes)
+    training = model.training
+    model.eval()
+    try:
+        # in this order: where it is off, inference mode turns gradients on
+        with torch.inference_mode(inference), torch.no_grad(), autocasting(device, precision):
+            for arrays in batches:
+                measured.add(model, to_tensors(arrays, device, memory_format))
+    finally:
+        model.train(training)
+    measured.take(add_up(measured.sums()))
+    if not measured.count:
+        raise DataError("there are no samples to evaluate on", mend="Hold out more: data.split.")
+    return measured.evaluation()

@@ -1,0 +1,71 @@
+"""How well labels are told: shares with their bounds, and which labels are taken for which."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from thrifty.evaluate.figures import Evaluation
+from thrifty.models.losses import cross_entropy_sum
+
+# the standard normal's 97.5 % quantile: 95 % lie within
+Z_95 = 1.959963984540054
+
+
+def wilson(right: int, samples: int) -> tuple[float, float]:
+    """Bounds within which the true share lies, 95 times in 100 (Wilson 1927).
+
+    >>> [round(bound, 3) for bound in wilson(8, 10)]
+    [0.49, 0.943]
+    """
+    share, z2 = right / samples, Z_95**2
+    middle = share + z2 / (2 * samples)
+    half = Z_95 * math.sqrt(share * (1 - share) / samples + z2 / (4 * samples**2))
+    scale = 1 + z2 / samples
+    # rounding must not push a bound past the share itself, nor past 0 and 1
+    return max(min((middle - half) / scale, share), 0.0), min(max((middle + half) / scale, share), 1.0)
+
+
+class Classified:
+    """Sums over images or texts: logits [B, classes] and labels [B]."""
+
+    def __init__(self) -> None:
+        self.loss_sum, self.count = 0.0, 0
+        self.confusion: np.ndarray | None = None
+
+    def add(self, model: nn.Module, batch: dict[str, Tensor]) -> None:
+        logits, y = model(batch["x"]), batch.get("y")
+        if y is None:
+            logits, y = logits[:0], batch["x"].new_zeros(0).long()
+        loss_sum, _ = cross_entropy_sum(logits, y)
+        classes = logits.shape[1]
+        cells = torch.bincount(y * classes + logits.argmax(1), minlength=classes * classes)
+        counts = cells.view(classes, classes).cpu().numpy()
+        self.confusion = counts if self.confusion is None else self.confusion + counts
+        self.loss_sum += loss_sum.item()
+        self.count += len(y)
+
+    def sums(self) -> np.ndarray:
+        counts = [] if self.confusion is None else self.confusion.ravel().tolist()
+        return np.array([self.loss_sum, *counts], np.float64)
+
+    def take(self, sums: np.ndarray) -> None:
+        self.loss_sum, counts = float(sums[0]), sums[1:].astype(np.int64)
+        self.confusion = counts.reshape(math.isqrt(len(counts)), -1) if len(counts) else None
+        self.count = int(counts.sum())
+
+    def evaluation(self) -> Evaluation:
+        assert self.confusion is not None
+        right = int(np.trace(self.confusion))
+        low, high = wilson(right, self.count)
+        metrics = {
+            "accuracy": right / self.count,
+            "accuracy_low": low,
+            "accuracy_high": high,
+            "loss": self.loss_sum / self.count,
+            "samples": float(self.count),
+        }
+        return Evaluation(metrics, tuple(tuple(int(cell) for cell in row) for row in self.confusion))

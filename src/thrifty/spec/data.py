@@ -1,0 +1,212 @@
+"""The section ``data`` of a job: one class a kind of data, and those that declare what is not here yet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Discriminator, Field, PositiveInt, Tag, model_validator
+
+from thrifty.spec.plain import Plain
+from thrifty.spec.units import ByteCount, format_count
+
+
+def _whole_count(value: Any) -> Any:
+    """Take ``300e9``, which YAML reads as text, for the whole number it is."""
+    if not isinstance(value, str | float):
+        return value
+    try:
+        number = float(value)
+    except ValueError:
+        raise ValueError(f"a count is a whole number such as 300e9, got {value!r}") from None
+    if not number.is_integer():
+        raise ValueError(f"a count is a whole number such as 300e9, got {value!r}")
+    return int(number)
+
+
+Column = Annotated[str, Field(min_length=1, max_length=200)] | PositiveInt
+Count = Annotated[int, Field(gt=0), BeforeValidator(_whole_count)]
+
+
+class Split(Plain):
+    """Which share of the data is held out: `validation` steers the run, `test` is looked at once, at its end."""
+
+    validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    test: Annotated[float, Field(gt=0, lt=1)] = 0.1
+
+    @model_validator(mode="after")
+    def _leaves_something_to_train_on(self) -> Split:
+        if self.validation + self.test >= 0.9:
+            raise ValueError(f"validation {self.validation} and test {self.test} leave under a tenth to train on")
+        return self
+
+
+class ImageData(Plain):
+    """Images with one label each: in class folders, within splits or not, named by a table, or as arrays.
+
+    Attributes:
+        path: a folder, searched to any depth, a file of arrays, or an archive; relative to the job file.
+        size: side in pixels that every image is resized to; decided from the data when left out.
+        color: ``gray`` or ``rgb``; decided from the data when left out.
+        crop: ``center`` cuts the largest centred square first; ``none`` resizes the whole image.
+        mixed_sizes: ``resize`` takes images of any size; ``reject`` puts those of another size than the
+            commonest among the rejects.
+        max_pixels: an image with more pixels is rejected before it is decoded.
+        max_file_bytes: a larger file is rejected unread.
+    """
+
+    kind: Literal["image"]
+    path: Path
+    split: Split = Split()
+    size: Annotated[int, Field(ge=4, le=1024)] | None = None
+    color: Literal["gray", "rgb"] | None = None
+    crop: Literal["center", "none"] = "center"
+    mixed_sizes: Literal["resize", "reject"] = "resize"
+    max_pixels: PositiveInt = 50_000_000
+    max_file_bytes: ByteCount = 64 * 2**20
+
+
+class LanguageData(Plain):
+    """Raw text files that a language model learns from.
+
+    Attributes:
+        path: a folder, searched to any depth; relative to the job file.
+        files: which files of it, as a glob pattern.
+        vocabulary: number of tokens of the tokenizer trained on the training split.
+        length: tokens of context; decided by the plan when left out.
+        max_file_bytes: a larger file is rejected unread.
+    """
+
+    kind: Literal["language"]
+    path: Path
+    files: str = "**/*.txt"
+    split: Split = Split(validation=0.05, test=0.05)
+    vocabulary: Annotated[int, Field(ge=260, le=65_536)] = 4096
+    length: Annotated[int, Field(ge=8, le=65_536)] | None = None
+    max_file_bytes: ByteCount = 64 * 2**20
+
+    @model_validator(mode="before")
+    @classmethod
+    def _counted_not_declared(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "tokens" in values:
+            raise ValueError("tokens of a folder are counted; leave out 'tokens', or leave out 'path' to plan without")
+        return values
+
+
+class TextData(Plain):
+    """Texts with one label each, as rows of tables: TSV, CSV or JSONL.
+
+    Files named train, dev (or valid, validation) and test are the splits they say; what they lack is dealt from the
+    training rows, and so are all splits of a file or folder that names none.
+
+    Attributes:
+        path: a folder, searched to any depth, or one file; relative to the job file.
+        text, label: columns, by the name in the header or by number from 1; found when left out.
+        header: whether the first row names the columns; told from the rows when left out.
+        split: shares dealt where files do not say.
+        tokenizer: a `vocab.txt` or `tokenizer.json` with word pieces; relative to the job file. When left out, pieces
+            are learned from the training split.
+        vocabulary: pieces to learn at most; decided from the data when left out.
+        cut_vocabulary: leave out the pieces of `tokenizer` that the training split does not use. A held-out text then
+            may be cut into smaller pieces, or hold unknown words.
+        length: tokens of the longest text, its two marks included; longer ones are cut. Decided from the data when
+            left out.
+        max_rows: more are refused.
+        max_row_bytes: a longer row is rejected.
+        max_file_bytes: a larger file is rejected unread.
+    """
+
+    kind: Literal["text"]
+    path: Path
+    text: Column | None = None
+    label: Column | None = None
+    header: bool | None = None
+    split: Split = Split()
+    tokenizer: Path | None = None
+    vocabulary: Annotated[int, Field(ge=64, le=2**20)] | None = None
+    cut_vocabulary: bool = False
+    length: Annotated[int, Field(ge=8, le=65_536)] | None = None
+    max_rows: PositiveInt = 10_000_000
+    max_row_bytes: ByteCount = 64 * 2**10
+    max_file_bytes: ByteCount = 2**30
+
+    @model_validator(mode="after")
+    def _one_vocabulary(self) -> TextData:
+        if self.tokenizer is not None and self.vocabulary is not None:
+            raise ValueError("vocabulary is of pieces that are learned, and tokenizer names some; give one of them")
+        if self.tokenizer is None and self.cut_vocabulary:
+            raise ValueError("cut_vocabulary cuts the pieces that tokenizer names, and that is left out")
+        if self.text is not None and self.text == self.label:
+            raise ValueError(f"text and label are both column {self.text!r}")
+        return self
+
+
+class DeclaredData(Plain):
+    """Text that is not here yet, by its size: enough to plan a language model, and nothing to train on.
+
+    Attributes:
+        tokens: of the training split.
+        vocabulary: tokens that the tokenizer knows.
+        length: tokens of context.
+    """
+
+    kind: Literal["language"]
+    tokens: Count
+    vocabulary: Annotated[int, Field(ge=2, le=2**24), BeforeValidator(_whole_count)]
+    length: Annotated[int, Field(ge=8, le=2**24), BeforeValidator(_whole_count)]
+
+    @property
+    def counted(self) -> str:
+        """What there is to learn from, in words."""
+        return f"{format_count(self.tokens)} tokens"
+
+
+class DeclaredImages(Plain):
+    """Images that are not here yet, by their number and size: enough to plan a classifier, and nothing to train on.
+
+    Attributes:
+        images: of the training split.
+        classes: that they are told apart by.
+        size: side in pixels once prepared.
+        color: ``gray`` or ``rgb``.
+    """
+
+    kind: Literal["image"]
+    images: Count
+    classes: Annotated[int, Field(ge=2, le=2**24), BeforeValidator(_whole_count)]
+    size: Annotated[int, Field(ge=4, le=1024)]
+    color: Literal["gray", "rgb"] = "rgb"
+
+    @property
+    def counted(self) -> str:
+        """What there is to learn from, in words."""
+        return f"{format_count(self.images)} images"
+
+
+RawData = ImageData | LanguageData | TextData
+Declared = DeclaredData | DeclaredImages
+
+# by the tags that tell them apart
+RAW: dict[str, type[Plain]] = {"image": ImageData, "language": LanguageData, "text": TextData}
+DECLARED: dict[str, type[Plain]] = {"declared": DeclaredData, "declared-images": DeclaredImages}
+
+
+def _which_data(values: Any) -> Any:
+    """Tell which kind of data section this is; what is no mapping was checked before."""
+    if isinstance(values, Plain):
+        return next((tag for tag, each in DECLARED.items() if type(values) is each), getattr(values, "kind", None))
+    kind = values.get("kind") if isinstance(values, dict) else None
+    if kind not in {"language", "image"} or "path" in values:
+        return kind
+    counted, tag = ("tokens", "declared") if kind == "language" else ("images", "declared-images")
+    return tag if counted in values else kind
+
+
+Data = Annotated[
+    Annotated[ImageData, Tag("image")]
+    | Annotated[LanguageData, Tag("language")]
+    | Annotated[TextData, Tag("text")]
+    | Annotated[DeclaredData, Tag("declared")]
+    | Annotated[DeclaredImages, Tag("declared-images")],
+    Discriminator(_which_data),
+]

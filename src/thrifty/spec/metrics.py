@@ -1,0 +1,35 @@
+"""The figures that tell how good a model is: what people call each, which way it should go, and whose it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from thrifty.spec.kinds import Task
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure of validation.
+
+    Attributes:
+        says: its name for people.
+        rises: more is better.
+        share: a part of one, shown in percent.
+    """
+
+    says: str
+    rises: bool = False
+    share: bool = False
+
+
+METRICS: dict[str, Metric] = {
+    "accuracy": Metric("accuracy", rises=True, share=True),
+    "bits_per_byte": Metric("bits per byte"),
+    "loss": Metric("loss"),
+}
+
+# Those that a job may have as its target, by task; the first is what validation goes by where it names none.
+TASK_METRICS: dict[Task, tuple[str, ...]] = {
+    "classify": ("accuracy", "loss"),
+    "language": ("bits_per_byte", "loss"),
+}
