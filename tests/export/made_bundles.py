@@ -54,17 +54,24 @@ def write_image_bundle(
     )
 
 
-def write_language_bundle(folder: Path, *, name: str = "poet", version: int = 1, seed: int = 0) -> BundleInfo:
+DECODERS: dict[str, dict[str, Any]] = {
+    "gpt": {"layers": 1, "width": 32, "heads": 2},
+    "llama": {"layers": 1, "width": 32, "heads": 4, "kv_heads": 2, "ffn": 48, "tied": True},
+}
+
+
+def write_language_bundle(
+    folder: Path, *, name: str = "poet", version: int = 1, seed: int = 0, family: str = "gpt"
+) -> BundleInfo:
     tokenizer = train_tokenizer(["the cat sat on the mat and the dog sat on the cat"] * 4, vocabulary=280)
     path = folder.parent / f"{folder.name}-tokenizer.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(path))
     data = language_dataset(tokenizer.get_vocab_size())
-    sizes = {"layers": 1, "width": 32, "heads": 2}
     plan = ModelPlan(
-        name="gpt-pico",
-        family="gpt",
-        arguments={"vocabulary": data.vocabulary, "length": data.shape[0], **sizes},
+        name=f"{family}-pico",
+        family=family,
+        arguments={"vocabulary": data.vocabulary, "length": data.shape[0], **DECODERS[family]},
     )
     model = build(plan)
     initialise(model, "default", seed)

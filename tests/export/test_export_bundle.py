@@ -109,7 +109,7 @@ def test_completion_is_decided_by_its_arguments(language_bundle: Bundle) -> None
 
 def test_a_completion_ends_where_the_text_does(language_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     tokens = language_bundle._tokenizer.encode("dog").ids  # type: ignore[union-attr]
-    monkeypatch.setattr("thrifty.models.gpt.generate", lambda *a, **k: [*tokens, 0, *tokens])
+    monkeypatch.setattr("thrifty.models.generate.generate", lambda *a, **k: [*tokens, 0, *tokens])
     assert language_bundle.complete("the") == "dog"
 
 

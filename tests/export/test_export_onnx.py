@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from made_bundles import pixels, write_image_bundle
+from made_bundles import DECODERS, pixels, write_image_bundle, write_language_bundle
 
 from thrifty.errors import BundleError, MissingExtraError
 from thrifty.export import onnx as exporting
@@ -48,7 +48,10 @@ def test_images_of_any_batch(tmp_path: Path, image_bundle: Bundle, capfd: pytest
 
 
 @pytest.mark.slow
-def test_tokens_of_any_batch_and_length(tmp_path: Path, language_bundle: Bundle) -> None:
+@pytest.mark.parametrize("family", DECODERS)
+def test_tokens_of_any_batch_and_length(tmp_path: Path, family: str) -> None:
+    write_language_bundle(tmp_path / "bundle", family=family)
+    language_bundle = load_bundle(tmp_path / "bundle")
     report = export_onnx(language_bundle, tmp_path / "onnx")
     assert len(report["differences"]) == 9
     session = onnxruntime.InferenceSession(tmp_path / "onnx" / "model.onnx", providers=["CPUExecutionProvider"])

@@ -15,6 +15,7 @@ from thrifty.models.bert import BERT
 from thrifty.models.fills import CONSTANTS, DISTRIBUTIONS, SPREAD, fans
 from thrifty.models.gpt import GPT
 from thrifty.models.init import INITS, initialise
+from thrifty.models.llama import Llama
 from thrifty.models.mlp import MLP
 from thrifty.models.residuals import residual_ends
 from thrifty.models.resnet import ResNet
@@ -31,6 +32,7 @@ MODELS = {
         classes=10,
     ),
     "gpt": lambda: GPT(vocabulary=500, length=64, layers=3, width=64, heads=4),
+    "llama": lambda: Llama(vocabulary=500, length=64, layers=2, width=64, heads=4, kv_heads=2, ffn=128, tied=False),
     "bert": lambda: BERT(vocabulary=500, length=64, layers=2, width=64, heads=4, classes=10),
 }
 # of a normal cut at two deviations: 1 - 4 phi(2) / (2 Phi(2) - 1)
@@ -99,7 +101,7 @@ def test_orthogonal_rows_or_columns(shape: tuple[int, ...]) -> None:
     torch.testing.assert_close(few @ few.T, torch.eye(len(few)))
 
 
-@pytest.mark.parametrize(("family", "ends"), [("resnet", 2), ("gpt", 6), ("bert", 4)])
+@pytest.mark.parametrize(("family", "ends"), [("resnet", 2), ("gpt", 6), ("llama", 4), ("bert", 4)])
 def test_residual_branches_by_depth_and_from_zero(family: str, ends: int) -> None:
     usual, less, zero = (MODELS[family]() for _ in range(3))
     initialise(usual, "default", 0)
@@ -108,7 +110,7 @@ def test_residual_branches_by_depth_and_from_zero(family: str, ends: int) -> Non
     last = {f"{name}.weight" for name in residual_ends(usual)}
     assert len(last) == ends
     for name, weight in usual.named_parameters():
-        # GPT and BERT are scaled by default
+        # GPT, Llama and BERT are scaled by default
         factor = ends**-0.5 if name in last and family == "resnet" else 1.0
         torch.testing.assert_close(less.get_parameter(name), factor * weight, rtol=1e-6, atol=0)
         assert torch.equal(zero.get_parameter(name), torch.zeros_like(weight) if name in last else weight)

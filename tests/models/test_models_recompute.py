@@ -46,6 +46,7 @@ def test_gradients_are_the_same_bit_for_bit(how: str) -> None:
 
 FAMILIES: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
     "gpt": (GPT, (4, 16)),
+    "llama": ({**GPT, "kv_heads": 2, "ffn": 48, "tied": True}, (4, 16)),
     "resnet": (
         {"stem": "cifar", "block": "basic", "shortcut": "project", "blocks": [2, 2], "widths": [8, 16],
          "channels": 3, "classes": 5},
@@ -67,7 +68,7 @@ def after_steps(family: str, how: str, precision: str) -> tuple[list[torch.Tenso
     for _ in range(2):
         x = (
             torch.randint(0, 64, shape, generator=generator)
-            if family == "gpt"
+            if family in {"gpt", "llama"}
             else torch.rand(shape, generator=generator)
         )
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):

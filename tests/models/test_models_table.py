@@ -46,7 +46,7 @@ def sentences(vocabulary: int = 64, length: int = 16, classes: int = 2) -> Datas
 
 
 def data_for(name: str) -> Dataset:
-    return {"gpt": text, "bert": sentences}.get(MODELS[name].family, images)()
+    return {"gpt": text, "llama": text, "bert": sentences}.get(MODELS[name].family, images)()
 
 
 # He et al. 2015, table 6, gives the CIFAR sizes as 0.27, 0.46, 0.66, 0.85 and 1.7 M; ImageNet's are torchvision's at
@@ -66,6 +66,12 @@ PUBLISHED = {
     "gpt2-medium": (text(50_257, 1024), 354_823_168),
     "gpt2-large": (text(50_257, 1024), 774_030_080),
     "gpt2-xl": (text(50_257, 1024), 1_557_611_200),
+    # Llama's are those of its released weights
+    "llama-7b": (text(32_000, 2048), 6_738_415_616),
+    "llama2-70b": (text(32_000, 4096), 68_976_648_192),
+    "llama3-8b": (text(128_256, 8192), 8_030_261_248),
+    "llama3-405b": (text(128_256, 8192), 405_853_388_800),
+    "llama3.2-1b": (text(128_256, 8192), 1_235_814_400),
     # 22.6 M: 30,522 x 384 of embeddings, six blocks of 1.77 M, 512 positions
     "bert-small": (sentences(30_522, 512), 22_566_146),
     "gpt3-125m": (text(50_257, 2048), 125_226_240),

@@ -12,7 +12,7 @@ from thrifty.spec import DeclaredData
 TEXT = declared_dataset(DeclaredData(kind="language", tokens=10**6, vocabulary=1000, length=64))
 
 
-@pytest.mark.parametrize("name", [name for name, recipe in models.MODELS.items() if recipe.family == "gpt"])
+@pytest.mark.parametrize("name", [name for name, recipe in models.MODELS.items() if recipe.family in {"gpt", "llama"}])
 def test_a_shape_counts_the_parameters_of_its_model(name: str) -> None:
     plan = models.resolve(name, TEXT)
     shape = shape_of(plan)

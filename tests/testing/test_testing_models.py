@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from thrifty.models import MODELS
 from thrifty.models.gpt import GPT
 from thrifty.models.init import initialise
+from thrifty.models.llama import Llama
 from thrifty.models.mlp import MLP
 from thrifty.models.resnet import ResNet
 from thrifty.testing import check_model
@@ -35,6 +36,11 @@ FAMILIES: dict[str, tuple[Callable[[], nn.Module], dict[str, np.ndarray], str]] 
     ),
     "mlp": (lambda: MLP(inputs=192, widths=[32, 16], classes=4), IMAGES, "classify"),
     "gpt": (lambda: GPT(vocabulary=20, length=16, layers=2, width=32, heads=2), TEXT, "language"),
+    "llama": (
+        lambda: Llama(vocabulary=20, length=16, layers=2, width=32, heads=4, kv_heads=2, ffn=48, tied=False),
+        TEXT,
+        "language",
+    ),
 }
 
 

@@ -127,7 +127,7 @@ class Bundle:
         import torch
 
         from thrifty.data.language import END_ID
-        from thrifty.models.gpt import generate
+        from thrifty.models.generate import generate
 
         if self.info.task != "language" or self._tokenizer is None:
             raise RequestError(f"bundle '{self.info.name}' classifies {self.info.data.kind}s and completes no text")

@@ -1,4 +1,4 @@
-"""GPT-2: a Transformer decoder that predicts the next token, and writes text with it.
+"""GPT-2: a Transformer decoder that predicts the next token.
 
 Radford et al. 2019: pre-layer-norm blocks, learned positions, GELU (its tanh form), the head tied to the embedding.
 No dropout: its random numbers took a quarter of a step on a CPU, and a run that fits a small budget sees its data
@@ -9,34 +9,11 @@ Shapes: B batch, T tokens, C width, H heads, D width of a head, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from thrifty.errors import RequestError
-from thrifty.models.layers import attend
-
-
-class Past:
-    """Keys and values of the tokens that one attention layer has read: all at once at first, then one by one."""
-
-    def __init__(self) -> None:
-        self.k_BHTD: Tensor | None = None
-        self.v_BHTD: Tensor | None = None
-
-    def extend(self, k_BHTD: Tensor, v_BHTD: Tensor) -> tuple[Tensor, Tensor]:
-        """Add those of new tokens and return all."""
-        if self.k_BHTD is not None and self.v_BHTD is not None:
-            k_BHTD = torch.cat((self.k_BHTD, k_BHTD), dim=2)
-            v_BHTD = torch.cat((self.v_BHTD, v_BHTD), dim=2)
-        self.k_BHTD, self.v_BHTD = k_BHTD, v_BHTD
-        return k_BHTD, v_BHTD
-
-    @property
-    def length(self) -> int:
-        return 0 if self.k_BHTD is None else self.k_BHTD.shape[2]
+from thrifty.models.layers import Past, attend
 
 
 class Attention(nn.Module):
@@ -55,8 +32,6 @@ class Attention(nn.Module):
         q_BHTD, k_BHTD, v_BHTD = qkv_BTKHD.permute(2, 0, 3, 1, 4).unbind(0)
         causal = past is None or past.length == 0
         if past is not None:
-            # after what is past comes one token, which sees all
-            assert causal or x_BTC.shape[1] == 1, f"{x_BTC.shape[1]} tokens after a past of {past.length}"
             k_BHTD, v_BHTD = past.extend(k_BHTD, v_BHTD)
         seen_BHTD = attend(q_BHTD, k_BHTD, v_BHTD, causal, ways=self.ways)
         out_BTC: Tensor = self.c_proj(seen_BHTD.transpose(1, 2).flatten(2))
@@ -113,6 +88,10 @@ class GPT(nn.Module):
         """What turns the last hidden state into logits [V, C]."""
         return self.wte.weight
 
+    def pasts(self, room: int) -> list[Past]:
+        """Return what remembers up to so many tokens for the blocks, with nothing read yet."""
+        return [Past(room) for _ in self.h]
+
     def forward(self, tokens_BT: Tensor, pasts: list[Past] | None = None, *, hidden: bool = False) -> Tensor:
         """Return logits; or, when ``hidden``, what the head is applied to [B, T, C]."""
         read = pasts[0].length if pasts else 0
@@ -122,81 +101,3 @@ class GPT(nn.Module):
             x_BTC = block(x_BTC, pasts[index] if pasts else None)
         x_BTC = self.ln_f(x_BTC)
         return x_BTC if hidden else F.linear(x_BTC, self.head_weight)
-
-
-@torch.inference_mode()
-def generate(
-    model: nn.Module,
-    tokens: Sequence[int],
-    *,
-    max_tokens: int,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    generator: torch.Generator | None = None,
-    length: int | None = None,
-) -> list[int]:
-    """Write on from a prompt; return the new tokens alone.
-
-    Of a prompt or text longer than the model's context, the last ``length`` tokens count. While all fits, a `GPT` reads
-    each token once; beyond, positions shift and the whole context is read again for every token, as it always is by
-    another model.
-
-    Args:
-        model: tokens to logits; taken in ``eval`` mode and left as it was.
-        tokens: the prompt, at least one token.
-        max_tokens: how many to write.
-        temperature: divides the logits; 0 takes the likeliest token each time.
-        top_k: draw from that many likeliest tokens; from all when left out.
-        generator: of the drawing, on the CPU; torch's own when left out.
-        length: the longest context; a `GPT` knows its own.
-
-    Raises:
-        RequestError: an empty prompt, a token outside the vocabulary, or an argument out of range.
-    """
-    own = model if isinstance(model, GPT) else None
-    longest = own.length if own else length
-    assert longest, "a model that is no GPT needs a length"
-    _check_request(own.vocabulary if own else None, tokens, max_tokens, temperature, top_k)
-    device = next(model.parameters()).device
-    training = model.training
-    model.eval()
-    try:
-        text = list(tokens)
-        pasts = [Past() for _ in own.h] if own else []
-        unread = text[-longest:]
-        for _ in range(max_tokens):
-            if own is None:
-                answer_BTV = model(torch.tensor([text[-longest:]], device=device))
-            else:
-                if pasts[0].length + len(unread) > longest:
-                    pasts, unread = [Past() for _ in own.h], text[-longest:]
-                answer_BTV = own(torch.tensor([unread], device=device), pasts)
-            text.append(_draw(answer_BTV[0, -1].float().cpu(), temperature, top_k, generator))
-            unread = text[-1:]
-    finally:
-        model.train(training)
-    return text[len(tokens) :]
-
-
-def _draw(logits_V: Tensor, temperature: float, top_k: int | None, generator: torch.Generator | None) -> int:
-    if temperature == 0:
-        return int(logits_V.argmax())
-    best_K, index_K = logits_V.topk(min(top_k or len(logits_V), len(logits_V)))
-    chosen = torch.multinomial((best_K / temperature).softmax(0), 1, generator=generator)
-    return int(index_K[chosen])
-
-
-def _check_request(
-    vocabulary: int | None, tokens: Sequence[int], max_tokens: int, temperature: float, top_k: int | None
-) -> None:
-    if not tokens:
-        raise RequestError("the prompt is empty", mend="Give at least one token to write on from.")
-    if vocabulary is not None and (min(tokens) < 0 or max(tokens) >= vocabulary):
-        wrong = next(token for token in tokens if not 0 <= token < vocabulary)
-        raise RequestError(f"token {wrong} is outside the vocabulary of {vocabulary}")
-    if max_tokens < 0:
-        raise RequestError(f"max_tokens is {max_tokens}", mend="It must be 0 or more.")
-    if not 0 <= temperature < float("inf"):
-        raise RequestError(f"temperature is {temperature}", mend="It must be 0 or a positive number.")
-    if top_k is not None and top_k < 1:
-        raise RequestError(f"top_k is {top_k}", mend="It must be 1 or more; leave it out to draw from all tokens.")

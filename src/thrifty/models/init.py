@@ -17,6 +17,7 @@ from thrifty.models.bert import BERT
 from thrifty.models.fills import CONSTANTS, DISTRIBUTIONS, SPREAD, Distribution, Fill, constant, fans, normal, scaled
 from thrifty.models.gpt import GPT
 from thrifty.models.hf import load_weights
+from thrifty.models.llama import Llama
 from thrifty.models.logits import Logits
 from thrifty.models.mlp import MLP
 from thrifty.models.residuals import residual_ends
@@ -144,11 +145,13 @@ def _decoder_or_encoder(source: str) -> Callable[[nn.Module], Scheme]:
 FAMILY_DEFAULTS: dict[type[nn.Module], Callable[[nn.Module], Scheme]] = {
     ResNet: _resnet,
     GPT: _decoder_or_encoder(" (GPT-2)"),
+    # its authors do not say; what llama2.c trains the form with (Karpathy 2023)
+    Llama: _decoder_or_encoder(" (llama2.c)"),
     BERT: _decoder_or_encoder(""),
     MLP: _distributed(DISTRIBUTIONS["he_normal"]),
 }
 # whose default scales residual branches by depth already
-SCALED_BY_DEFAULT = (GPT, BERT)
+SCALED_BY_DEFAULT = (GPT, Llama, BERT)
 
 
 def default(model: nn.Module) -> Scheme:

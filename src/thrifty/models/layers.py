@@ -1,4 +1,4 @@
-"""Layers that models share: attention, in more than one way of computing it.
+"""Layers that models share: attention, in more than one way of computing it, and what it remembers of tokens read.
 
 Shapes: B batch, H heads, T tokens asked about, S tokens looked at, D width of a head.
 """
@@ -128,3 +128,32 @@ def use_attention(model: nn.Module, ways: Mapping[str, str]) -> nn.Module:
         if isinstance(getattr(module, "ways", None), dict):
             module.ways = dict(ways)  # type: ignore[assignment]
     return model
+
+
+class Past:
+    """Keys and values of the tokens that one attention layer has read: all at once at first, then one by one.
+
+    Memory is taken once, so that a token writes its own and moves no other's. Without gradients alone.
+
+    Args:
+        room: tokens at most.
+    """
+
+    def __init__(self, room: int) -> None:
+        self.room, self.length = room, 0
+        self._k_BHSD: Tensor | None = None
+        self._v_BHSD: Tensor | None = None
+
+    def extend(self, k_BHTD: Tensor, v_BHTD: Tensor) -> tuple[Tensor, Tensor]:
+        """Add those of new tokens and return all that there are."""
+        # what follows a past is one token, which sees all: so no mask has to tell new tokens apart
+        assert self.length == 0 or k_BHTD.shape[2] == 1, f"{k_BHTD.shape[2]} tokens after a past of {self.length}"
+        begin, self.length = self.length, self.length + k_BHTD.shape[2]
+        assert self.length <= self.room, f"{self.length} tokens in a room of {self.room}"
+        if self._k_BHSD is None or self._v_BHSD is None:
+            batch, heads, _, width = k_BHTD.shape
+            self._k_BHSD = k_BHTD.new_empty(batch, heads, self.room, width)
+            self._v_BHSD = v_BHTD.new_empty(batch, heads, self.room, width)
+        self._k_BHSD[:, :, begin : self.length] = k_BHTD
+        self._v_BHSD[:, :, begin : self.length] = v_BHTD
+        return self._k_BHSD[:, :, : self.length], self._v_BHSD[:, :, : self.length]

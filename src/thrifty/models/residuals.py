@@ -6,6 +6,7 @@ from torch import nn
 
 import thrifty.models.bert as bert
 import thrifty.models.gpt as gpt
+import thrifty.models.llama as llama
 import thrifty.models.resnet as resnet
 
 ENDS: dict[type[nn.Module], str] = {
@@ -13,6 +14,8 @@ ENDS: dict[type[nn.Module], str] = {
     resnet.BottleneckBlock: "bn3",
     gpt.Attention: "c_proj",
     gpt.FeedForward: "c_proj",
+    llama.Attention: "proj",
+    llama.FeedForward: "proj",
     bert.Attention: "proj",
     bert.FeedForward: "proj",
 }

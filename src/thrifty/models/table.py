@@ -20,7 +20,7 @@ class Recipe:
     """A model before it meets data.
 
     Attributes:
-        family: the file it is built from: ``resnet``, ``gpt``, ``bert``, ``mlp``.
+        family: the file it is built from: ``resnet``, ``gpt``, ``llama``, ``bert``, ``mlp``.
         arguments: what the name fixes; the data gives the rest (classes, channels, vocabulary, length).
         says: one line for a list of models.
     """
@@ -72,6 +72,23 @@ def _gpt3(layers: int, width: int, heads: int, size: str, note: str = "") -> Rec
     return _gpt(layers, width, heads, f"the shape of GPT-3 {size} (Brown et al. 2020, table 2.1{note})")
 
 
+def _llama(layers: int, width: int, heads: int, kv_heads: int, ffn: int, says: str, **more: Any) -> Recipe:
+    sizes = {"layers": layers, "width": width, "heads": heads, "kv_heads": kv_heads, "ffn": ffn}
+    return Recipe("llama", {**sizes, "tied": False, **more}, says)
+
+
+def _llama3(layers: int, width: int, heads: int, ffn: int, size: str) -> Recipe:
+    says = f"the shape of Llama 3 {size} (Grattafiori et al. 2024, arXiv 2407.21783, table 3)"
+    return _llama(layers, width, heads, 8, ffn, says, theta=500_000.0)
+
+
+_TOUVRON = "(Touvron et al. 2023, arXiv 2302.13971, table 2)"
+
+
+_SMALL_LLAMAS = "(Meta 2024, its model card and config)"
+_LONGER = {"tied": True, "theta": 500_000.0, "scaling": (32.0, 1.0, 4.0, 8192)}
+
+
 def _mlp(*widths: int) -> Recipe:
     return Recipe(
         "mlp", {"widths": widths}, f"plain network over pixels, hidden layers of {', '.join(map(str, widths))}"
@@ -108,6 +125,24 @@ MODELS: dict[str, Recipe] = {
     # likewise its 40 heads of 128 and a width of 5,140
     "gpt3-13b": _gpt3(40, 5120, 40, "13 G", "; width 5,120 where it says 5,140"),
     "gpt3-175b": _gpt3(96, 12288, 96, "175 G"),
+    # inside, two thirds of four times the width as Llama has it, rounded up to a multiple of 128
+    "llama-nano": _llama(
+        4, 192, 6, 2, 512, "Llama for minutes on a laptop: 1.6 M parameters beside the embeddings", tied=True
+    ),
+    "llama-mini": _llama(
+        6, 384, 6, 2, 1024, "Llama for an hour on a CPU: 9.4 M parameters beside the embeddings", tied=True
+    ),
+    "llama-small": _llama(8, 512, 8, 4, 1408, "Llama for one GPU: 23 M parameters beside the embeddings", tied=True),
+    "llama-7b": _llama(32, 4096, 32, 32, 11008, f"the shape of Llama 7 G {_TOUVRON}"),
+    "llama-13b": _llama(40, 5120, 40, 40, 13824, f"the shape of Llama 13 G {_TOUVRON}"),
+    "llama-33b": _llama(60, 6656, 52, 52, 17920, f"the shape of Llama 33 G {_TOUVRON}"),
+    "llama-65b": _llama(80, 8192, 64, 64, 22016, f"the shape of Llama 65 G {_TOUVRON}"),
+    "llama2-70b": _llama(80, 8192, 64, 8, 28672, "the shape of Llama 2 70 G (Touvron et al. 2023, arXiv 2307.09288)"),
+    "llama3-8b": _llama3(32, 4096, 32, 14336, "8 G"),
+    "llama3-70b": _llama3(80, 8192, 64, 28672, "70 G"),
+    "llama3-405b": _llama3(126, 16384, 128, 53248, "405 G"),
+    "llama3.2-1b": _llama(16, 2048, 32, 8, 8192, f"the shape of Llama 3.2 1 G {_SMALL_LLAMAS}", **_LONGER),
+    "llama3.2-3b": _llama(28, 3072, 24, 8, 8192, f"the shape of Llama 3.2 3 G {_SMALL_LLAMAS}", **_LONGER),
     "bert-tiny": _bert(2, 128, 2, "BERT for seconds on a laptop: 0.4 M parameters beside the embeddings"),
     "bert-mini": _bert(4, 256, 4, "BERT for a minute on a laptop: 3.2 M parameters beside the embeddings"),
     "bert-small": _bert(6, 384, 6, "BERT for minutes on a CPU: 10.6 M parameters beside the embeddings"),
@@ -135,6 +170,7 @@ FAMILY_KINDS = {
     "resnet": ("image",),
     "mlp": ("image",),
     "gpt": ("language",),
+    "llama": ("language",),
     "bert": ("text",),
     "own": ("image", "language", "text"),
     "hf": ("image", "language"),
@@ -206,7 +242,7 @@ def _checked(plan: ModelPlan, dataset: Dataset) -> ModelPlan:
 
 
 def _from_data(family: str, dataset: Dataset) -> dict[str, Any]:
-    if family == "gpt":
+    if family in {"gpt", "llama"}:
         return {"vocabulary": dataset.vocabulary, "length": dataset.shape[0]}
     classes = len(dataset.labels)
     if family == "bert":
@@ -238,12 +274,14 @@ def build(plan: ModelPlan, device: str = "cpu", seed: int = 0) -> nn.Module:
     from thrifty.models.convolution import use_convolution
     from thrifty.models.gpt import GPT
     from thrifty.models.layers import use_attention
+    from thrifty.models.llama import Llama
     from thrifty.models.mlp import MLP
     from thrifty.models.resnet import ResNet
 
     families: dict[str, Callable[..., nn.Module]] = {
         "resnet": ResNet,
         "gpt": GPT,
+        "llama": Llama,
         "bert": BERT,
         "mlp": MLP,
         "own": own.make,

@@ -6,30 +6,34 @@ from thrifty.spec import ModelPlan, TransformerShape
 
 
 def shape_of(model: ModelPlan) -> TransformerShape | None:
-    """Return the shape of a GPT; None for a model of another family.
+    """Return the shape of a GPT or a Llama; None for a model of another family.
 
     >>> arguments = {"layers": 12, "width": 768, "heads": 12, "vocabulary": 50_257, "length": 1024}
     >>> shape_of(ModelPlan(name="gpt2", family="gpt", arguments=arguments)).ffn
     3072
     """
-    if model.family != "gpt":
+    if model.family not in {"gpt", "llama"}:
         return None
-    sizes = model.arguments
+    sizes, llama = model.arguments, model.family == "llama"
     width, heads = int(sizes["width"]), int(sizes["heads"])
     return TransformerShape(
         layers=int(sizes["layers"]),
         hidden=width,
         heads=heads,
-        kv_heads=heads,
+        kv_heads=int(sizes.get("kv_heads", heads)),
         head_dim=width // heads,
-        ffn=4 * width,
+        ffn=int(sizes.get("ffn", 4 * width)),
         vocabulary=int(sizes["vocabulary"]),
         length=int(sizes["length"]),
+        gated=llama,
+        learned_positions=not llama,
+        biases=not llama,
+        tied=bool(sizes.get("tied", True)),
     )
 
 
 def parameters_of(shape: TransformerShape) -> int:
-    """Count the parameters of a GPT's shape: embeddings, blocks with biases and norms, and the last norm; head tied.
+    """Count the parameters of a dense shape: embeddings, blocks with their norms, the last norm, and a head of its own.
 
     >>> shape = TransformerShape(
     ...     layers=12, hidden=768, heads=12, kv_heads=12, head_dim=64, ffn=3072, vocabulary=50_257, length=1024
@@ -38,8 +42,16 @@ def parameters_of(shape: TransformerShape) -> int:
     124439808
     """
     hidden, ffn = shape.hidden, shape.ffn
-    block = 4 * hidden * hidden + 2 * hidden * ffn + 9 * hidden + ffn
-    return shape.layers * block + (shape.vocabulary + shape.length) * hidden + 2 * hidden
+    queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    block = 2 * hidden * (queries + keys) + (3 if shape.gated else 2) * hidden * ffn + 2 * hidden
+    last = hidden
+    if shape.biases:
+        # of the products, and each norm's: those of a gate would be as wide again
+        block += queries + 2 * keys + 2 * hidden + (2 if shape.gated else 1) * ffn + 2 * hidden
+        last += hidden
+    positions = shape.length if shape.learned_positions else 0
+    rows = shape.vocabulary * (1 if shape.tied else 2) + positions
+    return shape.layers * block + rows * hidden + last
 
 
 def least_flops(shape: TransformerShape, samples: int, *, again: bool) -> float:

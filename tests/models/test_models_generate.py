@@ -1,27 +1,44 @@
-"""GPT sees the past alone, and writes the same text with and without remembering it."""
+"""Language models see the past alone, and write the same text with and without remembering it."""
 
 from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from thrifty.errors import RequestError
-from thrifty.models.gpt import GPT, Past, generate
+from thrifty.models.exchange import load_weights, read_plan
+from thrifty.models.generate import generate
+from thrifty.models.gpt import GPT
 from thrifty.models.init import initialise
+from thrifty.models.llama import Llama
+from thrifty.models.table import build
 
 VOCABULARY, LENGTH = 50, 12
+SIZES = {"vocabulary": VOCABULARY, "length": LENGTH, "layers": 2, "width": 16}
+MODELS: dict[str, Callable[[], GPT | Llama]] = {
+    "gpt": lambda: GPT(**SIZES, heads=2),
+    "llama": lambda: Llama(**SIZES, heads=2, kv_heads=2, ffn=24, tied=True),
+    "llama in groups": lambda: Llama(**SIZES, heads=4, kv_heads=2, ffn=24, tied=False),
+}
+STORIES = Path(os.environ.get("THRIFTY_SHARED", Path(__file__).parents[3] / "shared" / "data")) / "ckpt_stories260k"
 
 
-@pytest.fixture(scope="module")
-def model() -> GPT:
-    model = GPT(vocabulary=VOCABULARY, length=LENGTH, layers=2, width=16, heads=2).double().eval()
+@pytest.fixture(scope="module", params=["gpt", pytest.param("llama", marks=pytest.mark.slow), "llama in groups"])
+def model(request: pytest.FixtureRequest) -> GPT | Llama:
+    model = MODELS[request.param]().double().eval()
     initialise(model, "xavier_normal", 0)
     return model
 
 
-def written_slowly(model: GPT, tokens: list[int], count: int) -> list[int]:
+def written_slowly(model: nn.Module, tokens: list[int], count: int) -> list[int]:
     """The likeliest token, `count` times, reading all of the context for each."""
     text = list(tokens)
     with torch.no_grad():
@@ -32,25 +49,45 @@ def written_slowly(model: GPT, tokens: list[int], count: int) -> list[int]:
 
 @settings(max_examples=20, deadline=None)
 @given(prompt=st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=2 * LENGTH), count=st.integers(0, 20))
-def test_remembering_changes_no_token(model: GPT, prompt: list[int], count: int) -> None:
+def test_remembering_changes_no_token(model: GPT | Llama, prompt: list[int], count: int) -> None:
     assert generate(model, prompt, max_tokens=count, temperature=0) == written_slowly(model, prompt, count)
 
 
-def test_a_model_that_is_no_gpt_writes_with_the_length_it_is_given(model: GPT) -> None:
+def test_what_is_not_remembered_is_read_again(model: GPT | Llama) -> None:
+    prompt = [3, 1, 4]
+    remembered, again = (
+        generate(model, prompt, max_tokens=2 * LENGTH, temperature=0, remember=remember) for remember in (True, False)
+    )
+    assert remembered == again
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not STORIES.is_dir(), reason="needs the checkpoint ckpt_stories260k of ../shared/data")
+@pytest.mark.parametrize("remember", [True, False])
+def test_a_published_llama_writes_its_published_story(remember: bool) -> None:
+    plan = read_plan(STORIES / "hf")
+    model = build(plan)
+    load_weights(model, plan, STORIES / "hf")
+    first, *story = json.loads((STORIES / "greedy256_token_ids.json").read_text())
+    assert generate(model, [first], max_tokens=256, temperature=0, remember=remember) == story
+
+
+def test_a_model_that_does_not_know_its_length_writes_with_the_length_it_is_given(model: GPT | Llama) -> None:
     wrapped, prompt = torch.nn.Sequential(model), list(range(1, LENGTH + 3))
     expected = written_slowly(model, prompt, 5)
     assert generate(wrapped, prompt, max_tokens=5, temperature=0, length=LENGTH) == expected
 
 
-def test_reading_in_parts_gives_the_same_logits(model: GPT) -> None:
+def test_reading_in_parts_gives_the_same_logits(model: GPT | Llama) -> None:
     tokens_BT = torch.randint(VOCABULARY, (1, LENGTH), generator=torch.Generator().manual_seed(0))
-    pasts = [Past() for _ in model.h]
-    parts = [model(tokens_BT[:, :5], pasts)] + [model(tokens_BT[:, t : t + 1], pasts) for t in range(5, LENGTH)]
+    pasts = model.pasts(LENGTH)
+    with torch.no_grad():
+        parts = [model(tokens_BT[:, :5], pasts)] + [model(tokens_BT[:, t : t + 1], pasts) for t in range(5, LENGTH)]
     torch.testing.assert_close(torch.cat(parts, dim=1), model(tokens_BT))
     assert pasts[0].length == LENGTH
 
 
-def test_no_token_sees_the_future(model: GPT) -> None:
+def test_no_token_sees_the_future(model: GPT | Llama) -> None:
     generator = torch.Generator().manual_seed(0)
     tokens_BT = torch.randint(VOCABULARY, (1, LENGTH), generator=generator)
     other_BT = tokens_BT.clone()
@@ -60,7 +97,7 @@ def test_no_token_sees_the_future(model: GPT) -> None:
     assert not torch.allclose(before[:, 7:], after[:, 7:])
 
 
-def test_drawing_follows_the_generator_and_top_k(model: GPT) -> None:
+def test_drawing_follows_the_generator_and_top_k(model: GPT | Llama) -> None:
     def draw(seed: int, **options: float | int) -> list[int]:
         generator = torch.Generator().manual_seed(seed)
         return generate(model, [1, 2], max_tokens=30, generator=generator, **options)  # type: ignore[arg-type]
@@ -72,7 +109,8 @@ def test_drawing_follows_the_generator_and_top_k(model: GPT) -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_drawing_is_by_the_probabilities(model: GPT) -> None:
+@pytest.mark.parametrize("model", ["gpt"], indirect=True)
+def test_drawing_is_by_the_probabilities(model: GPT | Llama) -> None:
     with torch.no_grad():
         wanted = model(torch.tensor([[3]]))[0, -1].div(0.5).topk(5)
     generator = torch.Generator().manual_seed(0)
@@ -83,7 +121,7 @@ def test_drawing_is_by_the_probabilities(model: GPT) -> None:
     assert set(drawn) <= set(wanted.indices.tolist())
 
 
-def test_the_mode_is_left_as_it_was(model: GPT) -> None:
+def test_the_mode_is_left_as_it_was(model: GPT | Llama) -> None:
     model.train()
     generate(model, [1], max_tokens=2)
     assert model.training
@@ -102,6 +140,8 @@ def test_the_mode_is_left_as_it_was(model: GPT) -> None:
         ([1], {"top_k": 0}, "top_k is 0"),
     ],
 )
-def test_requests_that_cannot_be_meant(model: GPT, tokens: list[int], options: dict[str, float], says: str) -> None:
+def test_requests_that_cannot_be_meant(
+    model: GPT | Llama, tokens: list[int], options: dict[str, float], says: str
+) -> None:
     with pytest.raises(RequestError, match=says):
         generate(model, tokens, **{"max_tokens": 1, **options})  # type: ignore[arg-type]

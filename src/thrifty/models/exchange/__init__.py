@@ -1,0 +1,105 @@
+"""Exchange of weights with Hugging Face's transformers: their directories into models of ours, and ours into theirs.
+
+A family that can be exchanged has a file here with its `Form`, and a row in `FORMS` under its ``model_type``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from thrifty.errors import BundleError, JobError, nearest
+from thrifty.models.exchange.folder import CONFIG, read_config, write_folder
+from thrifty.models.exchange.form import Config, Form
+from thrifty.models.exchange.gpt2 import GPT2
+from thrifty.models.exchange.llama import LLAMA
+from thrifty.spec import ModelPlan
+
+if TYPE_CHECKING:
+    from torch import nn
+
+FORMS: dict[str, Form] = {"gpt2": GPT2, "llama": LLAMA}
+
+
+def read_plan(folder: Path) -> ModelPlan:
+    """Read what model of ours a directory holds the weights of, with the sizes of its config.
+
+    Raises:
+        BundleError: there is no config that can be read, of no type in `FORMS`, or of a kind that ours is not.
+    """
+    values = read_config(folder)
+    kind = values.get("model_type")
+    if kind not in FORMS:
+        raise BundleError(
+            f"'{folder / CONFIG}' is of a model of type {kind!r:.100}, which is none of ours",
+            nearest=nearest(str(kind), FORMS),
+            mend=f"Ours are: {', '.join(FORMS)}. Any other is named with hf:.",
+        )
+    form = FORMS[kind]
+    return ModelPlan(
+        name=folder.name, family=form.family, arguments=form.arguments(Config(values, str(folder / CONFIG)))
+    )
+
+
+def load_weights(model: nn.Module, plan: ModelPlan, folder: Path) -> str:
+    """Give a model of ours the weights of a directory; return one line that says what was done.
+
+    Raises:
+        JobError: the plan's family has no form there.
+        BundleError: the weights cannot be read or are of another model; tensors at fault are named.
+    """
+    from thrifty.models.exchange.weights import fill
+
+    filled = fill(model, form_of(plan)[1], plan.arguments, folder)
+    new = f"; new: {', '.join(filled.new)}" if filled.new else ""
+    return f"weights of {folder}{new}"
+
+
+def save(model: nn.Module, plan: ModelPlan, folder: Path, labels: Sequence[str] = ()) -> None:
+    """Write a model of ours in their layout; ``from_pretrained`` of transformers reads it.
+
+    Args:
+        model: with the weights.
+        plan: that it was built from.
+        folder: is made.
+        labels: names of the classes, of a classifier.
+
+    Raises:
+        JobError: the plan's family has no form there.
+        StorageError: the disk is full or the place read-only.
+    """
+    from thrifty.models.exchange.weights import collect
+
+    kind, form = form_of(plan)
+    config: dict[str, Any] = {
+        **form.config(plan.arguments),
+        "model_type": kind,
+        "architectures": [form.architecture],
+        "dtype": "float32",
+        # those that a type has by itself are of its authors' tokenizer
+        "bos_token_id": None,
+        "eos_token_id": None,
+    }
+    if labels:
+        config["id2label"] = {str(number): label for number, label in enumerate(labels)}
+        config["label2id"] = {label: number for number, label in enumerate(labels)}
+    write_folder(folder, config, collect(model, form, plan.arguments))
+
+
+def form_of(plan: ModelPlan) -> tuple[str, Form]:
+    """Return the ``model_type`` and the form of a plan's family.
+
+    Raises:
+        JobError: it has none.
+    """
+    for kind, form in FORMS.items():
+        if form.family == plan.family:
+            return kind, form
+    raise JobError(
+        f"model '{plan.name}' has no form in Hugging Face's transformers",
+        mend=f"Families that have one: {', '.join(form.family for form in FORMS.values())}.",
+    )
+
+
+__all__ = ["FORMS", "form_of", "load_weights", "read_plan", "save"]

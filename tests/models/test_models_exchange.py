@@ -1,0 +1,275 @@
+"""Weights of transformers in models of ours: the same logits, gradients and files; broken directories say why."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from thrifty.errors import BundleError, JobError
+from thrifty.models import MODELS, build
+from thrifty.models.exchange import FORMS, form_of, load_weights, read_plan, save
+from thrifty.models.exchange.weights import collect
+from thrifty.models.init import initialise
+from thrifty.spec import ModelPlan
+
+transformers_installed = pytest.mark.skipif(
+    importlib.util.find_spec("transformers") is None, reason="transformers is not installed"
+)
+
+VOCABULARY, LENGTH = 64, 16
+GPT2 = {
+    "vocab_size": VOCABULARY, "n_positions": LENGTH, "n_layer": 2, "n_embd": 16, "n_head": 2, "bos_token_id": 0,
+    "eos_token_id": 0,
+}  # fmt: skip
+LLAMA = {
+    "vocab_size": VOCABULARY, "max_position_embeddings": LENGTH, "num_hidden_layers": 2, "hidden_size": 16,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 40,
+}  # fmt: skip
+LONGER = {
+    "rope_type": "llama3", "rope_theta": 100.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8,
+}  # fmt: skip
+# a class of transformers, a type and sizes of its config
+THEIRS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "gpt2": ("GPT2LMHeadModel", "gpt2", GPT2),
+    "llama": ("LlamaForCausalLM", "llama", LLAMA),
+    "llama, tied": ("LlamaForCausalLM", "llama", {**LLAMA, "tie_word_embeddings": True}),
+    "llama, no groups": ("LlamaForCausalLM", "llama", {**LLAMA, "num_key_value_heads": 4, "rms_norm_eps": 1e-3}),
+    "llama 3.1": ("LlamaForCausalLM", "llama", {**LLAMA, "rope_parameters": LONGER}),
+}
+
+
+def theirs(kind: str) -> nn.Module:
+    """A model of transformers whose every parameter is random: norms and biases too."""
+    import transformers
+
+    architecture, model_type, sizes = THEIRS[kind]
+    config = transformers.AutoConfig.for_model(model_type, **sizes)
+    model: nn.Module = getattr(transformers, architecture)(config).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            scale = 0.3 if parameter.dim() > 1 else 0.5
+            parameter.add_(scale * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+def inputs(kind: str) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(1, VOCABULARY, (3, LENGTH - 3), generator=generator)
+
+
+def logits_of(model: nn.Module, x: Tensor) -> Tensor:
+    out = model(x)
+    return out if isinstance(out, Tensor) else out.logits
+
+
+def apart(one: Tensor, other: Tensor) -> float:
+    """The distance of two tensors in the length of the second."""
+    one, other = one.detach(), other.detach()
+    return float((one - other).norm() / other.norm())
+
+
+def read(folder: Path) -> tuple[ModelPlan, nn.Module]:
+    plan = read_plan(folder)
+    model = build(plan).eval()
+    load_weights(model, plan, folder)
+    return plan, model
+
+
+@pytest.mark.slow
+@transformers_installed
+@pytest.mark.parametrize("kind", THEIRS)
+def test_logits_and_gradients_are_theirs(kind: str, tmp_path: Path) -> None:
+    reference, x = theirs(kind), inputs(kind)
+    reference.save_pretrained(tmp_path / "theirs")
+    plan, model = read(tmp_path / "theirs")
+    wanted, found = logits_of(reference, x), model(x)
+    assert apart(found, wanted) <= 1e-5
+    pull = torch.randn(wanted.shape, generator=torch.Generator().manual_seed(2))
+    wanted.backward(pull)
+    found.backward(pull)
+    gradients = copy.deepcopy(model)
+    for gradient, parameter in zip(gradients.parameters(), model.parameters(), strict=True):
+        assert parameter.grad is not None
+        gradient.data = parameter.grad
+    named = {name: each.grad for name, each in reference.named_parameters() if each.grad is not None}
+    under_their_names = collect(gradients, form_of(plan)[1], plan.arguments)
+    assert named.keys() <= under_their_names.keys()
+    for name, gradient in named.items():
+        assert apart(under_their_names[name], gradient) <= 1e-5, name
+
+
+@pytest.mark.slow
+@transformers_installed
+@pytest.mark.parametrize("kind", THEIRS)
+def test_a_model_comes_back_from_either_side_bit_by_bit(kind: str, tmp_path: Path) -> None:
+    import transformers
+
+    reference = theirs(kind)
+    reference.save_pretrained(tmp_path / "theirs")
+    plan, model = read(tmp_path / "theirs")
+    save(model, plan, tmp_path / "ours")
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("theirs", "ours"))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    again, told = getattr(transformers, THEIRS[kind][0]).from_pretrained(tmp_path / "ours", output_loading_info=True)
+    assert not any(told.values()), told
+    x = inputs(kind)
+    assert torch.equal(logits_of(again.eval(), x), logits_of(reference, x))
+    plan_again, model_again = read(tmp_path / "ours")
+    assert plan_again.arguments == plan.arguments
+    assert torch.equal(model_again(x), model(x))
+
+
+@pytest.mark.slow
+@transformers_installed
+def test_a_model_in_several_files_or_without_its_head_is_read_as_one(tmp_path: Path) -> None:
+    reference = theirs("llama, tied")
+    reference.save_pretrained(tmp_path / "whole")
+    reference.save_pretrained(tmp_path / "shards", max_shard_size="6kB")
+    reference.model.save_pretrained(tmp_path / "bare")
+    assert len(list((tmp_path / "shards").glob("*.safetensors"))) > 2
+    x = inputs("llama, tied")
+    wanted = read(tmp_path / "whole")[1](x)
+    assert torch.equal(read(tmp_path / "shards")[1](x), wanted)
+    assert torch.equal(read(tmp_path / "bare")[1](x), wanted)
+
+
+def plan_of(name: str, **sizes: Any) -> ModelPlan:
+    recipe = MODELS[name]
+    arguments = {**recipe.arguments, "layers": 1, "vocabulary": VOCABULARY, "length": LENGTH, **sizes}
+    return ModelPlan(name=name, family=recipe.family, arguments=arguments)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    """A directory of a small model of ours."""
+    plan = plan_of("llama-nano", width=16, heads=4, kv_heads=2, ffn=24)
+    model = build(plan)
+    initialise(model, "default", 0)
+    save(model, plan, tmp_path / "saved")
+    return tmp_path / "saved"
+
+
+@pytest.mark.parametrize("name", ["gpt-nano", "llama-nano", "llama3.2-1b"])
+def test_what_ours_writes_it_reads(name: str, tmp_path: Path) -> None:
+    plan = plan_of(name, width=64, heads=8)
+    model = build(plan)
+    initialise(model, "default", 0)
+    save(model, plan, tmp_path)
+    again, other = read(tmp_path)
+    assert all(torch.equal(value, other.state_dict()[name]) for name, value in model.state_dict().items())
+    assert {key: again.arguments[key] for key in plan.arguments} == {
+        key: list(value) if isinstance(value, tuple) else value for key, value in plan.arguments.items()
+    }
+
+
+def test_halves_become_floats(saved: Path) -> None:
+    tensors = load_file(saved / "model.safetensors")
+    wanted = read(saved)[1]
+    save_file({name: each.bfloat16() for name, each in tensors.items()}, saved / "model.safetensors")
+    found = read(saved)[1]
+    assert {each.dtype for each in found.parameters()} == {torch.float32}
+    for one, other in zip(found.parameters(), wanted.parameters(), strict=True):
+        assert torch.equal(one, other.bfloat16().float())
+
+
+def config(**changes: Any) -> Callable[[Path], None]:
+    """Change keys of a config; None takes one out."""
+
+    def broken(folder: Path) -> None:
+        path = folder / "config.json"
+        values = {**json.loads(path.read_text()), **changes}
+        path.write_text(json.dumps({key: value for key, value in values.items() if value is not None}))
+
+    return broken
+
+
+def tensors(change: Callable[[dict[str, Tensor]], object]) -> Callable[[Path], None]:
+    def broken(folder: Path) -> None:
+        found = load_file(folder / "model.safetensors")
+        change(found)
+        save_file(found, folder / "model.safetensors")
+
+    return broken
+
+
+def index(**places: Any) -> Callable[[Path], None]:
+    """Name the file of each tensor in an index, in the place of the one file."""
+
+    def broken(folder: Path) -> None:
+        (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+        (folder / "model.safetensors.index.json").write_text(json.dumps(places))
+
+    return broken
+
+
+def bytes_of(name: str, content: bytes) -> Callable[[Path], None]:
+    def broken(folder: Path) -> None:
+        (folder / name).write_bytes(content)
+
+    return broken
+
+
+def pickled(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+NORM = "model.layers.0.input_layernorm.weight"
+GATE = "model.layers.0.mlp.gate_proj.weight"
+BROKEN: list[tuple[Callable[[Path], Any], str]] = [
+    (lambda folder: (folder / "config.json").unlink(), r"config.json' cannot be read: No such file"),
+    (bytes_of("config.json", b"{"), r"config.json' is no JSON"),
+    (bytes_of("config.json", b"[" * 100_000), r"config.json' is no JSON"),
+    (bytes_of("config.json", b"[1]"), r"config.json' holds no JSON object"),
+    (bytes_of("config.json", b" " * (2**20 + 1)), r"has 1048577 bytes, over the 1048576"),
+    (config(model_type="lama"), r"of type 'lama', which is none of ours\. Did you mean 'llama'"),
+    (config(model_type=None), r"of type None, which is none of ours"),
+    (config(hidden_size=None), r"has no hidden_size and ours takes a whole number from 1"),
+    (config(hidden_size="16"), r'has "16" hidden_size and ours takes a whole number'),
+    (config(num_hidden_layers=10**6), r"has 1000000 num_hidden_layers and ours takes a whole number from 1 to 1000"),
+    (config(vocab_size=True), r"has true vocab_size"),
+    (config(rms_norm_eps=-1.0), r"has -1.0 rms_norm_eps and ours takes a number over 0"),
+    (config(hidden_act="gelu"), r'has "gelu" hidden_act and ours takes "silu"'),
+    (config(attention_bias=True), r"has true attention_bias and ours takes false"),
+    (config(rope_parameters={"rope_type": "yarn"}), r'config\.json: rope_parameters\' has "yarn" rope_type'),
+    (config(head_dim=8), r"has 8 head_dim and ours takes 4"),
+    (config(hidden_size=32, head_dim=8), r"of another shape: .*\[64, 16\], not \[64, 32\].* and 8 more"),
+    (config(num_hidden_layers=2), r"missing: 'model\.layers\.1\.\S+ .* and 6 more"),
+    (tensors(lambda found: found.pop(NORM)), rf"missing: '{NORM}'\."),
+    (tensors(lambda found: found.update(extra=torch.zeros(2))), r"not known: 'extra'\."),
+    (tensors(lambda found: found.update({GATE: torch.zeros(3, 16)})), rf"shape: '{GATE}' \[3, 16\], not \[24, 16\]"),
+    (tensors(lambda found: found[NORM].fill_(torch.nan)), rf"'{NORM}' in '.*' hold NaN or infinity"),
+    (bytes_of("model.safetensors", b"no tensors"), r"is no safetensors file"),
+    (lambda folder: (folder / "model.safetensors").unlink(), r"has no model\.safetensors"),
+    (pickled, r"are pickled \(pytorch_model\.bin\), and a pickle can run code"),
+    (index(), r"index\.json' has no weight_map"),
+    (index(weight_map={NORM: "../other.safetensors"}), r"names '\.\./other\.safetensors', no file beside it"),
+    (index(weight_map={NORM: "gone.safetensors"}), r"names 'gone\.safetensors', which is not there"),
+    (index(weight_map={"ghost": "model-00001-of-00001.safetensors"}), r"lacks 'ghost', which '.*' says it has"),
+    (index(weight_map={NORM: "model-00001-of-00001.safetensors"}), r"missing: 'model\.embed_tokens\.weight'"),
+]
+
+
+@pytest.mark.parametrize(("breaks", "says"), BROKEN, ids=[row[1][:40] for row in BROKEN])
+def test_a_directory_that_cannot_be_read_says_why(breaks: Callable[[Path], Any], says: str, saved: Path) -> None:
+    breaks(saved)
+    with pytest.raises(BundleError, match=says):
+        read(saved)
+
+
+def test_a_family_without_a_form_is_told() -> None:
+    plan = ModelPlan(name="mlp-small", family="mlp", arguments={"widths": [4], "inputs": 4, "classes": 2})
+    with pytest.raises(JobError, match=r"'mlp-small' has no form in Hugging Face's transformers\. Families that have"):
+        save(build(plan), plan, Path("nowhere"))
+    assert len({form.family for form in FORMS.values()}) == len(FORMS)
