@@ -74,7 +74,8 @@ def image_store(cache: Path, count: int) -> Store:
                 file.append((np.arange(count) % 256).astype(np.uint8)[:, None, None, None].repeat(2, 1).repeat(2, 2))
             with draft.rows(split, "y", np.dtype(np.int64), ()) as file:
                 file.append(np.arange(count))
-        return draft.publish(_dataset("image", {"counts": dict.fromkeys(SPLITS, count), "shape": (1, 2, 2)}))
+        values = {"counts": dict.fromkeys(SPLITS, count), "shape": (1, 2, 2), "labels": tuple(map(str, range(count)))}
+        return draft.publish(_dataset("image", values))
 
 
 def token_store(cache: Path, tokens: int, length: int) -> Store:

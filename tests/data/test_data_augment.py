@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thrifty.data.augment import Augmentation
-from thrifty.spec import Augment
+from thrifty.spec import Augment, RandAugment
 
 COUNT, HEIGHT, WIDTH = 400, 9, 7
 MEAN = (0.2, 0.4, 0.6)
@@ -87,3 +87,26 @@ def test_what_is_given_stays_as_it_was() -> None:
     changed(Augment(flip=True, crop=2, cutout=3))
     assert (before == IMAGES).all()
     assert (changed(Augment()) == IMAGES).all()
+
+
+@pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])
+def test_colours_are_changed_by_so_much_at_most(name: str) -> None:
+    found = changed(Augment.model_validate({name: 0.25})).astype(float)
+    before = IMAGES.astype(float)
+    gray = before @ [0.299, 0.587, 0.114]
+    middle = {
+        "brightness": np.zeros((COUNT, 1, 1, 1)),
+        "contrast": gray.mean((1, 2))[:, None, None, None],
+        "saturation": gray[..., None],
+    }[name]
+    low, high = (np.sort([middle + f * (before - middle) for f in (0.75, 1.25)], axis=0)[at] for at in (0, 1))
+    assert (found >= np.clip(low, 0, 255) - 1).all() and (found <= np.clip(high, 0, 255) + 1).all()
+    moved = np.abs(found - before).mean((1, 2, 3))
+    assert moved.max() > 4 * np.median(moved) / 3 and (moved > 0.5).mean() > 0.8
+
+
+def test_colours_and_randaugment_are_drawn_by_seed_epoch_and_sample() -> None:
+    everything = Augment(flip=True, brightness=0.2, contrast=0.2, saturation=0.2, randaugment=RandAugment(), cutout=2)
+    whole, chosen = changed(everything, epoch=3), EVERYONE[::-7]
+    assert (changed(everything, epoch=3, chosen=chosen) == whole[chosen]).all()
+    assert (changed(everything, epoch=4) != whole).any((1, 2, 3)).mean() > 0.9

@@ -62,14 +62,17 @@ def predicted(batch: dict[str, np.ndarray]) -> list[int]:
 def test_images_are_changed_alike_however_a_step_is_cut(
     folder: Path, count: int, batch: int, cuts: tuple[int, int], seed: int, step: int, ranks: int
 ) -> None:
-    store, augment = images(folder, count), Augment(flip=True, crop=1, cutout=1)
+    store = images(folder, count)
+    augment = Augment(flip=True, crop=1, cutout=1, brightness=0.5, mixup=0.5, cutmix=1)
 
     def taken(micro: int, ranks: int) -> list[list[float]]:
-        shares = [
-            Batches(store, batch=batch, micro=micro, seed=seed, rank=rank, ranks=ranks, augment=augment).step(step)
-            for rank in range(ranks)
-        ]
-        return sorted(each.ravel().tolist() for share in shares for part in share for each in part["x"])
+        how = {"batch": batch, "micro": micro, "seed": seed, "ranks": ranks, "augment": augment, "label_smoothing": 0.1}
+        parts = [part for rank in range(ranks) for part in Batches(store, rank=rank, **how).step(step)]
+        return sorted(
+            [*image.ravel().tolist(), *answer.tolist()]
+            for part in parts
+            for image, answer in zip(part["x"], part["answers"], strict=True)
+        )
 
     assert taken(cuts[0], 1) == taken(cuts[1], ranks)
 

@@ -143,3 +143,14 @@ def test_initial_weights_by_pattern_have_a_name_for_the_rest(images: Dataset) ->
     assert (line.value, line.source) == ("fc.weight: zeros, *: default", "job")
     with pytest.raises(JobError, match=r"'fc\.wait' matches no parameter of the model\. Did you mean 'fc\.weight'"):
         decided(images, init={"fc.wait": "zeros"})
+
+
+def test_smooth_answers_are_as_asked_and_of_classes_alone(images: Dataset) -> None:
+    (line,) = [line for line in decided(images, label_smoothing=0.1)[1].lines if line.field == "label_smoothing"]
+    assert (line.value, line.source) == ("0.1", "job")
+    assert "label_smoothing" not in [line.field for line in decided(images)[1].lines]
+    held = {"kind": "language", "task": "language", "shape": (16,), "vocabulary": 300, "tokens": {"train": 9_000}}
+    text = images.model_copy(update=held)
+    asked = {"name": "a", "data": {"kind": "language", "path": "x"}, "model": "gpt-nano"}
+    with pytest.raises(JobError, match=r"train\.label_smoothing is 0\.1, and task 'language' has no classes"):
+        decide(parse_job({**asked, "train": {"label_smoothing": 0.1}}), text, Reasons([]))

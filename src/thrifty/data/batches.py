@@ -9,8 +9,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from thrifty.data.answers import shares_of, smoothed
 from thrifty.data.augment import Augmentation
 from thrifty.data.language import IGNORED_TARGET
+from thrifty.data.mixing import Mixing
 from thrifty.data.order import WINDOW_STEPS, deal, generator_of, order_of
 from thrifty.data.samples import Batch, Turn, lengths_of, packed, take
 from thrifty.data.store import Store
@@ -41,6 +43,7 @@ class Batches:
         rank, ranks: whose share of each step's micro-batches is wanted, and among how many.
         along: a rank gets as many micro-batches as the others: where it has no sample of its own, one without answers.
         augment: how images are changed.
+        label_smoothing: share of every answer that all classes have alike.
 
     Attributes:
         steps_per_epoch: steps that one pass over the split takes.
@@ -59,6 +62,7 @@ class Batches:
         ranks: int = 1,
         along: bool = False,
         augment: Augment = AS_THEY_ARE,
+        label_smoothing: float = 0.0,
     ) -> None:
         assert batch >= 1
         assert micro >= 1
@@ -75,6 +79,8 @@ class Batches:
         self._shift = 0
         self.steps_per_epoch = -(-self.count // self.batch)
         self._augmentation: Augmentation | None = None
+        self._mixing = Mixing(augment, count=self.count, seed=seed) if augment.mixes else None
+        self._smoothing = label_smoothing
         if augment != AS_THEY_ARE:
             assert store.dataset.kind == "image", "augmentation of what is no image"
             self._augmentation = Augmentation(augment, mean=store.dataset.mean, count=self.count, seed=seed)
@@ -89,7 +95,8 @@ class Batches:
         Images: ``x`` float32 [b, C, H, W] normalised, changed by ``augment``, ``y`` int64 [b]. Texts: ``x`` int64
         [b, T], ``y`` int64 [b]; packed ``x`` int64 [1, T], which texts of label -100 fill up, ``y`` int64 of all of
         them, as they lie, and their places by groups, as `thrifty.data.packing.places_of` has them.
-        Language: ``x`` and ``y`` int64 [b, T], where ``y`` is the token after each of ``x``.
+        Language: ``x`` and ``y`` int64 [b, T], where ``y`` is the token after each of ``x``. Where a class is not the
+        whole answer, ``answers`` has the share of each, as `thrifty.data.answers.shares_of` has them.
         """
         epoch, place = divmod(index, self.steps_per_epoch)
         if epoch != self._epoch:
@@ -104,8 +111,13 @@ class Batches:
 
     def _made(self, part: np.ndarray) -> Batch:
         if self.batching == "packed":
-            return packed(self._store, self._split, part)
-        return take(self._store, self._split, part, Turn(self._shift, self._augmentation))
+            batch = packed(self._store, self._split, part)
+        else:
+            batch = take(self._store, self._split, part, Turn(self._shift, self._augmentation, self._mixing))
+        if self._smoothing:
+            sure = batch["answers"] if "answers" in batch else shares_of(batch["y"], len(self._store.dataset.labels))
+            batch["answers"] = smoothed(sure, self._smoothing)
+        return batch
 
     def typical_steps(self) -> list[int]:
         """Return the steps of the first window; of texts those first that compute nearly the mean of tokens."""
@@ -132,6 +144,8 @@ class Batches:
         self._order = order_of(generator, self.count, batch=self.batch, batching=self.batching, lengths=self._lengths)
         if self._augmentation is not None:
             self._augmentation.begin(epoch)
+        if self._mixing is not None:
+            self._mixing.begin(epoch)
         self._epoch = epoch
 
 
@@ -149,4 +163,5 @@ def sweep(store: Store, split: str, micro: int) -> Iterator[Batch]:
 
 def _unanswered(batch: Batch) -> Batch:
     """The same inputs, of which no answer counts."""
-    return {**batch, "y": np.full_like(batch["y"], IGNORED_TARGET)}
+    nothing = {name: np.zeros_like(batch[name]) for name in batch if name == "answers"}
+    return {**batch, **nothing, "y": np.full_like(batch["y"], IGNORED_TARGET)}

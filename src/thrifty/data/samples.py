@@ -10,9 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from thrifty.data.answers import shares_of
 from thrifty.data.augment import Augmentation
 from thrifty.data.image import normalise
 from thrifty.data.language import END_ID, IGNORED_TARGET
+from thrifty.data.mixing import Mixing
 from thrifty.data.packing import pack, places_of
 from thrifty.data.store import Store
 from thrifty.data.word_pieces import PAD_ID, padded_length
@@ -28,10 +30,12 @@ class Turn:
     Attributes:
         shift: tokens by which windows of a stream begin later.
         augmentation: how images are changed.
+        mixing: how they are mixed with others.
     """
 
     shift: int = 0
     augmentation: Augmentation | None = None
+    mixing: Mixing | None = None
 
 
 AS_PREPARED = Turn()
@@ -48,10 +52,18 @@ def lengths_of(store: Store, split: str) -> np.ndarray | None:
 
 
 def _images(store: Store, split: str, chosen: np.ndarray, turn: Turn) -> Batch:
-    images = store.array(split, "x").take(chosen, axis=0)
-    images = turn.augmentation(images, chosen) if turn.augmentation is not None else images
-    x = normalise(images, store.dataset.mean, store.dataset.std)
-    return {"x": x, "y": np.asarray(store.array(split, "y")[chosen])}
+    dataset, labels = store.dataset, np.asarray(store.array(split, "y"))
+
+    def pixels(wanted: np.ndarray) -> np.ndarray:
+        images = store.array(split, "x").take(wanted, axis=0)
+        return turn.augmentation(images, wanted) if turn.augmentation is not None else images
+
+    images, y_b, answers = pixels(chosen), labels[chosen], {}
+    if turn.mixing is not None:
+        others = turn.mixing.others(chosen)
+        images, own_b = turn.mixing(images, pixels(others), chosen)
+        answers = {"answers": shares_of(y_b, len(dataset.labels), labels[others], own_b)}
+    return {"x": normalise(images, dataset.mean, dataset.std), "y": y_b, **answers}
 
 
 def _texts(store: Store, split: str, chosen: np.ndarray, turn: Turn) -> Batch:

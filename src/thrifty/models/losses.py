@@ -30,12 +30,13 @@ def cross_entropy_sum(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def sum_cross_entropy(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """Run a model on ``batch["x"]``, packed or not, and sum the cross entropy of ``batch["y"]``.
+    """Run a model on ``batch["x"]``, packed or not, and sum the cross entropy of ``batch["y"]``; or of the shares of
+    all classes in ``batch["answers"]``, where one is not the whole answer.
 
     Where the logits would be large, a model that tells its head apart, as a `GPT` does, is asked for what the head is
     applied to, and the logits come in chunks.
     """
-    x, y = input_of(batch), batch["y"]
+    x, y = input_of(batch), batch.get("answers", batch["y"])
     # asked of the class: a module that lacks a name makes an error of it, which takes microseconds
     head_VC = getattr(model, "head_weight", None) if hasattr(type(model), "head_weight") else None
     if head_VC is None or 4 * y.numel() * len(head_VC) <= LARGE_LOGITS_BYTES:

@@ -81,6 +81,7 @@ def decide(job: Job, dataset: Dataset, why: Reasons) -> Learning:
     size = _batch_size(job, dataset, traits, why)
     optim = _learning(job, traits, dataset, parameters, optimizer, size, adapt.kind, why)
     _check_augment(job, dataset, why)
+    _check_smoothing(job, task, why)
     why.say("guard", *rules.guard(), doubt="a batch that is merely hard is left out, or one that harms is not")
     stop = _stop(job, task, optim.total_steps)
     rows = _rows(job, dataset, model, optim, size, adapt, why)
@@ -116,6 +117,17 @@ def _check_augment(job: Job, dataset: Dataset, why: Reasons) -> None:
                 mend=f"An eighth of the side is usual to crop, half to cut out: {side // 8}, {side // 2}.",
             )
     why.say("augment", augment.says, "asked for in the job, drawn anew for each image in each epoch", "job")
+
+
+def _check_smoothing(job: Job, task: str, why: Reasons) -> None:
+    smoothing = job.train.label_smoothing
+    if not smoothing:
+        return
+    if task != "classify":
+        raise JobError(f"train.label_smoothing is {smoothing}, and task '{task}' has no classes", mend="Leave it out.")
+    why.say(
+        "label_smoothing", smoothing, "asked for in the job: of every answer, all classes have so much alike", "job"
+    )
 
 
 def _rows(

@@ -258,6 +258,7 @@ def draft_of(local: Local, way: Way, key: str) -> Plan:
         gradient_release=local.releases,
         offload=bool(local.job.plan.offload),
         augment=local.job.train.augment,
+        label_smoothing=local.job.train.label_smoothing,
         adapt=learning.adapt,
         evaluate_every=learning.stop.steps,
         checkpoint_seconds=CHECKPOINT_SECONDS,

@@ -1,6 +1,6 @@
 """The nouns: plain frozen data without torch. `Job`, `Plan`, `Cost`, `Device`, `Dataset`, `BundleInfo`."""
 
-from thrifty.spec.augment import Augment
+from thrifty.spec.augment import Augment, RandAugment
 from thrifty.spec.bundle import BUNDLE_FORMAT, BundleInfo
 from thrifty.spec.cost import Cost, Interval, Spent
 from thrifty.spec.data import (
@@ -90,6 +90,7 @@ __all__ = [
     "Precision",
     "Probed",
     "Quantity",
+    "RandAugment",
     "RawData",
     "Spent",
     "Split",

@@ -9,6 +9,20 @@ from pydantic import Field
 from thrifty.spec.plain import Plain
 
 Pixels = Annotated[int, Field(ge=0, le=512)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Beta = Annotated[float, Field(ge=0, le=100)]
+
+
+class RandAugment(Plain):
+    """Some changes out of fourteen for each image, all of one strength (Cubuk et al. 2020).
+
+    Attributes:
+        changes: for each image.
+        magnitude: of 30; how far each change goes.
+    """
+
+    changes: Annotated[int, Field(ge=1, le=14)] = 2
+    magnitude: Annotated[int, Field(ge=0, le=30)] = 9
 
 
 class Augment(Plain):
@@ -17,13 +31,30 @@ class Augment(Plain):
     Attributes:
         flip: half of the images are mirrored, left to right. Not for what has a right way round, such as digits.
         crop: pixels of margin put around an image, out of which a window of its own size is cut (He et al. 2016).
+        brightness, contrast, saturation: each is multiplied by what is drawn from 1 less so much to 1 and so much.
+        randaugment: changes out of many, `RandAugment`.
         cutout: side of a square that is blanked at a random place, which may lie partly outside (DeVries and Taylor
             2017).
+        mixup: another image of the split shows through, and counts in the answer as much; the share is drawn from
+            Beta(a, a), of which this is a (Zhang et al. 2018).
+        cutmix: a rectangle comes from another image of the split, which counts in the answer by its area; the share is
+            drawn as for mixup (Yun et al. 2019). With both, an image gets the one or the other.
     """
 
     flip: bool = False
     crop: Pixels = 0
+    brightness: Share = 0.0
+    contrast: Share = 0.0
+    saturation: Share = 0.0
+    randaugment: RandAugment | None = None
     cutout: Pixels = 0
+    mixup: Beta = 0.0
+    cutmix: Beta = 0.0
+
+    @property
+    def mixes(self) -> bool:
+        """Whether an image is made of two, and so has two answers."""
+        return bool(self.mixup or self.cutmix)
 
     @property
     def says(self) -> str:
@@ -32,9 +63,16 @@ class Augment(Plain):
         >>> Augment(flip=True, crop=4).says
         'flip, crop within 4 pixels of margin'
         """
+        rand = self.randaugment
         said = {
             "flip": self.flip,
             f"crop within {self.crop} pixels of margin": self.crop,
+            f"brightness by {self.brightness:g}": self.brightness,
+            f"contrast by {self.contrast:g}": self.contrast,
+            f"saturation by {self.saturation:g}": self.saturation,
+            f"RandAugment({rand.changes}, {rand.magnitude})" if rand else "": rand is not None,
             f"cutout of {self.cutout} pixels": self.cutout,
+            f"mixup by Beta({self.mixup:g})": self.mixup,
+            f"cutmix by Beta({self.cutmix:g})": self.cutmix,
         }
         return ", ".join(words for words, wanted in said.items() if wanted)

@@ -11,6 +11,7 @@ import yaml
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from thrifty.errors import JobError, nearest
+from thrifty.spec.augment import Augment, RandAugment
 from thrifty.spec.data import DECLARED, RAW, Data, Declared, RawData, Split, TextData
 from thrifty.spec.kinds import KINDS, Task
 from thrifty.spec.layout import Checkpointing, Compile, Precision, Rows
@@ -273,6 +274,10 @@ def _keys_at(place: list[str], error: dict[str, Any]) -> list[str]:
     sections: dict[str, type[Plain]] = {"target": Target, "budget": Budget, "train": Train, "plan": Pins}
     if not place:
         return list(Job.model_fields)
+    if "randaugment" in place:
+        return list(RandAugment.model_fields)
+    if "augment" in place:
+        return list(Augment.model_fields)
     if "adapter" in place:
         return list(Adapter.model_fields)
     if place[0] == "data" and place[-1] == "split":

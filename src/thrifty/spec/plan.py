@@ -210,6 +210,7 @@ class Plan(Plain):
         gradient_release: parameters are stepped in the backward pass, each once its gradient is whole, which then goes.
         offload: optimizer states lie in the processor's memory, and steps are taken there.
         augment: how training images are changed by chance.
+        label_smoothing: share of every answer that all classes have alike.
         adapt: what of the model is trained.
         evaluate_every: optimizer steps between validations.
         checkpoint_seconds: least time between two checkpoints.
@@ -242,6 +243,7 @@ class Plan(Plain):
     gradient_release: bool = False
     offload: bool = False
     augment: Augment = Augment()
+    label_smoothing: float = 0.0
     adapt: AdaptPlan = AdaptPlan()
     evaluate_every: int
     checkpoint_seconds: float

@@ -78,6 +78,8 @@ class Train(Plain):
             draws or loads, and is what a model that is not ours has by default. Or a name for each pattern of
             parameters, such as ``{fc.weight: zeros}``, of which the first that matches counts; ``*`` is the rest.
         augment: how training images are changed by chance, such as ``{flip: true, crop: 4}``; not at all when left out.
+        label_smoothing: share of every answer that is given to all classes alike (Szegedy et al. 2016); the loss of
+            training is then of such answers, and its least value is not 0.
         freeze: patterns of the names of parameters that stay as they are, such as ``blocks.0.*``.
         adapter: what is trained in place of the model's own weights; its kind alone will do, such as ``lora``.
         patience: evaluations without improvement after which training stops; 0 for never.
@@ -100,6 +102,7 @@ class Train(Plain):
     clip: NonNegativeFloat | None = None
     init: Init | None = None
     augment: Augment = Augment()
+    label_smoothing: Fraction = 0.0
     freeze: Patterns = ()
     adapter: Annotated[Adapter, BeforeValidator(_kind_alone)] | None = None
     patience: Annotated[int, Field(ge=0)] | None = None

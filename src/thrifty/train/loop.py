@@ -106,6 +106,7 @@ def train(
         ranks=world.size,
         along=spread.computes_along,
         augment=plan.augment,
+        label_smoothing=plan.label_smoothing,
     )
     budget = Budget(plan.stop, spent, world)
 

@@ -81,6 +81,7 @@ def _timed(plan: Plan, store: Store, folder: Path, seconds: float) -> Probed:
         batching=plan.batch.batching,
         ranks=plan.devices,
         augment=plan.augment,
+        label_smoothing=plan.label_smoothing,
     )
     steps = batches.typical_steps()
     times: list[float] = []
