@@ -27,6 +27,7 @@ from thrifty.models.init import initialise
 from thrifty.models.mlp import MLP
 from thrifty.models.packed import Packed
 from thrifty.models.resnet import ResNet
+from thrifty.models.vit import ViT
 from thrifty.spec import BatchPlan, Cost, Interval, ModelPlan, OptimPlan, Plan, StopPlan
 from thrifty.train.step import take_step
 
@@ -104,6 +105,9 @@ CASES = {
         ),
         "classify",
         images,
+    ),
+    "vit": Case(
+        lambda: ViT(channels=1, side=8, classes=CLASSES, patch=4, layers=2, width=16, heads=2), "classify", images
     ),
     "gpt": Case(lambda: GPT(vocabulary=VOCABULARY, length=LENGTH, layers=2, width=16, heads=2), "language", windows),
     "bert": Case(

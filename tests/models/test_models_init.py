@@ -19,6 +19,7 @@ from thrifty.models.llama import Llama
 from thrifty.models.mlp import MLP
 from thrifty.models.residuals import residual_ends
 from thrifty.models.resnet import ResNet
+from thrifty.models.vit import ViT
 
 MODELS = {
     "mlp": lambda: MLP(inputs=400, widths=[300], classes=10),
@@ -33,6 +34,7 @@ MODELS = {
     ),
     "gpt": lambda: GPT(vocabulary=500, length=64, layers=3, width=64, heads=4),
     "llama": lambda: Llama(vocabulary=500, length=64, layers=2, width=64, heads=4, kv_heads=2, ffn=128, tied=False),
+    "vit": lambda: ViT(patch=4, layers=2, width=64, heads=4, channels=3, side=32, classes=10),
     "bert": lambda: BERT(vocabulary=500, length=64, layers=2, width=64, heads=4, classes=10),
 }
 # of a normal cut at two deviations: 1 - 4 phi(2) / (2 Phi(2) - 1)
@@ -101,7 +103,7 @@ def test_orthogonal_rows_or_columns(shape: tuple[int, ...]) -> None:
     torch.testing.assert_close(few @ few.T, torch.eye(len(few)))
 
 
-@pytest.mark.parametrize(("family", "ends"), [("resnet", 2), ("gpt", 6), ("llama", 4), ("bert", 4)])
+@pytest.mark.parametrize(("family", "ends"), [("resnet", 2), ("vit", 4), ("gpt", 6), ("llama", 4), ("bert", 4)])
 def test_residual_branches_by_depth_and_from_zero(family: str, ends: int) -> None:
     usual, less, zero = (MODELS[family]() for _ in range(3))
     initialise(usual, "default", 0)
@@ -111,7 +113,7 @@ def test_residual_branches_by_depth_and_from_zero(family: str, ends: int) -> Non
     assert len(last) == ends
     for name, weight in usual.named_parameters():
         # GPT, Llama and BERT are scaled by default
-        factor = ends**-0.5 if name in last and family == "resnet" else 1.0
+        factor = ends**-0.5 if name in last and family in {"resnet", "vit"} else 1.0
         torch.testing.assert_close(less.get_parameter(name), factor * weight, rtol=1e-6, atol=0)
         assert torch.equal(zero.get_parameter(name), torch.zeros_like(weight) if name in last else weight)
 

@@ -50,7 +50,7 @@ def data_for(name: str) -> Dataset:
 
 
 # He et al. 2015, table 6, gives the CIFAR sizes as 0.27, 0.46, 0.66, 0.85 and 1.7 M; ImageNet's are torchvision's at
-# 1000 classes; GPT-2's are those of its released weights.
+# 1000 classes; ViT's timm's; GPT-2's are those of its released weights.
 PUBLISHED = {
     "resnet20": (images(), 269_722),
     "resnet32": (images(), 464_154),
@@ -62,6 +62,9 @@ PUBLISHED = {
     "resnet50": (images(classes=1000), 25_557_032),
     "resnet101": (images(classes=1000), 44_549_160),
     "resnet152": (images(classes=1000), 60_192_808),
+    "vit-ti16": (images(side=224, classes=1000), 5_717_416),
+    "vit-s16": (images(side=224, classes=1000), 22_050_664),
+    "vit-b16": (images(side=224, classes=1000), 86_567_656),
     "gpt2": (text(50_257, 1024), 124_439_808),
     "gpt2-medium": (text(50_257, 1024), 354_823_168),
     "gpt2-large": (text(50_257, 1024), 774_030_080),

@@ -22,6 +22,7 @@ from thrifty.models.logits import Logits
 from thrifty.models.mlp import MLP
 from thrifty.models.residuals import residual_ends
 from thrifty.models.resnet import ResNet
+from thrifty.models.vit import ViT
 
 POSITION_STD = 0.01
 REST = "*"
@@ -141,7 +142,8 @@ def _decoder_or_encoder(source: str) -> Callable[[nn.Module], Scheme]:
     return scheme
 
 
-# what the authors of each family used
+# What the authors of each family used. Of ViT those who trained it on ImageNet alone (Touvron et al. 2021, section 6),
+# and transformers: its first ones (Dosovitskiy et al. 2021) drew Xavier's.
 FAMILY_DEFAULTS: dict[type[nn.Module], Callable[[nn.Module], Scheme]] = {
     ResNet: _resnet,
     GPT: _decoder_or_encoder(" (GPT-2)"),
@@ -149,6 +151,7 @@ FAMILY_DEFAULTS: dict[type[nn.Module], Callable[[nn.Module], Scheme]] = {
     Llama: _decoder_or_encoder(" (llama2.c)"),
     BERT: _decoder_or_encoder(""),
     MLP: _distributed(DISTRIBUTIONS["he_normal"]),
+    ViT: _distributed(DISTRIBUTIONS["truncated_normal"]),
 }
 # whose default scales residual branches by depth already
 SCALED_BY_DEFAULT = (GPT, Llama, BERT)

@@ -8,6 +8,7 @@ import thrifty.models.bert as bert
 import thrifty.models.gpt as gpt
 import thrifty.models.llama as llama
 import thrifty.models.resnet as resnet
+import thrifty.models.vit as vit
 
 ENDS: dict[type[nn.Module], str] = {
     resnet.BasicBlock: "bn2",
@@ -18,6 +19,8 @@ ENDS: dict[type[nn.Module], str] = {
     llama.FeedForward: "proj",
     bert.Attention: "proj",
     bert.FeedForward: "proj",
+    vit.Attention: "proj",
+    vit.FeedForward: "proj",
 }
 
 

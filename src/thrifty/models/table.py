@@ -20,7 +20,7 @@ class Recipe:
     """A model before it meets data.
 
     Attributes:
-        family: the file it is built from: ``resnet``, ``gpt``, ``llama``, ``bert``, ``mlp``.
+        family: the file it is built from: ``resnet``, ``vit``, ``gpt``, ``llama``, ``bert``, ``mlp``.
         arguments: what the name fixes; the data gives the rest (classes, channels, vocabulary, length).
         says: one line for a list of models.
     """
@@ -72,6 +72,10 @@ def _gpt3(layers: int, width: int, heads: int, size: str, note: str = "") -> Rec
     return _gpt(layers, width, heads, f"the shape of GPT-3 {size} (Brown et al. 2020, table 2.1{note})")
 
 
+def _vit(patch: int, layers: int, width: int, heads: int, says: str) -> Recipe:
+    return Recipe("vit", {"patch": patch, "layers": layers, "width": width, "heads": heads}, says)
+
+
 def _llama(layers: int, width: int, heads: int, kv_heads: int, ffn: int, says: str, **more: Any) -> Recipe:
     sizes = {"layers": layers, "width": width, "heads": heads, "kv_heads": kv_heads, "ffn": ffn}
     return Recipe("llama", {**sizes, "tied": False, **more}, says)
@@ -108,6 +112,11 @@ MODELS: dict[str, Recipe] = {
     "resnet50": _imagenet(50, "bottleneck", (3, 4, 6, 3)),
     "resnet101": _imagenet(101, "bottleneck", (3, 4, 23, 3)),
     "resnet152": _imagenet(152, "bottleneck", (3, 8, 36, 3)),
+    "vit-nano": _vit(4, 6, 128, 4, "ViT for small images, patches of 4 pixels: 1.2 M parameters"),
+    "vit-mini": _vit(4, 8, 192, 6, "ViT for small images, patches of 4 pixels: 3.6 M parameters"),
+    "vit-ti16": _vit(16, 12, 192, 3, "the shape of ViT-Ti/16: images from about 128 pixels (Touvron et al. 2021)"),
+    "vit-s16": _vit(16, 12, 384, 6, "the shape of ViT-S/16: images from about 128 pixels (Touvron et al. 2021)"),
+    "vit-b16": _vit(16, 12, 768, 12, "the shape of ViT-B/16: images from about 128 pixels (Dosovitskiy et al. 2021)"),
     "gpt-nano": _gpt(4, 192, 4, "GPT for minutes on a laptop: 1.8 M parameters beside the embeddings"),
     "gpt-mini": _gpt(6, 384, 6, "GPT for an hour on a CPU: 10.6 M parameters beside the embeddings"),
     "gpt-small": _gpt(8, 512, 8, "GPT for one GPU: 25 M parameters beside the embeddings"),
@@ -168,6 +177,7 @@ CONSTANT_INITS = ("zeros", "ones")
 
 FAMILY_KINDS = {
     "resnet": ("image",),
+    "vit": ("image",),
     "mlp": ("image",),
     "gpt": ("language",),
     "llama": ("language",),
@@ -228,7 +238,7 @@ def resolve(name: str, dataset: Dataset) -> ModelPlan:
         )
     # lists, as JSON gives them back: a plan equals itself when read from its file
     fixed = {key: list(value) if isinstance(value, tuple) else value for key, value in recipe.arguments.items()}
-    return ModelPlan(name=name, family=recipe.family, arguments={**fixed, **_from_data(recipe.family, dataset)})
+    return ModelPlan(name=name, family=recipe.family, arguments={**fixed, **_from_data(recipe, dataset)})
 
 
 def _checked(plan: ModelPlan, dataset: Dataset) -> ModelPlan:
@@ -241,7 +251,8 @@ def _checked(plan: ModelPlan, dataset: Dataset) -> ModelPlan:
     return plan
 
 
-def _from_data(family: str, dataset: Dataset) -> dict[str, Any]:
+def _from_data(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
+    family = recipe.family
     if family in {"gpt", "llama"}:
         return {"vocabulary": dataset.vocabulary, "length": dataset.shape[0]}
     classes = len(dataset.labels)
@@ -250,7 +261,19 @@ def _from_data(family: str, dataset: Dataset) -> dict[str, Any]:
     channels, height, width = dataset.shape
     if family == "mlp":
         return {"inputs": channels * height * width, "classes": classes}
+    if family == "vit":
+        _check_side(height, recipe.arguments["patch"])
+        return {"channels": channels, "side": height, "classes": classes}
     return {"channels": channels, "classes": classes}
+
+
+def _check_side(side: int, patch: int) -> None:
+    if side % patch:
+        fits = [each for each in (side // patch * patch, (side // patch + 1) * patch) if each]
+        raise JobError(
+            f"images of {side} pixels a side do not divide into patches of {patch}",
+            mend=f"Set data.size: {' or '.join(map(str, fits))}.",
+        )
 
 
 def build(plan: ModelPlan, device: str = "cpu", seed: int = 0) -> nn.Module:
@@ -277,12 +300,14 @@ def build(plan: ModelPlan, device: str = "cpu", seed: int = 0) -> nn.Module:
     from thrifty.models.llama import Llama
     from thrifty.models.mlp import MLP
     from thrifty.models.resnet import ResNet
+    from thrifty.models.vit import ViT
 
     families: dict[str, Callable[..., nn.Module]] = {
         "resnet": ResNet,
         "gpt": GPT,
         "llama": Llama,
         "bert": BERT,
+        "vit": ViT,
         "mlp": MLP,
         "own": own.make,
         "hf": hf.make,

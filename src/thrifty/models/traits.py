@@ -51,6 +51,7 @@ FAMILIES = {
     "gpt": Traits(attends=True),
     "llama": Traits(attends=True),
     "bert": Traits(attends=True, packs=True),
+    "vit": Traits(attends=True),
     "mlp": Traits(),
 }
 

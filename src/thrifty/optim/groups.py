@@ -82,7 +82,7 @@ def sort_parameters(model: nn.Module) -> Parameters:
     """Sort the trained parameters of a model into the kinds of `RULES`.
 
     The head is a linear layer after which no module with parameters comes; one tied to an embedding is an embedding.
-    The input is the first convolution of a model that embeds nothing.
+    The input is the first convolution of a model that embeds nothing before it.
 
     >>> from torch import nn
     >>> model = nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3), nn.Linear(3, 2))
@@ -94,7 +94,8 @@ def sort_parameters(model: nn.Module) -> Parameters:
 
     modules = [each for each in model.modules() if next(each.parameters(recurse=False), None) is not None]
     embeddings = {id(each.weight) for each in modules if isinstance(each, nn.Embedding | nn.EmbeddingBag)}
-    first = [id(each.weight) for each in modules if isinstance(each, _ConvNd) and not embeddings][:1]
+    opening = [each for each in modules if isinstance(each, _ConvNd | nn.Embedding | nn.EmbeddingBag)][:1]
+    first = [id(each.weight) for each in opening if isinstance(each, _ConvNd)]
     last = [id(each.weight) for each in modules[-1:] if isinstance(each, nn.Linear)]
 
     def kind(parameter: nn.Parameter) -> str:

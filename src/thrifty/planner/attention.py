@@ -28,7 +28,7 @@ _LEAN, _HARDLY = "sdpa", 1.03
 
 
 # families whose attention is ours, and whether a token sees those before it alone
-_CAUSAL = {"gpt": True, "llama": True, "bert": False}
+_CAUSAL = {"gpt": True, "llama": True, "bert": False, "vit": False}
 
 
 class Shape(Plain):
@@ -90,7 +90,7 @@ def with_attention(learning: Learning, dataset: Dataset, device: Device, why: Re
         length=_length(learning, dataset),
         width=sizes["width"] // sizes["heads"],
         causal=_CAUSAL[model.family],
-        padded=not _CAUSAL[model.family],
+        padded=KINDS[dataset.kind].varies,
         dtype="float32",
         training=True,
     )
@@ -112,7 +112,10 @@ def with_attention(learning: Learning, dataset: Dataset, device: Device, why: Re
 
 
 def _length(learning: Learning, dataset: Dataset) -> int:
-    """Tokens of a sample, of texts as they are padded in the mean."""
+    """Tokens of a sample, of texts as they are padded in the mean, of an image its patches and the first one."""
+    if dataset.kind == "image":
+        sizes = learning.model.arguments
+        return (int(sizes["side"]) // int(sizes["patch"])) ** 2 + 1
     if not KINDS[dataset.kind].varies:
         return dataset.shape[0]
     return mean_length(dataset, batch=learning.size, micro=learning.size, batching="by_length")
