@@ -22,6 +22,7 @@ from thrifty.data.order import deal
 from thrifty.data.packing import pack, places_of
 from thrifty.data.word_pieces import pad
 from thrifty.models.bert import BERT
+from thrifty.models.bert_original import OriginalBERT
 from thrifty.models.gpt import GPT
 from thrifty.models.init import initialise
 from thrifty.models.mlp import MLP
@@ -115,6 +116,11 @@ CASES = {
         "classify",
         texts,
     ),
+    "bert, original": Case(
+        lambda: OriginalBERT(vocabulary=VOCABULARY, length=LENGTH, layers=2, width=16, heads=2, classes=CLASSES),
+        "classify",
+        texts,
+    ),
     "own": Case(Words, "classify", texts),
 }
 # samples computed at once: all, one, two and three whose last is alone or a pair, more than there are
@@ -146,9 +152,10 @@ def test_the_gradient_of_texts_does_not_depend_on_who_they_are_padded_with(name:
 
 
 @pytest.mark.parametrize("micro", CUTS)
-def test_the_gradient_of_packed_texts_is_that_of_each_alone(micro: int) -> None:
+@pytest.mark.parametrize("name", ["bert", "bert, original"])
+def test_the_gradient_of_packed_texts_is_that_of_each_alone(name: str, micro: int) -> None:
     """Weighted by texts: what fills a row up has none."""
-    case = CASES["bert"]
+    case = CASES[name]
     model = made(case)
     rows, y = texts()
     parts = deal(np.arange(SAMPLES), micro, np.array([len(row) for row in rows]))

@@ -46,7 +46,9 @@ def sentences(vocabulary: int = 64, length: int = 16, classes: int = 2) -> Datas
 
 
 def data_for(name: str) -> Dataset:
-    return {"gpt": text, "llama": text, "bert": sentences}.get(MODELS[name].family, images)()
+    return {"gpt": text, "llama": text, "bert": sentences, "bert_original": sentences}.get(
+        MODELS[name].family, images
+    )()
 
 
 # He et al. 2015, table 6, gives the CIFAR sizes as 0.27, 0.46, 0.66, 0.85 and 1.7 M; ImageNet's are torchvision's at
@@ -77,6 +79,9 @@ PUBLISHED = {
     "llama3.2-1b": (text(128_256, 8192), 1_235_814_400),
     # 22.6 M: 30,522 x 384 of embeddings, six blocks of 1.77 M, 512 positions
     "bert-small": (sentences(30_522, 512), 22_566_146),
+    # those of the released weights, with a head of two classes
+    "bert-base-original": (sentences(30_522, 512), 109_483_778),
+    "bert-large-original": (sentences(30_522, 512), 335_143_938),
     "gpt3-125m": (text(50_257, 2048), 125_226_240),
     "gpt3-175b": (text(50_257, 2048), 174_604_259_328),
 }

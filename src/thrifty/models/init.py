@@ -14,6 +14,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from thrifty.errors import JobError, unknown_name
 from thrifty.models.adapters import matching, shown_name
 from thrifty.models.bert import BERT
+from thrifty.models.bert_original import OriginalBERT
 from thrifty.models.fills import CONSTANTS, DISTRIBUTIONS, SPREAD, Distribution, Fill, constant, fans, normal, scaled
 from thrifty.models.gpt import GPT
 from thrifty.models.hf import load_weights
@@ -150,6 +151,7 @@ FAMILY_DEFAULTS: dict[type[nn.Module], Callable[[nn.Module], Scheme]] = {
     # its authors do not say; what llama2.c trains the form with (Karpathy 2023)
     Llama: _decoder_or_encoder(" (llama2.c)"),
     BERT: _decoder_or_encoder(""),
+    OriginalBERT: _distributed(DISTRIBUTIONS["truncated_normal"]),
     MLP: _distributed(DISTRIBUTIONS["he_normal"]),
     ViT: _distributed(DISTRIBUTIONS["truncated_normal"]),
 }

@@ -20,7 +20,7 @@ class Recipe:
     """A model before it meets data.
 
     Attributes:
-        family: the file it is built from: ``resnet``, ``vit``, ``gpt``, ``llama``, ``bert``, ``mlp``.
+        family: the file it is built from, such as ``resnet``; a key of `FAMILY_KINDS`.
         arguments: what the name fixes; the data gives the rest (classes, channels, vocabulary, length).
         says: one line for a list of models.
     """
@@ -66,6 +66,14 @@ def _gpt(layers: int, width: int, heads: int, says: str) -> Recipe:
 
 def _bert(layers: int, width: int, heads: int, says: str) -> Recipe:
     return Recipe("bert", {"layers": layers, "width": width, "heads": heads}, says)
+
+
+def _original(layers: int, width: int, heads: int, size: str) -> Recipe:
+    sizes = {"layers": layers, "width": width, "heads": heads}
+    return Recipe("bert_original", sizes, f"BERT as published, for weights trained before: {size}")
+
+
+_TURC = "(Turc et al. 2019, arXiv 1908.08962)"
 
 
 def _gpt3(layers: int, width: int, heads: int, size: str, note: str = "") -> Recipe:
@@ -157,6 +165,12 @@ MODELS: dict[str, Recipe] = {
     "bert-small": _bert(6, 384, 6, "BERT for minutes on a CPU: 10.6 M parameters beside the embeddings"),
     "bert-base": _bert(12, 768, 12, "the shape of BERT-base, 110 M parameters (Devlin et al. 2019)"),
     "bert-large": _bert(24, 1024, 16, "the shape of BERT-large, 340 M parameters (Devlin et al. 2019)"),
+    "bert-tiny-original": _original(2, 128, 2, f"tiny {_TURC}"),
+    "bert-mini-original": _original(4, 256, 4, f"mini {_TURC}"),
+    "bert-small-original": _original(4, 512, 8, f"small {_TURC}"),
+    "bert-medium-original": _original(8, 512, 8, f"medium {_TURC}"),
+    "bert-base-original": _original(12, 768, 12, "base (Devlin et al. 2019)"),
+    "bert-large-original": _original(24, 1024, 16, "large (Devlin et al. 2019)"),
     "mlp-small": _mlp(128),
     "mlp-large": _mlp(1024, 1024),
 }
@@ -182,6 +196,7 @@ FAMILY_KINDS = {
     "gpt": ("language",),
     "llama": ("language",),
     "bert": ("text",),
+    "bert_original": ("text",),
     "own": ("image", "language", "text"),
     "hf": ("image", "language"),
 }
@@ -256,7 +271,7 @@ def _from_data(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
     if family in {"gpt", "llama"}:
         return {"vocabulary": dataset.vocabulary, "length": dataset.shape[0]}
     classes = len(dataset.labels)
-    if family == "bert":
+    if family in {"bert", "bert_original"}:
         return {"vocabulary": dataset.vocabulary, "length": dataset.shape[0], "classes": classes}
     channels, height, width = dataset.shape
     if family == "mlp":
@@ -294,6 +309,7 @@ def build(plan: ModelPlan, device: str = "cpu", seed: int = 0) -> nn.Module:
     import torch
 
     from thrifty.models.bert import BERT
+    from thrifty.models.bert_original import OriginalBERT
     from thrifty.models.convolution import use_convolution
     from thrifty.models.gpt import GPT
     from thrifty.models.layers import use_attention
@@ -308,6 +324,7 @@ def build(plan: ModelPlan, device: str = "cpu", seed: int = 0) -> nn.Module:
         "llama": Llama,
         "bert": BERT,
         "vit": ViT,
+        "bert_original": OriginalBERT,
         "mlp": MLP,
         "own": own.make,
         "hf": hf.make,

@@ -52,6 +52,7 @@ FAMILIES = {
     "llama": Traits(attends=True),
     "bert": Traits(attends=True, packs=True),
     "vit": Traits(attends=True),
+    "bert_original": Traits(attends=True, packs=True),
     "mlp": Traits(),
 }
 

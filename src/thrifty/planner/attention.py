@@ -28,7 +28,7 @@ _LEAN, _HARDLY = "sdpa", 1.03
 
 
 # families whose attention is ours, and whether a token sees those before it alone
-_CAUSAL = {"gpt": True, "llama": True, "bert": False, "vit": False}
+_CAUSAL = {"gpt": True, "llama": True, "bert": False, "bert_original": False, "vit": False}
 
 
 class Shape(Plain):

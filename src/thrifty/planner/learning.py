@@ -32,7 +32,7 @@ from thrifty.spec.units import format_count
 
 PLATEAU_PATIENCE = 3
 # families whose embedding is read by the tokens themselves, and by nothing else
-READS_ROWS = ("bert",)
+READS_ROWS = ("bert", "bert_original")
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,8 @@ class ModelPlan(Plain):
     Attributes:
         name: as in the table, such as ``resnet8``; or ``package.module:function``, or ``hf:`` with a directory's name
             or an id.
-        family: the file it is built from: ``resnet``, ``vit``, ``gpt``, ``llama``, ``bert``, ``mlp``, ``own``, ``hf``.
+        family: the file it is built from: ``resnet``, ``vit``, ``gpt``, ``llama``, ``bert``, ``bert_original``,
+            ``mlp``, ``own``, ``hf``.
         arguments: keyword arguments of the family's class or builder, all resolved.
         attention: the way of `thrifty.models.layers.ATTENTION` by dtype and direction, as measured; empty goes by rule.
         convolution: of `thrifty.models.convolution.PRODUCTS`, those computed by columns, by geometry; as measured.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thrifty.errors import BundleError, JobError, nearest
+from thrifty.models.exchange.bert import BERT
 from thrifty.models.exchange.folder import CONFIG, read_config, write_folder
 from thrifty.models.exchange.form import Config, Form
 from thrifty.models.exchange.gpt2 import GPT2
@@ -19,7 +20,7 @@ from thrifty.spec import ModelPlan
 if TYPE_CHECKING:
     from torch import nn
 
-FORMS: dict[str, Form] = {"gpt2": GPT2, "llama": LLAMA}
+FORMS: dict[str, Form] = {"bert": BERT, "gpt2": GPT2, "llama": LLAMA}
 
 
 def read_plan(folder: Path) -> ModelPlan:
@@ -63,7 +64,7 @@ def save(model: nn.Module, plan: ModelPlan, folder: Path, labels: Sequence[str] 
         model: with the weights.
         plan: that it was built from.
         folder: is made.
-        labels: names of the classes, of a classifier.
+        labels: names of the classes, of a classifier; numbered where left out, as transformers does it.
 
     Raises:
         JobError: the plan's family has no form there.
@@ -81,9 +82,10 @@ def save(model: nn.Module, plan: ModelPlan, folder: Path, labels: Sequence[str] 
         "bos_token_id": None,
         "eos_token_id": None,
     }
-    if labels:
-        config["id2label"] = {str(number): label for number, label in enumerate(labels)}
-        config["label2id"] = {label: number for number, label in enumerate(labels)}
+    names = list(labels) or [f"LABEL_{number}" for number in range(plan.arguments.get("classes", 0))]
+    if names:
+        config["id2label"] = {str(number): name for number, name in enumerate(names)}
+        config["label2id"] = {name: number for number, name in enumerate(names)}
     write_folder(folder, config, collect(model, form, plan.arguments))
 
 

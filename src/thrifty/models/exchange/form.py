@@ -122,6 +122,13 @@ class Config:
             raise self._wrong(key, f"a list of whole numbers from 1 to {most}")
         return tuple(value)
 
+    def classes(self) -> int:
+        """Return how many classes a classifier has: as many as are named, or two, as transformers has it."""
+        names = self._get("id2label", {"0": "", "1": ""})
+        if not isinstance(names, dict) or not names:
+            raise self._wrong("id2label", "names of classes by number")
+        return len(names)
+
     def only(self, key: str, *allowed: Any) -> Any:
         """Return a value that has to be one of those that ours can be; the first where the file has none."""
         value = self._get(key, allowed[0])
