@@ -60,6 +60,22 @@ def chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
+def gif(*pictures: np.ndarray, hole: int | None = None) -> bytes:
+    """A GIF of gray pictures [H, W], of levels 0 to 127 that come out doubled; one of them may be see-through."""
+    height, width = pictures[0].shape
+    made = b"GIF89a" + struct.pack("<HHBBB", width, height, 0xF6, 0, 0)
+    made += b"".join(bytes([2 * level] * 3) for level in range(128))
+    for picture in pictures:
+        # with a clear code before every hundred pixels no code is longer than a byte
+        levels = picture.tobytes()
+        codes = b"".join(b"\x80" + levels[start : start + 100] for start in range(0, len(levels), 100)) + b"\x81"
+        blocks = [codes[start : start + 255] for start in range(0, len(codes), 255)]
+        made += b"!\xf9\x04" + struct.pack("<BHB", hole is not None, 0, hole or 0) + b"\0"
+        made += b"," + struct.pack("<HHHHBB", 0, 0, width, height, 0, 7)
+        made += b"".join(bytes([len(block)]) + block for block in blocks) + b"\0"
+    return made + b";"
+
+
 def exif(orientation: int) -> bytes:
     """A TIFF block that holds an orientation and nothing else."""
     entry = struct.pack("<HHIHH", 0x112, 3, 1, orientation, 0)

@@ -7,15 +7,16 @@ import struct
 import cv2
 import numpy as np
 import pytest
-from data_folders import chunk, encoded, exif, image, png
+from data_folders import chunk, encoded, exif, gif, image, png
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thrifty.data.image import decode, fit, is_gray, normalise
+from thrifty.data.image import FIRST_OF_SEVERAL, ON_WHITE, SIXTEEN_BITS, decode, decoded, fit, is_gray, normalise
 from thrifty.errors import DataError
 
 PIXELS = 10_000
 SUFFIXES = [".png", ".jpg", ".bmp", ".webp", ".tif"]
+LEVELS = np.arange(12 * 11, dtype=np.uint8).reshape(12, 11) % 128
 
 
 def reason(raw: bytes, max_pixels: int = PIXELS) -> str:
@@ -64,6 +65,62 @@ def test_palette_and_single_bits() -> None:
     assert decode(png(8, 1, 1, 0, [b"\xa0"]), max_pixels=PIXELS).ravel().tolist() == [255, 0, 255, 0, 0, 0, 0, 0]
 
 
+def several(suffix: str) -> bytes:
+    """Two pictures in one file, dark and bright."""
+    frames = [np.full((6, 6, 4), (level, level, level, 255), np.uint8) for level in (0, 255)]
+    if suffix == ".gif":
+        return gif(np.zeros((6, 6), np.uint8), np.full((6, 6), 127, np.uint8))
+    if suffix == ".tif":
+        return bytes(cv2.imencodemulti(suffix, frames)[1].tobytes())
+    animation = cv2.Animation()
+    animation.frames, animation.durations = frames, [100, 100]
+    return bytes(cv2.imencodeanimation(suffix, animation)[1].tobytes())
+
+
+@pytest.mark.parametrize("suffix", [".png", ".gif", ".webp", ".tif"])
+def test_of_several_pictures_the_first_is_taken_and_told(suffix: str) -> None:
+    found, told = decoded(several(suffix), max_pixels=PIXELS)
+    assert found.shape[:2] == (6, 6) and found.max() < 10
+    assert told == (FIRST_OF_SEVERAL,)
+
+
+@pytest.mark.parametrize(
+    ("raw", "told"),
+    [
+        (png(1, 1, 16, 0, [b"\1\2"]), (SIXTEEN_BITS,)),
+        (bytes(cv2.imencode(".tif", np.full((2, 2), 9_999, np.uint16))[1].tobytes()), (SIXTEEN_BITS,)),
+        (png(1, 1, 8, 4, [bytes([9, 128])]), (ON_WHITE,)),
+        (png(1, 1, 8, 4, [bytes([9, 255])]), ()),
+        (encoded(image(1)), ()),
+        (encoded(image(1), ".jpg"), ()),
+        (gif(LEVELS), ()),
+        (gif(LEVELS, hole=9), (ON_WHITE,)),
+    ],
+)
+def test_what_is_given_up_is_told(raw: bytes, told: tuple[str, ...]) -> None:
+    assert decoded(raw, max_pixels=PIXELS)[1] == told
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int16, np.int32])
+def test_pixels_of_other_numbers_are_refused(dtype: type) -> None:
+    raw = bytes(cv2.imencode(".tif", np.zeros((3, 3), dtype))[1].tobytes())
+    assert reason(raw) == f"not of 8 or 16 bits: its pixels are {np.dtype(dtype)}"
+
+
+def test_gifs() -> None:
+    found = decode(gif(LEVELS), max_pixels=PIXELS)
+    assert is_gray(found) and np.array_equal(found[:, :, 0], 2 * LEVELS)
+    holed = decode(gif(LEVELS, hole=9), max_pixels=PIXELS)[:, :, 0]
+    assert np.array_equal(holed, np.where(LEVELS == 9, 255, 2 * LEVELS))
+    assert reason(gif(LEVELS), 100) == "too many pixels: 11x12 is over 100"
+    assert reason(gif(LEVELS).replace(b",", b"?")) == "damaged: unknown GIF block 0x3f"
+
+
+@given(length=st.integers(13, len(gif(LEVELS)) - 1))
+def test_every_cut_of_a_gif_is_noticed(length: int) -> None:
+    assert reason(gif(LEVELS)[:length]).startswith("truncated")
+
+
 def test_exif_orientation_is_applied() -> None:
     raw = encoded(image(2, 6, 10, 3), ".jpg")
     block = b"Exif\0\0" + exif(6)
@@ -100,7 +157,7 @@ def test_a_png_with_one_wrong_byte_is_refused(place: int, change: int) -> None:
 
 @given(
     head=st.sampled_from(
-        [b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"RIFF", b"II*\0\x08\0\0\0", b"MM\0*\0\0\0\x08"]
+        [b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"GIF89a", b"RIFF", b"II*\0\x08\0\0\0", b"MM\0*\0\0\0\x08"]
     ),
     tail=st.binary(max_size=99),
 )
@@ -123,8 +180,8 @@ def test_a_header_that_promises_a_billion_pixels_costs_nothing() -> None:
 
 @given(
     height=st.integers(1, 40), width=st.integers(1, 40), channels=st.sampled_from([1, 3]),
-    size=st.integers(4, 40), color=st.sampled_from(["gray", "rgb"]), crop=st.sampled_from(["center", "none"]),
-    level=st.integers(0, 255),
+    size=st.integers(4, 40), color=st.sampled_from(["gray", "rgb"]), level=st.integers(0, 255),
+    crop=st.sampled_from(["center", "none", "letterbox"]),
 )  # fmt: skip
 def test_fit_gives_the_asked_shape_and_keeps_a_flat_image_flat(
     height: int, width: int, channels: int, size: int, color: str, crop: str, level: int
@@ -132,7 +189,7 @@ def test_fit_gives_the_asked_shape_and_keeps_a_flat_image_flat(
     found = fit(np.full((height, width, channels), level, np.uint8), size=size, color=color, crop=crop)
     assert found.shape == (size, size, 1 if color == "gray" else 3)
     assert found.dtype == np.uint8
-    assert (found == level).all()
+    assert set(np.unique(found)) <= {level, 114} if crop == "letterbox" else (found == level).all()
 
 
 def test_fit_leaves_an_image_of_the_right_size_alone_and_crops_the_middle() -> None:
@@ -142,6 +199,17 @@ def test_fit_leaves_an_image_of_the_right_size_alone_and_crops_the_middle() -> N
     assert fit(wide, size=4, color="gray", crop="none")[0, :, 0].tolist() == [0, 9, 9, 0]
     own = image(8, 4, 4, 3)
     assert np.array_equal(fit(own, size=4, color="rgb", crop="center"), own)
+
+
+@given(height=st.integers(1, 60), width=st.integers(1, 60), size=st.integers(4, 40))
+def test_a_letterboxed_image_keeps_its_form_between_bands(height: int, width: int, size: int) -> None:
+    found = fit(np.full((height, width, 1), 200, np.uint8), size=size, color="gray", crop="letterbox")[:, :, 0]
+    rows, columns = np.flatnonzero((found == 200).any(1)), np.flatnonzero((found == 200).any(0))
+    assert (found[np.ix_(rows, columns)] == 200).all() and (found == 200).sum() == len(rows) * len(columns)
+    longest = max(height, width)
+    assert len(rows) == max(1, round(size * height / longest)) and len(columns) == max(1, round(size * width / longest))
+    for inside in (rows, columns):
+        assert abs(inside[0] - (size - 1 - inside[-1])) <= 1
 
 
 def test_fit_takes_the_longest_images() -> None:

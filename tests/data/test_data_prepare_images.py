@@ -133,7 +133,7 @@ def test_broken_and_foreign_files_are_put_aside_with_the_reason(pets: Path, tmp_
     store = run(pets, events=events, max_pixels=4000, max_file_bytes="50kB")
     assert rejects(store) == {
         "cat/cut.png": "truncated: the PNG has no end chunk",
-        "cat/text.png": "not an image: neither PNG, JPEG, BMP, WebP nor TIFF by its first bytes",
+        "cat/text.png": "not an image: neither PNG, JPEG, BMP, GIF, WebP nor TIFF by its first bytes",
         "cat/none.jpg": "empty",
         "cat/notes.txt": "not an image file",
         "dog/wide.png": "too many pixels: 70x60 is over 4,000",

@@ -21,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_bundles import LABELS, image_dataset, pixels, png, write_image_bundle, write_language_bundle
 
+from thrifty.data.image import fit
 from thrifty.errors import BundleError, DataError, JobError, RequestError
 from thrifty.export.bundle import Bundle, load_bundle, write_bundle
 from thrifty.export.check import is_argument, is_name
@@ -60,6 +61,14 @@ def test_predict_is_classify_with_names(image_bundle: Bundle) -> None:
 
 def test_an_image_of_another_size_is_fitted(image_bundle: Bundle) -> None:
     assert image_bundle.image_from(png(pixels(1, side=40))).shape == (16, 16, 3)
+
+
+@pytest.mark.parametrize("crop", ["center", "none", "letterbox"])
+def test_an_image_is_fitted_as_the_training_images_were(crop: str, image_bundle: Bundle) -> None:
+    data = image_bundle.info.data.model_copy(update={"crop": crop})
+    bundle = Bundle(image_bundle.info.model_copy(update={"data": data}), image_bundle.folder, image_bundle.model, None)
+    wide = pixels(1, side=40)[:20]
+    assert np.array_equal(bundle.image_from(png(wide)), fit(wide, size=16, color="rgb", crop=crop))
 
 
 @settings(max_examples=15, deadline=None)

@@ -44,12 +44,14 @@ class Labelled:
         images: uint8 [N, H, W, C].
         labels: N names.
         split: the part, or nothing where no name says.
+        told: what of the numbers was given up.
     """
 
     name: str
     images: np.ndarray
     labels: tuple[str, ...]
     split: str
+    told: tuple[str, ...] = ()
 
 
 def holds_arrays(name: str) -> bool:
@@ -175,11 +177,12 @@ def _labelled(name: str, images: np.ndarray, labels: np.ndarray, split: str) -> 
         )
     if len(images) != len(labels):
         raise DataError(f"'{name}' has {len(images):,} images and {len(labels):,} labels")
-    return Labelled(name, _pixels(name, images), tuple(map(str, labels.tolist())), split)
+    pixels, told = _pixels(name, images)
+    return Labelled(name, pixels, tuple(map(str, labels.tolist())), split, told)
 
 
-def _pixels(name: str, images: np.ndarray) -> np.ndarray:
-    """Images as uint8 [N, H, W, C]."""
+def _pixels(name: str, images: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Images as uint8 [N, H, W, C], and what was given up for that."""
     if images.ndim == 3:
         images = images[..., None]
     elif images.ndim == 4 and images.shape[-1] not in _CHANNELS and images.shape[1] in _CHANNELS:
@@ -189,9 +192,9 @@ def _pixels(name: str, images: np.ndarray) -> np.ndarray:
             f"images of '{name}' have the shape {images.shape}; [N, H, W], or that with 1 or 3 channels, are images"
         )
     if images.dtype == np.uint8:
-        return np.ascontiguousarray(images)
+        return np.ascontiguousarray(images), ()
     if images.dtype == np.bool_:
-        return images.astype(np.uint8) * 255
+        return images.astype(np.uint8) * 255, ()
     if images.dtype.kind not in "iuf":
         raise DataError(f"images of '{name}' are of type {images.dtype}; numbers are pixels")
     low, high = float(images.min()), float(images.max())
@@ -201,4 +204,5 @@ def _pixels(name: str, images: np.ndarray) -> np.ndarray:
         )
     whole = high > 1 or images.dtype.kind in "iu"
     most = 1.0 if not whole else 255.0 if high <= 255 else 65_535.0
-    return np.rint(images.astype(np.float32) * (255.0 / most)).astype(np.uint8)
+    pixels = np.rint(images.astype(np.float32) * (255.0 / most)).astype(np.uint8)
+    return pixels, () if most == 255 and images.dtype.kind in "iu" else (f"numbers up to {most:,.0f}, scaled to 255",)

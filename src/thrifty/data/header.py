@@ -13,16 +13,26 @@ from thrifty.errors import DataError
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """Width and height in pixels as stored; ``alpha`` where the format says so and its alpha can be trusted."""
+    """What an image says of itself.
+
+    Attributes:
+        format: its name.
+        width, height: in pixels as stored.
+        alpha: where the format says so and its alpha can be trusted.
+        deep: 16 bits a channel.
+        several: it holds more pictures than one.
+    """
 
     format: str
     width: int
     height: int
     alpha: bool
+    deep: bool = False
+    several: bool = False
 
 
 def read_header(raw: bytes) -> Header:
-    """Read the size of a PNG, JPEG, BMP, WebP or TIFF image and check that the file is whole; decodes nothing.
+    """Read the size of a PNG, JPEG, BMP, GIF, WebP or TIFF image and check that the file is whole; decodes nothing.
 
     Raises:
         DataError: "not an image", "truncated" or "damaged", with the detail after a colon.
@@ -38,12 +48,12 @@ def read_header(raw: bytes) -> Header:
             return header
     if not raw:
         raise DataError("empty")
-    raise DataError("not an image: neither PNG, JPEG, BMP, WebP nor TIFF by its first bytes")
+    raise DataError("not an image: neither PNG, JPEG, BMP, GIF, WebP nor TIFF by its first bytes")
 
 
 def _png(raw: bytes) -> Header:
     # PNG specification (third edition), section 5.3: length, type, data, CRC of type and data
-    place, width, height, alpha = 8, 0, 0, False
+    place, width, height, bits, alpha, several = 8, 0, 0, 8, False, False
     while place + 12 <= len(raw):
         length = struct.unpack_from(">I", raw, place)[0]
         end = place + 12 + length
@@ -53,12 +63,14 @@ def _png(raw: bytes) -> Header:
         if zlib.crc32(memoryview(raw)[place + 4 : end - 4]) != struct.unpack_from(">I", raw, end - 4)[0]:
             raise DataError(f"damaged: wrong checksum in PNG chunk {kind.decode('latin-1')!r}")
         if kind == b"IHDR":
-            width, height, _, color = struct.unpack_from(">IIBB", raw, place + 8)
+            width, height, bits, color = struct.unpack_from(">IIBB", raw, place + 8)
             alpha = color in {4, 6}
         elif kind == b"tRNS":
             alpha = True
+        elif kind == b"acTL":
+            several = True
         elif kind == b"IEND":
-            return Header("PNG", width, height, alpha)
+            return Header("PNG", width, height, alpha, bits == 16, several)
         place = end
     raise DataError("truncated: the PNG has no end chunk")
 
@@ -97,6 +109,33 @@ def _bmp(raw: bytes) -> Header:
     return Header("BMP", width, height, alpha=False)
 
 
+def _gif(raw: bytes) -> Header:
+    # GIF89a specification: after the screen and its colours follow blocks, each a list of parts that an empty one ends
+    width, height, packed = struct.unpack_from("<HHB", raw, 6)
+    place, pictures, alpha = 13 + _colours(packed), 0, False
+    while place < len(raw):
+        kind = raw[place]
+        if kind == 0x3B:
+            return Header("GIF", width, height, alpha, several=pictures > 1)
+        if kind == 0x2C:
+            pictures += 1
+            place += 11 + _colours(raw[place + 9])
+        elif kind == 0x21:
+            alpha |= raw[place + 1] == 0xF9 and bool(raw[place + 3] & 1)
+            place += 2
+        else:
+            raise DataError(f"damaged: unknown GIF block {kind:#04x}")
+        while raw[place]:
+            place += 1 + raw[place]
+        place += 1
+    raise DataError("truncated: the GIF has no end mark")
+
+
+def _colours(packed: int) -> int:
+    """Bytes of a table of colours, by the byte that tells of it."""
+    return 3 << (packed & 7) + 1 if packed & 0x80 else 0
+
+
 def _webp(raw: bytes) -> Header:
     # WebP container specification; VP8: RFC 6386, section 9.1
     size = struct.unpack_from("<I", raw, 4)[0] + 8
@@ -114,12 +153,21 @@ def _webp(raw: bytes) -> Header:
     if kind == b"VP8X":
         width = int.from_bytes(raw[24:27], "little") + 1
         height = int.from_bytes(raw[27:30], "little") + 1
-        return Header("WebP", width, height, alpha=bool(raw[20] & 0x10))
+        return Header("WebP", width, height, alpha=bool(raw[20] & 0x10), several=bool(raw[20] & 0x02))
     raise DataError(f"damaged: unknown WebP chunk {kind.decode('latin-1')!r}")
 
 
 # TIFF 6.0, section 2: tags of the first image that tell its size, its samples, and where its strips or tiles lie
-_WIDTH, _HEIGHT, _OFFSETS, _SAMPLES, _COUNTS, _TILE_OFFSETS, _TILE_COUNTS = 256, 257, 273, 277, 279, 324, 325
+_WIDTH, _HEIGHT, _BITS, _OFFSETS, _SAMPLES, _COUNTS, _TILE_OFFSETS, _TILE_COUNTS = (
+    256,
+    257,
+    258,
+    273,
+    277,
+    279,
+    324,
+    325,
+)
 _TIFF_TYPES = {3: "H", 4: "I"}
 _MOST_STRIPS = 1 << 20
 
@@ -128,7 +176,8 @@ def _tiff(raw: bytes) -> Header:
     order = "<" if raw[:2] == b"II" else ">"
     place = struct.unpack_from(f"{order}I", raw, 4)[0]
     found: dict[int, tuple[int, ...]] = {}
-    for number in range(struct.unpack_from(f"{order}H", raw, place)[0]):
+    entries = struct.unpack_from(f"{order}H", raw, place)[0]
+    for number in range(entries):
         tag, kind, count = struct.unpack_from(f"{order}HHI", raw, place + 2 + 12 * number)
         code = _TIFF_TYPES.get(kind)
         if code is None or count > _MOST_STRIPS:
@@ -143,7 +192,9 @@ def _tiff(raw: bytes) -> Header:
     if end > len(raw):
         raise DataError(f"truncated: {len(raw)} bytes where the TIFF needs {end}")
     width, height = (found.get(tag, (0,))[0] for tag in (_WIDTH, _HEIGHT))
-    return Header("TIFF", width, height, alpha=found.get(_SAMPLES, (1,))[0] == 4)
+    another = struct.unpack_from(f"{order}I", raw, place + 2 + 12 * entries)[0]
+    deep, alpha = max(found.get(_BITS, (1,))) == 16, found.get(_SAMPLES, (1,))[0] == 4
+    return Header("TIFF", width, height, alpha, deep, several=another != 0)
 
 
 _PIECES = ((_OFFSETS, _TILE_OFFSETS), (_COUNTS, _TILE_COUNTS))
@@ -151,6 +202,8 @@ _READERS: dict[bytes, Callable[[bytes], Header]] = {
     b"\x89PNG\r\n\x1a\n": _png,
     b"\xff\xd8\xff": _jpeg,
     b"BM": _bmp,
+    b"GIF87a": _gif,
+    b"GIF89a": _gif,
     b"RIFF": _webp,
     b"II*\0": _tiff,
     b"MM\0*": _tiff,

@@ -14,25 +14,37 @@ import numpy as np
 from thrifty.data.header import read_header
 from thrifty.errors import DataError
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
 CHANNELS = {"gray": 1, "rgb": 3}
+# the gray beside a letterboxed image: about the mean of photographs, as YOLOv5 has it
+_BAND = 114
+# what is given up of an image, as the report tells it
+SIXTEEN_BITS = "16 bits a channel, scaled to 8"
+ON_WHITE = "see-through, laid on white"
+FIRST_OF_SEVERAL = "several pictures in a file, of which the first was taken"
 
 
 def decode(raw: bytes, *, max_pixels: int) -> np.ndarray:
-    """Decode a PNG, JPEG, BMP or WebP image, or the first of a TIFF file.
+    """As `decoded`, the pixels alone."""
+    return decoded(raw, max_pixels=max_pixels)[0]
+
+
+def decoded(raw: bytes, *, max_pixels: int) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Decode a PNG, JPEG, BMP, GIF, WebP or TIFF image, the first picture where it holds several.
 
     EXIF orientation is applied, save to images with an alpha channel. Alpha is composited on white; that of BMP is
-    dropped. 16 bits a channel become 8; palettes become colours.
+    dropped. 16 bits a channel become 8; palettes and CMYK become colours.
 
     Args:
         raw: the file's bytes.
         max_pixels: an image whose header says more is refused before it is decoded.
 
     Returns:
-        uint8 [H, W, C] with C 1 for an image stored as gray, else 3.
+        uint8 [H, W, C] with C 1 for an image stored as gray, else 3; and what of it was given up for that.
 
     Raises:
-        DataError: "not an image", "empty", "truncated", "damaged", "too many pixels"; the detail after a colon.
+        DataError: "not an image", "empty", "truncated", "damaged", "too many pixels", "not of 8 or 16 bits"; the
+            detail after a colon.
     """
     header = read_header(raw)
     if header.width * header.height > max_pixels:
@@ -44,13 +56,18 @@ def decode(raw: bytes, *, max_pixels: int) -> np.ndarray:
         raise DataError(f"damaged: {str(error).splitlines()[0]}") from error
     if image is None:
         raise DataError(f"damaged: its {header.format} data cannot be decoded")
+    told = [FIRST_OF_SEVERAL] if header.several else []
     if image.dtype == np.uint16:
         image = ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        told += [SIXTEEN_BITS] if header.deep else []
+    if image.dtype != np.uint8:
+        raise DataError(f"not of 8 or 16 bits: its pixels are {image.dtype}")
     if image.ndim == 2:
-        return image[:, :, None]
+        return image[:, :, None], tuple(told)
     if image.shape[2] == 4:
+        told += [ON_WHITE] if image[:, :, 3].min() < 255 else []
         image = _on_white(image)
-    return np.ascontiguousarray(image[:, :, ::-1])
+    return np.ascontiguousarray(image[:, :, ::-1]), tuple(told)
 
 
 def _on_white(image_HW4: np.ndarray) -> np.ndarray:
@@ -76,7 +93,8 @@ def fit(image: np.ndarray, *, size: int, color: str, crop: str) -> np.ndarray:
         image: uint8 [H, W, C] as from `decode`.
         size: side in pixels.
         color: ``gray`` (0.299 R + 0.587 G + 0.114 B, ITU-R BT.601) or ``rgb``.
-        crop: ``center`` cuts the largest centred square first; ``none`` squeezes the whole image.
+        crop: ``center`` cuts the largest centred square first; ``none`` squeezes the whole image; ``letterbox`` shrinks
+            or grows it as it is, in the middle of a square of gray 114.
 
     Returns:
         uint8 [size, size, C].
@@ -87,17 +105,29 @@ def fit(image: np.ndarray, *, size: int, color: str, crop: str) -> np.ndarray:
     if color == "gray" and image.shape[2] == 3:
         # three equal channels stay exactly as they are; the weighted sum may round them
         image = image[:, :, :1] if is_gray(image) else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[:, :, None]
-    if crop == "center":
-        height, width = image.shape[:2]
-        side = min(height, width)
-        top, left = (height - side) // 2, (width - side) // 2
-        image = image[top : top + side, left : left + side]
     height, width = image.shape[:2]
-    if (height, width) != (size, size):
-        way = cv2.INTER_AREA if height * width > size * size else cv2.INTER_LINEAR
-        image = cv2.resize(np.ascontiguousarray(image), (size, size), interpolation=way)
-    channels = CHANNELS[color]
-    return np.ascontiguousarray(np.broadcast_to(image.reshape(size, size, -1), (size, size, channels)))
+    if crop == "letterbox":
+        longest = max(height, width)
+        inner = _resized(image, *(max(1, round(size * side / longest)) for side in (height, width)))
+        image = np.full((size, size, inner.shape[2]), _BAND, np.uint8)
+        top, left = (size - inner.shape[0]) // 2, (size - inner.shape[1]) // 2
+        image[top : top + inner.shape[0], left : left + inner.shape[1]] = inner
+    else:
+        if crop == "center":
+            side = min(height, width)
+            top, left = (height - side) // 2, (width - side) // 2
+            image = image[top : top + side, left : left + side]
+        image = _resized(image, size, size)
+    return np.ascontiguousarray(np.broadcast_to(image, (size, size, CHANNELS[color])))
+
+
+def _resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    if image.shape[:2] == (height, width):
+        return image
+    shrinks = image.shape[0] * image.shape[1] > height * width
+    way = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    found = cv2.resize(np.ascontiguousarray(image), (width, height), interpolation=way)
+    return np.asarray(found).reshape(height, width, -1)
 
 
 def normalise(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:

@@ -153,6 +153,8 @@ def _notes(shape: Shape, kept: list[Seen], reasons: dict[str, int]) -> list[str]
     colored = sum(not image.gray for image in kept)
     if shape.color == "gray" and colored:
         notes.append(f"{colored:,} images in colour were made gray")
+    given_up = Counter(told for image in kept for told in image.told)
+    notes += [f"{count:,} images: {told}" for told, count in given_up.most_common()]
     doubtful = [reason for reason in reasons if reason.startswith("same image under labels ")]
     notes += [f"{reason}: {reasons[reason]} files, all put aside" for reason in doubtful]
     return notes

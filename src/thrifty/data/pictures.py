@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from thrifty.data.arrays import holds_arrays, read_labelled
-from thrifty.data.image import decode
+from thrifty.data.image import decoded
 from thrifty.data.inputs import InputFile
 from thrifty.data.inventory import Inventory, read_unchanged
 from thrifty.data.labels import folders_of
@@ -27,6 +27,9 @@ class Unreadable(Exception):  # noqa: N818 - says so of one image, which is put 
         self.what = what
 
 
+Pixels = tuple[np.ndarray, tuple[str, ...]]
+
+
 @dataclass(frozen=True, slots=True)
 class Picture:
     """An image that was not looked at yet.
@@ -36,14 +39,15 @@ class Picture:
         label: its class.
         split: the one that its file is named after; nothing where that is to be dealt.
         sha256: of its content.
-        read: returns uint8 [H, W, C]; raises `Unreadable`, or a `DataError` where its file has changed.
+        read: returns uint8 [H, W, C], and what of it was given up as `thrifty.data.image.decoded` says; raises
+            `Unreadable`, or a `DataError` where its file has changed.
     """
 
     name: str
     label: str
     split: str
     sha256: str
-    read: Callable[[], np.ndarray]
+    read: Callable[[], Pixels]
 
 
 def pictures_of(data: ImageData, inventory: Inventory) -> list[Picture]:
@@ -58,7 +62,7 @@ def pictures_of(data: ImageData, inventory: Inventory) -> list[Picture]:
         return [
             Picture(
                 f"{part.name}:{number}", label, part.split, hashlib.sha256(image).hexdigest(),
-                functools.partial(_small_enough, image, data.max_pixels),
+                functools.partial(_small_enough, image, part.told, data.max_pixels),
             )
             for part in read_labelled(contents)
             for number, (image, label) in enumerate(zip(part.images, part.labels, strict=True))
@@ -78,16 +82,16 @@ def pictures_of(data: ImageData, inventory: Inventory) -> list[Picture]:
     ]  # fmt: skip
 
 
-def _decoded(file: InputFile, sha256: str, max_pixels: int) -> np.ndarray:
+def _decoded(file: InputFile, sha256: str, max_pixels: int) -> Pixels:
     raw = read_unchanged(file, sha256)
     try:
-        return decode(raw, max_pixels=max_pixels)
+        return decoded(raw, max_pixels=max_pixels)
     except DataError as error:
         raise Unreadable(error.what) from error
 
 
-def _small_enough(image: np.ndarray, max_pixels: int) -> np.ndarray:
+def _small_enough(image: np.ndarray, told: tuple[str, ...], max_pixels: int) -> Pixels:
     height, width = image.shape[:2]
     if height * width > max_pixels:
         raise Unreadable(f"too many pixels: {width}x{height} is over {max_pixels:,}")
-    return image
+    return image, told

@@ -45,6 +45,7 @@ class Seen:
     width: int
     height: int
     rank: bytes
+    told: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def decide_shape(data: ImageData, pictures: Sequence[Picture], rejects: Sequence
         if len(sampled) == SAMPLED_IMAGES or (sampled and data.size and data.color):
             break
         try:
-            image = picture.read()
+            image, _ = picture.read()
         except Unreadable:
             continue
         sampled.append((image.shape[0], image.shape[1], is_gray(image)))
@@ -129,7 +130,7 @@ def _nothing_readable(data: ImageData, pictures: Sequence[Picture], rejects: Seq
             reasons[error.what.split(": ")[0]] += 1
     found = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
     return DataError(
-        f"no image in '{data.path}' can be read ({found})", mend="Images are PNG, JPEG, BMP, WebP or TIFF files."
+        f"no image in '{data.path}' can be read ({found})", mend="Images are PNG, JPEG, BMP, GIF, WebP or TIFF files."
     )
 
 
@@ -144,7 +145,7 @@ def decode_all(
     def work(row: int) -> Seen | Reject:
         picture = pictures[row]
         try:
-            image = picture.read()
+            image, told = picture.read()
         except Unreadable as error:
             reason, colon, detail = error.what.partition(": ")
             return Reject(picture.name, reason, colon + detail)
@@ -154,7 +155,7 @@ def decode_all(
         pixels = image[:, :, :1] if gray else image
         digest = hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes()).digest()
         place = rank(seed, picture.sha256, picture.name)
-        return Seen(picture.name, picture.label, picture.split, row, digest, gray, width, height, place)
+        return Seen(picture.name, picture.label, picture.split, row, digest, gray, width, height, place, told)
 
     teller = Teller(len(pictures), emit, "images")
     numbers = range(len(pictures))

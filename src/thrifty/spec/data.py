@@ -48,7 +48,8 @@ class ImageData(Plain):
         path: a folder, searched to any depth, a file of arrays, or an archive; relative to the job file.
         size: side in pixels that every image is resized to; decided from the data when left out.
         color: ``gray`` or ``rgb``; decided from the data when left out.
-        crop: ``center`` cuts the largest centred square first; ``none`` resizes the whole image.
+        crop: ``center`` cuts the largest centred square first; ``none`` resizes the whole image; ``letterbox`` too, but
+            keeps its form, between bands of gray.
         mixed_sizes: ``resize`` takes images of any size; ``reject`` puts those of another size than the
             commonest among the rejects.
         max_pixels: an image with more pixels is rejected before it is decoded.
@@ -60,7 +61,7 @@ class ImageData(Plain):
     split: Split = Split()
     size: Annotated[int, Field(ge=4, le=1024)] | None = None
     color: Literal["gray", "rgb"] | None = None
-    crop: Literal["center", "none"] = "center"
+    crop: Literal["center", "none", "letterbox"] = "center"
     mixed_sizes: Literal["resize", "reject"] = "resize"
     max_pixels: PositiveInt = 50_000_000
     max_file_bytes: ByteCount = 64 * 2**20

@@ -69,7 +69,7 @@ class Dataset(Plain):
     shape: tuple[int, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    crop: Literal["center", "none"]
+    crop: Literal["center", "none", "letterbox"]
     vocabulary: int
     tokens: dict[str, int]
     text_bytes: dict[str, int]
