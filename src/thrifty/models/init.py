@@ -23,6 +23,7 @@ from thrifty.models.logits import Logits
 from thrifty.models.mlp import MLP
 from thrifty.models.residuals import residual_ends
 from thrifty.models.resnet import ResNet
+from thrifty.models.speech import Speech
 from thrifty.models.vit import ViT
 
 POSITION_STD = 0.01
@@ -143,6 +144,18 @@ def _decoder_or_encoder(source: str) -> Callable[[nn.Module], Scheme]:
     return scheme
 
 
+def _speech(model: nn.Module) -> Scheme:
+    """Variance 1 / fan_in (LeCun et al. 1998), which norms keep; what adds to the residual stream less, as in GPT-2."""
+    ends = residual_ends(model)
+    scale = 1 / math.sqrt(len(ends))
+
+    def weight(place: Place) -> Fill:
+        spread = 1 / math.sqrt(fans(place.tensor)[0])
+        return normal(spread * scale if place.layer in ends else spread)
+
+    return _spread(model, f"normal, variance 1 / fan_in, residual projections by 1 / sqrt({len(ends)}) less", weight)
+
+
 # What the authors of each family used. Of ViT those who trained it on ImageNet alone (Touvron et al. 2021, section 6),
 # and transformers: its first ones (Dosovitskiy et al. 2021) drew Xavier's.
 FAMILY_DEFAULTS: dict[type[nn.Module], Callable[[nn.Module], Scheme]] = {
@@ -154,9 +167,10 @@ FAMILY_DEFAULTS: dict[type[nn.Module], Callable[[nn.Module], Scheme]] = {
     OriginalBERT: _distributed(DISTRIBUTIONS["truncated_normal"]),
     MLP: _distributed(DISTRIBUTIONS["he_normal"]),
     ViT: _distributed(DISTRIBUTIONS["truncated_normal"]),
+    Speech: _speech,
 }
 # whose default scales residual branches by depth already
-SCALED_BY_DEFAULT = (GPT, Llama, BERT)
+SCALED_BY_DEFAULT = (GPT, Llama, BERT, Speech)
 
 
 def default(model: nn.Module) -> Scheme:

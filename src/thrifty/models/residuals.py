@@ -8,6 +8,7 @@ import thrifty.models.bert as bert
 import thrifty.models.gpt as gpt
 import thrifty.models.llama as llama
 import thrifty.models.resnet as resnet
+import thrifty.models.speech as speech
 import thrifty.models.vit as vit
 
 ENDS: dict[type[nn.Module], str] = {
@@ -21,6 +22,7 @@ ENDS: dict[type[nn.Module], str] = {
     bert.FeedForward: "proj",
     vit.Attention: "proj",
     vit.FeedForward: "proj",
+    speech.Mixing: "proj",
 }
 
 

@@ -42,6 +42,7 @@ from thrifty.spec.plan import (
     Probed,
     StopPlan,
 )
+from thrifty.spec.sound import Sound
 from thrifty.spec.train import Adapter, Train
 from thrifty.spec.transformer import TransformerShape
 
@@ -92,6 +93,7 @@ __all__ = [
     "Quantity",
     "RandAugment",
     "RawData",
+    "Sound",
     "Spent",
     "Split",
     "StopPlan",
