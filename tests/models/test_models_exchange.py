@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from thrifty.errors import BundleError, JobError
 from thrifty.models import MODELS, build
 from thrifty.models.exchange import FORMS, form_of, load_weights, read_plan, save
+from thrifty.models.exchange.resnet import STATISTICS
 from thrifty.models.exchange.weights import collect
 from thrifty.models.init import initialise
 from thrifty.spec import ModelPlan
@@ -42,6 +43,13 @@ BERT = {
     "vocab_size": VOCABULARY, "max_position_embeddings": LENGTH, "num_hidden_layers": 2, "hidden_size": 16,
     "num_attention_heads": 4, "intermediate_size": 64, "num_labels": 3,
 }  # fmt: skip
+RESNET = {"depths": [2, 1], "num_labels": 3, "embedding_size": 16}
+BASIC = {**RESNET, "layer_type": "basic", "hidden_sizes": [16, 24]}
+IMAGES = {"resnet": 40, "vit": 12}
+VIT = {
+    "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
+    "image_size": IMAGES["vit"], "patch_size": 4, "num_labels": 3,
+}  # fmt: skip
 # a class of transformers, a type and sizes of its config
 THEIRS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "gpt2": ("GPT2LMHeadModel", "gpt2", GPT2),
@@ -50,6 +58,16 @@ THEIRS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "llama, no groups": ("LlamaForCausalLM", "llama", {**LLAMA, "num_key_value_heads": 4, "rms_norm_eps": 1e-3}),
     "llama 3.1": ("LlamaForCausalLM", "llama", {**LLAMA, "rope_parameters": LONGER}),
     "bert": ("BertForSequenceClassification", "bert", BERT),
+    "resnet": ("ResNetForImageClassification", "resnet", {**RESNET, "hidden_sizes": [64, 96]}),
+    "resnet, wider at once": ("ResNetForImageClassification", "resnet", {**BASIC, "num_channels": 1}),
+    "resnet 18": (
+        "ResNetForImageClassification",
+        "resnet",
+        {"layer_type": "basic", "depths": [2, 2, 2, 2], "hidden_sizes": [64, 128, 256, 512]},
+    ),
+    "resnet 50": ("ResNetForImageClassification", "resnet", {}),
+    "vit": ("ViTForImageClassification", "vit", VIT),
+    "vit, gray": ("ViTForImageClassification", "vit", {**VIT, "num_channels": 1, "num_labels": 11}),
 }
 
 
@@ -69,8 +87,12 @@ def theirs(kind: str) -> nn.Module:
 
 
 def inputs(kind: str) -> Tensor:
-    """Token numbers; of texts that are padded, the second is shorter."""
+    """Pixels, or token numbers; of texts that are padded, the second is shorter."""
     generator = torch.Generator().manual_seed(1)
+    family, sizes = THEIRS[kind][1:]
+    if family in IMAGES:
+        side = IMAGES[family]
+        return torch.randn(3, sizes.get("num_channels", 3), side, side, generator=generator)
     x = torch.randint(1, VOCABULARY, (3, LENGTH - 3), generator=generator)
     if kind == "bert":
         x[1, 5:] = 0
@@ -79,7 +101,17 @@ def inputs(kind: str) -> Tensor:
 
 def logits_of(reference: nn.Module, x: Tensor) -> Tensor:
     """What a model of transformers answers: a BERT is told what is padding, the others have none."""
-    return reference(x, attention_mask=(x != 0).long()).logits  # type: ignore[no-any-return]
+    more = {} if x.is_floating_point() else {"attention_mask": (x != 0).long()}
+    return reference(x, **more).logits  # type: ignore[no-any-return]
+
+
+def gradients_of(model: nn.Module) -> Any:
+    """The same model with gradients in the place of its parameters."""
+    gradients = copy.deepcopy(model)
+    for gradient, parameter in zip(gradients.parameters(), model.parameters(), strict=True):
+        assert parameter.grad is not None
+        gradient.data = parameter.grad
+    return gradients
 
 
 def apart(one: Tensor, other: Tensor) -> float:
@@ -107,14 +139,14 @@ def test_logits_and_gradients_are_theirs(kind: str, tmp_path: Path) -> None:
     pull = torch.randn(wanted.shape, generator=torch.Generator().manual_seed(2))
     wanted.backward(pull)
     found.backward(pull)
-    gradients = copy.deepcopy(model)
-    for gradient, parameter in zip(gradients.parameters(), model.parameters(), strict=True):
-        assert parameter.grad is not None
-        gradient.data = parameter.grad
-    named = {name: each.grad for name, each in reference.named_parameters() if each.grad is not None}
-    under_their_names = collect(gradients, form_of(plan)[1], plan.arguments)
-    assert named.keys() <= under_their_names.keys()
+    # as transformers names them in a file, which for a ViT are not the names of its parameters
+    gradients_of(reference).save_pretrained(tmp_path / "gradients")
+    named = load_file(tmp_path / "gradients" / "model.safetensors")
+    under_their_names = collect(gradients_of(model), form_of(plan)[1], plan.arguments)
+    assert named.keys() == under_their_names.keys()
     for name, gradient in named.items():
+        if name.endswith(STATISTICS):
+            continue
         if name.endswith("key.bias"):
             # a softmax forgets it: what there is of a gradient is rounding
             queries = named[name.replace("key", "query")].norm()
@@ -320,6 +352,59 @@ def test_a_directory_that_cannot_be_read_says_why(breaks: Callable[[Path], Any],
     breaks(saved)
     with pytest.raises(BundleError, match=says):
         read(saved)
+
+
+PIXELS: list[tuple[str, dict[str, Any], str]] = [
+    ("vit-nano", {"image_size": 30}, r"has 30 image_size and ours takes 28"),
+    ("vit-nano", {"patch_size": [4, 4]}, r"has \[4, 4\] patch_size and ours takes a whole number"),
+    ("vit-nano", {"qkv_bias": False}, r"has false qkv_bias and ours takes true"),
+    ("vit-nano", {"layer_norm_eps": 1e-6}, r"has 1e-06 layer_norm_eps and ours takes 1e-12"),
+    ("vit-nano", {"id2label": ["a"]}, r'has \["a"\] id2label and ours takes names of classes'),
+    ("resnet50", {"layer_type": "wide"}, r'has "wide" layer_type and ours takes "basic" or "bottleneck"'),
+    ("resnet50", {"hidden_sizes": [256, 510]}, r"has \[256, 510\] hidden_sizes and ours takes \[256, 508\]"),
+    ("resnet50", {"hidden_sizes": 256}, r"has 256 hidden_sizes and ours takes a list of whole numbers"),
+    ("resnet50", {"embedding_size": 32}, r"has 32 embedding_size and ours takes 64"),
+    ("resnet50", {"depths": [3, 4, 6]}, r"has \[3, 4, 6\] depths and ours takes a list of 4 whole numbers"),
+    ("resnet50", {"depths": [3, 4, 6, 0]}, r"takes a list of whole numbers from 1 to 1000"),
+    ("resnet50", {"downsample_in_bottleneck": True}, r"has true downsample_in_bottleneck and ours takes false"),
+]
+
+
+@pytest.mark.parametrize(("name", "changes", "says"), PIXELS, ids=[f"{row[0]} {row[1]}" for row in PIXELS])
+def test_a_config_that_ours_is_not_says_why(name: str, changes: dict[str, Any], says: str, tmp_path: Path) -> None:
+    plan = plan_of_images(name)
+    kind, form = form_of(plan)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind, **form.config(plan.arguments)}))
+    assert read_plan(tmp_path).family == plan.family
+    config(**changes)(tmp_path)
+    with pytest.raises(BundleError, match=says):
+        read_plan(tmp_path)
+
+
+def plan_of_images(name: str) -> ModelPlan:
+    recipe = MODELS[name]
+    sizes = {"channels": 3, "classes": 5} | ({"side": 32} if recipe.family == "vit" else {})
+    return ModelPlan(name=name, family=recipe.family, arguments={**recipe.arguments, **sizes})
+
+
+@pytest.mark.parametrize("name", ["vit-nano", "resnet18"])
+def test_a_classifier_keeps_what_it_has_but_for_a_head_of_other_classes(name: str, tmp_path: Path) -> None:
+    plan = plan_of_images(name)
+    model = build(plan)
+    save(model, plan, tmp_path, labels=list("abcde"))
+    assert read_plan(tmp_path).arguments["classes"] == 5
+    wider = plan.model_copy(update={"arguments": {**plan.arguments, "classes": 7}})
+    other = build(wider, seed=1)
+    assert load_weights(other, wider, tmp_path).endswith("; new: fc.weight, fc.bias")
+    found = other.state_dict()
+    assert all(torch.equal(value, found[key]) for key, value in model.state_dict().items() if "fc." not in key)
+
+
+def test_a_residual_network_for_small_images_has_no_form(tmp_path: Path) -> None:
+    plan = plan_of_images("resnet20")
+    with pytest.raises(JobError, match=r"stem 'cifar' and shortcuts 'pad' has no form .* resnet18 to resnet152"):
+        save(build(plan), plan, tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
 
 
 def test_a_family_without_a_form_is_told() -> None:

@@ -15,12 +15,14 @@ from thrifty.models.exchange.folder import CONFIG, read_config, write_folder
 from thrifty.models.exchange.form import Config, Form
 from thrifty.models.exchange.gpt2 import GPT2
 from thrifty.models.exchange.llama import LLAMA
+from thrifty.models.exchange.resnet import RESNET
+from thrifty.models.exchange.vit import VIT
 from thrifty.spec import ModelPlan
 
 if TYPE_CHECKING:
     from torch import nn
 
-FORMS: dict[str, Form] = {"bert": BERT, "gpt2": GPT2, "llama": LLAMA}
+FORMS: dict[str, Form] = {"bert": BERT, "gpt2": GPT2, "llama": LLAMA, "resnet": RESNET, "vit": VIT}
 
 
 def read_plan(folder: Path) -> ModelPlan:

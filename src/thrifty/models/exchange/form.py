@@ -12,6 +12,7 @@ from thrifty.errors import BundleError
 
 MAX_SIZE = 2**20
 MAX_LAYERS = 1000
+MAX_STAGES = 64
 
 Arguments = Mapping[str, Any]
 
@@ -26,6 +27,7 @@ class Pair:
         rows: of each of several.
         transposed: theirs has inputs before outputs.
         head: it tells the data's answers: where theirs is missing or of other sizes, ours stays as it was drawn.
+        boxed: theirs has one more axis, of one, before the others.
         cut: ours is the first rows of theirs: a table of positions, of which shorter texts read fewer.
     """
 
@@ -34,6 +36,7 @@ class Pair:
     rows: tuple[int, ...] = ()
     transposed: bool = False
     head: bool = False
+    boxed: bool = False
     cut: bool = False
 
 
@@ -113,11 +116,11 @@ class Config:
             raise self._wrong(key, "true or false")
         return value
 
-    def counts(self, key: str, default: tuple[int, ...] | None = None, *, most: int = MAX_SIZE) -> tuple[int, ...]:
-        """Return whole numbers from 1, a few at most."""
-        value = self._get(key, default)
-        if not isinstance(value, list | tuple) or not 1 <= len(value) <= 64:
-            raise self._wrong(key, "a list of whole numbers")
+    def counts(self, key: str, *, most: int = MAX_SIZE, length: int | None = None) -> tuple[int, ...]:
+        """Return whole numbers from 1, a few at most; or ``length`` of them."""
+        value = self.values.get(key)
+        if not isinstance(value, list) or not 1 <= len(value) <= MAX_STAGES or len(value) != (length or len(value)):
+            raise self._wrong(key, f"a list of {length or ''} whole numbers".replace("  ", " "))
         if not all(type(each) is int and 1 <= each <= most for each in value):
             raise self._wrong(key, f"a list of whole numbers from 1 to {most}")
         return tuple(value)
