@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 
 from thrifty.data import Store, prepare
 from thrifty.data import language as language_module
-from thrifty.data.language import END_ID, END_TOKEN, encode, load_tokenizer, pieces, train_tokenizer
+from thrifty.data.language import END_ID, END_TOKEN, PIECES, cut, encode, load_tokenizer, train_tokenizer
 from thrifty.errors import DataError
 from thrifty.spec import SPLITS, LanguageData
 from thrifty.spec.events import Event, Progress
@@ -71,11 +71,11 @@ def test_a_text_cut_into_pieces_has_the_tokens_of_the_whole(tokenizer: Tokenizer
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(language_module, "_PIECE_CHARACTERS", size)
         patch.setattr(language_module, "_CUT_WINDOW", size // 2)
-        cut = list(pieces(text))
-        parts = [ids for part in encode(tokenizer, [text]) for ids in part.tolist()]
-    assert "".join(cut) == text
-    assert all(len(piece) <= size for piece in cut)
-    offsets = itertools.accumulate(map(len, cut[:-1]))
+        found = list(cut([text[:9], text[9:]]))
+        parts = [ids for _, part in encode(tokenizer, [("train", [text])]) for ids in part.tolist()]
+    assert "".join(found) == text
+    assert all(len(piece) <= size for piece in found)
+    offsets = itertools.accumulate(map(len, found[:-1]))
     # where no seam is near, only the text itself is promised
     if text and all(language_module._is_seam(text, offset) for offset in offsets):
         assert parts == [END_ID, *tokenizer.encode(text).ids]
@@ -121,7 +121,7 @@ def test_what_is_no_text_is_put_aside_with_the_reason(shelf: Path) -> None:
         shelf,
         {
             "latin.txt": b"caf" + b"\xe9",
-            "utf16.txt": "hello".encode("utf-16"),
+            "cut.txt": "hello".encode("utf-16")[:-1],
             "wide.txt": "hello".encode("utf-16-le"),
             "none.txt": "",
             "blank.txt": "\ufeff \n\t",
@@ -138,7 +138,7 @@ def test_what_is_no_text_is_put_aside_with_the_reason(shelf: Path) -> None:
     copies = {name: found.pop(name) for name in list(found) if found[name].startswith("duplicate: ")}
     assert found == {
         "latin.txt": "not UTF-8 at byte 3",
-        "utf16.txt": "not UTF-8 at byte 0",
+        "cut.txt": "not utf-16-le at byte 10",
         "wide.txt": "binary: NUL at byte 1",
         "none.txt": "empty",
         "blank.txt": "empty",
@@ -146,7 +146,14 @@ def test_what_is_no_text_is_put_aside_with_the_reason(shelf: Path) -> None:
     }
     assert len(copies) == 2
     cleaning = store.dataset.cleaning
-    assert cleaning.rejected == {"duplicate": 2, "empty": 2, "not UTF-8": 2, "binary": 1, "too large": 1}
+    assert cleaning.rejected == {
+        "duplicate": 2,
+        "empty": 2,
+        "not UTF-8": 1,
+        "binary": 1,
+        "not utf-16-le": 1,
+        "too large": 1,
+    }
     assert (cleaning.seen, cleaning.kept, cleaning.duplicates) == (38, 30, 2)
 
 
@@ -175,15 +182,73 @@ def test_a_small_text_gives_a_small_vocabulary_and_says_so(shelf: Path) -> None:
 
 
 def test_the_tokenizer_reads_no_more_than_it_needs(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("thrifty.data.documents.TOKENIZER_TEXT_BYTES", 10_000)
+    monkeypatch.setattr("thrifty.data.corpus.TOKENIZER_TEXT_BYTES", 10_000)
     assert "the tokenizer was trained on" in " ".join(run(shelf).dataset.cleaning.notes)
 
 
-def test_too_few_documents(tmp_path: Path) -> None:
+def test_few_documents_are_split_by_position(tmp_path: Path) -> None:
     folder = write_texts(tmp_path / "shelf", {"a.txt": novel(1), "b.txt": novel(2), "c.txt": novel(1), "d.txt": ""})
-    says = refusal(folder)
-    assert "has 2 usable documents; 1 duplicate; 1 empty, and needs 3: a document is never cut across splits" in says
-    assert "cut a long one into several" in says
+    store = run(folder, split={"validation": 0.1, "test": 0.2})
+    found = {split: documents(store, split) for split in SPLITS}
+    for number, text in enumerate((novel(1), novel(2))):
+        parts = [found[split][number] for split in SPLITS]
+        assert "".join(parts) == text
+        assert [round(len(part) / len(text), 2) for part in parts] == [0.7, 0.1, 0.2]
+    says = " ".join(store.dataset.cleaning.notes)
+    assert "each document is trained on from its beginning, validation the next 10 %, test the next 20 %" in says
+    assert "too little text: nothing is left for the validation split" in refusal(
+        write_texts(tmp_path / "word", {"a.txt": "abc"})
+    )
+
+
+def test_no_usable_document(tmp_path: Path) -> None:
+    says = refusal(write_texts(tmp_path / "shelf", {"a.txt": b"caf\xe9", "b.txt": " "}))
+    assert "has no usable document: 1 empty, 1 not UTF-8; the first: 'a.txt' not UTF-8 at byte 3" in says
+
+
+def test_files_named_after_splits_are_those(tmp_path: Path) -> None:
+    texts = {"wiki.train.txt": novel(1, 4000), "wiki.valid.txt": novel(2), "wiki.test.txt": novel(3)}
+    store = run(write_texts(tmp_path / "wiki", texts))
+    assert {split: documents(store, split) for split in SPLITS} == {
+        "train": [novel(1, 4000)],
+        "validation": [novel(2)],
+        "test": [novel(3)],
+    }
+    (tmp_path / "wiki" / "wiki.test.txt").unlink()
+    cut = run(tmp_path / "wiki", split={"validation": 0.3, "test": 0.25})
+    assert documents(cut, "validation") == [novel(2)]
+    assert "".join(documents(cut, "train") + documents(cut, "test")) == novel(1, 4000)
+
+
+def test_a_held_out_text_that_is_nearly_one_of_training_leaves_training(tmp_path: Path) -> None:
+    text = " ".join(f"word{number % 97} and{number}" for number in range(600))
+    texts = {"train.a.txt": text.replace("and300", "or300"), "train.b.txt": novel(1, 4000), "valid.txt": text}
+    folder = write_texts(tmp_path / "shelf", {**texts, "test.txt": novel(3), "train.c.txt": novel(3)})
+    store = run(folder)
+    assert store.dataset.cleaning.rejected == {"duplicate across splits": 1, "near copy across splits": 1}
+    assert store.dataset.cleaning.across_splits == 2
+    assert documents(store, "train") == [novel(1, 4000)]
+    assert run(folder, copies="exact").dataset.cleaning.rejected == {"duplicate across splits": 1}
+
+
+@pytest.mark.parametrize("sort", PIECES)
+def test_every_sort_of_pieces_gives_a_text_back(sort: str, tmp_path: Path) -> None:
+    texts = [novel(seed) for seed in range(5)] + ["汉字 und\nZeilen\t<|end|>"]
+    tokenizer = train_tokenizer(texts, vocabulary=400, pieces=sort)
+    (tmp_path / "tokenizer.json").write_text(tokenizer.to_str())
+    read = load_tokenizer(tmp_path)
+    for text in texts:
+        ids = read.encode(text).ids
+        assert END_ID not in ids
+        assert read.decode(ids) == text
+    assert train_tokenizer(texts, vocabulary=400, pieces=sort).to_str() == tokenizer.to_str()
+
+
+def test_characters_are_tokens_and_others_one_of_their_own() -> None:
+    tokenizer = train_tokenizer(["aab b", "ccc"], vocabulary=260, pieces="characters")
+    assert tokenizer.get_vocab() == {END_TOKEN: 0, "\ufffd": 1, " ": 2, "a": 3, "b": 4, "c": 5}
+    assert tokenizer.encode("bax c").ids == [4, 3, 1, 2, 5]
+    assert tokenizer.decode(tokenizer.encode("bax c").ids) == "ba\ufffd c"
 
 
 def test_no_file_fits_the_pattern(tmp_path: Path) -> None:

@@ -79,7 +79,9 @@ def _texts(data: TextData) -> Chosen:
 
 
 def _language(data: LanguageData) -> Chosen:
-    files, rejects = list_files(data.path)
+    files, rejects = list_one(data.path)
+    if data.path.is_file():
+        return Chosen(files, rejects)
     return Chosen(
         [file for file in files if matches(file.name, data.files)],
         [reject for reject in rejects if matches(reject.name, data.files)],

@@ -14,6 +14,7 @@ from thrifty.data.choose import choose
 from thrifty.data.fingerprint import fingerprint
 from thrifty.data.inputs import CANNOT_BE_READ, InputFile, Reject
 from thrifty.data.manifest import Manifest
+from thrifty.data.unchanged import open_unchanged
 from thrifty.data.unpacked import unpacked
 from thrifty.errors import DataError, nearest
 from thrifty.spec import RawData, TextData
@@ -129,16 +130,8 @@ def read_unchanged(file: InputFile, sha256: str) -> bytes:
     Raises:
         DataError: it has changed since it was hashed, or is gone.
     """
-    try:
-        raw = Path(file.path).read_bytes()
-    except OSError as error:
-        raise DataError(f"'{file.name}' was there and now cannot be read: {error.strerror}", mend=_AGAIN) from error
-    if hashlib.sha256(raw).hexdigest() != sha256:
-        raise DataError(f"'{file.name}' changed while the data was being prepared", mend=_AGAIN)
-    return raw
-
-
-_AGAIN = "Wait until nothing writes to the data folder, then run again."
+    with open_unchanged(file, sha256) as stream:
+        return stream.read()
 
 
 @functools.cache

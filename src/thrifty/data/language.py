@@ -1,11 +1,13 @@
-"""Text to tokens and back: a byte-level BPE tokenizer, trained here, encoding in bounded memory.
+"""Text to tokens and back: a tokenizer trained here, and encoding in bounded memory.
 
-Every text can be encoded, and decoding gives it back byte for byte (Sennrich et al. 2016; bytes as in GPT-2).
+Pieces over bytes encode every text, and decoding gives it back byte for byte (bytes as in GPT-2). Characters give back
+those that were learned; one number stands for all others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,25 +17,35 @@ from thrifty.errors import DataError
 
 END_TOKEN = "<|end|>"
 END_ID = 0
+# Unicode's own sign for a character that cannot be shown
+UNKNOWN_CHARACTER = "\N{REPLACEMENT CHARACTER}"
 TOKENIZER_FILE = "tokenizer.json"
 IGNORED_TARGET = -100
+_ESTIMATIONS = 3
 _PIECE_CHARACTERS = 65_536
 _CUT_WINDOW = 4096
 _CHARACTERS_AT_ONCE = 1 << 20
 
 
-def train_tokenizer(texts: Iterable[str], *, vocabulary: int) -> Tokenizer:
-    """Learn a byte-level BPE tokenizer: the end token, the 256 bytes, and the commonest pairs up to ``vocabulary``.
+def train_tokenizer(texts: Iterable[str], *, vocabulary: int, pieces: str = "bpe") -> Tokenizer:
+    """Learn a tokenizer by one of `PIECES`; the same texts give the same one.
 
-    It has fewer tokens where the texts hold fewer pairs that occur twice. The same texts give the same tokenizer.
+    Args:
+        texts: to learn from; a long one may come in several.
+        vocabulary: tokens at most, the end token included; there are fewer where the texts hold too little.
+        pieces: ``bpe`` or ``unigram`` over bytes, or ``characters``.
 
     >>> tokenizer = train_tokenizer(["low lower lowest"] * 9, vocabulary=260)
     >>> tokenizer.decode(tokenizer.encode("slow \\N{SNOWMAN}").ids)
     'slow ☃'
     """
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer = PIECES[pieces]((piece for text in texts for piece in cut([text])), vocabulary)
+    assert tokenizer.token_to_id(END_TOKEN) == END_ID
+    return _safe(tokenizer)
+
+
+def _learn_bpe(texts: Iterable[str], vocabulary: int) -> Tokenizer:
+    """Join the commonest pair of pieces again and again, from the 256 bytes on (Sennrich et al. 2016)."""
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
         min_frequency=2,
@@ -41,9 +53,62 @@ def train_tokenizer(texts: Iterable[str], *, vocabulary: int) -> Tokenizer:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator((piece for text in texts for piece in pieces(text)), trainer)
-    assert tokenizer.token_to_id(END_TOKEN) == END_ID
-    return _safe(tokenizer)
+    return _over_bytes(Tokenizer(models.BPE()), trainer, texts)
+
+
+def _learn_unigram(texts: Iterable[str], vocabulary: int) -> Tokenizer:
+    """Keep the pieces that make the texts likeliest where each piece is drawn by itself (Kudo 2018)."""
+    texts = list(texts)
+    trainer = trainers.UnigramTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[END_TOKEN],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    learned = _over_bytes(Tokenizer(models.Unigram()), trainer, texts)
+    # The library finds the same pieces each time, but likelihoods that differ by the order of a hash table. They are
+    # estimated anew: from the fewest pieces that make up each word, then from the likeliest.
+    pieces = [END_TOKEN, *sorted(learned.get_vocab().keys() - {END_TOKEN})]
+    scores = np.full(len(pieces), -1.0)
+    for _ in range(_ESTIMATIONS):
+        learned.model = models.Unigram(list(zip(pieces, scores.tolist(), strict=True)))
+        counts = np.full(len(pieces), 0.5)
+        for encoding in learned.encode_batch_fast(texts):
+            counts += np.bincount(encoding.ids, minlength=len(pieces))
+        scores = np.log(counts / counts.sum())
+    learned.model = models.Unigram(list(zip(pieces, scores.tolist(), strict=True)))
+    return learned
+
+
+def _over_bytes(tokenizer: Tokenizer, trainer: trainers.Trainer, texts: Iterable[str]) -> Tokenizer:
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def _learn_characters(texts: Iterable[str], vocabulary: int) -> Tokenizer:
+    """Take each character for a token, the commonest where there are more; another is read as U+FFFD."""
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(text)
+    counts.pop(UNKNOWN_CHARACTER, None)
+    marks = (END_TOKEN, UNKNOWN_CHARACTER)
+    common = sorted(counts, key=lambda each: (-counts[each], each))[: vocabulary - len(marks)]
+    numbers = {token: number for number, token in enumerate([*marks, *sorted(common)])}
+    # pairs that are never joined leave single characters
+    tokenizer = Tokenizer(models.BPE(numbers, [], unk_token=UNKNOWN_CHARACTER))
+    tokenizer.decoder = decoders.Fuse()
+    tokenizer.add_special_tokens([END_TOKEN])
+    return tokenizer
+
+
+# Each takes texts and the most tokens, and returns a tokenizer whose first is the end token.
+PIECES: dict[str, Callable[[Iterable[str], int], Tokenizer]] = {
+    "bpe": _learn_bpe,
+    "unigram": _learn_unigram,
+    "characters": _learn_characters,
+}
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
@@ -68,44 +133,54 @@ def _safe(tokenizer: Tokenizer) -> Tokenizer:
     return tokenizer
 
 
-def pieces(text: str) -> Iterator[str]:
-    """Cut a long text into pieces of bounded length whose tokens, put together, are those of the whole text.
+def cut(chunks: Iterable[str]) -> Iterator[str]:
+    """Cut a long text, which comes in chunks, into pieces whose tokens, put together, are those of the whole text.
 
     The tokenizer never joins a lone space or line end with what stands before it, so that is where to cut. Text
     without one for thousands of characters is cut anyway; it still decodes to the same text.
     """
-    start = 0
-    while len(text) - start > _PIECE_CHARACTERS:
-        end = start + _PIECE_CHARACTERS
-        cut = next((at for at in range(end, end - _CUT_WINDOW, -1) if _is_seam(text, at)), end)
-        yield text[start:cut]
-        start = cut
-    if start < len(text):
-        yield text[start:]
+    text = ""
+    for chunk in chunks:
+        text, start = text + chunk, 0
+        while len(text) - start > _PIECE_CHARACTERS:
+            end = start + _PIECE_CHARACTERS
+            place = next((at for at in range(end, end - _CUT_WINDOW, -1) if _is_seam(text, at)), end)
+            yield text[start:place]
+            start = place
+        text = text[start:]
+    if text:
+        yield text
 
 
 def _is_seam(text: str, at: int) -> bool:
     return text[at] in " \n" and not text[at - 1].isspace() and at + 1 < len(text) and not text[at + 1].isspace()
 
 
-def encode(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[np.ndarray]:
-    """Encode texts of any length into one stream: the end token, a text, the end token, the next text, …
+def encode(tokenizer: Tokenizer, texts: Iterable[tuple[str, Iterable[str]]]) -> Iterator[tuple[str, np.ndarray]]:
+    """Encode texts of any length into streams: the end token, a text, the end token, the next text, …
 
-    Yields the stream in parts, arrays of token numbers. Some parts are encoded at once, on all cores.
+    Some pieces are encoded at once, on all cores.
+
+    Args:
+        tokenizer: as trained here.
+        texts: each with the name of its stream, and in chunks.
+
+    Yields:
+        The name of a stream and its next token numbers, int64.
     """
-    cut = ((place == 0, piece) for text in texts for place, piece in enumerate(pieces(text)))
-    for group in _groups(cut):
-        encodings = tokenizer.encode_batch_fast([piece for _, piece in group])
-        for (begins, _), encoding in zip(group, encodings, strict=True):
-            yield np.array([END_ID, *encoding.ids] if begins else encoding.ids, np.int64)
+    pieces = ((name, place == 0, piece) for name, chunks in texts for place, piece in enumerate(cut(chunks)))
+    for group in _groups(pieces):
+        encodings = tokenizer.encode_batch_fast([piece for _, _, piece in group])
+        for (name, begins, _), encoding in zip(group, encodings, strict=True):
+            yield name, np.array([END_ID, *encoding.ids] if begins else encoding.ids, np.int64)
 
 
-def _groups(cut: Iterable[tuple[bool, str]]) -> Iterator[list[tuple[bool, str]]]:
-    group: list[tuple[bool, str]] = []
+def _groups(pieces: Iterable[tuple[str, bool, str]]) -> Iterator[list[tuple[str, bool, str]]]:
+    group: list[tuple[str, bool, str]] = []
     size = 0
-    for begins, piece in cut:
-        group.append((begins, piece))
-        size += len(piece)
+    for piece in pieces:
+        group.append(piece)
+        size += len(piece[-1])
         if size >= _CHARACTERS_AT_ONCE:
             yield group
             group, size = [], 0

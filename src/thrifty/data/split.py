@@ -63,31 +63,34 @@ def split_by_count(ranks: Mapping[str, bytes], split: Split, held_out: Sequence[
     return dict(zip(order, names + ["train"] * (len(order) - len(names)), strict=True))
 
 
-def split_by_bytes(ranks: Mapping[str, bytes], sizes: Mapping[str, int], split: Split) -> dict[str, str]:
+def split_by_bytes(
+    ranks: Mapping[str, bytes], sizes: Mapping[str, int], split: Split, held_out: Sequence[str] = HELD_OUT
+) -> dict[str, str]:
     """Deal whole documents so that each split's bytes come near its share.
 
     In the seeded order, a document goes to the first held-out split that it brings nearer to its share; a document
     too large for that is trained on. A split left empty takes the smallest document that another can spare.
 
     Args:
-        ranks: place in the seeded order of each document; at least three.
+        ranks: place in the seeded order of each document; at least one for each split.
         sizes: bytes of each.
         split: shares held out.
+        held_out: the splits to deal to beside training.
 
     Returns:
         The split of each document.
     """
-    assert len(ranks) >= 3
+    assert len(ranks) > len(held_out)
     total = sum(sizes.values())
-    wanted = {"test": split.test * total, "validation": split.validation * total}
+    wanted = {part: getattr(split, part) * total for part in held_out}
     filled = dict.fromkeys(wanted, 0)
     dealt: dict[str, str] = {}
     for name in sorted(ranks, key=ranks.__getitem__):
         size = sizes[name]
-        dealt[name] = next((part for part in HELD_OUT if filled[part] + size / 2 <= wanted[part]), "train")
+        dealt[name] = next((part for part in held_out if filled[part] + size / 2 <= wanted[part]), "train")
         if dealt[name] != "train":
             filled[dealt[name]] += size
-    for part in (*HELD_OUT, "train"):
+    for part in (*held_out, "train"):
         if part not in dealt.values():
             dealt[_spare(dealt, ranks, sizes, largest=part == "train")] = part
     return dealt

@@ -124,7 +124,7 @@ def _row(name: str, cells: Cells, text_at: str | int, label_at: str | int) -> Ro
             return Reject(name, f"{what} is no text", f": {type(value).__name__}")
         if "\0" in value:
             return Reject(name, "binary", f": NUL in the {what}")
-        if not _is_unicode(value):
+        if not is_unicode(value):
             return Reject(name, "not Unicode", f": half of a pair of surrogates in the {what}")
     return Row(name, text.strip(), label.strip())
 
@@ -136,8 +136,8 @@ def _cell(cells: Cells, at: str | int) -> Any:
     return cells[at] if at < len(cells) else None
 
 
-def _is_unicode(text: str) -> bool:
-    """JSON can spell half of a surrogate pair, which no UTF-8 can hold."""
+def is_unicode(text: str) -> bool:
+    """Say whether UTF-8 can hold a text: JSON can spell half of a surrogate pair, which it cannot."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

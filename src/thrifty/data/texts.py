@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from tokenizers import Tokenizer
 
-from thrifty.data.documents import TOKENIZER_TEXT_BYTES
+from thrifty.data.corpus import TOKENIZER_TEXT_BYTES
 from thrifty.data.draft import Draft
 from thrifty.data.inputs import DUPLICATE, DUPLICATE_ACROSS, Reject, count_reasons, reject_lines
 from thrifty.data.inventory import Inventory, read_unchanged

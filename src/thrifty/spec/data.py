@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, PositiveInt, Tag, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, PositiveInt, Tag, model_validator
 
 from thrifty.spec.plain import Plain
 from thrifty.spec.units import ByteCount, format_count
@@ -24,6 +25,14 @@ def _whole_count(value: Any) -> Any:
     return int(number)
 
 
+def _known_encoding(name: str) -> str:
+    try:
+        return codecs.lookup(name).name
+    except LookupError:
+        raise ValueError(f"no encoding is called {name!r}; such as utf-8, gb18030, latin-1") from None
+
+
+EncodingName = Annotated[str, Field(min_length=1, max_length=40), AfterValidator(_known_encoding)]
 Column = Annotated[str, Field(min_length=1, max_length=200)] | PositiveInt
 Count = Annotated[int, Field(gt=0), BeforeValidator(_whole_count)]
 
@@ -68,23 +77,37 @@ class ImageData(Plain):
 
 
 class LanguageData(Plain):
-    """Raw text files that a language model learns from.
+    """Raw text that a language model learns from: text files, or rows of JSONL or Parquet; ``.gz``, ``.xz``, ``.zst``.
 
     Attributes:
-        path: a folder, searched to any depth; relative to the job file.
-        files: which files of it, as a glob pattern.
-        vocabulary: number of tokens of the tokenizer trained on the training split.
+        path: a folder, searched to any depth, one file, or an archive; relative to the job file.
+        files: which files of a folder, as a glob pattern.
+        text: column of the texts, where files hold rows.
+        encoding: of text files; found when left out.
+        split_by: ``documents`` deals whole ones, ``position`` cuts each: its beginning is trained on, its end held out.
+            When left out, whole documents where there is one for each split. Files that are all named train, valid
+            and test are those splits.
+        copies: ``near`` keeps one of equal and of nearly equal documents, ``exact`` one of equal ones.
+        pieces: ``bpe`` or ``unigram`` over bytes, learned from the training split; or its ``characters``.
+        vocabulary: number of tokens of the tokenizer, at most.
         length: tokens of context; decided by the plan when left out.
+        max_row_bytes: a longer row is rejected.
         max_file_bytes: a larger file is rejected unread.
     """
 
     kind: Literal["language"]
     path: Path
     files: str = "**/*.txt"
+    text: Annotated[str, Field(min_length=1, max_length=200)] = "text"
+    encoding: EncodingName | None = None
     split: Split = Split(validation=0.05, test=0.05)
+    split_by: Literal["documents", "position"] | None = None
+    copies: Literal["near", "exact"] = "near"
+    pieces: Literal["bpe", "unigram", "characters"] = "bpe"
     vocabulary: Annotated[int, Field(ge=260, le=65_536)] = 4096
     length: Annotated[int, Field(ge=8, le=65_536)] | None = None
-    max_file_bytes: ByteCount = 64 * 2**20
+    max_row_bytes: ByteCount = 64 * 2**20
+    max_file_bytes: ByteCount = 64 * 2**30
 
     @model_validator(mode="before")
     @classmethod

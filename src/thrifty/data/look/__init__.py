@@ -9,17 +9,16 @@ from pathlib import Path
 from thrifty.data.inputs import list_one
 from thrifty.data.look.found import MEND, Look, Recogniser, Seen, job_name
 from thrifty.data.look.images import arrays, class_folders, listed
-from thrifty.data.look.language import TEXT_SUFFIXES, corpus
+from thrifty.data.look.language import corpus, rows_of_texts
 from thrifty.data.look.texts import labelled_texts
 from thrifty.data.unpacked import is_archive, unpacked
 from thrifty.errors import DataError
-from thrifty.spec import SPLITS
 from thrifty.spec.folders import cache_folder
 
 __all__ = ["Look", "look"]
 
 # The first that knows the files tells what they are.
-RECOGNISERS: tuple[Recogniser, ...] = (arrays, listed, class_folders, labelled_texts, corpus)
+RECOGNISERS: tuple[Recogniser, ...] = (arrays, listed, class_folders, rows_of_texts, labelled_texts, corpus)
 
 
 def look(path: Path, cache: Path | None = None) -> Look:
@@ -61,6 +60,4 @@ def _as_archive(found: Look, folder: Path, path: Path) -> Look:
 def _unknown(seen: Seen) -> DataError:
     suffixes = Counter(file.suffix or "without extension" for file in seen.files)
     held = ", ".join(f"{count:,} {suffix}" for suffix, count in suffixes.most_common(5)) or "nothing"
-    texts = any(file.suffix in TEXT_SUFFIXES for file in seen.files) and not seen.path.is_file()
-    few = f", and {len(SPLITS)} text files are the least" if texts else ""
-    return DataError(f"'{seen.path}' holds no data that is recognised: {held}{few}", mend=MEND)
+    return DataError(f"'{seen.path}' holds no data that is recognised: {held}", mend=MEND)
