@@ -12,6 +12,7 @@ from thrifty.data.image import IMAGE_SUFFIXES
 from thrifty.data.inputs import TABLE_SUFFIXES, InputFile, Reject, list_files, list_one
 from thrifty.data.labels import check_class_folders, folders_of
 from thrifty.data.manifest import Manifest, find_manifest
+from thrifty.data.shards import SHARD_SUFFIX, shards_of
 from thrifty.spec import ImageData, KindName, LanguageData, RawData, TextData
 from thrifty.spec.units import format_bytes
 
@@ -40,7 +41,7 @@ def choose(data: RawData) -> Chosen:
     chosen = CHOOSERS[data.kind](data)
     files, rejects = [], list(chosen.rejects)
     for file in chosen.files:
-        if file.size > data.max_file_bytes:
+        if file.size > data.max_file_bytes and not _holds_many(file):
             limit = format_bytes(data.max_file_bytes)
             rejects.append(Reject(file.name, "too large", f": {format_bytes(file.size)}, over the limit of {limit}"))
         else:
@@ -48,8 +49,16 @@ def choose(data: RawData) -> Chosen:
     return Chosen(files, rejects, chosen.manifest)
 
 
+def _holds_many(file: InputFile) -> bool:
+    """Whether a file is of many images, each of which has limits of its own."""
+    return file.suffix == SHARD_SUFFIX or holds_arrays(file.name)
+
+
 def _images(data: ImageData) -> Chosen:
-    files, rejects = list_one(data.path) if holds_arrays(data.path.name) else list_files(data.path)
+    alone = holds_arrays(data.path.name) or data.path.suffix.lower() == SHARD_SUFFIX
+    files, rejects = list_one(data.path) if alone else list_files(data.path)
+    if shards := shards_of(files):
+        return _sorted_out(files, rejects, lambda file: "" if file in shards else "not a shard")
     if any(holds_arrays(file.name) for file in files):
         return _sorted_out(files, rejects, lambda file: "" if holds_arrays(file.name) else "not an array file")
     manifest = find_manifest(files, [file for file in files if file.suffix in IMAGE_SUFFIXES])

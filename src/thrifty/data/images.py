@@ -19,6 +19,7 @@ from thrifty.data.inputs import DUPLICATE, DUPLICATE_ACROSS, Reject, count_reaso
 from thrifty.data.inventory import Inventory
 from thrifty.data.labels import folders_of, in_order
 from thrifty.data.pictures import pictures_of
+from thrifty.data.shards import SHARD_SUFFIX
 from thrifty.data.survey import Seen, Shape, decide_shape, decode_all
 from thrifty.spec import SPLITS, Cleaning, Dataset, ImageData
 from thrifty.spec.events import Emit
@@ -33,11 +34,12 @@ def prepare_images(data: ImageData, inventory: Inventory, *, seed: int, draft: D
         DataError: no image can be read, or a class has not one for each split.
         StorageError: the cache has no room.
     """
-    pictures = pictures_of(data, inventory)
-    shape = decide_shape(data, pictures, inventory.rejects, seed)
+    pictures, no_pictures = pictures_of(data, inventory)
+    shape = decide_shape(data, pictures, [*inventory.rejects, *no_pictures], seed)
     draft.reserve(len(pictures) * (2 * shape.row_bytes + 8))
     scratch = draft.folder / "scratch"
     seen, rejects = decode_all(data, pictures, shape, seed, scratch, emit)
+    rejects += no_pictures
     if data.mixed_sizes == "reject":
         seen, odd = reject_odd_sizes(seen)
         rejects += odd
@@ -89,7 +91,7 @@ def prepare_images(data: ImageData, inventory: Inventory, *, seed: int, draft: D
 
 def _put_aside(inventory: Inventory, rejects: Sequence[Reject]) -> dict[str, str]:
     """What was put aside of the files of each class folder, in words; a class may have lost all of them."""
-    if inventory.manifest is not None:
+    if inventory.manifest is not None or any(file.suffix == SHARD_SUFFIX for file in inventory.files):
         return {}
     folders = folders_of([*(file.name for file in inventory.files), *(reject.name for reject in inventory.rejects)])
     by_label: dict[str, list[Reject]] = {}

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from thrifty.data.arrays import holds_arrays, read_labelled
 from thrifty.data.image import decoded
-from thrifty.data.inputs import InputFile
+from thrifty.data.inputs import InputFile, Reject
 from thrifty.data.inventory import Inventory, read_unchanged
 from thrifty.data.labels import folders_of
 from thrifty.data.manifest import Named
+from thrifty.data.shards import SHARD_SUFFIX, Sample, read_shard
 from thrifty.errors import DataError
 from thrifty.spec import ImageData
 
@@ -50,12 +51,31 @@ class Picture:
     read: Callable[[], Pixels]
 
 
-def pictures_of(data: ImageData, inventory: Inventory) -> list[Picture]:
-    """Return the images of files, in the order of their names.
+def pictures_of(data: ImageData, inventory: Inventory) -> tuple[list[Picture], list[Reject]]:
+    """Return the images of files, in the order of their names; and what in shards is none.
 
     Raises:
         DataError: arrays of images and labels cannot be read or do not go together.
     """
+    if inventory.files and all(file.suffix == SHARD_SUFFIX for file in inventory.files):
+        return _in_shards(data, inventory.files)
+    return _in_files(data, inventory), []
+
+
+def _in_shards(data: ImageData, shards: Sequence[InputFile]) -> tuple[list[Picture], list[Reject]]:
+    pictures: list[Picture] = []
+    rejects: list[Reject] = []
+    for shard in shards:
+        samples, odd = read_shard(shard, max_file_bytes=data.max_file_bytes)
+        rejects += odd
+        for sample in samples:
+            sha256 = hashlib.sha256(sample.read()).hexdigest()
+            read = functools.partial(_of_shard, sample, sha256, data.max_pixels)
+            pictures.append(Picture(sample.name, sample.label, sample.split, sha256, read))
+    return pictures, rejects
+
+
+def _in_files(data: ImageData, inventory: Inventory) -> list[Picture]:
     hashes = inventory.hashes
     if any(holds_arrays(file.name) for file in inventory.files):
         contents = {file.name: read_unchanged(file, hashes[file.name]) for file in inventory.files}
@@ -76,14 +96,21 @@ def pictures_of(data: ImageData, inventory: Inventory) -> list[Picture]:
     return [
         Picture(
             file.name, said(file.name).label, said(file.name).split, hashes[file.name],
-            functools.partial(_decoded, file, hashes[file.name], data.max_pixels),
+            functools.partial(_of_file, file, hashes[file.name], data.max_pixels),
         )
         for file in inventory.files
     ]  # fmt: skip
 
 
-def _decoded(file: InputFile, sha256: str, max_pixels: int) -> Pixels:
-    raw = read_unchanged(file, sha256)
+def _of_file(file: InputFile, sha256: str, max_pixels: int) -> Pixels:
+    return _decoded(read_unchanged(file, sha256), max_pixels)
+
+
+def _of_shard(sample: Sample, sha256: str, max_pixels: int) -> Pixels:
+    return _decoded(sample.read_unchanged(sha256), max_pixels)
+
+
+def _decoded(raw: bytes, max_pixels: int) -> Pixels:
     try:
         return decoded(raw, max_pixels=max_pixels)
     except DataError as error:

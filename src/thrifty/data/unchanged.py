@@ -29,17 +29,23 @@ def open_unchanged(file: InputFile, sha256: str) -> Iterator[BinaryIO]:
         while hashing.read(_CHUNK_BYTES):
             pass
     if hashing.digest.hexdigest() != sha256:
-        raise DataError(f"'{file.name}' changed while the data was being prepared", mend=_AGAIN)
+        raise changed(file.name)
 
 
 def _open(file: InputFile) -> io.FileIO:
     try:
         return Path(file.path).open("rb", buffering=0)
     except OSError as error:
-        raise _gone(file.name, error) from error
+        raise gone(file.name, error) from error
 
 
-def _gone(name: str, error: OSError) -> DataError:
+def changed(name: str) -> DataError:
+    """Say that what was hashed is not what is there now."""
+    return DataError(f"'{name}' changed while the data was being prepared", mend=_AGAIN)
+
+
+def gone(name: str, error: OSError) -> DataError:
+    """Say that what was there cannot be read any more."""
     return DataError(f"'{name}' was there and now cannot be read: {error.strerror}", mend=_AGAIN)
 
 
@@ -57,6 +63,6 @@ class _Hashing(io.RawIOBase):
         try:
             count = self._inside.readinto(view) or 0
         except OSError as error:
-            raise _gone(self._name, error) from error
+            raise gone(self._name, error) from error
         self.digest.update(view[:count])
         return count

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from thrifty.data.draft import new_folder, remove_leftovers, remove_locked
 from thrifty.data.fingerprint import fingerprint
 from thrifty.data.inputs import CANNOT_BE_READ, list_one
+from thrifty.data.shards import holds_samples
 from thrifty.errors import DataError
 from thrifty.files import storage_error
 from thrifty.spec.units import format_bytes
@@ -36,7 +37,7 @@ def is_archive(name: str) -> bool:
 
 
 def unpacked(path: Path, cache: Path) -> Path:
-    """Return the folder that holds what is in an archive; a path that is none comes back as it is.
+    """Return the folder that holds what is in an archive; a path that is none comes back as it is, and so does a shard.
 
     The same content is unpacked once, wherever the archive lies. Where all of it lies in one folder, that is it.
 
@@ -48,7 +49,7 @@ def unpacked(path: Path, cache: Path) -> Path:
         DataError: it cannot be read, holds a name or link that leads out of its folder, or too much.
         StorageError: there is no room for it.
     """
-    if not (path.is_file() and is_archive(path.name)):
+    if not (path.is_file() and is_archive(path.name)) or holds_samples(path):
         return path
     (file,), _ = list_one(path)
     sha256 = fingerprint(path, [file], cache)[file.name]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from thrifty.data.inputs import list_one
 from thrifty.data.look.found import MEND, Look, Recogniser, Seen, job_name
-from thrifty.data.look.images import arrays, class_folders, listed
+from thrifty.data.look.images import arrays, class_folders, listed, sharded
 from thrifty.data.look.language import corpus, rows_of_texts
 from thrifty.data.look.texts import labelled_texts
 from thrifty.data.unpacked import is_archive, unpacked
@@ -18,7 +18,7 @@ from thrifty.spec.folders import cache_folder
 __all__ = ["Look", "look"]
 
 # The first that knows the files tells what they are.
-RECOGNISERS: tuple[Recogniser, ...] = (arrays, listed, class_folders, rows_of_texts, labelled_texts, corpus)
+RECOGNISERS: tuple[Recogniser, ...] = (arrays, sharded, listed, class_folders, rows_of_texts, labelled_texts, corpus)
 
 
 def look(path: Path, cache: Path | None = None) -> Look:

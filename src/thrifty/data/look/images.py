@@ -1,9 +1,9 @@
-"""Recognise images: in class folders, named by a table, or as arrays."""
+"""Recognise images: in class folders, named by a table, in tar shards, or as arrays."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median_low
@@ -16,6 +16,7 @@ from thrifty.data.labels import check_class_folders, folders_of
 from thrifty.data.look.found import MEND, Look, Seen, job_name, shares, shown
 from thrifty.data.look.language import TEXT_SUFFIXES
 from thrifty.data.manifest import find_manifest
+from thrifty.data.shards import read_shard, shards_of
 from thrifty.data.survey import SMALLEST_SIDE
 from thrifty.errors import DataError
 from thrifty.spec import SPLITS, ImageData
@@ -69,6 +70,21 @@ def listed(seen: Seen) -> Look | None:
     return replace(found, why={"data": manifest.says, **found.why})
 
 
+def sharded(seen: Seen) -> Look | None:
+    """Images with their labels beside them in tar shards, as webdataset has them."""
+    shards = shards_of(seen.files)
+    if not shards:
+        return None
+    most = ImageData.model_fields["max_file_bytes"].default
+    samples = [sample for shard in shards for sample in read_shard(shard, max_file_bytes=most)[0]]
+    counts = Counter(sample.label for sample in samples)
+    shapes, colored = _shapes(sample.read for sample in _spread(samples))
+    given = Counter(sample.split for sample in samples)
+    parts = "".join(f", {part} {given[part]:,}" for part in SPLITS if given[part])
+    form = f", {len(shards):,} shard{'s' * (len(shards) > 1)}{parts}"
+    return _images(seen.path, counts, shapes, colored=bool(colored), form=form)
+
+
 def _images(path: Path, counts: Counter[str], shapes: Sequence[tuple[int, int]], *, colored: bool, form: str) -> Look:
     if not shapes:
         raise DataError(
@@ -94,10 +110,18 @@ def _area(shape: tuple[int, int]) -> int:
 
 def _sampled(images: Sequence[InputFile]) -> tuple[list[tuple[int, int]], int]:
     """Height and width of some images spread over the folder, and how many of them have colour."""
+    return _shapes(Path(file.path).read_bytes for file in _spread(images))
+
+
+def _spread(images: Sequence[Any]) -> Sequence[Any]:
+    return images[:: max(1, -(-len(images) // SHOWN_IMAGES))]
+
+
+def _shapes(reads: Iterable[Callable[[], bytes]]) -> tuple[list[tuple[int, int]], int]:
     shapes, colored = [], 0
-    for file in images[:: -(-len(images) // SHOWN_IMAGES)]:
+    for read in reads:
         try:
-            image = decode(Path(file.path).read_bytes(), max_pixels=ImageData.model_fields["max_pixels"].default)
+            image = decode(read(), max_pixels=ImageData.model_fields["max_pixels"].default)
         except (DataError, OSError):
             continue
         shapes.append((image.shape[0], image.shape[1]))
