@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import polars
 import pytest
 from data_folders import encoded, image, write_images
 
@@ -45,6 +46,14 @@ def table(rows: Sequence[Sequence[str]], form: str) -> str:
     return "".join(mark.join(each) + "\n" for each in rows)
 
 
+def write(path: Path, rows: Sequence[Sequence[str]]) -> None:
+    if path.suffix == ".parquet":
+        head, *body = rows
+        polars.DataFrame(body, schema=list(head), orient="row").write_parquet(path)
+    else:
+        path.write_text(table(rows, path.suffix))
+
+
 def prepared(folder: Path, **more: Any) -> Store:
     return prepare(ImageData(kind="image", path=folder, **more), seed=0, cache=folder.parent / "cache", emit=silent)
 
@@ -64,12 +73,12 @@ NAMES = {
 }
 
 
-@pytest.mark.parametrize("form", [".csv", ".tsv", ".jsonl"])
+@pytest.mark.parametrize("form", [".csv", ".tsv", ".jsonl", ".parquet"])
 @pytest.mark.parametrize("how", NAMES)
 def test_columns_are_found(how: str, form: str, folder: Path) -> None:
     rows = [["id", "file", "species", "width"]]
     rows += [[str(n), NAMES[how].format(n), label(n), str(n % 7)] for n in range(COUNT)]
-    (folder / f"labels{form}").write_text(table(rows, form))
+    write(folder / f"labels{form}", rows)
     store = prepared(folder)
     assert labels_of(store) == {f"pictures/{n:04d}.png": label(n) for n in range(COUNT)}
     says = f"'labels{form}' names the images: image 'file', label 'species'"
@@ -146,3 +155,26 @@ def test_class_folders_beside_a_table_of_something_else_are_class_folders(tmp_pa
     store = prepared(folder)
     assert set(labels_of(store).values()) == {"cat", "dog"}
     assert store.dataset.cleaning.rejected == {"not in a class folder": 1} and store.dataset.cleaning.kept == 41
+
+
+def test_columns_of_parquet_keep_their_types_and_what_is_no_name_is_passed_over(folder: Path) -> None:
+    held = {
+        "pixels": [b"raw"] * COUNT,
+        "file": [f"{n:04d}.png" for n in range(COUNT)],
+        "label": polars.Series([label(n) for n in range(COUNT)], dtype=polars.Categorical),
+        "split": [part(n) for n in range(COUNT)],
+        "width": [0.5 * n for n in range(COUNT)],
+    }
+    polars.DataFrame(held).write_parquet(folder / "labels.parquet")
+    store = prepared(folder)
+    assert labels_of(store) == {f"pictures/{n:04d}.png": label(n) for n in range(COUNT)}
+    assert store.dataset.counts == {"train": 36, "validation": 12, "test": 12}
+    numbered = polars.DataFrame({"file": held["file"], "label": [n % 3 for n in range(COUNT)]})
+    numbered.write_parquet(folder / "labels.parquet")
+    assert prepared(folder).dataset.labels == ("0", "1", "2")
+
+
+def test_what_is_no_parquet_names_nothing(folder: Path) -> None:
+    (folder / "labels.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(DataError, match="has one class only, 'pictures'"):
+        prepared(folder)

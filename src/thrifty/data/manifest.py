@@ -1,4 +1,4 @@
-"""Tables that name images and their labels: TSV, CSV or JSONL, a row for each image, with its split where one says."""
+"""Tables that name images and their labels: TSV, CSV, JSONL or Parquet, a row for each image, with its split."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from thrifty.data.text_rows import LABEL_NAMES, SAMPLED_ROWS, read_cells
 
 SPLIT_COLUMNS = ("split", "subset", "partition", "set")
 MOST_ROW_BYTES = 64 << 10
+PARQUET = ".parquet"
 # of the rows looked at, that must name an image of the folder
 _NAMING = 0.5
 _SHOWN = 60
@@ -60,7 +61,7 @@ def find_manifest(files: Sequence[InputFile], images: Iterable[InputFile]) -> Ma
     """
     images = tuple(images)
     for file in files:
-        if file.suffix in TABLE_SUFFIXES and images:
+        if file.suffix in {*TABLE_SUFFIXES, PARQUET} and images:
             found = _read(file, images)
             if found is not None:
                 return found
@@ -68,10 +69,12 @@ def find_manifest(files: Sequence[InputFile], images: Iterable[InputFile]) -> Ma
 
 
 def _read(file: InputFile, images: Sequence[InputFile]) -> Manifest | None:
-    raw = Path(file.path).read_bytes()
     known = _known(file, images)
     rejects: list[Reject] = []
-    header, rows = _rows(file.name, raw, known, rejects)
+    if file.suffix == PARQUET:
+        header, rows = _of_parquet(file)
+    else:
+        header, rows = _rows(file.name, Path(file.path).read_bytes(), known, rejects)
     columns = list(itertools.zip_longest(*(cells for _, cells in rows[:SAMPLED_ROWS])))
     naming = [sum(str(cell) in known for cell in column) / max(len(column), 1) for column in columns]
     if len(columns) < 2 or max(naming) < _NAMING:
@@ -119,6 +122,19 @@ def _rows(name: str, raw: bytes, known: Mapping[str, str], rejects: list[Reject]
         else:
             rows.append((line, list(cells)))
     return header, rows
+
+
+def _of_parquet(file: InputFile) -> tuple[list[str], list[Row]]:
+    """The names of the columns that hold names or whole numbers, and the rows; nothing where it is no Parquet file."""
+    import polars
+    from polars import selectors
+
+    plain = selectors.string(include_categorical=True) | selectors.integer() | selectors.boolean()
+    try:
+        cells = polars.scan_parquet(file.path, glob=False).select(plain).collect()
+    except (OSError, polars.exceptions.PolarsError):
+        return [], []
+    return cells.columns, [(number, list(row)) for number, row in enumerate(cells.iter_rows(), 1)]
 
 
 def _is_split(header: Sequence[str], columns: Sequence[Sequence[Any]], at: int) -> bool:
