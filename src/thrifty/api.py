@@ -258,11 +258,11 @@ def predict(bundle: Path, source: str) -> dict[str, Any]:
     from thrifty.export.bundle import load_bundle
 
     loaded = load_bundle(bundle_folder(bundle))
-    if loaded.info.data.kind != "image":
+    if loaded.form.takes != "bytes":
         return loaded.predict(source)
     path = Path(source)
     if not path.is_file():
-        raise DataError(f"there is no file '{path}'", mend="Give the path of an image.")
+        raise DataError(f"there is no file '{path}'", mend=f"The model takes {loaded.form.says}.")
     return loaded.predict(path.read_bytes())
 
 

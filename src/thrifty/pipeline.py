@@ -305,7 +305,7 @@ class _Run:
         if plan.task != "language":
             return "", ""
         prompt = load_tokenizer(store.folder).decode(store.array("test", "tokens")[1 : 1 + PROMPT_TOKENS].tolist())
-        return prompt, bundle.complete(prompt, max_tokens=COMPLETION_TOKENS)
+        return prompt, bundle.predict(prompt, max_tokens=COMPLETION_TOKENS)["completion"]
 
     @contextlib.contextmanager
     def _stage(self, name: str, plan: Plan | None = None) -> Iterator[_Says]:

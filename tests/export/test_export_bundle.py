@@ -51,7 +51,7 @@ def test_what_is_written_reads_back(tmp_path: Path) -> None:
 
 def test_predict_is_classify_with_names(image_bundle: Bundle) -> None:
     answer = image_bundle.predict(png(pixels(1)))
-    direct = image_bundle.classify(pixels(1)[None])[0]
+    direct = image_bundle.form.probabilities(pixels(1)[None])[0]
     assert tuple(answer["probabilities"]) == LABELS
     assert np.allclose(list(answer["probabilities"].values()), direct)
     assert answer["label"] == LABELS[int(direct.argmax())]
@@ -60,7 +60,7 @@ def test_predict_is_classify_with_names(image_bundle: Bundle) -> None:
 
 
 def test_an_image_of_another_size_is_fitted(image_bundle: Bundle) -> None:
-    assert image_bundle.image_from(png(pixels(1, side=40))).shape == (16, 16, 3)
+    assert image_bundle.form.row(png(pixels(1, side=40))).shape == (16, 16, 3)
 
 
 @pytest.mark.parametrize("crop", ["center", "none", "letterbox"])
@@ -68,7 +68,7 @@ def test_an_image_is_fitted_as_the_training_images_were(crop: str, image_bundle:
     data = image_bundle.info.data.model_copy(update={"crop": crop})
     bundle = Bundle(image_bundle.info.model_copy(update={"data": data}), image_bundle.folder, image_bundle.model, None)
     wide = pixels(1, side=40)[:20]
-    assert np.array_equal(bundle.image_from(png(wide)), fit(wide, size=16, color="rgb", crop=crop))
+    assert np.array_equal(bundle.form.row(png(wide)), fit(wide, size=16, color="rgb", crop=crop))
 
 
 @settings(max_examples=15, deadline=None)
@@ -76,55 +76,51 @@ def test_an_image_is_fitted_as_the_training_images_were(crop: str, image_bundle:
 def test_an_answer_does_not_depend_on_its_batch(image_bundle: Bundle, seed: int, count: int, extra: int) -> None:
     own = np.stack([pixels(seed + n) for n in range(count)])
     others = np.stack([pixels(5000 + n) for n in range(extra + 1)])
-    alone = np.concatenate([image_bundle.classify(row[None]) for row in own])
-    together = image_bundle.classify(np.concatenate([own, others]))[:count]
+    alone = np.concatenate([image_bundle.form.probabilities(row[None]) for row in own])
+    together = image_bundle.form.probabilities(np.concatenate([own, others]))[:count]
     assert np.allclose(alone, together, atol=1e-5)
 
 
 def test_images_are_classified_in_pieces_of_bounded_size(image_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     images = np.stack([pixels(n) for n in range(7)])
-    whole = image_bundle.classify(images)
-    monkeypatch.setattr("thrifty.export.bundle.ROWS_AT_ONCE", 3)
-    assert np.allclose(image_bundle.classify(images), whole, atol=1e-5)
-    assert image_bundle.classify(images[:0]).shape == (0, 3)
+    whole = image_bundle.form.probabilities(images)
+    monkeypatch.setattr("thrifty.export.forms.images.ROWS_AT_ONCE", 3)
+    assert np.allclose(image_bundle.form.probabilities(images), whole, atol=1e-5)
+    assert image_bundle.form.probabilities(images[:0]).shape == (0, 3)
 
 
 def test_wrong_input_is_named(image_bundle: Bundle, language_bundle: Bundle) -> None:
     with pytest.raises(DataError):
         image_bundle.predict(b"no image")
     with pytest.raises(RequestError, match=r"uint8 \[N, 16, 16, 3\]"):
-        image_bundle.classify(np.zeros((1, 8, 8, 3), dtype=np.uint8))
+        image_bundle.form.probabilities(np.zeros((1, 8, 8, 3), dtype=np.uint8))
     with pytest.raises(RequestError, match="takes the bytes of one image"):
         image_bundle.predict("a prompt")
-    with pytest.raises(RequestError, match="completes no text"):
-        image_bundle.complete("a")
-    with pytest.raises(RequestError, match="takes no bytes"):
+    with pytest.raises(RequestError, match="takes a prompt, not bytes"):
         language_bundle.predict(b"raw")
-    with pytest.raises(RequestError, match="takes no images"):
-        language_bundle.image_from(b"raw")
     with pytest.raises(RequestError, match="max_tokens 0"):
-        language_bundle.complete("a", max_tokens=0)
+        language_bundle.form.complete("a", max_tokens=0)
 
 
 def test_completion_is_decided_by_its_arguments(language_bundle: Bundle) -> None:
-    once = language_bundle.complete("the cat", max_tokens=12, seed=5)
-    assert once == language_bundle.complete("the cat", max_tokens=12, seed=5)
+    once = language_bundle.form.complete("the cat", max_tokens=12, seed=5)
+    assert once == language_bundle.form.complete("the cat", max_tokens=12, seed=5)
     assert language_bundle.predict("the cat", max_tokens=12, seed=5) == {"completion": once}
-    seeds = {language_bundle.complete("the cat", max_tokens=12, seed=seed) for seed in range(6)}
+    seeds = {language_bundle.form.complete("the cat", max_tokens=12, seed=seed) for seed in range(6)}
     assert len(seeds) > 1
-    greedy = {language_bundle.complete("the cat", max_tokens=5, temperature=0, seed=seed) for seed in range(3)}
+    greedy = {language_bundle.form.complete("the cat", max_tokens=5, temperature=0, seed=seed) for seed in range(3)}
     assert len(greedy) == 1
 
 
 def test_a_completion_ends_where_the_text_does(language_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    tokens = language_bundle._tokenizer.encode("dog").ids  # type: ignore[union-attr]
+    tokens = language_bundle.form._tokenizer.encode("dog").ids
     monkeypatch.setattr("thrifty.models.generate.generate", lambda *a, **k: [*tokens, 0, *tokens])
-    assert language_bundle.complete("the") == "dog"
+    assert language_bundle.form.complete("the") == "dog"
 
 
 @pytest.mark.parametrize("prompt", ["", "x" * 500, "ß 語 \n\t"])
 def test_any_prompt_is_continued(language_bundle: Bundle, prompt: str) -> None:
-    assert isinstance(language_bundle.complete(prompt, max_tokens=3), str)
+    assert isinstance(language_bundle.form.complete(prompt, max_tokens=3), str)
 
 
 def _edit(folder: Path, **changes: Any) -> None:

@@ -24,7 +24,7 @@ def test_served_is_the_bundle_in_one_graph(image_bundle: Bundle) -> None:
     served = Served(image_bundle.model, image_bundle.info.data.mean, image_bundle.info.data.std).eval()
     with torch.inference_mode():
         answers = served(torch.from_numpy(images))
-    assert np.allclose(answers["probabilities"].numpy(), image_bundle.classify(images), atol=1e-5)
+    assert np.allclose(answers["probabilities"].numpy(), image_bundle.form.probabilities(images), atol=1e-5)
     assert torch.allclose(answers["logits"].softmax(1), answers["probabilities"])
 
 
@@ -44,7 +44,7 @@ def test_images_of_any_batch(tmp_path: Path, image_bundle: Bundle, capfd: pytest
     for rows in (1, 2, 5, 33):  # sizes that the export itself did not try
         images = np.stack([pixels(100 + n) for n in range(rows)])
         (found,) = session.run(["probabilities"], {"pixels": images})
-        assert np.allclose(found, image_bundle.classify(images), atol=1e-5)
+        assert np.allclose(found, image_bundle.form.probabilities(images), atol=1e-5)
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ from real_server import running
 from thrifty import serve
 from thrifty.errors import JobError
 from thrifty.export.bundle import Bundle
+from thrifty.export.forms.images import Images
 from thrifty.serve.batcher import FULL
 
 PREDICT = "/v1/models/pets/versions/1:predict"
@@ -36,31 +37,33 @@ def b64(seed: int) -> dict[str, str]:
     return {"b64": base64.b64encode(png(pixels(seed))).decode()}
 
 
-class Gated(Bundle):
-    """A bundle whose classifier waits at a gate, and counts the rows it computed."""
+class Gate(Images):
+    """A classifier that waits at a gate, and counts the rows it computed."""
 
     def __init__(self, bundle: Bundle) -> None:
-        super().__init__(bundle.info, bundle.folder, bundle.model, None)
+        super().__init__(bundle.info, bundle.model, None)
+        self.bundle = Bundle(bundle.info, bundle.folder, bundle.model, None)
+        self.bundle.form = self
         self.gate = threading.Event()
         self.gate.set()
         self.entered = threading.Semaphore(0)
         self.rows = 0
         self.fails: BaseException | None = None
 
-    def classify(self, images: np.ndarray) -> np.ndarray:
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
         self.entered.release()
         assert self.gate.wait(SOON)
         if self.fails:
             raise self.fails
         self.rows += len(images)
-        return super().classify(images)
+        return super().probabilities(images)
 
 
 @pytest.fixture
-def gated(pets: Bundle) -> Iterator[Gated]:
-    bundle = Gated(pets)
-    yield bundle
-    bundle.gate.set()
+def gated(pets: Bundle) -> Iterator[Gate]:
+    gate = Gate(pets)
+    yield gate
+    gate.gate.set()
 
 
 def metric(url: str, name: str) -> float:
@@ -75,13 +78,13 @@ def eventually(true: Any) -> None:
         time.sleep(0.005)
 
 
-def hold(url: str, bundle: Gated, pool: ThreadPoolExecutor) -> Any:
+def hold(url: str, gate: Gate, pool: ThreadPoolExecutor) -> Any:
     """Send a request that keeps the worker busy until the gate opens."""
-    bundle.gate.clear()
-    while bundle.entered.acquire(blocking=False):
+    gate.gate.clear()
+    while gate.entered.acquire(blocking=False):
         pass
     held = pool.submit(httpx.post, f"{url}{PREDICT}", json={"instances": [b64(0)]}, timeout=SOON)
-    assert bundle.entered.acquire(timeout=SOON)
+    assert gate.entered.acquire(timeout=SOON)
     return held
 
 
@@ -106,12 +109,12 @@ def test_a_completion_is_predicts_own(client: httpx.Client, poet: Bundle) -> Non
 def test_the_latest_version_answers_unless_asked(client: httpx.Client, pets: Bundle, pets2: Bundle) -> None:
     for path, bundle in (("/v1/models/pets:predict", pets2), (PREDICT, pets)):
         found = client.post(path, json={"instances": [pixels(3).tolist()]}).json()["predictions"][0]
-        assert np.allclose(found["probabilities"], bundle.classify(pixels(3)[None])[0], atol=1e-5)
+        assert np.allclose(found["probabilities"], bundle.form.probabilities(pixels(3)[None])[0], atol=1e-5)
 
 
 def test_32_clients_at_once_get_their_own_answers(url: str, pets: Bundle) -> None:
     """MLServer#1306: batching gave one caller all the answers."""
-    expected = pets.classify(np.stack([pixels(seed) for seed in range(200)]))
+    expected = pets.form.probabilities(np.stack([pixels(seed) for seed in range(200)]))
 
     def one_client(number: int) -> None:
         random = np.random.default_rng(number)
@@ -126,8 +129,8 @@ def test_32_clients_at_once_get_their_own_answers(url: str, pets: Bundle) -> Non
         list(pool.map(one_client, range(32)))
 
 
-def test_waiting_requests_are_computed_together(gated: Gated) -> None:
-    with running([gated]) as url, ThreadPoolExecutor(16) as pool:
+def test_waiting_requests_are_computed_together(gated: Gate) -> None:
+    with running([gated.bundle]) as url, ThreadPoolExecutor(16) as pool:
         held = hold(url, gated, pool)
         before = metric(url, "thrifty_batch_rows_count")
         asked = [
@@ -140,9 +143,9 @@ def test_waiting_requests_are_computed_together(gated: Gated) -> None:
         assert metric(url, 'thrifty_requests_total{model="pets:1",protocol="tfserving",status="200"}') == 13
 
 
-def test_overload_is_refused_quickly_and_recovered_from(gated: Gated) -> None:
+def test_overload_is_refused_quickly_and_recovered_from(gated: Gate) -> None:
     limits = serve.Limits(queue_rows=4, request_rows=4)
-    with running([gated], limits=limits) as url, ThreadPoolExecutor(8) as pool:
+    with running([gated.bundle], limits=limits) as url, ThreadPoolExecutor(8) as pool:
         held = hold(url, gated, pool)
         waiting = pool.submit(httpx.post, f"{url}{PREDICT}", json={"instances": [b64(1)] * 3}, timeout=SOON)
         eventually(lambda: metric(url, "thrifty_queue_rows") == 3)
@@ -159,8 +162,8 @@ def test_overload_is_refused_quickly_and_recovered_from(gated: Gated) -> None:
         assert httpx.post(f"{url}{PREDICT}", json={"instances": [b64(1)]}).status_code == 200
 
 
-def test_a_client_that_leaves_is_not_computed(gated: Gated) -> None:
-    with running([gated]) as url, ThreadPoolExecutor(2) as pool:
+def test_a_client_that_leaves_is_not_computed(gated: Gate) -> None:
+    with running([gated.bundle]) as url, ThreadPoolExecutor(2) as pool:
         held = hold(url, gated, pool)
         before = gated.rows
         with pytest.raises(httpx.ReadTimeout):
@@ -173,8 +176,8 @@ def test_a_client_that_leaves_is_not_computed(gated: Gated) -> None:
         assert metric(url, 'thrifty_requests_total{model="pets:1",protocol="tfserving",status="499"}') == 1
 
 
-def test_a_late_answer_is_504(gated: Gated) -> None:
-    with running([gated], limits=serve.Limits(deadline_seconds=0.3)) as url, ThreadPoolExecutor(2) as pool:
+def test_a_late_answer_is_504(gated: Gate) -> None:
+    with running([gated.bundle], limits=serve.Limits(deadline_seconds=0.3)) as url, ThreadPoolExecutor(2) as pool:
         held = hold(url, gated, pool)
         late = httpx.post(f"{url}{PREDICT}", json={"instances": [b64(1)]}, timeout=SOON)
         assert (late.status_code, late.json()) == (504, {"error": "Deadline exceeded: no answer within 0.3 s"})
@@ -185,9 +188,9 @@ def test_a_late_answer_is_504(gated: Gated) -> None:
         assert httpx.post(f"{url}{PREDICT}", json={"instances": [b64(1)]}).status_code == 200
 
 
-def test_ready_means_that_an_answer_was_computed(gated: Gated) -> None:
+def test_ready_means_that_an_answer_was_computed(gated: Gate) -> None:
     gated.gate.clear()
-    with running([gated], warm=False) as url:
+    with running([gated.bundle], warm=False) as url:
         assert httpx.get(f"{url}/v2/health/live").status_code == 200
         reply = httpx.get(f"{url}/v2/health/ready")
         assert (reply.status_code, reply.json()) == (503, {"ready": False})
@@ -198,8 +201,8 @@ def test_ready_means_that_an_answer_was_computed(gated: Gated) -> None:
         eventually(lambda: httpx.get(f"{url}/v2/health/ready").status_code == 200)
 
 
-def test_a_dead_worker_is_not_ready(gated: Gated) -> None:
-    with running([gated]) as url:
+def test_a_dead_worker_is_not_ready(gated: Gate) -> None:
+    with running([gated.bundle]) as url:
         gated.fails = SystemExit()
         reply = httpx.post(f"{url}{PREDICT}", json={"instances": [b64(1)]}, timeout=SOON)
         assert (reply.status_code, reply.json()["error"][:29]) == (503, "The worker of model 'pets:1' ")
@@ -208,8 +211,8 @@ def test_a_dead_worker_is_not_ready(gated: Gated) -> None:
         assert httpx.get(f"{url}/v1/models/pets").json()["model_version_status"][0]["state"] == "END"
 
 
-def test_a_failing_model_is_500_and_lives_on(gated: Gated) -> None:
-    with running([gated]) as url:
+def test_a_failing_model_is_500_and_lives_on(gated: Gate) -> None:
+    with running([gated.bundle]) as url:
         gated.fails = RuntimeError("secret detail")
         reply = httpx.post(f"{url}{PREDICT}", json={"instances": [b64(1)]}, timeout=SOON)
         assert (reply.status_code, reply.json()) == (500, {"error": "The model failed: RuntimeError"})
@@ -218,12 +221,12 @@ def test_a_failing_model_is_500_and_lives_on(gated: Gated) -> None:
 
 
 def test_nan_is_never_sent_as_json(pets: Bundle) -> None:
-    class Broken(Gated):
-        def classify(self, images: np.ndarray) -> np.ndarray:
+    class Broken(Gate):
+        def probabilities(self, images: np.ndarray) -> np.ndarray:
             return np.full((len(images), len(LABELS)), np.nan, dtype=np.float32)
 
     tensor = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [b64(1)["b64"]]}
-    with running([Broken(pets)]) as url:
+    with running([Broken(pets).bundle]) as url:
         for path, body in ((PREDICT, {"instances": [b64(1)]}), ("/v2/models/pets/infer", {"inputs": [tensor]})):
             reply = httpx.post(f"{url}{path}", json=body)
             assert (reply.status_code, reply.json()) == (500, {"error": "The model answered with NaN or infinity"})
@@ -298,9 +301,9 @@ def test_a_head_is_bounded_in_size_and_time(pets: Bundle, monkeypatch: pytest.Mo
             assert client.get("/v2/health/live").status_code == 200, "an idle connection is uvicorn's to close"
 
 
-def test_all_bodies_together_are_bounded(gated: Gated) -> None:
+def test_all_bodies_together_are_bounded(gated: Gate) -> None:
     limits = serve.Limits(body_bytes=4000, held_bytes=5000, request_rows=8)
-    with running([gated], limits=limits) as url, ThreadPoolExecutor(2) as pool:
+    with running([gated.bundle], limits=limits) as url, ThreadPoolExecutor(2) as pool:
         held = hold(url, gated, pool)
         refused = httpx.post(f"{url}{PREDICT}", content=b" " * 4000)
         assert (refused.status_code, "holds as many" in refused.text) == (503, True)

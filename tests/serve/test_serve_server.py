@@ -28,16 +28,17 @@ CHILD = textwrap.dedent(
     """
     import sys, time
     from thrifty import serve
-    from thrifty.export.bundle import Bundle, load_bundle
+    from thrifty.export.bundle import load_bundle
+    from thrifty.export.forms.images import Images
 
-    class Slow(Bundle):
-        def classify(self, images):
+    class Slow(Images):
+        def probabilities(self, images):
             time.sleep(0.3)
-            return super().classify(images)
+            return super().probabilities(images)
 
     bundle = load_bundle(sys.argv[1])
-    slow = Slow(bundle.info, bundle.folder, bundle.model, None)
-    serve.run([slow], port=0, ready=lambda host, port: print(host, port, file=sys.stderr, flush=True))
+    bundle.form = Slow(bundle.info, bundle.model, None)
+    serve.run([bundle], port=0, ready=lambda host, port: print(host, port, file=sys.stderr, flush=True))
     print("returned", file=sys.stderr)
     """
 )

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,11 @@ from pydantic import ValidationError
 
 from thrifty.errors import BundleError, nearest
 from thrifty.models.table import FAMILY_KINDS
-from thrifty.spec import BUNDLE_FORMAT, BundleInfo
+from thrifty.spec import BUNDLE_FORMAT, KINDS, TASK_METRICS, BundleInfo, KindName
 
 INFO = "bundle.json"
 WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer.json"
-
-FILES = {"image": (WEIGHTS,), "language": (WEIGHTS, TOKENIZER), "text": (WEIGHTS, TOKENIZER)}
-KINDS = {"classify": ("image", "text"), "language": ("language",)}
 
 MAX_INFO_BYTES = 4 * 2**20
 MAX_TOKENIZER_BYTES = 64 * 2**20
@@ -85,19 +82,20 @@ def _check_names(info: BundleInfo, path: Path) -> None:
         )
     if not 1 <= info.version < 2**63:
         raise BundleError(f"'{path}' has the version {info.version}", mend="A version is a whole number from 1.")
-    if info.task not in KINDS:
-        raise BundleError(f"'{path}' has the unknown task '{info.task[:100]}'", nearest=nearest(info.task, KINDS))
-    if info.data.kind not in KINDS[info.task]:
+    if info.task not in TASK_METRICS:
+        raise BundleError(
+            f"'{path}' has the unknown task '{info.task[:100]}'", nearest=nearest(info.task, TASK_METRICS)
+        )
+    kind = KINDS[info.data.kind]
+    if info.task not in kind.tasks:
         raise BundleError(f"'{path}': task '{info.task}' does not fit data of kind '{info.data.kind}'", mend=_AGAIN)
-    if set(info.files) != set(FILES[info.data.kind]):
+    files = (WEIGHTS, TOKENIZER) if kind.tokenized else (WEIGHTS,)
+    if set(info.files) != set(files):
         named = ", ".join(sorted(info.files))[:200]
-        known = ", ".join(FILES[info.data.kind])
+        known = ", ".join(files)
         raise BundleError(f"'{path}' names the files '{named}'; a bundle of this kind has: {known}", mend=_FOREIGN)
     _check_model(info, path)
-    if info.data.kind == "image":
-        _check_image_data(info, path)
-    if info.data.kind == "text" and not (len(info.data.shape) == 1 and 1 <= info.data.shape[0] <= MAX_TOKENS):
-        raise BundleError(f"'{path}' has texts of shape {info.data.shape}", mend="The shape is (length,).")
+    _DATA_CHECKS[info.data.kind](info, path)
     if info.task == "classify":
         _check_labels(info, path)
 
@@ -168,6 +166,18 @@ def _check_image_data(info: BundleInfo, path: Path) -> None:
         raise BundleError(f"'{path}' has {len(data.mean)} means and {len(data.std)} stds for its channels", mend=_AGAIN)
     if not all(map(math.isfinite, data.mean)) or not all(0 < std < math.inf for std in data.std):
         raise BundleError(f"'{path}' has the means {data.mean} and stds {data.std}", mend=_AGAIN)
+
+
+def _check_tokens(info: BundleInfo, path: Path) -> None:
+    if not (len(info.data.shape) == 1 and 1 <= info.data.shape[0] <= MAX_TOKENS):
+        raise BundleError(f"'{path}' has texts of shape {info.data.shape}", mend="The shape is (length,).")
+
+
+_DATA_CHECKS: dict[KindName, Callable[[BundleInfo, Path], None]] = {
+    "image": _check_image_data,
+    "language": _check_tokens,
+    "text": _check_tokens,
+}
 
 
 def _check_labels(info: BundleInfo, path: Path) -> None:

@@ -13,7 +13,7 @@ import logging
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from thrifty.errors import BundleError, MissingExtraError
 from thrifty.export.bundle import Bundle
 from thrifty.export.check import sha256
 from thrifty.files import flush_folder, flush_tree, writing
+from thrifty.spec import Dataset, KindName
 
 TOLERANCE = 1e-4  # both compute in fp32; kernels differ in the order of their sums alone
 PARITY = "parity.json"
@@ -124,7 +125,7 @@ def export_onnx(bundle: Bundle, folder: str | Path) -> dict[str, Any]:
 def _export(bundle: Bundle, path: Path) -> dict[str, Any]:
     import onnx
 
-    served = _served(bundle)
+    served = SERVED[bundle.info.data.kind, bundle.info.task](bundle).eval()
     opset = _write(served, _example(bundle), path)
     onnx.checker.check_model(str(path), full_check=True)
     differences, inputs, outputs = _compare(served, bundle, path)
@@ -152,28 +153,42 @@ def _export(bundle: Bundle, path: Path) -> dict[str, Any]:
     }
 
 
-def _served(bundle: Bundle) -> nn.Module:
-    if bundle.info.task == "language":
-        return ServedTokens(bundle.model).eval()
-    if bundle.info.data.kind == "text":
-        return ServedTexts(bundle.model).eval()
-    return Served(bundle.model, bundle.info.data.mean, bundle.info.data.std).eval()
+# What is exported of a bundle, by the kind of its data and its task.
+SERVED: dict[tuple[str, str], Callable[[Bundle], nn.Module]] = {
+    ("image", "classify"): lambda bundle: Served(bundle.model, bundle.info.data.mean, bundle.info.data.std),
+    ("text", "classify"): lambda bundle: ServedTexts(bundle.model),
+    ("language", "language"): lambda bundle: ServedTokens(bundle.model),
+}
 
 
 def _example(bundle: Bundle, rows: int = 3, length: int | None = None) -> Tensor:
     """Random input of the model's kind; neither 1 nor 2 rows when exporting, for those sizes specialise."""
     generator = torch.Generator().manual_seed(_SEED)
     data = bundle.info.data
-    if data.kind != "image":
-        shape = (rows, length or _lengths(bundle)[1])
-        tokens = torch.randint(data.vocabulary, shape, generator=generator)
-        if data.kind == "text":
-            # rows of several lengths: what follows is padding, the first token never is
-            ends = torch.randint(1, shape[1] + 1, (rows, 1), generator=generator)
-            tokens = tokens.clamp(min=1) * (torch.arange(shape[1]) < ends)
-        return tokens
+    return EXAMPLES[data.kind](data, rows, length or (_lengths(bundle)[1] if data.length else 0), generator)
+
+
+def _pixels(data: Dataset, rows: int, length: int, generator: torch.Generator) -> Tensor:
     channels, height, width = data.shape
     return torch.randint(256, (rows, height, width, channels), dtype=torch.uint8, generator=generator)
+
+
+def _tokens(data: Dataset, rows: int, length: int, generator: torch.Generator) -> Tensor:
+    return torch.randint(data.vocabulary, (rows, length), generator=generator)
+
+
+def _padded(data: Dataset, rows: int, length: int, generator: torch.Generator) -> Tensor:
+    tokens = _tokens(data, rows, length, generator)
+    # rows of several lengths: what follows is padding, the first token never is
+    ends = torch.randint(1, length + 1, (rows, 1), generator=generator)
+    return tokens.clamp(min=1) * (torch.arange(length) < ends)
+
+
+EXAMPLES: dict[KindName, Callable[[Dataset, int, int, torch.Generator], Tensor]] = {
+    "image": _pixels,
+    "language": _tokens,
+    "text": _padded,
+}
 
 
 def _lengths(bundle: Bundle) -> tuple[int, int, int]:
@@ -215,7 +230,7 @@ def _compare(served: nn.Module, bundle: Bundle, path: Path) -> tuple[dict[str, d
     options.log_severity_level = 3  # errors alone: its warnings go to stderr past Python
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     source = session.get_inputs()[0]
-    lengths: tuple[int | None, ...] = _lengths(bundle) if bundle.info.data.kind != "image" else (None,)
+    lengths: tuple[int | None, ...] = _lengths(bundle) if bundle.info.data.length else (None,)
     differences: dict[str, dict[str, float]] = {}
     for rows in _BATCHES:
         for length in lengths:

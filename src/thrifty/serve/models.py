@@ -20,14 +20,6 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Prompt:
-    """One row for a language model; checked against the limits."""
-
-    text: str
-    options: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
 class Ask:
     """A parsed request: the rows to compute, and what makes the reply of their answers."""
 
@@ -42,13 +34,12 @@ class Model:
         self.bundle, self.limits = bundle, limits
         self.name, self.version = bundle.info.name, bundle.info.version
         self.label = f"{self.name}:{self.version}"
-        self.is_language = bundle.info.task == "language"
-        self.is_text = bundle.info.data.kind == "text"
+        self.form = bundle.form
         self._warm: Future[list[Any]] | None = None
         self.batcher = Batcher(
-            self._complete if self.is_language else self._classify_texts if self.is_text else self._classify,
+            self.form.answers,
             name=self.label,
-            batch_rows=1 if self.is_language else limits.batch_rows,
+            batch_rows=1 if self.form.alone else limits.batch_rows,
             queue_rows=limits.queue_rows,
             hung_after_seconds=limits.deadline_seconds,
             on_batch=lambda rows, seconds: metrics.batch_done(self.label, rows, seconds),
@@ -59,7 +50,7 @@ class Model:
         """Start the worker and ask it one made-up row, which loads kernels and proves that it answers."""
         if self._warm is None:
             self.batcher.start()
-            self._warm = self.batcher.submit([self._made_up()], deadline=math.inf)
+            self._warm = self.batcher.submit([self.form.made_up()], deadline=math.inf)
 
     @property
     def ready(self) -> bool:
@@ -77,18 +68,23 @@ class Model:
         if count > most:
             raise RequestError(f"Task size {count} is larger than maximum input batch size {most}")
 
-    def image_from(self, raw: bytes) -> Any:
-        """Decode one image file to a row."""
-        return self.bundle.image_from(raw, max_pixels=self.limits.max_pixels)
+    @property
+    def input(self) -> str:
+        """The name of the raw input."""
+        return next(iter(self.form.inputs))
 
-    def tokens_of(self, text: Any) -> list[int]:
-        """Make a row of a text to classify."""
-        self._check_text(text, "text")
-        return self.bundle.tokens_of(text)
+    def row(self, raw: Any, options: Mapping[str, Any]) -> Any:
+        """Make a row of a raw input, bytes of a file or text, and the options that came with it."""
+        if self.form.takes == "bytes":
+            return self.form.row(raw, max_pixels=self.limits.max_pixels)
+        if not isinstance(raw, str):
+            raise RequestError(f"A {self.input} must be a string")
+        if len(raw.encode("utf-8", "surrogatepass")) > self.limits.prompt_bytes:
+            raise RequestError(f"A {self.input} has over {self.limits.prompt_bytes} bytes")
+        self._check_options(options)
+        return self.form.row(raw, **options)
 
-    def prompt(self, text: Any, options: Mapping[str, Any]) -> Prompt:
-        """Make a row of a prompt and its options: ``max_tokens``, ``temperature``, ``top_k``, ``seed``."""
-        self._check_text(text, "prompt")
+    def _check_options(self, options: Mapping[str, Any]) -> None:
         highest = {"max_tokens": self.limits.max_tokens, "top_k": 2**31 - 1, "seed": 2**63 - 1}
         for key, value in options.items():
             if key == "temperature":
@@ -99,34 +95,6 @@ class Model:
                 whole = isinstance(value, int) and not isinstance(value, bool)
                 if not (whole and (key != "seed") <= value <= highest[key]):
                     raise RequestError(f"{key} must be a whole number from {int(key != 'seed')} to {highest[key]}")
-        return Prompt(text, options)
-
-    def _check_text(self, text: Any, what: str) -> None:
-        if not isinstance(text, str):
-            raise RequestError(f"A {what} must be a string")
-        if len(text.encode("utf-8", "surrogatepass")) > self.limits.prompt_bytes:
-            raise RequestError(f"A {what} has over {self.limits.prompt_bytes} bytes")
-
-    def _classify(self, rows: list[Any]) -> list[Any]:
-        import numpy as np
-
-        return list(self.bundle.classify(np.stack(rows)))
-
-    def _classify_texts(self, rows: list[list[int]]) -> list[Any]:
-        return list(self.bundle.classify_texts(rows))
-
-    def _complete(self, rows: list[Prompt]) -> list[str]:
-        return [self.bundle.complete(row.text, **row.options) for row in rows]
-
-    def _made_up(self) -> Any:
-        if self.is_language:
-            return Prompt("a", {"max_tokens": 1})
-        if self.is_text:
-            return self.bundle.tokens_of("a")
-        import numpy as np
-
-        channels, height, width = self.bundle.info.data.shape
-        return np.zeros((height, width, channels), dtype=np.uint8)
 
 
 class Models:
@@ -165,10 +133,16 @@ class Models:
         return self._by_name.get(name, {}).get(version)
 
 
-def finite(probabilities: list[Any]) -> list[Any]:
+def finite(answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Pass answers on, or refuse with 500 those that JSON cannot say: NaN and infinity are no numbers there."""
     import numpy as np
 
-    if not all(bool(np.isfinite(row).all()) for row in probabilities):
+    numbers = [value for row in answers for value in row.values() if not isinstance(value, str)]
+    if not all(bool(np.isfinite(value).all()) for value in numbers):
         raise RequestError("The model answered with NaN or infinity", status=500)
-    return probabilities
+    return answers
+
+
+def plain(value: Any) -> Any:
+    """Make of an array the lists that JSON has."""
+    return value if isinstance(value, str | int | float) else value.tolist()

@@ -16,11 +16,10 @@ from urllib.parse import unquote
 from thrifty import __version__
 from thrifty.errors import RequestError, ThriftyError
 from thrifty.serve.http import Reply, json_reply, parse_json
-from thrifty.serve.models import Ask, Model, Models, finite
+from thrifty.serve.models import Ask, Model, Models, finite, plain
 from thrifty.serve.pixels import from_base64, from_flat, from_nested, json_type
 
 _MODEL = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(?:/(ready|infer))?")
-_OPTIONS = ("max_tokens", "temperature", "top_k", "seed")
 _PLATFORM = "thrifty_pytorch"
 
 
@@ -82,9 +81,9 @@ def _find(match: re.Match[str], models: Models) -> Model:
 
 
 def _metadata(model: Model, models: Models) -> dict[str, Any]:
-    inputs = [_tensor(name, datatype, shape) for name, (datatype, shape) in _inputs(model).items()]
-    outputs = [_tensor(name, datatype, shape) for name, (datatype, shape) in _outputs(model).items()]
-    if not model.is_language:
+    inputs = [_tensor(name, datatype, shape) for name, (datatype, shape) in model.form.inputs.items()]
+    outputs = [_tensor(name, datatype, shape) for name, (datatype, shape) in model.form.outputs.items()]
+    if outputs[0]["name"] == "probabilities":
         outputs[0]["parameters"] = {"labels": list(model.bundle.info.data.labels)}
     versions = [str(each.version) for each in reversed(models.versions(model.name))]
     return {"name": model.name, "versions": versions, "platform": _PLATFORM, "inputs": inputs, "outputs": outputs}
@@ -92,22 +91,6 @@ def _metadata(model: Model, models: Models) -> dict[str, Any]:
 
 def _tensor(name: str, datatype: str, shape: tuple[int, ...]) -> dict[str, Any]:
     return {"name": name, "datatype": datatype, "shape": list(shape)}
-
-
-def _inputs(model: Model) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """The inputs, of which a request has exactly one."""
-    if model.is_language:
-        return {"prompt": ("BYTES", (-1,))}
-    if model.is_text:
-        return {"text": ("BYTES", (-1,))}
-    channels, height, width = model.bundle.info.data.shape
-    return {"image": ("BYTES", (-1,)), "pixels": ("UINT8", (-1, height, width, channels))}
-
-
-def _outputs(model: Model) -> dict[str, tuple[str, tuple[int, ...]]]:
-    if model.is_language:
-        return {"completion": ("BYTES", (-1,))}
-    return {"probabilities": ("FP32", (-1, len(model.bundle.info.data.labels))), "label": ("BYTES", (-1,))}
 
 
 def _infer(model: Model, body: bytes) -> Ask:
@@ -129,7 +112,7 @@ def _infer(model: Model, body: bytes) -> Ask:
 
 
 def _wanted(model: Model, outputs: Any) -> list[str]:
-    known = list(_outputs(model))
+    known = list(model.form.outputs)
     if outputs is None or outputs == []:
         return known
     if not isinstance(outputs, list):
@@ -144,7 +127,7 @@ def _wanted(model: Model, outputs: Any) -> list[str]:
 
 
 def _the_input(model: Model, inputs: Any) -> dict[str, Any]:
-    known = _inputs(model)
+    known = model.form.inputs
     if not isinstance(inputs, list):
         raise RequestError("Unable to parse 'inputs': attempt to access JSON non-array as array")
     if len(inputs) != 1:
@@ -193,19 +176,17 @@ def _rows(model: Model, given: dict[str, Any], parameters: dict[str, Any]) -> li
     _check_count(data, shape[0], given["name"])
     if not all(isinstance(each, str) for each in data):
         raise RequestError(f"input '{given['name']}' of BYTES must hold strings alone")
-    if model.is_language:
-        options = {key: parameters[key] for key in _OPTIONS if key in parameters}
-        return [model.prompt(each, options) for each in data]
-    if model.is_text:
-        return [model.tokens_of(each) for each in data]
-    return [_image(model, number, each) for number, each in enumerate(data)]
+    options = {key: parameters[key] for key in model.form.options if key in parameters}
+    if model.form.takes == "text":
+        return [model.row(each, options) for each in data]
+    return [_file(model, number, each) for number, each in enumerate(data)]
 
 
-def _image(model: Model, number: int, text: str) -> Any:
+def _file(model: Model, number: int, text: str) -> Any:
     try:
-        return model.image_from(from_base64(text))
+        return model.row(from_base64(text), {})
     except ThriftyError as error:
-        raise RequestError(f"image {number}: {error.what}") from None
+        raise RequestError(f"{model.input} {number}: {error.what}") from None
 
 
 def _check_count(data: list[Any], expected: int, name: str) -> None:
@@ -216,14 +197,15 @@ def _check_count(data: list[Any], expected: int, name: str) -> None:
 def _answer(model: Model, answers: list[Any], wanted: list[str]) -> list[dict[str, Any]]:
     outputs = []
     for name in wanted:
-        datatype, shape = _outputs(model)[name]
-        outputs.append(_tensor(name, datatype, (len(answers), *shape[1:])) | {"data": _values(model, name, answers)})
+        datatype, shape = model.form.outputs[name]
+        outputs.append(
+            _tensor(name, datatype, (len(answers), *shape[1:]))
+            | {"data": _flat([row[name] for row in finite(answers)])}
+        )
     return outputs
 
 
-def _values(model: Model, name: str, answers: list[Any]) -> list[Any]:
-    if name == "probabilities":
-        return [value for row in finite(answers) for value in row.tolist()]
-    if name == "label":
-        return [model.bundle.describe(row)["label"] for row in finite(answers)]
-    return answers
+def _flat(values: list[Any]) -> list[Any]:
+    """The values of all rows, one after another."""
+    rows = [plain(value) for value in values]
+    return [each for row in rows for each in (row if isinstance(row, list) else [row])]

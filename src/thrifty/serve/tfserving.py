@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 from thrifty.errors import RequestError, ThriftyError
 from thrifty.serve.http import Reply, json_reply, parse_json
-from thrifty.serve.models import Ask, Model, Models, finite
+from thrifty.serve.models import Ask, Model, Models, finite, plain
 from thrifty.serve.pixels import from_base64, from_nested, is_base64, json_type, shown, type_error
 
 _POST = re.compile(
@@ -23,7 +23,7 @@ _GET = re.compile(
     r"/v1/models(?:/([^/:]+))?(?:(?:/versions/(\d+))|(?:/labels/([^/:]+)))?(?:/(metadata))?", re.IGNORECASE
 )
 _SIGNATURE = "serving_default"
-_OPTIONS = ("max_tokens", "temperature", "top_k", "seed")
+_TYPES = {"BYTES": "DT_STRING", "FP32": "DT_FLOAT"}
 
 
 def owns(path: str) -> bool:
@@ -47,7 +47,7 @@ def ask_for(method: str, path: str, models: Models) -> tuple[Model, Callable[[by
     if model is None:
         wanted = f"Latest({name})" if version is None else f"Specific({name}, {version})"
         raise RequestError(f"Servable not found for request: {wanted}", status=404)
-    if verb == "regress" or (verb == "classify" and model.is_language):
+    if verb == "regress" or (verb == "classify" and "label" not in model.form.outputs):
         raise RequestError(
             f"Expected {'regression' if verb == 'regress' else 'classification'} signature method_name to be "
             f"tensorflow/serving/{verb}. Was: tensorflow/serving/predict"
@@ -97,15 +97,8 @@ def _status(model: Model) -> dict[str, Any]:
 
 def _metadata(model: Model) -> dict[str, Any]:
     """The signatures; 64-bit numbers are text, as protobuf writes them. Images may also come as nested pixels."""
-    if model.is_language:
-        inputs, outputs = {"prompt": _tensor("prompt", "DT_STRING")}, {"completion": _tensor("completion", "DT_STRING")}
-    else:
-        labels, name = len(model.bundle.info.data.labels), _input_name(model)
-        inputs = {name: _tensor(name, "DT_STRING")}
-        outputs = {
-            "label": _tensor("label", "DT_STRING"),
-            "probabilities": _tensor("probabilities", "DT_FLOAT", labels),
-        }
+    inputs = {model.input: _tensor(model.input, "DT_STRING")}
+    outputs = {name: _tensor(name, _TYPES[kind], *shape[1:]) for name, (kind, shape) in model.form.outputs.items()}
     signature = {"inputs": inputs, "outputs": outputs, "method_name": "tensorflow/serving/predict", "defaults": {}}
     return {
         "model_spec": {"name": model.name, "signature_name": "", "version": str(model.version)},
@@ -167,10 +160,10 @@ def _rows_of_instances(model: Model, request: dict[str, Any]) -> list[Any]:
 
 def _row_of_instance(model: Model, instance: Any, number: int) -> Any:
     """One row; an instance is the input itself, or an object that names it (and a language model's options)."""
-    name, options, value, named = _input_name(model), {}, instance, ""
+    name, options, value, named = model.input, {}, instance, ""
     where = f"Failed to process element: {number}"
     if _is_named(instance):
-        options = {key: each for key, each in instance.items() if model.is_language and key in _OPTIONS}
+        options = {key: each for key, each in instance.items() if _is_option(model, key)}
         unknown = next((key for key in instance if key != name and key not in options), None)
         if unknown is not None:
             raise RequestError(
@@ -189,11 +182,11 @@ def _row_of_instance(model: Model, instance: Any, number: int) -> Any:
 
 
 def _rows_of_inputs(model: Model, inputs: Any) -> list[Any]:
-    name, options = _input_name(model), {}
+    name, options = model.input, {}
     if _is_named(inputs):
         if name not in inputs:
             raise RequestError(f"Missing named input: {name} in 'inputs' object.")
-        options = {key: each for key, each in inputs.items() if model.is_language and key in _OPTIONS}
+        options = {key: each for key, each in inputs.items() if _is_option(model, key)}
         inputs = inputs[name]
     if not isinstance(inputs, list):
         raise RequestError(f"JSON Value: {shown(inputs)} must be a list: its first dimension is the batch")
@@ -209,17 +202,22 @@ def _rows_of_inputs(model: Model, inputs: Any) -> list[Any]:
 
 
 def _row(model: Model, value: Any, options: dict[str, Any]) -> Any:
-    if model.is_language or model.is_text:
+    if model.form.takes == "text":
         text = from_base64(value["b64"]).decode("utf-8", "replace") if is_base64(value) else value
         if not isinstance(text, str):
             raise type_error(text, "string")
-        return model.prompt(text, options) if model.is_language else model.tokens_of(text)
+        return model.row(text, options)
     if is_base64(value):
-        return model.image_from(from_base64(value["b64"]))
-    if isinstance(value, list):
-        channels, height, width = model.bundle.info.data.shape
-        return from_nested(value, (height, width, channels))
-    raise RequestError(f'JSON Value: {shown(value)} is neither {{"b64": ...}} nor nested pixels')
+        return model.row(from_base64(value["b64"]), options)
+    pixels = model.form.inputs.get("pixels")
+    if isinstance(value, list) and pixels is not None:
+        return from_nested(value, pixels[1][1:])
+    nested = " nor nested pixels" if pixels is not None else ""
+    raise RequestError(f'JSON Value: {shown(value)} is {"neither" if nested else "not"} {{"b64": ...}}{nested}')
+
+
+def _is_option(model: Model, key: str) -> bool:
+    return model.form.takes == "text" and key in model.form.options
 
 
 def _classify(model: Model, body: bytes) -> Ask:
@@ -238,7 +236,9 @@ def _classify(model: Model, body: bytes) -> Ask:
     labels = model.bundle.info.data.labels
 
     def reply(answers: list[Any]) -> Reply:
-        return json_reply({"results": [list(zip(labels, row.tolist(), strict=True)) for row in finite(answers)]})
+        return json_reply(
+            {"results": [list(zip(labels, plain(row["probabilities"]), strict=True)) for row in finite(answers)]}
+        )
 
     return Ask(rows, reply)
 
@@ -246,22 +246,19 @@ def _classify(model: Model, body: bytes) -> Ask:
 def _row_of_example(model: Model, example: Any) -> Any:
     if not isinstance(example, dict):
         raise RequestError(f"Example must be JSON object but got JSON {json_type(example)}")
-    if model.is_text:
-        if set(example) != {"text"} or not isinstance(example["text"], str):
-            raise RequestError('An example must be {"text": "..."}')
-        return model.tokens_of(example["text"])
-    if set(example) != {"image"} or not is_base64(example["image"]):
-        raise RequestError('An example must be {"image": {"b64": ...}}')
+    name = model.input
+    if model.form.takes == "text":
+        if set(example) != {name} or not isinstance(example[name], str):
+            raise RequestError(f'An example must be {{"{name}": "..."}}')
+        return model.row(example[name], {})
+    if set(example) != {name} or not is_base64(example[name]):
+        raise RequestError(f'An example must be {{"{name}": {{"b64": ...}}}}')
     try:
-        return model.image_from(from_base64(example["image"]["b64"]))
+        return model.row(from_base64(example[name]["b64"]), {})
     except RequestError:
         raise
     except ThriftyError as error:
         raise RequestError(error.what) from None
-
-
-def _input_name(model: Model) -> str:
-    return "prompt" if model.is_language else "text" if model.is_text else "image"
 
 
 def _is_named(value: Any) -> bool:
@@ -270,17 +267,11 @@ def _is_named(value: Any) -> bool:
 
 def _by_row(model: Model, answers: list[Any]) -> list[Any]:
     """One output goes without its name, as in TensorFlow Serving."""
-    if model.is_language:
-        return answers
-    return [{"label": _label(model, row), "probabilities": row.tolist()} for row in finite(answers)]
+    rows = [{name: plain(value) for name, value in row.items()} for row in finite(answers)]
+    return [next(iter(row.values())) for row in rows] if len(model.form.outputs) == 1 else rows
 
 
 def _by_column(model: Model, answers: list[Any]) -> Any:
-    if model.is_language:
-        return answers
     rows = finite(answers)
-    return {"label": [_label(model, row) for row in rows], "probabilities": [row.tolist() for row in rows]}
-
-
-def _label(model: Model, probabilities: Any) -> str:
-    return str(model.bundle.describe(probabilities)["label"])
+    columns = {name: [plain(row[name]) for row in rows] for name in model.form.outputs}
+    return next(iter(columns.values())) if len(columns) == 1 else columns

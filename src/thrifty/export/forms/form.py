@@ -1,0 +1,98 @@
+"""What a form is: how a bundle takes raw input, and what it answers with.
+
+Shapes: N rows, K labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from thrifty.errors import RequestError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+ROWS_AT_ONCE = 256
+Takes = Literal["bytes", "text"]
+# Tensors by name: the datatype that the Open Inference Protocol gives it, and its shape, -1 for the number of rows.
+Signature = Mapping[str, tuple[str, tuple[int, ...]]]
+
+
+class Form(Protocol):
+    """What a bundle takes and answers, one row an input.
+
+    Attributes:
+        takes: raw input is ``bytes`` of a file or ``text``.
+        says: what raw input is, for people.
+        options: that an input may have beside it, by name.
+        alone: rows are computed one by one.
+        inputs: of which a request has one; the first is raw.
+        outputs: of each row.
+    """
+
+    takes: Takes
+    says: str
+    options: Sequence[str]
+    alone: bool
+    inputs: Signature
+    outputs: Signature
+
+    def row(self, *raw: Any, **options: Any) -> Any:
+        """Make a row of one raw input; holds no state, and may be called from any thread.
+
+        Raises:
+            DataError: the input cannot be read.
+            RequestError: an option is out of range.
+        """
+
+    def answers(self, rows: Sequence[Any]) -> list[dict[str, Any]]:
+        """Compute rows: values by the names of ``outputs``."""
+
+    def described(self, answer: Mapping[str, Any]) -> dict[str, Any]:
+        """Say an answer to people."""
+
+    def made_up(self) -> Any:
+        """Return a row to warm up with."""
+
+    def probe(self) -> str:
+        """Have the model answer once; say what is wrong with the answer, or return an empty string."""
+
+
+def check_raw(form: Form, name: str, raw: Any, options: Mapping[str, Any]) -> None:
+    """Check that a raw input and its options are of the types that a form takes.
+
+    Raises:
+        RequestError: they are not.
+    """
+    unknown = [key for key in options if key not in form.options]
+    if unknown or not isinstance(raw, {"bytes": bytes, "text": str}[form.takes]):
+        got = f"the option '{unknown[0]}'" if unknown else type(raw).__name__
+        raise RequestError(f"bundle '{name}' takes {form.says}, not {got}")
+
+
+def labelled(labels: Sequence[str]) -> Signature:
+    """Return the outputs of a classifier."""
+    return {"probabilities": ("FP32", (-1, len(labels))), "label": ("BYTES", (-1,))}
+
+
+def named(labels: Sequence[str], probabilities: NDArray[np.float32]) -> list[dict[str, Any]]:
+    """Return an answer for each row of float32 [N, K]."""
+    return [{"probabilities": row, "label": labels[int(row.argmax())]} for row in probabilities]
+
+
+def described(labels: Sequence[str], answer: Mapping[str, Any]) -> dict[str, Any]:
+    """Name the probabilities of an answer: ``label``, ``probability``, ``probabilities`` by label."""
+    values = answer["probabilities"].tolist()
+    return {
+        "label": answer["label"],
+        "probability": max(values),
+        "probabilities": dict(zip(labels, values, strict=True)),
+    }
+
+
+def misnamed(found: Tensor, wanted: int) -> str:
+    """Say that a row of logits does not fit the names there are, or return an empty string."""
+    return "" if found.shape == (1, wanted) else f"{found.shape[-1]} values for {wanted} names"
