@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from thrifty.errors import JobError
-from thrifty.models import MODELS, build, resolve
+from thrifty.models import MODELS, build, dropping, resolve
 from thrifty.spec import Cleaning, Dataset, ModelPlan
 
 CLEANING = Cleaning(seen=0, kept=0, rejected={}, duplicates=0, across_splits=0)
@@ -144,3 +144,21 @@ def test_building_leaves_the_random_state_and_repeats() -> None:
 def test_the_table_loads_no_torch() -> None:
     code = "import sys, thrifty.models, thrifty.optim; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("name", "dataset"), [("gpt-nano", text()), ("bert-tiny", sentences())])
+def test_dropout_is_of_training_alone_and_has_no_weights(name: str, dataset: Dataset) -> None:
+    plan = resolve(name, dataset)
+    plain, dropped = build(plan), build(dropping(plan, 0.5))
+    dropped.load_state_dict(plain.state_dict())
+    tokens = torch.randint(1, dataset.vocabulary, (2, 8))
+    assert torch.equal(dropped.eval()(tokens), plain.eval()(tokens))
+    first, second = (dropped.train()(tokens) for _ in range(2))
+    assert not torch.equal(first, second)
+
+
+def test_a_model_that_takes_no_dropout() -> None:
+    with pytest.raises(
+        JobError, match=r"train.dropout is 0.1, and model 'resnet8' takes no rate of dropout. .*gpt-nano"
+    ):
+        dropping(resolve("resnet8", images()), 0.1)

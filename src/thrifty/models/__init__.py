@@ -6,7 +6,17 @@ tensor and returns logits: images [B, C, H, W] or texts [B, T], 0 for padding, t
 [B, T, vocabulary]. `thrifty.testing.check_model` holds one to that.
 """
 
-from thrifty.models.table import CONSTANT_INITS, INIT_NAMES, MODELS, Recipe, build, check_name, content_key, resolve
+from thrifty.models.table import (
+    CONSTANT_INITS,
+    INIT_NAMES,
+    MODELS,
+    Recipe,
+    build,
+    check_name,
+    content_key,
+    dropping,
+    resolve,
+)
 from thrifty.models.traits import FAMILIES, Traits, traits_of
 
 __all__ = [
@@ -19,6 +29,7 @@ __all__ = [
     "build",
     "check_name",
     "content_key",
+    "dropping",
     "resolve",
     "traits_of",
 ]

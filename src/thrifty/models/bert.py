@@ -1,8 +1,8 @@
 """BERT: a Transformer encoder that reads a whole text at once and tells its class.
 
 Devlin et al. 2019, with two changes that let it learn from scratch on little data: norms before the blocks' insides
-rather than after (Xiong et al. 2020), and the mean of all tokens in place of the first one's. No dropout and no second
-kind of segment.
+rather than after (Xiong et al. 2020), and the mean of all tokens in place of the first one's. Dropout, where it is
+asked for, is of the embedding and of what each half of a block adds. No second kind of segment.
 
 Shapes: B batch, T tokens, C width, H heads, D width of a head.
 """
@@ -59,16 +59,18 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     """Attention, then feed-forward, each on the normalised stream and added to it."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.norm_1 = nn.LayerNorm(width)
         self.attention = Attention(width, heads)
         self.norm_2 = nn.LayerNorm(width)
         self.mlp = FeedForward(width)
+        self.drop = nn.Dropout(dropout)
 
     def forward(self, x_BTC: Tensor, bias_B11T: Tensor | Rows) -> Tensor:
-        x_BTC = x_BTC + self.attention(self.norm_1(x_BTC), bias_B11T)
-        return x_BTC + self.mlp(self.norm_2(x_BTC))
+        x_BTC = x_BTC + self.drop(self.attention(self.norm_1(x_BTC), bias_B11T))
+        out_BTC: Tensor = x_BTC + self.drop(self.mlp(self.norm_2(x_BTC)))
+        return out_BTC
 
 
 class BERT(nn.Module):
@@ -82,15 +84,27 @@ class BERT(nn.Module):
         length: longest text.
         layers, width, heads: of the blocks.
         classes: of the answer.
+        dropout: share of elements that are dropped in training.
     """
 
-    def __init__(self, *, vocabulary: int, length: int, layers: int, width: int, heads: int, classes: int) -> None:
+    def __init__(
+        self,
+        *,
+        vocabulary: int,
+        length: int,
+        layers: int,
+        width: int,
+        heads: int,
+        classes: int,
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
         self.length, self.vocabulary = length, vocabulary
         self.tokens = nn.Embedding(vocabulary, width)
         self.positions = nn.Embedding(length, width)
         self.norm_0 = nn.LayerNorm(width)
-        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
+        self.drop = nn.Dropout(dropout)
+        self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         self.fc = nn.Linear(width, classes)
 
@@ -99,7 +113,7 @@ class BERT(nn.Module):
             return self._packed(tokens_BT)
         padding_BT = tokens_BT == PADDING_ID
         positions_T = torch.arange(tokens_BT.shape[1], device=tokens_BT.device)
-        x_BTC = self.norm_0(self.tokens(tokens_BT) + self.positions(positions_T))
+        x_BTC = self.drop(self.norm_0(self.tokens(tokens_BT) + self.positions(positions_T)))
         bias_B11T = torch.zeros(padding_BT.shape, dtype=x_BTC.dtype, device=x_BTC.device)
         bias_B11T = bias_B11T.masked_fill(padding_BT, -math.inf)[:, None, None]
         for block in self.blocks:
@@ -109,7 +123,7 @@ class BERT(nn.Module):
 
     def _packed(self, texts: Packed) -> Tensor:
         rows = Rows(texts, self.positions.weight.dtype)
-        x_1TC = self.norm_0(self.tokens(texts.tokens) + self.positions(rows.positions_1T))
+        x_1TC = self.drop(self.norm_0(self.tokens(texts.tokens) + self.positions(rows.positions_1T)))
         for block in self.blocks:
             x_1TC = block(x_1TC, rows)
         logits: Tensor = self.fc(torch.cat(list(map(_mean, rows.spread(self.norm(x_1TC)), rows.hidden))))

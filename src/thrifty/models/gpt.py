@@ -1,8 +1,8 @@
 """GPT-2: a Transformer decoder that predicts the next token.
 
 Radford et al. 2019: pre-layer-norm blocks, learned positions, GELU (its tanh form), the head tied to the embedding.
-No dropout: its random numbers took a quarter of a step on a CPU, and a run that fits a small budget sees its data
-about once.
+Dropout, where it is asked for, is of the embedding and of what each half of a block adds, not of attention's weights,
+which fused kernels never make. By default there is none: a run that fits a small budget sees its data about once.
 
 Shapes: B batch, T tokens, C width, H heads, D width of a head, V vocabulary.
 """
@@ -54,16 +54,18 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     """Attention, then feed-forward, each on the normalised stream and added to it."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.ln_1 = nn.LayerNorm(width)
         self.attn = Attention(width, heads)
         self.ln_2 = nn.LayerNorm(width)
         self.mlp = FeedForward(width)
+        self.drop = nn.Dropout(dropout)
 
     def forward(self, x_BTC: Tensor, past: Past | None = None) -> Tensor:
-        x_BTC = x_BTC + self.attn(self.ln_1(x_BTC), past)
-        return x_BTC + self.mlp(self.ln_2(x_BTC))
+        x_BTC = x_BTC + self.drop(self.attn(self.ln_1(x_BTC), past))
+        out_BTC: Tensor = x_BTC + self.drop(self.mlp(self.ln_2(x_BTC)))
+        return out_BTC
 
 
 class GPT(nn.Module):
@@ -73,14 +75,18 @@ class GPT(nn.Module):
         vocabulary: tokens in the vocabulary.
         length: longest context.
         layers, width, heads: of the blocks.
+        dropout: share of elements that are dropped in training.
     """
 
-    def __init__(self, *, vocabulary: int, length: int, layers: int, width: int, heads: int) -> None:
+    def __init__(
+        self, *, vocabulary: int, length: int, layers: int, width: int, heads: int, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.length, self.vocabulary = length, vocabulary
         self.wte = nn.Embedding(vocabulary, width)
         self.wpe = nn.Embedding(length, width)
-        self.h = nn.ModuleList(Block(width, heads) for _ in range(layers))
+        self.drop = nn.Dropout(dropout)
+        self.h = nn.ModuleList(Block(width, heads, dropout) for _ in range(layers))
         self.ln_f = nn.LayerNorm(width)
 
     @property
@@ -96,7 +102,7 @@ class GPT(nn.Module):
         """Return logits; or, when ``hidden``, what the head is applied to [B, T, C]."""
         read = pasts[0].length if pasts else 0
         positions_T = torch.arange(read, read + tokens_BT.shape[1], device=tokens_BT.device)
-        x_BTC = self.wte(tokens_BT) + self.wpe(positions_T)
+        x_BTC = self.drop(self.wte(tokens_BT) + self.wpe(positions_T))
         for index, block in enumerate(self.h):
             x_BTC = block(x_BTC, pasts[index] if pasts else None)
         x_BTC = self.ln_f(x_BTC)

@@ -202,6 +202,10 @@ FAMILY_KINDS = {
 }
 
 
+# families whose models take a rate of dropout
+DROPPING = ("bert", "gpt")
+
+
 def check_name(name: str) -> None:
     """Check that a model's name can be meant, without loading torch or running anything.
 
@@ -254,6 +258,21 @@ def resolve(name: str, dataset: Dataset) -> ModelPlan:
     # lists, as JSON gives them back: a plan equals itself when read from its file
     fixed = {key: list(value) if isinstance(value, tuple) else value for key, value in recipe.arguments.items()}
     return ModelPlan(name=name, family=recipe.family, arguments={**fixed, **_from_data(recipe, dataset)})
+
+
+def dropping(plan: ModelPlan, rate: float) -> ModelPlan:
+    """Return the plan of a model with dropout at this rate.
+
+    Raises:
+        JobError: its family takes none.
+    """
+    if plan.family not in DROPPING:
+        fits = sorted(name for name, each in MODELS.items() if each.family in DROPPING)
+        raise JobError(
+            f"train.dropout is {rate:g}, and model '{plan.name}' takes no rate of dropout",
+            mend=f"Leave it out; those that take one: {', '.join(fits)}.",
+        )
+    return plan.model_copy(update={"arguments": {**plan.arguments, "dropout": rate}})
 
 
 def _checked(plan: ModelPlan, dataset: Dataset) -> ModelPlan:

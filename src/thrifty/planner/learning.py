@@ -69,9 +69,13 @@ def decide(job: Job, dataset: Dataset, why: Reasons) -> Learning:
     check_names(job)
     task = dataset.task
     model = models.resolve(job.model, dataset)
+    if job.train.dropout is not None:
+        model = models.dropping(model, job.train.dropout)
     traits = models.traits_of(model)
     ours = model.family in models.FAMILIES
     why.say("model", model.name, "asked for in the job" + ("" if ours else f"; the rules go by its {traits}"), "job")
+    if job.train.dropout is not None:
+        why.say("model.dropout", job.train.dropout, "asked for in the job", "job")
     init = _init(job, model, why)
     parameters = count_parameters(model)
     adapt = _adapt(job, model, traits, dataset, parameters, why)

@@ -80,6 +80,7 @@ class Train(Plain):
         augment: how training images are changed by chance, such as ``{flip: true, crop: 4}``; not at all when left out.
         label_smoothing: share of every answer that is given to all classes alike (Szegedy et al. 2016); the loss of
             training is then of such answers, and its least value is not 0.
+        dropout: share of elements that are dropped, of models that take it (``gpt…``, ``bert-…``); none when left out.
         freeze: patterns of the names of parameters that stay as they are, such as ``blocks.0.*``.
         adapter: what is trained in place of the model's own weights; its kind alone will do, such as ``lora``.
         patience: evaluations without improvement after which training stops; 0 for never.
@@ -103,6 +104,7 @@ class Train(Plain):
     init: Init | None = None
     augment: Augment = Augment()
     label_smoothing: Fraction = 0.0
+    dropout: Fraction | None = None
     freeze: Patterns = ()
     adapter: Annotated[Adapter, BeforeValidator(_kind_alone)] | None = None
     patience: Annotated[int, Field(ge=0)] | None = None
