@@ -212,7 +212,7 @@ def predict(
 @app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="a run, or a bundle")],
-    to: Annotated[str, typer.Option(help="formats, with commas: onnx")] = "onnx",
+    to: Annotated[str, typer.Option(help="formats, with commas: onnx, hf")] = "onnx",
     folder: Annotated[Path | None, typer.Option(help="where to; the run's export folder when left out")] = None,
     as_json: Json = False,
 ) -> None:

@@ -213,7 +213,7 @@ class _Run:
         with self._stage("initialise") as stage:
             from thrifty.models.init import initialise
 
-            stage.says = initialise(model, plan.init, plan.seed)
+            stage.says = initialise(model, plan.init, plan.seed, plan.model)
         with self._stage("train", plan) as stage:
             trained = self._train(plan, model, store)
             stage.trouble = trained.gave_up
@@ -293,8 +293,8 @@ class _Run:
             version=1,
             task=plan.task,
             model=model,
-            # another machine may be faster in another way
-            plan=plan.model.model_copy(update={"attention": {}}),
+            # another machine may be faster in another way, and has no such directory
+            plan=plan.model.model_copy(update={"attention": {}, "weights": ""}),
             data=store.dataset,
             tokenizer=tokenizer if tokenizer.is_file() else None,
             metrics=metrics,

@@ -80,14 +80,16 @@ def write_language_bundle(
     )
 
 
-def write_text_bundle(folder: Path, *, name: str = "critic", version: int = 1, seed: int = 0) -> BundleInfo:
+def write_text_bundle(
+    folder: Path, *, name: str = "critic", version: int = 1, seed: int = 0, family: str = "bert"
+) -> BundleInfo:
     tokenizer = learn_pieces(["the cat sat on the mat and the dog sat on the cat"] * 4, vocabulary=80)
     path = folder.parent / f"{folder.name}-tokenizer.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(path))
     data = text_dataset(tokenizer.get_vocab_size())
     sizes = {"layers": 1, "width": 32, "heads": 2, "vocabulary": data.vocabulary, "length": data.shape[0]}
-    plan = ModelPlan(name="bert-pico", family="bert", arguments={**sizes, "classes": len(LABELS)})
+    plan = ModelPlan(name=f"{family}-pico", family=family, arguments={**sizes, "classes": len(LABELS)})
     model = build(plan)
     initialise(model, "xavier_normal", seed)
     return _write(

@@ -1,4 +1,4 @@
-"""Model to file and back: the bundle that is served, and its ONNX form; each is read back before it is trusted.
+"""Model to file and back: the bundle that is served, its ONNX form, a directory of transformers; each is read back.
 
 An exporter takes a bundle and a folder, writes the model there, compares it with torch and returns the report.
 """
@@ -19,6 +19,12 @@ def _onnx(bundle: Bundle, folder: Path) -> dict[str, Any]:
     return export_onnx(bundle, folder)
 
 
-EXPORTERS: dict[str, Callable[[Bundle, Path], dict[str, Any]]] = {"onnx": _onnx}
+def _hugging_face(bundle: Bundle, folder: Path) -> dict[str, Any]:
+    from thrifty.export.hugging_face import export_hugging_face
+
+    return export_hugging_face(bundle, folder)
+
+
+EXPORTERS: dict[str, Callable[[Bundle, Path], dict[str, Any]]] = {"onnx": _onnx, "hf": _hugging_face}
 
 __all__ = ["EXPORTERS"]

@@ -7,7 +7,6 @@ must fit them. No code of a directory or of the hub is run.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.util
 import json
 import re
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thrifty.errors import JobError, MissingExtraError, nearest
+from thrifty.models.exchange.folder import CONFIG, INDEX, PICKLED, WEIGHTS, content_hash
 from thrifty.spec import Dataset, ModelPlan
 
 if TYPE_CHECKING:
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from thrifty.models.logits import Logits
 
 PREFIX = "hf:"
-CONFIG = "config.json"
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
-PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 AUTO = {"classify": "AutoModelForImageClassification", "language": "AutoModelForCausalLM"}
 TASKS = {"image": "classify", "language": "language"}
 # What a config could use to run code or reach the network, and what depends on where it was written.
@@ -79,11 +76,7 @@ def content_key(name: str) -> str:
     folder = Path(place)
     if not folder.is_dir():
         return name
-    digest = hashlib.sha256()
-    for path in sorted([folder / CONFIG, *folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json")]):
-        with path.open("rb") as file:
-            digest.update(path.name.encode() + b"\0" + hashlib.file_digest(file, "sha256").digest())
-    return f"{PREFIX}{digest.hexdigest()}"
+    return PREFIX + content_hash(folder)
 
 
 def resolve(name: str, dataset: Dataset) -> ModelPlan:
@@ -103,12 +96,12 @@ def resolve(name: str, dataset: Dataset) -> ModelPlan:
             mend="Take a model of the table: thrifty models.",
         )
     task = TASKS[dataset.kind]
-    with _library() as library:
+    with library() as transformers:
         try:
-            config = library.AutoConfig.from_pretrained(place, trust_remote_code=False, local_files_only=local)
+            config = transformers.AutoConfig.from_pretrained(place, trust_remote_code=False, local_files_only=local)
         except (OSError, ValueError, KeyError) as error:
             raise _unread(place, local, error) from None
-        kind = getattr(library, AUTO[task])
+        kind = getattr(transformers, AUTO[task])
         if type(config) not in kind._model_mapping:
             raise JobError(
                 f"transformers has no model of type '{config.model_type}' for the task '{task}'",
@@ -133,9 +126,11 @@ def make(config: str, task: str, weights: str, revision: str) -> nn.Module:
 
     from thrifty.models.logits import Logits
 
-    with _library() as library:
+    with library() as transformers:
         try:
-            model = getattr(library, AUTO[task]).from_config(_config(library, config), trust_remote_code=False)
+            model = getattr(transformers, AUTO[task]).from_config(
+                _config(transformers, config), trust_remote_code=False
+            )
         except DataDependentOutputException:
             raise
         except Exception as error:  # whatever a model makes of a config that does not fit it
@@ -157,7 +152,7 @@ def load_weights(model: Logits, seed: int) -> str:
     place, config = model.weights, own.config
     local = Path(place).is_dir()
     model.model = torch.nn.Identity()  # its weights go before those to load come
-    with _library(), torch.random.fork_rng(devices=[]):
+    with library(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
             found, told = type(own).from_pretrained(
@@ -184,7 +179,7 @@ def load_weights(model: Logits, seed: int) -> str:
 
 
 @contextlib.contextmanager
-def _library() -> Iterator[Any]:
+def library() -> Iterator[Any]:
     """Transformers, told to keep to errors and to draw no bars."""
     try:
         import transformers
@@ -202,9 +197,9 @@ def _library() -> Iterator[Any]:
             says.enable_progress_bar()
 
 
-def _config(library: Any, text: str) -> Any:
+def _config(transformers: Any, text: str) -> Any:
     values = json.loads(text)
-    config = library.AutoConfig.for_model(values.pop("model_type"), **values)
+    config = transformers.AutoConfig.for_model(values.pop("model_type"), **values)
     config.use_cache = False
     return config
 
@@ -255,7 +250,7 @@ def _plain(values: Any) -> Any:
 
 
 def _has_weights(folder: Path) -> bool:
-    return any((folder / each).is_file() for each in WEIGHTS)
+    return any((folder / each).is_file() for each in (WEIGHTS, INDEX))
 
 
 def _unread(place: str, local: bool, error: Exception) -> JobError:

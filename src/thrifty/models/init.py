@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+import thrifty.models.exchange as exchange
 from thrifty.errors import JobError, unknown_name
 from thrifty.models.adapters import matching, shown_name
 from thrifty.models.bert import BERT
@@ -25,6 +27,7 @@ from thrifty.models.residuals import residual_ends
 from thrifty.models.resnet import ResNet
 from thrifty.models.speech import Speech
 from thrifty.models.vit import ViT
+from thrifty.spec import ModelPlan
 
 POSITION_STD = 0.01
 REST = "*"
@@ -237,7 +240,7 @@ INITS: dict[str, Callable[[nn.Module], Scheme]] = {
 
 
 @torch.no_grad()
-def initialise(model: nn.Module, init: str | Mapping[str, str], seed: int) -> str:
+def initialise(model: nn.Module, init: str | Mapping[str, str], seed: int, plan: ModelPlan | None = None) -> str:
     """Give a model its initial weights, in place; return one line that says what was done.
 
     Weights depend on the model's shape, ``init`` and ``seed`` alone, whatever the device; torch's own random state is
@@ -248,9 +251,11 @@ def initialise(model: nn.Module, init: str | Mapping[str, str], seed: int) -> st
         model: of any family or none.
         init: a name of `INITS`; or a name for each pattern of parameters' names, as `assign` takes them.
         seed: of the drawing.
+        plan: of the model; weights that it names come last, so that ``init`` counts for what they do not have.
 
     Raises:
         JobError: as `assign`.
+        BundleError: the weights cannot be read, or are of another model.
     """
     named = _by_pattern(init)
     assigned, loaded = assign(model, named), ""
@@ -264,9 +269,13 @@ def initialise(model: nn.Module, init: str | Mapping[str, str], seed: int) -> st
     generator = torch.Generator().manual_seed(seed)
     for place, fill in assigned:
         _fill(place.tensor, fill, generator)
-    rest = loaded or INITS[named.pop(REST)](model).says
+    rest = INITS[named.pop(REST)](model).says
     parts = [f"{pattern}: {_says(model, name)}" for pattern, name in named.items()]
-    return "; ".join([*parts, f"the rest: {rest}"]) if parts else rest
+    says = "; ".join([*parts, f"the rest: {loaded or rest}"]) if parts else loaded or rest
+    if plan is None or not plan.weights:
+        return says
+    new = exchange.load_weights(model, plan, Path(plan.weights)).new
+    return f"weights of {plan.weights}" + (f"; new are {', '.join(new)}: {says}" if new else "")
 
 
 def assign(model: nn.Module, init: str | Mapping[str, str]) -> list[tuple[Place, Fill]]:

@@ -60,7 +60,7 @@ def is_own(name: str) -> bool:
     >>> is_own("nets.small:net"), is_own("/home/me/nets:net"), is_own("hf:gpt2"), is_own("resnet8")
     (True, True, False, False)
     """
-    return ":" in name and not name.startswith("hf:")
+    return ":" in name and not name.startswith(("hf:", "ours:"))
 
 
 def find(name: str) -> Source:

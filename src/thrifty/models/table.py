@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import thrifty.models.hf as hf
 import thrifty.models.own as own
+import thrifty.models.pretrained as pretrained
 from thrifty.errors import JobError, unknown_name
 from thrifty.spec import Dataset, ModelPlan
 
@@ -177,7 +178,7 @@ MODELS: dict[str, Recipe] = {
 
 OTHER_FORMS = (
     "See: thrifty models. A function of yours is named package.module:function, a Hugging Face model hf:<directory or "
-    "id>."
+    "id>, one of ours with weights in their layout ours:<directory>."
 )
 
 # the names of `models.init.INITS`, which cannot be asked for them without loading torch
@@ -215,6 +216,8 @@ def check_name(name: str) -> None:
     """
     if hf.is_hf(name):
         hf.find(name)
+    elif pretrained.is_pretrained(name):
+        pretrained.find(name)
     elif own.is_own(name):
         own.find(name)
     elif name not in MODELS:
@@ -229,6 +232,8 @@ def content_key(name: str) -> str:
     """
     if hf.is_hf(name):
         return hf.content_key(name)
+    if pretrained.is_pretrained(name):
+        return pretrained.content_key(name)
     return own.find(name).sha256 if own.is_own(name) else name
 
 
@@ -244,6 +249,8 @@ def resolve(name: str, dataset: Dataset) -> ModelPlan:
     """
     if hf.is_hf(name):
         return _checked(hf.resolve(name, dataset), dataset)
+    if pretrained.is_pretrained(name):
+        return pretrained.resolve(name, dataset, FAMILY_KINDS, _from_data)
     if own.is_own(name):
         return _checked(own.resolve(name, dataset), dataset)
     check_name(name)
@@ -257,7 +264,9 @@ def resolve(name: str, dataset: Dataset) -> ModelPlan:
         )
     # lists, as JSON gives them back: a plan equals itself when read from its file
     fixed = {key: list(value) if isinstance(value, tuple) else value for key, value in recipe.arguments.items()}
-    return ModelPlan(name=name, family=recipe.family, arguments={**fixed, **_from_data(recipe, dataset)})
+    return ModelPlan(
+        name=name, family=recipe.family, arguments={**fixed, **_from_data(recipe.family, recipe.arguments, dataset)}
+    )
 
 
 def dropping(plan: ModelPlan, rate: float) -> ModelPlan:
@@ -285,8 +294,7 @@ def _checked(plan: ModelPlan, dataset: Dataset) -> ModelPlan:
     return plan
 
 
-def _from_data(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
-    family = recipe.family
+def _from_data(family: str, arguments: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:
     if family in {"gpt", "llama"}:
         return {"vocabulary": dataset.vocabulary, "length": dataset.shape[0]}
     classes = len(dataset.labels)
@@ -296,7 +304,7 @@ def _from_data(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
     if family == "mlp":
         return {"inputs": channels * height * width, "classes": classes}
     if family == "vit":
-        _check_side(height, recipe.arguments["patch"])
+        _check_side(height, arguments["patch"])
         return {"channels": channels, "side": height, "classes": classes}
     return {"channels": channels, "classes": classes}
 

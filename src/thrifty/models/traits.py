@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from thrifty.models.table import build
 from thrifty.spec import ModelPlan
@@ -63,7 +63,7 @@ def traits_of(plan: ModelPlan) -> Traits:
     Attention is told by the name of a module's class, as torch and transformers have it.
     """
     if plan.family in FAMILIES:
-        return FAMILIES[plan.family]
+        return replace(FAMILIES[plan.family], loaded=bool(plan.weights))
     from torch import nn
     from torch.nn.modules.batchnorm import _BatchNorm
     from torch.nn.modules.conv import _ConvNd

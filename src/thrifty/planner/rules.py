@@ -87,6 +87,8 @@ class Reasons:
 
 
 def init(model: ModelPlan) -> tuple[str, str]:
+    if model.weights:
+        return "default", f"for what the weights of {model.weights} do not have"
     if model.family in FAMILIES:
         return "default", f"what the authors of the {model.family} family used"
     weights = model.arguments.get("weights")

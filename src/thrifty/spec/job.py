@@ -93,7 +93,8 @@ class Job(Plain):
 
     ``model`` is a name of `thrifty.models.MODELS`; or ``package.module:function``, a function that returns an
     `nn.Module`, its module beside the job file, in a folder named before it, or on the Python path; or
-    ``hf:<directory or id>``, a model of transformers.
+    ``ours:<directory>``, one of ours with weights in Hugging Face's layout; ``hf:<directory or id>``, a model of
+    transformers.
 
     >>> Job.model_validate(dict(name="a", data=dict(kind="image", path="x"), model="resnet8")).task
     'classify'
@@ -161,16 +162,17 @@ def _located(path: Path, folder: Path) -> Path:
 
 
 def locate_model(model: str, folder: Path) -> str:
-    """Take the paths in a model's name from a folder: a directory after ``hf:``, the folder of a function's module.
+    """Take the paths in a model's name from a folder: a directory after a prefix, the folder of a function's module.
 
     A function's module that lies in the folder is told by its path; any other is looked for on the Python path.
 
     >>> locate_model("resnet8", Path("/jobs")), locate_model("../nets/small:net", Path("/jobs/a"))
     ('resnet8', '/jobs/nets/small:net')
     """
-    if model.startswith("hf:"):
-        place = (folder / Path(model.removeprefix("hf:")).expanduser()).resolve()
-        return f"hf:{place}" if place.is_dir() else model
+    prefix, _, rest = model.partition(":")
+    if prefix in {"hf", "ours"}:
+        place = (folder / Path(rest).expanduser()).resolve()
+        return f"{prefix}:{place}" if place.is_dir() or prefix == "ours" else model
     if ":" not in model:
         return model
     before, slash, name = model.rpartition("/")

@@ -47,11 +47,12 @@ class ModelPlan(Plain):
     """A model to build: its name with every argument of its family resolved.
 
     Attributes:
-        name: as in the table, such as ``resnet8``; or ``package.module:function``, or ``hf:`` with a directory's name
-            or an id.
+        name: as in the table, such as ``resnet8``; or ``package.module:function``; ``ours:`` with a directory's name;
+            or ``hf:`` with a directory's name or an id.
         family: the file it is built from: ``resnet``, ``vit``, ``gpt``, ``llama``, ``bert``, ``bert_original``,
             ``mlp``, ``own``, ``hf``.
         arguments: keyword arguments of the family's class or builder, all resolved.
+        weights: directory in Hugging Face's layout that a model of ours starts from; empty for none.
         attention: the way of `thrifty.models.layers.ATTENTION` by dtype and direction, as measured; empty goes by rule.
         convolution: of `thrifty.models.convolution.PRODUCTS`, those computed by columns, by geometry; as measured.
     """
@@ -59,6 +60,7 @@ class ModelPlan(Plain):
     name: str
     family: str
     arguments: dict[str, Any]
+    weights: str = ""
     attention: dict[str, str] = Field(default_factory=dict)
     convolution: dict[str, tuple[str, ...]] = Field(default_factory=dict)
 

@@ -67,7 +67,7 @@ def _timed(plan: Plan, store: Store, folder: Path, seconds: float) -> Probed:
     torch.set_num_threads(plan.threads)
     generator_state = torch.get_rng_state()
     model = build(plan.model, plan.device)
-    initialise(model, plan.init, plan.seed)
+    initialise(model, plan.init, plan.seed, plan.model)
     # compiling is priced beside what is measured here
     recomputing(with_savings(model, plan), plan.checkpointing).train()
     optimizer = optim.build(model, plan.optim, plan.precision, plan.seed, offload=plan.offload)

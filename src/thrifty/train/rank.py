@@ -67,7 +67,7 @@ def _train(task: Task, emit: Emit, line: Line) -> Trained:
     keep_pages(keeping(plan.device, plan.checkpointing))
     with joined(plan.device) as world:
         model = build(plan.model, seed=plan.seed)
-        initialise(model, plan.init, plan.seed)
+        initialise(model, plan.init, plan.seed, plan.model)
 
         def spent() -> Spent:
             return line.spent

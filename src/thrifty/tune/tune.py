@@ -163,7 +163,7 @@ class _Trial:
         shutil.rmtree(self.folder, ignore_errors=True)
         keep_pages(keeping(plan.device, plan.checkpointing))
         model = models.build(plan.model, seed=plan.seed)
-        initialise(model, plan.init, plan.seed)
+        initialise(model, plan.init, plan.seed, plan.model)
         try:
             trained = train(plan, model, self.store, self.folder, emit=emit, spent=self.stage.spent)
         except SignalledError as error:

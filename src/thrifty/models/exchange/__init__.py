@@ -22,6 +22,8 @@ from thrifty.spec import ModelPlan
 if TYPE_CHECKING:
     from torch import nn
 
+    from thrifty.models.exchange.weights import Filled
+
 FORMS: dict[str, Form] = {"bert": BERT, "gpt2": GPT2, "llama": LLAMA, "resnet": RESNET, "vit": VIT}
 
 
@@ -45,8 +47,8 @@ def read_plan(folder: Path) -> ModelPlan:
     )
 
 
-def load_weights(model: nn.Module, plan: ModelPlan, folder: Path) -> str:
-    """Give a model of ours the weights of a directory; return one line that says what was done.
+def load_weights(model: nn.Module, plan: ModelPlan, folder: Path) -> Filled:
+    """Give a model of ours the weights of a directory; return what was not taken over.
 
     Raises:
         JobError: the plan's family has no form there.
@@ -54,12 +56,10 @@ def load_weights(model: nn.Module, plan: ModelPlan, folder: Path) -> str:
     """
     from thrifty.models.exchange.weights import fill
 
-    filled = fill(model, form_of(plan)[1], plan.arguments, folder)
-    new = f"; new: {', '.join(filled.new)}" if filled.new else ""
-    return f"weights of {folder}{new}"
+    return fill(model, form_of(plan)[1], plan.arguments, folder)
 
 
-def save(model: nn.Module, plan: ModelPlan, folder: Path, labels: Sequence[str] = ()) -> None:
+def save(model: nn.Module, plan: ModelPlan, folder: Path, labels: Sequence[str] = (), **more: Any) -> None:
     """Write a model of ours in their layout; ``from_pretrained`` of transformers reads it.
 
     Args:
@@ -67,6 +67,7 @@ def save(model: nn.Module, plan: ModelPlan, folder: Path, labels: Sequence[str] 
         plan: that it was built from.
         folder: is made.
         labels: names of the classes, of a classifier; numbered where left out, as transformers does it.
+        more: of the config, such as ``eos_token_id``.
 
     Raises:
         JobError: the plan's family has no form there.
@@ -83,6 +84,7 @@ def save(model: nn.Module, plan: ModelPlan, folder: Path, labels: Sequence[str] 
         # those that a type has by itself are of its authors' tokenizer
         "bos_token_id": None,
         "eos_token_id": None,
+        **more,
     }
     names = list(labels) or [f"LABEL_{number}" for number in range(plan.arguments.get("classes", 0))]
     if names:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -31,6 +32,15 @@ def read_config(folder: Path) -> dict[str, Any]:
         BundleError: it is missing, too large, or no JSON object.
     """
     return _read_json(folder / CONFIG, MAX_CONFIG_BYTES)
+
+
+def content_hash(folder: Path) -> str:
+    """Return the sha256 of what makes a model of a directory: its config, its weights, their index."""
+    digest = hashlib.sha256()
+    for path in sorted([folder / CONFIG, *folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json")]):
+        with path.open("rb") as file:
+            digest.update(path.name.encode() + b"\0" + hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
 class Checkpoint:
@@ -91,6 +101,7 @@ def write_folder(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, 
         folder.mkdir(parents=True, exist_ok=True)
         # transformers reads no file that does not say which library's tensors it holds
         save_file(dict(tensors), folder / WEIGHTS, metadata={"format": "pt"})
+        (folder / WEIGHTS).chmod(0o644)  # safetensors keeps its files to their owner
         (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 

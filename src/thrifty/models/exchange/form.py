@@ -65,11 +65,6 @@ class Form:
     spare: tuple[str, ...] = ()
 
 
-def pair(ours: str, *theirs: str, rows: tuple[int, ...] = ()) -> Pair:
-    """Make a plain pair."""
-    return Pair(ours, theirs, rows)
-
-
 def layer(ours: str, theirs: str, *, transposed: bool = False) -> Iterator[Pair]:
     """Pair the weight and the bias of a layer; only the weight can be transposed.
 

@@ -1,0 +1,131 @@
+"""A bundle as a directory of Hugging Face's transformers: config, weights, tokenizer; read back and compared."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from thrifty.errors import BundleError, JobError
+from thrifty.export.bundle import Bundle
+from thrifty.export.check import TOKENIZER, WEIGHTS, sha256
+from thrifty.export.folder import replacing
+from thrifty.models import build, exchange
+from thrifty.models.exchange.folder import CONFIG, read_config
+from thrifty.models.hf import library
+from thrifty.models.logits import Logits
+
+TOLERANCE = 1e-4  # both compute in fp32; their operators add in another order
+_ROWS, _SEED = 3, 0
+
+
+def export_hugging_face(bundle: Bundle, folder: str | Path) -> dict[str, Any]:
+    """Write a directory that ``from_pretrained`` reads: the model, and its tokenizer or what is done to pixels.
+
+    It is read back, by transformers where that is installed, else by thrifty, and has to give the bundle's answers.
+
+    Returns:
+        A report: file, its sha256 and bytes, who read it, tolerance, and the largest absolute difference of logits.
+
+    Raises:
+        JobError: the model's family has no form there, or the folder holds something else.
+        BundleError: what was written answers otherwise; nothing is left behind.
+        StorageError: the folder cannot be written.
+    """
+    folder = Path(folder).absolute()
+    if folder.exists() and not (folder.is_dir() and ((folder / CONFIG).exists() or not any(folder.iterdir()))):
+        raise JobError(f"'{folder}' holds something else than a model", mend="Choose another folder.")
+    with replacing(folder, "a model") as fresh:
+        _write_model(bundle, fresh)
+        _write_input(bundle, fresh)
+        reader, model = _read(fresh)
+        x = _example(bundle)
+        with torch.inference_mode():
+            worst = float((_logits(model, x) - bundle.model(x)).abs().max())
+        if not worst <= TOLERANCE:  # NaN must fail too
+            raise BundleError(
+                f"'{bundle.info.name}' answers otherwise in {reader}: difference {worst:.3g}, over {TOLERANCE:g}"
+            )
+        return {
+            "file": WEIGHTS,
+            "sha256": sha256(fresh / WEIGHTS),
+            "bytes": (fresh / WEIGHTS).stat().st_size,
+            "read_by": reader,
+            "tolerance": TOLERANCE,
+            "max_abs_difference": worst,
+        }
+
+
+def _write_model(bundle: Bundle, folder: Path) -> None:
+    from thrifty.data.language import END_ID
+
+    plan, model = bundle.info.model, bundle.model
+    if isinstance(model, Logits):
+        with library():
+            cast(Any, model.model).save_pretrained(folder)
+        return
+    marks = {"bos_token_id": END_ID, "eos_token_id": END_ID} if bundle.info.task == "language" else {}
+    exchange.save(model, plan, folder, bundle.info.data.labels, **marks)
+
+
+def _write_input(bundle: Bundle, folder: Path) -> None:
+    """Write how raw input becomes tensors: the tokenizer of texts, size and statistics of images."""
+    from thrifty.data.language import END_TOKEN
+    from thrifty.data.word_pieces import CLASS, END, PAD, UNKNOWN
+
+    data = bundle.info.data
+    if data.kind == "image":
+        channels, height, width = data.shape
+        values: dict[str, Any] = {
+            "image_processor_type": "ViTImageProcessor",
+            "size": {"height": height, "width": width},
+            "do_resize": True,
+            "do_rescale": True,
+            "rescale_factor": 1 / 255,
+            "do_normalize": True,
+            "do_convert_rgb": channels == 3,
+            "image_mean": list(data.mean),
+            "image_std": list(data.std),
+        }
+        (folder / "preprocessor_config.json").write_text(json.dumps(values, indent=2), encoding="utf-8")
+        return
+    shutil.copyfile(bundle.folder / TOKENIZER, folder / TOKENIZER)
+    marks = (
+        {"bos_token": END_TOKEN, "eos_token": END_TOKEN}
+        if bundle.info.task == "language"
+        else {"pad_token": PAD, "unk_token": UNKNOWN, "cls_token": CLASS, "sep_token": END}
+    )
+    values = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": data.shape[0], **marks}
+    (folder / "tokenizer_config.json").write_text(json.dumps(values, indent=2), encoding="utf-8")
+
+
+def _read(folder: Path) -> tuple[str, nn.Module]:
+    """Read the directory as its users will."""
+    if importlib.util.find_spec("transformers") is None:
+        plan = exchange.read_plan(folder)
+        model = build(plan)
+        exchange.load_weights(model, plan, folder)
+        return "thrifty", model.eval()
+    with library() as transformers:
+        (architecture,) = read_config(folder)["architectures"]
+        found = getattr(transformers, architecture).from_pretrained(folder, local_files_only=True)
+        return f"transformers {transformers.__version__}", found.eval()
+
+
+def _logits(model: nn.Module, x: Tensor) -> Tensor:
+    out = model(x)
+    return out if isinstance(out, Tensor) else cast(Tensor, out.logits)
+
+
+def _example(bundle: Bundle) -> Tensor:
+    """Random input of the model's kind; texts without padding."""
+    generator = torch.Generator().manual_seed(_SEED)
+    data = bundle.info.data
+    if data.kind == "image":
+        return torch.randn(_ROWS, *data.shape, generator=generator)
+    return torch.randint(1, data.vocabulary, (_ROWS, data.shape[0]), generator=generator)
