@@ -212,8 +212,11 @@ class _Run:
             stage.says = f"{plan.model.name}, {format_count(count)} parameters"
         with self._stage("initialise") as stage:
             from thrifty.models.init import initialise
+            from thrifty.train.scales import measure_scales
 
             stage.says = initialise(model, plan.init, plan.seed, plan.model)
+            if scales := measure_scales(plan, model, store):
+                self.emit(scales)
         with self._stage("train", plan) as stage:
             trained = self._train(plan, model, store)
             stage.trouble = trained.gave_up

@@ -31,6 +31,7 @@ from thrifty.spec.events import (
     Compiled,
     Evaluated,
     Event,
+    Initialised,
     Narrowed,
     RateLowered,
     Resumed,
@@ -43,8 +44,8 @@ from thrifty.spec.events import (
 from thrifty.spec.plain import Plain
 
 _KINDS = (
-    StepDone, Evaluated, Checkpointed, CheckpointFailed, CheckpointDamaged, CheckpointsRemoved, Skipped, RateLowered,
-    RolledBack, Narrowed, Resumed, Compiled, Stopped, Warned,
+    Initialised, StepDone, Evaluated, Checkpointed, CheckpointFailed, CheckpointDamaged, CheckpointsRemoved, Skipped,
+    RateLowered, RolledBack, Narrowed, Resumed, Compiled, Stopped, Warned,
 )  # fmt: skip
 # at most; a process that is killed takes those of its last steps with it that no checkpoint has
 STEPS_HELD_S = 0.1

@@ -27,6 +27,7 @@ from thrifty.spec.events import (
     Checkpointed,
     Compiled,
     Evaluated,
+    Initialised,
     Narrowed,
     RateLowered,
     Resumed,
@@ -96,6 +97,7 @@ def troubled_run(run: dict[str, Any]) -> dict[str, Any]:
         *skipped, RateLowered(310, 438, 0.5, math.nan, math.inf, 0.25),
         RolledBack(325, 290, 0.5, math.nan, math.inf, 2.5), *narrowed, Narrowed(405, "validation", 256, 64, "full"),
         Compiled(1, 3, 41.0), Resumed(600), Warned(HOSTILE), Checkpointed(700, 10, 1.0), Stopped(1125, "done"),
+        Initialised(8, ("conv1", "layer1.0.conv1", "fc"), (0.9, 1.4, 0.7), (2e-3, 1e-3, 0.1)),
     ]  # fmt: skip
     return run | {"others": others, "aside": Aside(wasted_s=3.0, rank_bytes=(2**29, 2**29)), "kept": 1080}
 
@@ -345,7 +347,7 @@ def test_a_browser_draws_it(
         page.screenshot(path=tmp_path / f"{width}-{scheme}.png", full_page=True)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         sizes = page.eval_on_selector_all(".plot svg.main-svg:first-child", RECTANGLES)
-        assert len(sizes) == 6
+        assert len(sizes) == (8 if kind is troubled_run else 6)
         assert all(size["width"] > 250 and size["height"] > 150 for size in sizes)
         assert all(page.eval_on_selector_all(".plot", "all => all.map(each => each.querySelector('.trace path'))"))
         paper = page.evaluate("getComputedStyle(document.body).backgroundColor")

@@ -13,8 +13,9 @@ from thrifty.ledger import Comparison, Entry
 from thrifty.report.document import render
 from thrifty.report.figures import MOST_POINTS, curves, stages
 from thrifty.report.happened import happened, marks, summary
+from thrifty.report.scales import scales
 from thrifty.spec import Dataset, Device, Plan
-from thrifty.spec.events import Evaluated, Event, StepDone
+from thrifty.spec.events import Evaluated, Event, Initialised, StepDone
 from thrifty.spec.units import format_seconds
 
 MOST_REJECTS = 200
@@ -62,13 +63,18 @@ def write_page(
     Raises:
         StorageError: the disk is full or the folder read-only.
     """
-    figures = {"curves": curves(plan, steps, evaluations, marks(others)), "stages": stages(entry)}
+    figures = {
+        "curves": curves(plan, steps, evaluations, marks(others)),
+        "scales": scales(others),
+        "stages": stages(entry),
+    }
     lines = happened(others)
     html = render(
         "page.html",
         [each._asdict() for group in figures.values() for each in group],
         figures=figures,
         thinned=_thinned(len(steps)),
+        first_samples=next((each.samples for each in reversed(others) if isinstance(each, Initialised)), 0),
         entry=entry,
         plan=plan,
         device=device,

@@ -46,6 +46,20 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Initialised:
+    """How large activations and gradients are before the first step, of a few ``samples``.
+
+    Root mean squares of what each layer gives, and of the gradient of the mean loss by that; ``layers`` are in the
+    order of computation.
+    """
+
+    samples: int
+    layers: tuple[str, ...]
+    activations: tuple[float, ...]
+    gradients: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class StepDone:
     """An optimizer step was taken; ``loss`` is the mean over its samples or tokens, ``seconds`` its wall time."""
 
@@ -201,6 +215,7 @@ Event = (
     | StageDone
     | Planned
     | Progress
+    | Initialised
     | StepDone
     | Evaluated
     | Checkpointed
