@@ -67,7 +67,7 @@ def decoded(raw: bytes, *, max_pixels: int) -> tuple[np.ndarray, tuple[str, ...]
     if image.shape[2] == 4:
         told += [ON_WHITE] if image[:, :, 3].min() < 255 else []
         image = _on_white(image)
-    return np.ascontiguousarray(image[:, :, ::-1]), tuple(told)
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB)), tuple(told)
 
 
 def _on_white(image_HW4: np.ndarray) -> np.ndarray:
@@ -80,8 +80,11 @@ def is_gray(image: np.ndarray) -> bool:
     """Say whether an image [H, W, C] holds no colour: one channel, or three that are equal."""
     if image.shape[2] == 1:
         return True
-    first = image[:, :, 0]
-    return np.array_equal(first, image[:, :, 1]) and np.array_equal(first, image[:, :, 2])
+    # most images in colour have some in their middle row
+    return all(
+        np.array_equal(part[..., 0], part[..., 1]) and np.array_equal(part[..., 0], part[..., 2])
+        for part in (image[len(image) // 2], image)
+    )
 
 
 def fit(image: np.ndarray, *, size: int, color: str, crop: str) -> np.ndarray:
@@ -126,7 +129,7 @@ def _resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
         return image
     shrinks = image.shape[0] * image.shape[1] > height * width
     way = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    found = cv2.resize(np.ascontiguousarray(image), (width, height), interpolation=way)
+    found = cv2.resize(image, (width, height), interpolation=way)
     return np.asarray(found).reshape(height, width, -1)
 
 
@@ -143,14 +146,22 @@ def normalise(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -
     >>> normalise(np.full((1, 2, 2, 1), 255, np.uint8), (0.5,), (0.25,))[0, 0, 0, 0]
     np.float32(2.0)
     """
-    factor, shift = _scale(tuple(mean), tuple(std))
-    scaled = np.multiply(images, factor, dtype=np.float32)
+    count, height, width, _ = images.shape
+    factor, shift = _scale(tuple(mean), tuple(std), height * width)
+    scaled = images.reshape(count, -1).astype(np.float32)
+    scaled *= factor
     scaled -= shift
-    return scaled.transpose(0, 3, 1, 2)
+    return scaled.reshape(images.shape).transpose(0, 3, 1, 2)
 
 
 @functools.lru_cache(maxsize=8)
-def _scale(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """What a pixel is multiplied by, and what is then taken away, for each channel."""
+def _scale(mean: tuple[float, ...], std: tuple[float, ...], pixels: int) -> tuple[np.ndarray, np.ndarray]:
+    """What each value of an image is multiplied by, and what is then taken away.
+
+    Laid out for all of its pixels: over the three values of one at a time NumPy takes ten times as long.
+    """
     deviation = np.asarray(std, np.float32)
-    return np.float32(1 / 255) / deviation, np.asarray(mean, np.float32) / deviation
+    return (
+        np.tile(np.float32(1 / 255) / deviation, pixels),
+        np.tile(np.asarray(mean, np.float32) / deviation, pixels),
+    )
