@@ -10,7 +10,7 @@ import pytest
 
 from thrifty.errors import JobError
 from thrifty.models import INIT_NAMES
-from thrifty.models.init import INITS
+from thrifty.models.schemes import INITS
 from thrifty.names import check_names
 from thrifty.spec import Job, parse_job
 

@@ -14,11 +14,12 @@ from thrifty.errors import JobError
 from thrifty.models.bert import BERT
 from thrifty.models.fills import CONSTANTS, DISTRIBUTIONS, SPREAD, fans
 from thrifty.models.gpt import GPT
-from thrifty.models.init import INITS, initialise
+from thrifty.models.init import initialise
 from thrifty.models.llama import Llama
 from thrifty.models.mlp import MLP
 from thrifty.models.residuals import residual_ends
 from thrifty.models.resnet import ResNet
+from thrifty.models.schemes import INITS
 from thrifty.models.vit import ViT
 
 MODELS = {
