@@ -149,3 +149,16 @@ def test_rows_of_texts_without_labels_are_a_corpus(tmp_path: Path) -> None:
     }  # fmt: skip
     short = "".join(json.dumps({"text": novel(at, 9), "label": at % 2}) + "\n" for at in range(30))
     assert look(write_texts(tmp_path / "labelled", {"part-0.jsonl": short})).kind == "text"
+
+
+def test_texts_in_class_folders(tmp_path: Path) -> None:
+    files = {f"{label}/{at}.txt": text for at, (text, label) in enumerate(reviews(60))}
+    found = look(write_texts(tmp_path / "films", files))
+    assert (found.kind, found.job["model"]) == ("text", "bert-mini")
+    assert found.says == "films/: 60 texts in class folders, 2 labels (bad 50 %, good 50 %)"
+    split = {f"{part}/{name}": text for part in ("train", "test") for name, text in list(files.items())[:8]}
+    assert look(write_texts(tmp_path / "split", split)).says.startswith(
+        "split/: 16 texts in class folders, train 8, test 8"
+    )
+    # few files in a folder each are documents of a corpus
+    assert look(write_texts(tmp_path / "few", dict(list(files.items())[:8]))).kind == "language"

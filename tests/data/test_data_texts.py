@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars
 import pytest
-from data_folders import reviews, write_tables
+from data_folders import reviews, write_tables, write_texts
 
 from thrifty.data import Store, content_key, prepare
 from thrifty.data.word_pieces import MARKS, encode_texts, load_pieces
@@ -150,7 +151,7 @@ def test_every_reject_is_counted_and_kept(tmp_path: Path) -> None:
         "train.tsv:122": "empty label",
         "dev.tsv:21": "label not in the training split: awful",
         "extra.tsv": "not named after a split",
-        "notes.md": "not a TSV, CSV or JSONL file",
+        "notes.md": "not a TSV, CSV, JSONL or Parquet file",
     }
     assert store.dataset.cleaning.seen == 160 + 5
     assert [event.message.split(";")[0] for event in events if isinstance(event, Warned)] == [
@@ -231,7 +232,9 @@ def test_what_cannot_be_learned_from_is_told(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     assert "holds no table of texts (it is empty)" in refusal(empty)
-    assert "holds no table of texts (1 not a TSV" in refusal(write_tables(tmp_path / "notes", {"a.txt": reviews(9)}))
+    assert "holds no table of texts (1 not in a class folder)" in refusal(
+        write_tables(tmp_path / "notes", {"a.txt": reviews(9)})
+    )
     assert "there is no data folder" in refusal(tmp_path / "nowhere")
     held_out = write_tables(tmp_path / "held", {"dev.tsv": reviews(9), "test.tsv": reviews(9, 1)})
     assert "has files for test and validation and none to train on" in refusal(held_out)
@@ -252,3 +255,67 @@ def test_what_cannot_be_learned_from_is_told(tmp_path: Path) -> None:
     (tmp_path / "vocab.txt").write_text("a")
     assert "Did you mean 'vocab.txt'?" in refusal(given, tokenizer=tmp_path / "vocb.txt")
     assert "tokenizer 'vocab.txt' has no piece '[PAD]'" in refusal(given, tokenizer=tmp_path / "vocab.txt")
+
+
+SAYS = ("不好看，浪费时间", "很好看，值得一读")
+CHINESE = [(f"这本书{SAYS[good]}，第{at}章", str(good)) for at in range(60) for good in (0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "says"), [("gb18030", "read as gb18030"), ("utf-16", "read as utf-16-le"), ("utf-8", "")]
+)
+def test_tables_of_any_encoding(tmp_path: Path, encoding: str, says: str) -> None:
+    content = "".join(f"{text}\t{label}\n" for text, label in CHINESE)
+    store = run(write_texts(tmp_path / "books", {"all.tsv": content.encode(encoding)}))
+    notes = " ".join(store.dataset.cleaning.notes)
+    assert (f"all.tsv {says}" in notes) == bool(says)
+    assert ("read as" in notes) == bool(says)
+    found = [text.replace(" ", "") for split in SPLITS for text, _ in rows_of(store, split)]
+    assert sorted(found) == sorted(text for text, _ in CHINESE)
+
+
+def test_a_table_of_mixed_encodings_is_told_and_its_odd_rows_are_rejects(tmp_path: Path) -> None:
+    odd = "zurück ärgerlich, übel\tbad\n".encode("latin-1")
+    rows = "".join(f"schön {text}\t{label}\n" for text, label in reviews(80)).encode()
+    store = run(write_texts(tmp_path / "mixed", {"all.tsv": rows + odd}))
+    assert rejects(store) == {"all.tsv:81": "not UTF-8 at character 4"}
+    assert "all.tsv read as UTF-8, though it is not: mixed encodings: 80 of 81" in " ".join(
+        store.dataset.cleaning.notes
+    )
+
+
+def test_parquet_is_a_table(tmp_path: Path) -> None:
+    texts, labels = zip(*reviews(120), strict=True)
+    table = polars.DataFrame({"id": range(122), "review": [*texts, None, "x"], "stars": [*labels, "good", None]})
+    (tmp_path / "films").mkdir()
+    table.write_parquet(tmp_path / "films" / "all.parquet")
+    store = run(tmp_path / "films")
+    assert sum(store.dataset.counts.values()) == 120
+    assert rejects(store) == {"all.parquet:121": "empty text", "all.parquet:122": "empty label"}
+    (tmp_path / "films" / "all.parquet").write_bytes(b"PAR1 and no more")
+    assert "'all.parquet' is no Parquet file that can be read" in refusal(tmp_path / "films")
+
+
+def test_files_in_class_folders_are_texts(tmp_path: Path) -> None:
+    parts = {"train": reviews(60), "test": reviews(20, 1)}
+    files = {f"{part}/{label}/{at}.txt": text for part, rows in parts.items() for at, (text, label) in enumerate(rows)}
+    more = {"train/bad/x.txt": "\0", "train/good/y.txt": " ", "train/readme.txt": "of films", "imdb.vocab": "film"}
+    store = run(write_texts(tmp_path / "imdb", {**files, **more}))
+    assert store.dataset.labels == ("bad", "good")
+    assert store.dataset.counts["test"] == 20
+    assert sum(store.dataset.counts.values()) == 80
+    assert rejects(store) == {
+        "train/bad/x.txt": "binary: NUL in the text",
+        "train/good/y.txt": "empty text",
+        "train/readme.txt": "not in a class folder",
+        "imdb.vocab": "neither a TSV, CSV, JSONL or Parquet file nor a text file",
+    }
+    assert "each file is a text, its folder its label" in store.dataset.cleaning.notes
+
+
+@pytest.mark.parametrize("sort", ["bpe", "unigram", "characters"])
+def test_other_pieces_are_learned_and_read_again(tmp_path: Path, sort: str) -> None:
+    store = run(write_tables(tmp_path / "reviews", GIVEN), pieces=sort, vocabulary=200)
+    assert sorted(rows_of(store, "train")) == sorted(GIVEN["train.tsv"])
+    again = run(write_tables(tmp_path / "again" / "reviews", GIVEN), pieces=sort, vocabulary=200)
+    assert (again.folder / "tokenizer.json").read_bytes() == (store.folder / "tokenizer.json").read_bytes()

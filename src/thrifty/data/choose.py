@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from thrifty.data.arrays import holds_arrays
+from thrifty.data.cells import PARQUET
 from thrifty.data.image import IMAGE_SUFFIXES
 from thrifty.data.inputs import TABLE_SUFFIXES, InputFile, Reject, list_files, list_one
 from thrifty.data.labels import check_class_folders, folders_of
@@ -15,6 +16,10 @@ from thrifty.data.manifest import Manifest, find_manifest
 from thrifty.data.shards import SHARD_SUFFIX, shards_of
 from thrifty.spec import ImageData, KindName, LanguageData, RawData, TextData
 from thrifty.spec.units import format_bytes
+
+TEXT_TABLES = (*TABLE_SUFFIXES, PARQUET)
+TEXT_FILES = (".txt",)
+_TABLES = "TSV, CSV, JSONL or Parquet"
 
 
 @dataclass(frozen=True)
@@ -82,9 +87,17 @@ def _no_image(file: InputFile) -> str:
 
 
 def _texts(data: TextData) -> Chosen:
-    return _sorted_out(
-        *list_one(data.path), lambda file: "" if file.suffix in TABLE_SUFFIXES else "not a TSV, CSV or JSONL file"
-    )
+    files, rejects = list_one(data.path)
+    if any(file.suffix in TEXT_TABLES for file in files):
+        return _sorted_out(files, rejects, lambda file: "" if file.suffix in TEXT_TABLES else f"not a {_TABLES} file")
+    folders = folders_of((file.name for file in files), TEXT_FILES)
+
+    def reason(file: InputFile) -> str:
+        if file.suffix not in TEXT_FILES:
+            return f"neither a {_TABLES} file nor a text file"
+        return "" if folders.label(file.name) else "not in a class folder"
+
+    return _sorted_out(files, rejects, reason)
 
 
 def _language(data: LanguageData) -> Chosen:

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
+from thrifty.data.cells import is_unicode, parquet_errors
 from thrifty.data.encodings import SAMPLE_BYTES, UTF8, Encoding, find_encoding
 from thrifty.data.inputs import InputFile, Reject
 from thrifty.data.packed_files import inner_name, unpacking
-from thrifty.data.text_rows import is_unicode
 from thrifty.data.unchanged import open_unchanged
 from thrifty.errors import DataError, nearest
 from thrifty.spec import LanguageData
@@ -138,14 +138,14 @@ def _json_rows(data: LanguageData, name: str, stream: BinaryIO) -> Iterator[Text
 def _parquet(data: LanguageData, file: InputFile) -> Iterator[Text | Reject]:
     import polars
 
-    with _parquet_errors(file.name):
+    with parquet_errors(file.name):
         table = polars.scan_parquet(file.path, glob=False)
         names = table.collect_schema().names()
         count = int(table.select(polars.len()).collect().item())
     if data.text not in names:
         raise no_column(file.name, data.text, names)
     for begin in range(0, count, _ROWS_AT_ONCE):
-        with _parquet_errors(file.name):
+        with parquet_errors(file.name):
             cells = table.select(data.text).slice(begin, _ROWS_AT_ONCE).collect()[data.text].to_list()
         for row, cell in enumerate(cells, begin + 1):
             yield _of_cell(f"{file.name}:{row}", row, cell)
@@ -172,22 +172,9 @@ def first_rows(file: InputFile, count: int) -> dict[str, list[Any]]:
 def _first_of_parquet(file: InputFile, count: int) -> dict[str, list[Any]]:
     import polars
 
-    with _parquet_errors(file.name):
+    with parquet_errors(file.name):
         rows = polars.scan_parquet(file.path, glob=False).head(count).collect()
         return {name: rows[name].to_list() for name in rows.columns}
-
-
-@contextlib.contextmanager
-def _parquet_errors(name: str) -> Iterator[None]:
-    import polars
-
-    try:
-        yield
-    except (polars.exceptions.PolarsError, OSError) as error:
-        raise DataError(
-            f"'{name}' is no Parquet file that can be read: {' '.join(str(error).split())[:200]}",
-            mend="Write it anew, or remove it.",
-        ) from error
 
 
 def _of_cell(here: str, row: int, cell: Any) -> Text | Reject:

@@ -43,14 +43,14 @@ class Folders:
         return SPLIT_NAMES.get(name.split("/")[0].lower(), "") if self.by_split else ""
 
 
-def folders_of(names: Iterable[str]) -> Folders:
-    """Tell how images lie, by the relative names of files: where all of their outer folders are named after splits,
-    training among them, they are splits. Folders that hold no images say nothing.
+def folders_of(names: Iterable[str], suffixes: Collection[str] = IMAGE_SUFFIXES) -> Folders:
+    """Tell how images, or files of other suffixes, lie, by the relative names of files: where all of their outer
+    folders are named after splits, training among them, they are splits. Folders that hold none of them say nothing.
 
     >>> folders_of(["train/cat/1.png", "test/dog/2.png"]), folders_of(["train/1.png", "plane/2.png"])
     (Folders(by_split=True), Folders(by_split=False))
     """
-    inside = [name.split("/") for name in names if "/" in name and Path(name).suffix.lower() in IMAGE_SUFFIXES]
+    inside = [name.split("/") for name in names if "/" in name and Path(name).suffix.lower() in suffixes]
     outer = {SPLIT_NAMES.get(parts[0].lower(), "") for parts in inside}
     return Folders("train" in outer and len(outer) > 1 and "" not in outer and any(len(parts) > 2 for parts in inside))
 

@@ -7,7 +7,7 @@ those that were learned; one number stands for all others.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -66,17 +66,30 @@ def _learn_unigram(texts: Iterable[str], vocabulary: int) -> Tokenizer:
         show_progress=False,
     )
     learned = _over_bytes(Tokenizer(models.Unigram()), trainer, texts)
-    # The library finds the same pieces each time, but likelihoods that differ by the order of a hash table. They are
-    # estimated anew: from the fewest pieces that make up each word, then from the likeliest.
-    pieces = [END_TOKEN, *sorted(learned.get_vocab().keys() - {END_TOKEN})]
+    return settled(learned, texts, (END_TOKEN,))
+
+
+def settled(learned: Tokenizer, texts: Sequence[str], marks: Sequence[str], unknown: int | None = None) -> Tokenizer:
+    """Give the pieces of a unigram tokenizer the same numbers and likelihoods in every process.
+
+    The library finds the same pieces each time, but likelihoods that differ by the order of a hash table. They are
+    estimated anew: from the fewest pieces that make up each word, then from the likeliest.
+
+    Args:
+        learned: by the library.
+        texts: that it was learned from.
+        marks: tokens that come first, in their order.
+        unknown: number of the mark for what no piece spells.
+    """
+    pieces = [*marks, *sorted(learned.get_vocab().keys() - set(marks))]
     scores = np.full(len(pieces), -1.0)
     for _ in range(_ESTIMATIONS):
-        learned.model = models.Unigram(list(zip(pieces, scores.tolist(), strict=True)))
+        learned.model = models.Unigram(list(zip(pieces, scores.tolist(), strict=True)), unk_id=unknown)
         counts = np.full(len(pieces), 0.5)
         for encoding in learned.encode_batch_fast(texts):
             counts += np.bincount(encoding.ids, minlength=len(pieces))
         scores = np.log(counts / counts.sum())
-    learned.model = models.Unigram(list(zip(pieces, scores.tolist(), strict=True)))
+    learned.model = models.Unigram(list(zip(pieces, scores.tolist(), strict=True)), unk_id=unknown)
     return learned
 
 

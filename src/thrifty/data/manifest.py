@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from thrifty.data.cells import PARQUET, read_cells
 from thrifty.data.inputs import TABLE_SUFFIXES, InputFile, Reject
 from thrifty.data.labels import in_order
 from thrifty.data.split import SPLIT_NAMES
-from thrifty.data.text_rows import LABEL_NAMES, SAMPLED_ROWS, read_cells
+from thrifty.data.text_rows import LABEL_NAMES, SAMPLED_ROWS
 
 SPLIT_COLUMNS = ("split", "subset", "partition", "set")
 MOST_ROW_BYTES = 64 << 10
-PARQUET = ".parquet"
 # of the rows looked at, that must name an image of the folder
 _NAMING = 0.5
 _SHOWN = 60

@@ -1,21 +1,15 @@
-"""Rows of text and label out of TSV, CSV and JSONL: which columns they are, and what is wrong with a row.
-
-TSV knows no quotes: a line is a row, a tab ends a cell. CSV is split by commas and may quote cells, over several lines
-too (RFC 4180). JSONL holds an object on each line, whose keys are its columns.
-"""
+"""Rows of text and label out of tables: which columns they are, and what is wrong with a row."""
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from thrifty.data.cells import Cells, is_unicode, read_cells
 from thrifty.data.inputs import Reject
 from thrifty.errors import DataError, nearest
 from thrifty.spec import TextData
@@ -35,9 +29,6 @@ _ROWS_TO_TELL = 20
 _SHORTEST_TEXT = 6
 _SPLIT_BY = {".tsv": "tabs", ".csv": "commas"}
 _SHOWN = 60
-
-Cells = list[str] | dict[str, Any]
-Problem = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +69,9 @@ def find_columns(data: TextData, name: str, raw: bytes) -> Columns:
     Raises:
         DataError: there are no rows, a column is not there, or several could be meant.
     """
-    found = (cells for _, cells in read_cells(name, raw, data.max_row_bytes) if not isinstance(cells, tuple))
+    found = (
+        cells for _, cells in read_cells(name, raw, data.max_row_bytes, data.encoding) if not isinstance(cells, tuple)
+    )
     sample = list(itertools.islice(found, SAMPLED_ROWS))
     if not sample:
         raise DataError(f"'{name}' has no row that can be read", mend="A row holds a text and its label, in UTF-8.")
@@ -87,13 +80,18 @@ def find_columns(data: TextData, name: str, raw: bytes) -> Columns:
     return _of_rows(data, name, [each for each in sample if isinstance(each, list)])
 
 
+def _sampled(data: TextData, name: str, raw: bytes) -> list[Cells]:
+    rows = (cells for _, cells in read_cells(name, raw, data.max_row_bytes, data.encoding))
+    return list(itertools.islice((cells for cells in rows if not isinstance(cells, tuple)), SAMPLED_ROWS))
+
+
 def read_rows(data: TextData, name: str, raw: bytes, columns: Columns) -> Iterator[Row | Reject]:
     """Go through the rows of a file; those that cannot be used come as rejects. Blank lines are passed over.
 
     Raises:
         DataError: its header lacks the columns.
     """
-    rows = read_cells(name, raw, data.max_row_bytes)
+    rows = read_cells(name, raw, data.max_row_bytes, data.encoding)
     places: tuple[str | int, str | int] = (columns.text, columns.label)
     width = 0
     if columns.header:
@@ -101,7 +99,11 @@ def read_rows(data: TextData, name: str, raw: bytes, columns: Columns) -> Iterat
         places = (_place(columns.text, header, name), _place(columns.label, header, name))
         width = len(header)
     else:
-        sample = (cells for _, cells in read_cells(name, raw, data.max_row_bytes) if not isinstance(cells, tuple))
+        sample = (
+            cells
+            for _, cells in read_cells(name, raw, data.max_row_bytes, data.encoding)
+            if not isinstance(cells, tuple)
+        )
         width = _commonest_width(list(itertools.islice(sample, SAMPLED_ROWS)))
     for line, cells in rows:
         here = f"{name}:{line}"
@@ -110,11 +112,11 @@ def read_rows(data: TextData, name: str, raw: bytes, columns: Columns) -> Iterat
         elif isinstance(cells, list) and len(cells) != width:
             yield Reject(here, "ragged row", f": {len(cells)} cells, {width} are usual")
         else:
-            yield _row(here, cells, *places)
+            yield checked_row(here, _cell(cells, places[0]), _cell(cells, places[1]))
 
 
-def _row(name: str, cells: Cells, text_at: str | int, label_at: str | int) -> Row | Reject:
-    text, label = _cell(cells, text_at), _cell(cells, label_at)
+def checked_row(name: str, text: Any, label: Any) -> Row | Reject:
+    """Make a row of its two cells, or say why it is none."""
     if isinstance(label, bool | int):
         label = str(label)
     for value, what in ((text, "text"), (label, "label")):
@@ -134,68 +136,6 @@ def _cell(cells: Cells, at: str | int) -> Any:
         return cells.get(str(at))
     assert isinstance(at, int)
     return cells[at] if at < len(cells) else None
-
-
-def is_unicode(text: str) -> bool:
-    """Say whether UTF-8 can hold a text: JSON can spell half of a surrogate pair, which it cannot."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def read_cells(name: str, raw: bytes, most_bytes: float) -> Iterator[tuple[int, Cells | Problem]]:
-    """Go through a file: the line of each row, counted from 1, with its cells or what is wrong with it."""
-    suffix = PurePosixPath(name).suffix.lower()
-    # bytes that are no UTF-8 come as lone surrogates, so that one bad row does not take the file with it
-    file = io.TextIOWrapper(io.BytesIO(raw), "utf-8-sig", "surrogateescape", newline="" if suffix == ".csv" else "\n")
-    if suffix == ".csv":
-        yield from _csv(file, int(most_bytes))
-        return
-    for line, content in enumerate(file, 1):
-        content = content.rstrip("\r\n")
-        if not content:
-            continue
-        if problem := _unusable(content, most_bytes):
-            yield line, problem
-        elif suffix == ".jsonl":
-            yield line, _object(content)
-        else:
-            yield line, content.split("\t")
-
-
-def _csv(file: io.TextIOWrapper, most_bytes: int) -> Iterator[tuple[int, Cells | Problem]]:
-    # a cell longer than this ends the reading of its row; the limit is the process's
-    csv.field_size_limit(max(csv.field_size_limit(), most_bytes))
-    reader = csv.reader(file, strict=True)
-    while True:
-        line = reader.line_num + 1
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield line, ("not CSV", f": {error}, up to line {reader.line_num}")
-            continue
-        if cells:
-            yield line, _unusable(",".join(cells), most_bytes) or cells
-
-
-def _unusable(content: str, most_bytes: float) -> Problem | None:
-    try:
-        size = len(content.encode("utf-8"))
-    except UnicodeEncodeError as error:
-        return "not UTF-8", f" at character {error.start + 1}"
-    return ("row too long", f": {size:,} bytes, over the limit of {most_bytes:,.0f}") if size > most_bytes else None
-
-
-def _object(content: str) -> Cells | Problem:
-    try:
-        found = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        return "not JSON", f": {' '.join(str(error).split())[:200]}"
-    return found if isinstance(found, dict) else ("not a JSON object", f": {type(found).__name__}")
 
 
 def _of_objects(data: TextData, name: str, sample: Sequence[dict[str, Any]]) -> Columns:

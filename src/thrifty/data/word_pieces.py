@@ -1,20 +1,20 @@
-"""Texts to token numbers by word pieces, as BERT reads them: [CLS] first, [SEP] last, 0 for padding.
+"""Texts to token numbers by pieces, as BERT reads them: [CLS] first, [SEP] last, 0 for padding.
 
-A word is cut from the left into the longest pieces that are known, those after the first marked by ``##`` (Schuster and
-Nakajima 2012; Devlin et al. 2019); a word that cannot be cut so is unknown.
+Word pieces: a word is cut from the left into the longest pieces that are known, those after the first marked by ``##``
+(Schuster and Nakajima 2012; Devlin et al. 2019); a word that cannot be cut so is unknown.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from thrifty.data.language import TOKENIZER_FILE
+from thrifty.data.language import TOKENIZER_FILE, settled
 from thrifty.errors import DataError
 from thrifty.spec import LENGTH_MULTIPLE
 
@@ -26,17 +26,26 @@ LONGEST_WORD = 100
 _CHARACTERS_AT_ONCE = 1 << 20
 
 
-def learn_pieces(texts: Iterable[str], *, vocabulary: int) -> Tokenizer:
-    """Learn word pieces: the marks, every character that occurs twice, and the commonest pairs up to ``vocabulary``.
+def learn_pieces(texts: Iterable[str], *, vocabulary: int, pieces: str = "wordpiece") -> Tokenizer:
+    """Learn a tokenizer by one of `PIECES`; the same texts give the same one.
 
-    Capitals are read as small letters; accents are kept, since outside English they tell words apart. Each Chinese
-    character is a word. The same texts give the same pieces, in the same order.
+    Capitals are read as small letters; accents are kept, since outside English they tell words apart.
+
+    Args:
+        texts: to learn from.
+        vocabulary: pieces at most, the marks included; but every character that occurs twice is one.
+        pieces: ``wordpiece``, ``bpe``, ``unigram``, or ``characters``.
 
     >>> tokenizer = learn_pieces(["low lower lowest slow"] * 9, vocabulary=40)
     >>> [tokenizer.id_to_token(number) for number in tokenizer.encode("Lower slower").ids]
     ['[CLS]', 'lower', 'slow', '##e', '##r', '[SEP]']
     """
-    normalizer = normalizers.BertNormalizer(lowercase=True, strip_accents=False)
+    return PIECES[pieces](texts, vocabulary)
+
+
+def _learn_word_pieces(texts: Iterable[str], vocabulary: int) -> Tokenizer:
+    """The marks, the characters, and the commonest pairs within a word; each Chinese character is a word."""
+    normalizer = _normalizer()
     splitter = pre_tokenizers.BertPreTokenizer()
     words: Counter[str] = Counter()
     for text in texts:
@@ -63,6 +72,75 @@ def learn_pieces(texts: Iterable[str], *, vocabulary: int) -> Tokenizer:
     numbers = raw.get_vocab()
     pieces = [piece for piece in sorted(numbers, key=numbers.__getitem__) if piece not in set(alone)]
     return _of_pieces(pieces, normalizer)
+
+
+def _learn_bpe(texts: Iterable[str], vocabulary: int) -> Tokenizer:
+    """The commonest pairs within a word joined again and again (Sennrich et al. 2016); a word begins with U+2581."""
+    kept, _ = _common_characters(texts)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary, min_frequency=2, special_tokens=list(MARKS), show_progress=False
+    )
+    raw = _of_words(Tokenizer(models.BPE(unk_token=UNKNOWN)))
+    raw.train_from_iterator(kept, trainer)
+    return _marking(raw, TOKENIZER_FILE)
+
+
+def _learn_unigram(texts: Iterable[str], vocabulary: int) -> Tokenizer:
+    """The pieces that make the texts likeliest (Kudo 2018): of Chinese, which has no spaces, they are words."""
+    kept, characters = _common_characters(texts)
+    trainer = trainers.UnigramTrainer(
+        vocab_size=max(vocabulary, characters + len(MARKS) + 1),  # the library wants them all
+        special_tokens=list(MARKS),
+        unk_token=UNKNOWN,
+        show_progress=False,
+    )
+    raw = _of_words(Tokenizer(models.Unigram()))
+    raw.train_from_iterator(kept, trainer)
+    return _marking(settled(raw, kept, MARKS, unknown=MARKS.index(UNKNOWN)), TOKENIZER_FILE)
+
+
+def _common_characters(texts: Iterable[str]) -> tuple[list[str], int]:
+    """Put spaces in the place of characters that occur once, and count the others."""
+    normalizer = _normalizer(chinese_apart=False)
+    kept = [normalizer.normalize_str(text) for text in texts]
+    counts = Counter(each for text in kept for each in text)
+    rare = {ord(each): " " for each, count in counts.items() if count < 2}
+    return [text.translate(rare) for text in kept], len(counts) - len(rare)
+
+
+def _of_words(tokenizer: Tokenizer) -> Tokenizer:
+    """Have a tokenizer read words, punctuation apart, each with a mark where a space stood before it."""
+    tokenizer.normalizer = _normalizer(chinese_apart=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()])
+    tokenizer.decoder = decoders.Metaspace()
+    return tokenizer
+
+
+def _learn_characters(texts: Iterable[str], vocabulary: int) -> Tokenizer:
+    """Each character that occurs twice, spaces too; the commonest where there are more than ``vocabulary``."""
+    normalizer = _normalizer(chinese_apart=False)
+    counts = Counter(each for text in texts for each in normalizer.normalize_str(text))
+    common = sorted((each for each in counts if counts[each] > 1), key=lambda each: (-counts[each], each))
+    numbers = {token: number for number, token in enumerate([*MARKS, *common[: vocabulary - len(MARKS)]])}
+    # pairs that are never joined leave single characters
+    tokenizer = Tokenizer(models.BPE(numbers, [], unk_token=UNKNOWN))
+    tokenizer.normalizer = normalizer
+    tokenizer.decoder = decoders.Fuse()
+    tokenizer.add_special_tokens(list(MARKS))
+    return _marking(tokenizer, TOKENIZER_FILE)
+
+
+def _normalizer(*, chinese_apart: bool = True) -> normalizers.Normalizer:
+    return normalizers.BertNormalizer(lowercase=True, strip_accents=False, handle_chinese_chars=chinese_apart)
+
+
+# Each takes texts and the most pieces, and returns a tokenizer that puts the marks around a text.
+PIECES: dict[str, Callable[[Iterable[str], int], Tokenizer]] = {
+    "wordpiece": _learn_word_pieces,
+    "bpe": _learn_bpe,
+    "unigram": _learn_unigram,
+    "characters": _learn_characters,
+}
 
 
 def read_pieces(raw: bytes, name: str) -> Tokenizer:

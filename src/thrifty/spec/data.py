@@ -118,18 +118,20 @@ class LanguageData(Plain):
 
 
 class TextData(Plain):
-    """Texts with one label each, as rows of tables: TSV, CSV or JSONL.
+    """Texts with one label each, as rows of tables, TSV, CSV, JSONL or Parquet, or as files in class folders.
 
-    Files named train, dev (or valid, validation) and test are the splits they say; what they lack is dealt from the
-    training rows, and so are all splits of a file or folder that names none.
+    Files and folders named train, dev (or valid, validation) and test are the splits they say; what they lack is dealt
+    from the training rows, and so are all splits of data that names none.
 
     Attributes:
         path: a folder, searched to any depth, or one file; relative to the job file.
         text, label: columns, by the name in the header or by number from 1; found when left out.
         header: whether the first row names the columns; told from the rows when left out.
+        encoding: of the files; found when left out.
         split: shares dealt where files do not say.
         tokenizer: a `vocab.txt` or `tokenizer.json` with word pieces; relative to the job file. When left out, pieces
             are learned from the training split.
+        pieces: that are learned: ``wordpiece``, ``bpe``, ``unigram`` (of Chinese words too), or its ``characters``.
         vocabulary: pieces to learn at most; decided from the data when left out.
         cut_vocabulary: leave out the pieces of `tokenizer` that the training split does not use. A held-out text then
             may be cut into smaller pieces, or hold unknown words.
@@ -145,8 +147,10 @@ class TextData(Plain):
     text: Column | None = None
     label: Column | None = None
     header: bool | None = None
+    encoding: EncodingName | None = None
     split: Split = Split()
     tokenizer: Path | None = None
+    pieces: Literal["wordpiece", "bpe", "unigram", "characters"] = "wordpiece"
     vocabulary: Annotated[int, Field(ge=64, le=2**20)] | None = None
     cut_vocabulary: bool = False
     length: Annotated[int, Field(ge=8, le=65_536)] | None = None

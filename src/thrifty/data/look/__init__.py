@@ -10,7 +10,7 @@ from thrifty.data.inputs import list_one
 from thrifty.data.look.found import MEND, Look, Recogniser, Seen, job_name
 from thrifty.data.look.images import arrays, class_folders, listed, sharded
 from thrifty.data.look.language import corpus, rows_of_texts
-from thrifty.data.look.texts import labelled_texts
+from thrifty.data.look.texts import labelled_texts, texts_in_folders
 from thrifty.data.unpacked import is_archive, unpacked
 from thrifty.errors import DataError
 from thrifty.spec.folders import cache_folder
@@ -18,7 +18,16 @@ from thrifty.spec.folders import cache_folder
 __all__ = ["Look", "look"]
 
 # The first that knows the files tells what they are.
-RECOGNISERS: tuple[Recogniser, ...] = (arrays, sharded, listed, class_folders, rows_of_texts, labelled_texts, corpus)
+RECOGNISERS: tuple[Recogniser, ...] = (
+    arrays,
+    sharded,
+    listed,
+    class_folders,
+    rows_of_texts,
+    labelled_texts,
+    texts_in_folders,
+    corpus,
+)
 
 
 def look(path: Path, cache: Path | None = None) -> Look:

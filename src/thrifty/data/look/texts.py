@@ -1,12 +1,15 @@
-"""Recognise texts with labels: rows of tables."""
+"""Recognise texts with labels: rows of tables, files in class folders."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from thrifty.data.inputs import TABLE_SUFFIXES
+from thrifty.data.choose import TEXT_FILES, TEXT_TABLES
+from thrifty.data.inputs import InputFile
+from thrifty.data.labels import folders_of
 from thrifty.data.look.found import Look, Seen, job_name, shares, shown
 from thrifty.data.look.language import TEXT_SUFFIXES
 from thrifty.data.split import split_of
@@ -16,11 +19,12 @@ from thrifty.spec import SPLITS, TextData
 
 # from so many rows on the larger BERT is the better buy: SST-2, with 6,920, reaches about 0.8 with it from scratch
 ROWS_FOR_SMALL = 5_000
+_FEWEST_A_FOLDER = 20
 
 
 def labelled_texts(seen: Seen) -> Look | None:
     """Texts with labels in tables: the columns of the first table to train on, the rows of all."""
-    path, tables = seen.path, [file for file in seen.files if file.suffix in TABLE_SUFFIXES]
+    path, tables = seen.path, [file for file in seen.files if file.suffix in TEXT_TABLES]
     others = sum(file.size for file in seen.files if file.suffix in TEXT_SUFFIXES)
     if not tables or sum(file.size for file in tables) < others:
         return None
@@ -48,11 +52,43 @@ def labelled_texts(seen: Seen) -> Look | None:
     at = {"text": columns.text, "label": columns.label}
     asked: dict[str, Any] = {"kind": "text", "path": str(path)}
     asked |= {key: place + 1 if isinstance(place, int) else place for key, place in at.items()}
-    if tables[0].suffix != ".jsonl":
+    if tables[0].suffix in {".tsv", ".csv"}:
         asked["header"] = columns.header
     # all of them where no file is named after a split
-    total = counts["train"] or counts.total()
+    model, why = _model(counts["train"] or counts.total())
+    return Look(
+        "text", says, {"name": job_name(path), "data": asked, "model": model}, {"data.text": columns.says, "model": why}
+    )
+
+
+def texts_in_folders(seen: Seen) -> Look | None:
+    """Texts with labels in class folders, within splits or not, as reviews are published: ``train/pos/1.txt``.
+
+    Folders of a corpus look alike where they are not splits: then many files must lie in few folders, and be short.
+    """
+    path, texts = seen.path, [file for file in seen.files if file.suffix in TEXT_FILES]
+    folders = folders_of((file.name for file in texts), TEXT_FILES)
+    labelled = [file for file in texts if folders.label(file.name)]
+    counts = Counter(folders.label(file.name) for file in labelled)
+    if (
+        len(counts) < 2
+        or 2 * len(labelled) < len(seen.files)
+        or not (folders.by_split or _are_reviews(labelled, counts))
+    ):
+        return None
+    given = Counter(folders.split(file.name) for file in labelled)
+    parts = "".join(f", {part} {given[part]:,}" for part in SPLITS if given[part])
+    says = f"{shown(path)}: {len(labelled):,} texts in class folders{parts}, {len(counts)} labels ({shares(counts)})"
+    model, why = _model(given["train"] or len(labelled))
+    asked = {"kind": "text", "path": str(path)}
+    return Look("text", says, {"name": job_name(path), "data": asked, "model": model}, {"model": why})
+
+
+def _are_reviews(texts: Sequence[InputFile], counts: Counter[str]) -> bool:
+    mean = sum(file.size for file in texts) / len(texts)
+    return min(counts.values()) >= _FEWEST_A_FOLDER and mean <= TextData.model_fields["max_row_bytes"].default / 8
+
+
+def _model(total: int) -> tuple[str, str]:
     model = "bert-small" if total >= ROWS_FOR_SMALL else "bert-mini"
-    why = {"data.text": columns.says}
-    why["model"] = f"by the number of texts, {total:,}; bert-small from {ROWS_FOR_SMALL:,} on"
-    return Look("text", says, {"name": job_name(path), "data": asked, "model": model}, why)
+    return model, f"by the number of texts, {total:,}; bert-small from {ROWS_FOR_SMALL:,} on"

@@ -1,0 +1,134 @@
+"""Cells of tables, row by row: TSV, CSV, JSONL and Parquet, in whatever encoding.
+
+TSV knows no quotes: a line is a row, a tab ends a cell. CSV is split by commas and may quote cells, over several lines
+too (RFC 4180). JSONL holds an object on each line, whose keys are its columns, as Parquet's rows have names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Any
+
+from thrifty.data.encodings import SAMPLE_BYTES, UTF8, find_encoding
+from thrifty.errors import DataError
+
+PARQUET = ".parquet"
+
+Cells = list[str] | dict[str, Any]
+Problem = tuple[str, str]
+
+
+def read_cells(
+    name: str, raw: bytes, most_bytes: float, encoding: str | None = None
+) -> Iterator[tuple[int, Cells | Problem]]:
+    """Go through a file: the line of each row, counted from 1, with its cells or what is wrong with it.
+
+    Args:
+        name: of the file, whose suffix tells its form.
+        raw: its content.
+        most_bytes: a longer row cannot be used.
+        encoding: that the job names; found when left out.
+
+    Raises:
+        DataError: it is no Parquet file, where its name says so.
+    """
+    suffix = PurePosixPath(name).suffix.lower()
+    if suffix == PARQUET:
+        yield from _parquet(name, raw, most_bytes)
+        return
+    found = find_encoding(raw[: SAMPLE_BYTES + 1], whole=len(raw) <= SAMPLE_BYTES, asked=encoding)
+    # bytes that are none of the encoding come as lone surrogates, so that one bad row does not take the file with it
+    file = io.TextIOWrapper(
+        io.BytesIO(raw[found.mark :]), found.name or UTF8, "surrogateescape", newline="" if suffix == ".csv" else "\n"
+    )
+    try:
+        yield from _rows(suffix, file, most_bytes)
+    except UnicodeDecodeError as error:
+        yield 0, (f"not {error.encoding}", f": {error.reason}; what follows is not read")
+
+
+def _rows(suffix: str, file: io.TextIOWrapper, most_bytes: float) -> Iterator[tuple[int, Cells | Problem]]:
+    if suffix == ".csv":
+        yield from _csv(file, int(most_bytes))
+        return
+    for line, content in enumerate(file, 1):
+        content = content.rstrip("\r\n")
+        if not content:
+            continue
+        if problem := _unusable(content, most_bytes):
+            yield line, problem
+        elif suffix == ".jsonl":
+            yield line, _object(content)
+        else:
+            yield line, content.split("\t")
+
+
+def _csv(file: io.TextIOWrapper, most_bytes: int) -> Iterator[tuple[int, Cells | Problem]]:
+    # a cell longer than this ends the reading of its row; the limit is the process's
+    csv.field_size_limit(max(csv.field_size_limit(), most_bytes))
+    reader = csv.reader(file, strict=True)
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield line, ("not CSV", f": {error}, up to line {reader.line_num}")
+            continue
+        if cells:
+            yield line, _unusable(",".join(cells), most_bytes) or cells
+
+
+def _unusable(content: str, most_bytes: float) -> Problem | None:
+    try:
+        size = len(content.encode("utf-8"))
+    except UnicodeEncodeError as error:
+        return "not UTF-8", f" at character {error.start + 1}"
+    return ("row too long", f": {size:,} bytes, over the limit of {most_bytes:,.0f}") if size > most_bytes else None
+
+
+def _object(content: str) -> Cells | Problem:
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        return "not JSON", f": {' '.join(str(error).split())[:200]}"
+    return found if isinstance(found, dict) else ("not a JSON object", f": {type(found).__name__}")
+
+
+def _parquet(name: str, raw: bytes, most_bytes: float) -> Iterator[tuple[int, Cells | Problem]]:
+    import polars
+
+    with parquet_errors(name):
+        rows = polars.read_parquet(io.BytesIO(raw))
+    for line, row in enumerate(rows.iter_rows(named=True), 1):
+        texts = "".join(cell for cell in row.values() if isinstance(cell, str))
+        yield line, _unusable(texts, most_bytes) or row
+
+
+@contextlib.contextmanager
+def parquet_errors(name: str) -> Iterator[None]:
+    """Say of which file it was that Parquet could not be read."""
+    import polars
+
+    try:
+        yield
+    except (polars.exceptions.PolarsError, OSError) as error:
+        raise DataError(
+            f"'{name}' is no Parquet file that can be read: {' '.join(str(error).split())[:200]}",
+            mend="Write it anew, or remove it.",
+        ) from error
+
+
+def is_unicode(text: str) -> bool:
+    """Say whether UTF-8 can hold a text: JSON can spell half of a surrogate pair, which it cannot."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,255 @@
+"""Texts with labels: read from tables or class folders, copies put aside, dealt to splits, their labels checked."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from thrifty.data.cells import PARQUET
+from thrifty.data.choose import TEXT_FILES
+from thrifty.data.encodings import SAMPLE_BYTES, UTF8, Encoding, find_encoding
+from thrifty.data.inputs import DUPLICATE, DUPLICATE_ACROSS, InputFile, Reject, count_reasons
+from thrifty.data.inventory import Inventory, read_unchanged
+from thrifty.data.labels import folders_of, in_order
+from thrifty.data.split import HELD_OUT, rank, split_by_count, split_of
+from thrifty.data.text_rows import Columns, Row, checked_row, find_columns, read_rows
+from thrifty.errors import DataError
+from thrifty.spec import SPLITS, TextData
+
+NOT_A_SPLIT = "not named after a split"
+ONLY_HELD_OUT = "label not in the training split"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A row with its place: the split its file says, or training where no file does; its rank in the seeded order."""
+
+    row: Row
+    split: str
+    rank: bytes
+    order: int
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Texts by split, their labels in the order of their numbers, what was put aside, and what a user should know."""
+
+    parts: Mapping[str, Sequence[Sample]]
+    labels: tuple[str, ...]
+    rejects: Sequence[Reject]
+    notes: Sequence[str]
+
+
+def read_samples(data: TextData, inventory: Inventory, seed: int) -> Samples:
+    """Read the texts and decide which are kept, and in which split.
+
+    Raises:
+        DataError: there are no texts, no columns of text and label, or fewer than two labels to tell apart.
+    """
+    given, rejects = _splits_of(data, inventory)
+    samples, unread, notes = _read_all(data, inventory, given, seed)
+    kept, copies, conflicting = _find_copies(samples)
+    missing = tuple(part for part in HELD_OUT if part not in given.values())
+    kept, splits, few = _deal(data, kept, missing)
+    rejects = [*inventory.rejects, *rejects, *unread, *conflicting, *few]
+    kept, labels, odd = _check_labels(data, kept, splits, rejects)
+    rejects += odd
+    rejects += _reject_copies(copies, kept, splits, missing)
+    parts = {part: [sample for sample in kept if splits[sample.order] == part] for part in SPLITS}
+    _check_parts(data, parts)
+    if missing and set(given.values()) != {""}:
+        notes.append(f"no file is named after {' and '.join(missing)}: dealt from the training rows")
+    return Samples(parts, labels, rejects, notes)
+
+
+def _splits_of(data: TextData, inventory: Inventory) -> tuple[dict[str, str], list[Reject]]:
+    """The split of each file to read: what its name says, or nothing for all where the names say nothing."""
+    if not inventory.files:
+        found = ", ".join(f"{count} {reason}" for reason, count in count_reasons(inventory.rejects).items())
+        raise DataError(
+            f"'{data.path}' holds no table of texts ({found or 'it is empty'})",
+            mend="Rows of text and label lie in .tsv, .csv, .jsonl or .parquet files, or texts in pos/1.txt.",
+        )
+    if data.path.is_file():
+        return {inventory.files[0].name: ""}, []
+    if _in_folders(inventory):
+        folders = folders_of((file.name for file in inventory.files), TEXT_FILES)
+        return {file.name: folders.split(file.name) for file in inventory.files}, []
+    named = {file.name: split_of(file.name) for file in inventory.files}
+    if not any(named.values()):
+        return named, []
+    given = {name: part for name, part in named.items() if part}
+    if "train" not in given.values():
+        raise DataError(
+            f"'{data.path}' has files for {' and '.join(sorted(set(given.values())))} and none to train on",
+            mend="Name one train.tsv, or give the path of a single file to be split.",
+        )
+    return given, [Reject(name, NOT_A_SPLIT) for name, part in named.items() if not part]
+
+
+def _in_folders(inventory: Inventory) -> bool:
+    """Whether files are texts, in folders that are their labels; then all of them are."""
+    return inventory.files[0].suffix in TEXT_FILES
+
+
+def _read_all(
+    data: TextData, inventory: Inventory, given: Mapping[str, str], seed: int
+) -> tuple[list[Sample], list[Reject], list[str]]:
+    """Read the files of the given splits: samples, rejects, and notes of how they were read."""
+    files = [file for file in inventory.files if file.name in given]
+    samples: list[Sample] = []
+    rejects: list[Reject] = []
+    encodings: dict[str, list[str]] = defaultdict(list)
+    folders = folders_of((file.name for file in files), TEXT_FILES)
+    columns: Columns | None = None
+    if not _in_folders(inventory):
+        # those of the first file to train on; all files have them
+        first = next(file for file in files if given[file.name] in {"train", ""})
+        columns = find_columns(data, first.name, read_unchanged(first, inventory.hashes[first.name]))
+    for file in files:
+        raw = read_unchanged(file, inventory.hashes[file.name])
+        if told := _told_encoding(data, file, raw):
+            encodings[told].append(file.name)
+        rows: Iterable[Row | Reject] = (
+            [_of_file(data, file, raw, folders.label(file.name))]
+            if columns is None
+            else read_rows(data, file.name, raw, columns)
+        )
+        for row in rows:
+            if isinstance(row, Reject):
+                rejects.append(row)
+            else:
+                place = rank(seed, hashlib.sha256(row.text.encode()).hexdigest(), row.name)
+                samples.append(Sample(row, given[file.name] or "train", place, len(samples)))
+            if len(samples) > data.max_rows:
+                raise DataError(
+                    f"'{data.path}' has over {data.max_rows:,} rows, the limit of data.max_rows",
+                    mend="Raise it where there is memory for all texts, or take a part.",
+                )
+    notes = [columns.says] if columns else ["each file is a text, its folder its label"]
+    notes += [f"{', '.join(names[:3])}{' …' * (len(names) > 3)} {told}" for told, names in encodings.items()]
+    return samples, rejects, notes
+
+
+def _told_encoding(data: TextData, file: InputFile, raw: bytes) -> str:
+    """What a user should know of a file's encoding; nothing of UTF-8."""
+    if file.suffix == PARQUET:
+        return ""
+    found = _encoding(data, raw)
+    if found.name == UTF8:
+        return ""
+    return f"read as {found.name}" if found.name else f"read as UTF-8, though it is not: {''.join(found.problem)}"
+
+
+def _encoding(data: TextData, raw: bytes) -> Encoding:
+    return find_encoding(raw[: SAMPLE_BYTES + 1], whole=len(raw) <= SAMPLE_BYTES, asked=data.encoding)
+
+
+def _of_file(data: TextData, file: InputFile, raw: bytes, label: str) -> Row | Reject:
+    """A file that is a text; its label is its folder."""
+    if len(raw) > data.max_row_bytes:
+        return Reject(file.name, "text too long", f": {len(raw):,} bytes, over the limit of {data.max_row_bytes:,.0f}")
+    found = _encoding(data, raw)
+    try:
+        text = raw[found.mark :].decode(found.name) if found.name else ""
+    except UnicodeDecodeError as error:
+        return Reject(file.name, f"not {found.name}", f" at byte {found.mark + error.start}")
+    return checked_row(file.name, text, label) if found.name else Reject(file.name, *found.problem)
+
+
+def _find_copies(samples: Sequence[Sample]) -> tuple[list[Sample], list[tuple[Sample, Sample]], list[Reject]]:
+    """Group rows of equal text: those to keep, (copy, kept one) for the rest, and those under several labels.
+
+    Of equal rows the one furthest towards the held-out splits is kept, and of those the one of lowest rank.
+    """
+    groups: dict[str, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        groups[sample.row.text].append(sample)
+    kept, copies, rejects = [], [], []
+    for group in groups.values():
+        labels = in_order({sample.row.label for sample in group})
+        if len(labels) > 1:
+            reason = f"same text under labels {', '.join(labels[:-1])} and {labels[-1]}"
+            rejects += [Reject(sample.row.name, reason) for sample in group]
+            continue
+        first = min(group, key=lambda sample: ((*HELD_OUT, "train").index(sample.split), sample.rank))
+        kept.append(first)
+        copies += [(sample, first) for sample in group if sample is not first]
+    return sorted(kept, key=lambda sample: sample.order), copies, rejects
+
+
+def _deal(
+    data: TextData, kept: Sequence[Sample], missing: Sequence[str]
+) -> tuple[list[Sample], dict[int, str], list[Reject]]:
+    """Give every row its split: its file's, or, of the training rows, the splits that no file gives, label by label."""
+    splits = {sample.order: sample.split for sample in kept}
+    if not missing:
+        return list(kept), splits, []
+    by_label: dict[str, dict[int, bytes]] = defaultdict(dict)
+    for sample in kept:
+        if sample.split == "train":
+            by_label[sample.row.label][sample.order] = sample.rank
+    few: set[str] = set()
+    for label, ranks in by_label.items():
+        if len(ranks) <= len(missing):
+            few.add(label)
+        else:
+            dealt = split_by_count({str(order): place for order, place in ranks.items()}, data.split, missing)
+            splits |= {int(order): part for order, part in dealt.items()}
+    # training alone is no use: such a label could be learned and never be checked
+    reason = f"label of under {len(missing) + 1} rows"
+    lone = {sample.order for sample in kept if sample.row.label in few and sample.split == "train"}
+    rejects = [Reject(s.row.name, reason, f": {s.row.label[:50]}") for s in kept if s.order in lone]
+    return [sample for sample in kept if sample.order not in lone], splits, rejects
+
+
+def _check_labels(
+    data: TextData, kept: Sequence[Sample], splits: Mapping[int, str], rejects: Sequence[Reject]
+) -> tuple[list[Sample], tuple[str, ...], list[Reject]]:
+    """The labels of the training split, in order; rows with another one are rejects."""
+    labels = in_order({sample.row.label for sample in kept if splits[sample.order] == "train"})
+    if len(labels) < 2:
+        found = f"one label only, '{labels[0]}'" if labels else "no labels"
+        aside = ", ".join(f"{count:,} {reason}" for reason, count in count_reasons(rejects).items())
+        beside = f"; put aside: {aside}" if aside else ""
+        raise DataError(
+            f"the training rows of '{data.path}' have {found}: there is nothing to tell apart{beside}",
+            mend="Name the column of the labels: data.label.",
+        )
+    known = set(labels)
+    odd = [sample for sample in kept if sample.row.label not in known]
+    rejects = [Reject(sample.row.name, ONLY_HELD_OUT, f": {sample.row.label[:50]}") for sample in odd]
+    return [sample for sample in kept if sample.row.label in known], labels, rejects
+
+
+def _reject_copies(
+    copies: Iterable[tuple[Sample, Sample]],
+    kept: Iterable[Sample],
+    splits: Mapping[int, str],
+    missing: Sequence[str],
+) -> list[Reject]:
+    """Tell the copies that would have stood in their original's own split from those in another."""
+    ends: dict[tuple[str, str], bytes] = {}
+    for sample in kept:
+        if sample.split == "train":
+            place = (sample.row.label, splits[sample.order])
+            ends[place] = max(ends.get(place, b""), sample.rank)
+    rejects = []
+    for copy, original in copies:
+        own = copy.split
+        if own == "train":
+            own = next((part for part in missing if copy.rank <= ends.get((copy.row.label, part), b"")), "train")
+        reason = DUPLICATE if own == splits[original.order] else DUPLICATE_ACROSS
+        rejects.append(Reject(copy.row.name, reason, f": {original.row.name}"))
+    return rejects
+
+
+def _check_parts(data: TextData, parts: Mapping[str, Sequence[Sample]]) -> None:
+    for part, samples in parts.items():
+        if not samples:
+            raise DataError(
+                f"no row of '{data.path}' is left for the {part} split",
+                mend="Leave the file out to have the split dealt from the training rows, or mend its rows.",
+            )
