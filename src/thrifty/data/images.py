@@ -129,10 +129,11 @@ def _statistics(rows: np.ndarray, chosen: list[int]) -> tuple[tuple[float, ...],
     squares = np.zeros(channels, np.uint64)
     count = 0
     for chunk in _chunks(chosen, rows[0].nbytes):
-        pixels = rows[chunk].reshape(-1, channels)
-        total += pixels.sum(0, dtype=np.uint64)
-        squares += np.square(pixels.astype(np.uint16)).sum(0, dtype=np.uint64)
-        count += len(pixels)
+        # images are added up before pixels are: over three channels at a time NumPy takes several times as long
+        values = rows[chunk].reshape(len(chunk), -1)
+        total += values.sum(0, dtype=np.uint64).reshape(-1, channels).sum(0)
+        squares += np.square(values, dtype=np.uint16).sum(0, dtype=np.uint64).reshape(-1, channels).sum(0)
+        count += values.size // channels
     mean = [int(value) / count for value in total]
     variance = [max(0.0, int(value) / count - m * m) for value, m in zip(squares, mean, strict=True)]
     # a flat channel has nothing to scale; one grey level is the least that a pixel can differ by

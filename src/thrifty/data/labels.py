@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from thrifty.data.image import IMAGE_SUFFIXES
+from thrifty.data.inputs import suffix_of
 from thrifty.data.split import SPLIT_NAMES
 from thrifty.errors import DataError
 
@@ -50,7 +51,7 @@ def folders_of(names: Iterable[str], suffixes: Collection[str] = IMAGE_SUFFIXES)
     >>> folders_of(["train/cat/1.png", "test/dog/2.png"]), folders_of(["train/1.png", "plane/2.png"])
     (Folders(by_split=True), Folders(by_split=False))
     """
-    inside = [name.split("/") for name in names if "/" in name and Path(name).suffix.lower() in suffixes]
+    inside = [name.split("/") for name in names if "/" in name and suffix_of(name) in suffixes]
     outer = {SPLIT_NAMES.get(parts[0].lower(), "") for parts in inside}
     return Folders("train" in outer and len(outer) > 1 and "" not in outer and any(len(parts) > 2 for parts in inside))
 
@@ -91,7 +92,7 @@ def _check_classes(folder: Path, names: Collection[str]) -> None:
     labels = [label for label in labels if not (folder / label).is_symlink()]
     mend = _LAYOUT.format(folder.name, folder.name)
     if not labels:
-        loose = sum(1 for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES)
+        loose = sum(1 for name in names if suffix_of(name) in IMAGE_SUFFIXES)
         found = (
             f"{loose} images lie directly in it" if loose else f"{len(names)} other files in it" if names else "empty"
         )

@@ -6,10 +6,11 @@ Memory holds one decoded image per thread.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ from thrifty.spec.events import Emit
 
 SAMPLED_IMAGES = 512
 SMALLEST_SIDE, LARGEST_SIDE = 8, 224
-_CHUNK_FILES = 256
+_CHUNK_FILES, _TASK_FILES = 256, 8
 _THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -162,8 +163,10 @@ def decode_all(
     try:
         os.truncate(handle, len(pictures) * shape.row_bytes)
         with ThreadPoolExecutor(_THREADS) as pool:
-            for rows in (numbers[start : start + _CHUNK_FILES] for start in numbers[::_CHUNK_FILES]):
-                for found in pool.map(work, rows):
+            for rows in _runs(numbers, _CHUNK_FILES):
+                # a task of one small image costs as much as the image
+                tasks = pool.map(lambda some: [work(row) for row in some], _runs(rows, _TASK_FILES))
+                for found in itertools.chain.from_iterable(tasks):
                     if isinstance(found, Reject):
                         rejects.append(found)
                     else:
@@ -172,6 +175,10 @@ def decode_all(
     finally:
         os.close(handle)
     return seen, rejects
+
+
+def _runs(numbers: range, length: int) -> Iterator[range]:
+    return (numbers[start : start + length] for start in range(0, len(numbers), length))
 
 
 def _write_at(handle: int, image: np.ndarray, place: int) -> None:
