@@ -1,10 +1,10 @@
-"""BERT: a Transformer encoder that reads a whole text at once and tells its class.
+"""BERT: a Transformer encoder that reads a whole text at once and tells its class, or the words that are hidden in it.
 
 Devlin et al. 2019, with two changes that let it learn from scratch on little data: norms before the blocks' insides
 rather than after (Xiong et al. 2020), and the mean of all tokens in place of the first one's. Dropout, where it is
 asked for, is of the embedding and of what each half of a block adds. No second kind of segment.
 
-Shapes: B batch, T tokens, C width, H heads, D width of a head.
+Shapes: B batch, T tokens, C width, H heads, D width of a head, V vocabulary.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from thrifty.models.layers import attend
 from thrifty.models.packed import Packed, Rows
+from thrifty.models.words import Words
 
 PADDING_ID = 0
 
@@ -74,16 +75,16 @@ class Block(nn.Module):
 
 
 class BERT(nn.Module):
-    """A classifier of texts: int64 tokens [B, T] to logits [B, classes]; T is at most ``length``.
+    """A reader of texts: int64 tokens [B, T] to logits [B, classes], or of the word at each place, [B, T, V].
 
-    Token 0 is padding: no token sees it, and it does not count in the mean. The logits of a text do not depend on how
-    much of it follows. In training it takes `Packed` texts too.
+    T is at most ``length``. Token 0 is padding: no token sees it, and it does not count in the mean. The logits of a
+    text do not depend on how much of it follows. In training it takes `Packed` texts too.
 
     Args:
         vocabulary: tokens in the vocabulary.
         length: longest text.
         layers, width, heads: of the blocks.
-        classes: of the answer.
+        classes: of the answer; when left out, words are told.
         dropout: share of elements that are dropped in training.
     """
 
@@ -95,7 +96,7 @@ class BERT(nn.Module):
         layers: int,
         width: int,
         heads: int,
-        classes: int,
+        classes: int | None = None,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
@@ -106,7 +107,8 @@ class BERT(nn.Module):
         self.drop = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
-        self.fc = nn.Linear(width, classes)
+        self.fc = None if classes is None else nn.Linear(width, classes)
+        self.words = Words(vocabulary, width) if classes is None else None
 
     def forward(self, tokens_BT: Tensor | Packed) -> Tensor:
         if isinstance(tokens_BT, Packed):
@@ -118,7 +120,10 @@ class BERT(nn.Module):
         bias_B11T = bias_B11T.masked_fill(padding_BT, -math.inf)[:, None, None]
         for block in self.blocks:
             x_BTC = block(x_BTC, bias_B11T)
-        logits: Tensor = self.fc(_mean(self.norm(x_BTC), padding_BT))
+        x_BTC = self.norm(x_BTC)
+        if self.fc is None:
+            return self._words(x_BTC)
+        logits: Tensor = self.fc(_mean(x_BTC, padding_BT))
         return logits
 
     def _packed(self, texts: Packed) -> Tensor:
@@ -126,8 +131,16 @@ class BERT(nn.Module):
         x_1TC = self.drop(self.norm_0(self.tokens(texts.tokens) + self.positions(rows.positions_1T)))
         for block in self.blocks:
             x_1TC = block(x_1TC, rows)
-        logits: Tensor = self.fc(torch.cat(list(map(_mean, rows.spread(self.norm(x_1TC)), rows.hidden))))
+        x_1TC = self.norm(x_1TC)
+        if self.fc is None:
+            return self._words(x_1TC)
+        logits: Tensor = self.fc(torch.cat(list(map(_mean, rows.spread(x_1TC), rows.hidden))))
         return logits
+
+    def _words(self, x_BTC: Tensor) -> Tensor:
+        assert self.words is not None
+        logits_BTV: Tensor = self.words(x_BTC, self.tokens.weight)
+        return logits_BTV
 
 
 def _mean(x_BTC: Tensor, padding_BT: Tensor) -> Tensor:

@@ -1,10 +1,10 @@
-"""BERT as it was published: norms after the blocks' insides, and the first token's pooled state tells the class.
+"""BERT as it was published: norms after the blocks' insides; the first token's pooled state tells the class.
 
 Devlin et al. 2019 and their code: two kinds of segment, a norm after each sum (epsilon 1e-12), exact GELU, a pooler
 with a tanh. It takes the weights that others trained; from scratch on little data `thrifty.models.bert.BERT` learns
-more. No dropout.
+more.
 
-Shapes: B batch, T tokens, C width.
+Shapes: B batch, T tokens, C width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from thrifty.models.bert import PADDING_ID, Attention, FeedForward
 from thrifty.models.packed import Packed, Rows
+from thrifty.models.words import Words
 
 EPSILON = 1e-12
 SEGMENTS = 2
@@ -24,42 +25,56 @@ SEGMENTS = 2
 class Block(nn.Module):
     """Attention, then feed-forward, each added to the stream, which is normalised after."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.attention = Attention(width, heads)
         self.norm_1 = nn.LayerNorm(width, eps=EPSILON)
         self.mlp = FeedForward(width)
         self.norm_2 = nn.LayerNorm(width, eps=EPSILON)
+        self.drop = nn.Dropout(dropout)
 
     def forward(self, x_BTC: Tensor, bias_B11T: Tensor | Rows) -> Tensor:
-        x_BTC = self.norm_1(x_BTC + self.attention(x_BTC, bias_B11T))
-        out_BTC: Tensor = self.norm_2(x_BTC + self.mlp(x_BTC))
+        x_BTC = self.norm_1(x_BTC + self.drop(self.attention(x_BTC, bias_B11T)))
+        out_BTC: Tensor = self.norm_2(x_BTC + self.drop(self.mlp(x_BTC)))
         return out_BTC
 
 
 class OriginalBERT(nn.Module):
-    """A classifier of texts: int64 tokens [B, T] to logits [B, classes]; T is at most ``length``.
+    """A reader of texts: int64 tokens [B, T] to logits [B, classes], or of the word at each place, [B, T, V].
 
-    Token 0 is padding, which no token sees. All tokens are of the first segment. In training it takes `Packed` texts
-    too.
+    T is at most ``length``. Token 0 is padding, which no token sees. All tokens are of the first segment. In training
+    it takes `Packed` texts too.
 
     Args:
         vocabulary: tokens in the vocabulary.
         length: longest text.
         layers, width, heads: of the blocks.
-        classes: of the answer.
+        classes: of the answer; when left out, words are told.
+        dropout: share of elements that are dropped in training.
     """
 
-    def __init__(self, *, vocabulary: int, length: int, layers: int, width: int, heads: int, classes: int) -> None:
+    def __init__(
+        self,
+        *,
+        vocabulary: int,
+        length: int,
+        layers: int,
+        width: int,
+        heads: int,
+        classes: int | None = None,
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
         self.length, self.vocabulary = length, vocabulary
         self.tokens = nn.Embedding(vocabulary, width)
         self.positions = nn.Embedding(length, width)
         self.segments = nn.Embedding(SEGMENTS, width)
         self.norm_0 = nn.LayerNorm(width, eps=EPSILON)
-        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
-        self.pooler = nn.Linear(width, width)
-        self.fc = nn.Linear(width, classes)
+        self.drop = nn.Dropout(dropout)
+        self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(layers))
+        self.pooler = None if classes is None else nn.Linear(width, width)
+        self.fc = None if classes is None else nn.Linear(width, classes)
+        self.words = Words(vocabulary, width, EPSILON) if classes is None else None
 
     def forward(self, tokens_BT: Tensor | Packed) -> Tensor:
         if isinstance(tokens_BT, Packed):
@@ -70,19 +85,28 @@ class OriginalBERT(nn.Module):
         bias_B11T = bias_BT.masked_fill(tokens_BT == PADDING_ID, -math.inf)[:, None, None]
         for block in self.blocks:
             x_BTC = block(x_BTC, bias_B11T)
-        return self._classes(x_BTC[:, 0])
+        return self._words(x_BTC) if self.words is not None else self._classes(x_BTC[:, 0])
 
     def _packed(self, texts: Packed) -> Tensor:
         rows = Rows(texts, self.positions.weight.dtype)
         x_1TC = self._embedded(texts.tokens, rows.positions_1T)
         for block in self.blocks:
             x_1TC = block(x_1TC, rows)
+        if self.words is not None:
+            return self._words(x_1TC)
         return self._classes(torch.cat([grid_NLC[:, 0] for grid_NLC in rows.spread(x_1TC)]))
 
     def _embedded(self, tokens_BT: Tensor, positions: Tensor) -> Tensor:
-        x_BTC: Tensor = self.norm_0(self.tokens(tokens_BT) + self.positions(positions) + self.segments.weight[0])
-        return x_BTC
+        x_BTC = self.tokens(tokens_BT) + self.positions(positions) + self.segments.weight[0]
+        embedded_BTC: Tensor = self.drop(self.norm_0(x_BTC))
+        return embedded_BTC
 
     def _classes(self, first_BC: Tensor) -> Tensor:
-        logits: Tensor = self.fc(torch.tanh(self.pooler(first_BC)))
-        return logits
+        assert self.pooler is not None and self.fc is not None
+        logits_BK: Tensor = self.fc(self.drop(torch.tanh(self.pooler(first_BC))))
+        return logits_BK
+
+    def _words(self, x_BTC: Tensor) -> Tensor:
+        assert self.words is not None
+        logits_BTV: Tensor = self.words(x_BTC, self.tokens.weight)
+        return logits_BTV

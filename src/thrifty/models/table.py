@@ -204,7 +204,7 @@ FAMILY_KINDS = {
 
 
 # families whose models take a rate of dropout
-DROPPING = ("bert", "gpt")
+DROPPING = ("bert", "bert_original", "gpt")
 
 
 def check_name(name: str) -> None:

@@ -77,9 +77,9 @@ def save(model: nn.Module, plan: ModelPlan, folder: Path, labels: Sequence[str] 
 
     kind, form = form_of(plan)
     config: dict[str, Any] = {
-        **form.config(plan.arguments),
         "model_type": kind,
         "architectures": [form.architecture],
+        **form.config(plan.arguments),
         "dtype": "float32",
         # those that a type has by itself are of its authors' tokenizer
         "bos_token_id": None,

@@ -1,4 +1,7 @@
-"""BERT as transformers has it: `thrifty.models.bert_original.OriginalBERT`, its joint product taken apart."""
+"""BERT as transformers has it: `thrifty.models.bert_original.OriginalBERT`, its joint product taken apart.
+
+What tells classes is a ``BertForSequenceClassification`` there, what tells words a ``BertForMaskedLM``.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 from thrifty.models.exchange.form import MAX_LAYERS, Arguments, Config, Form, Pair, layer
+
+WORDS = "BertForMaskedLM"
 
 
 def _arguments(config: Config) -> dict[str, Any]:
@@ -18,14 +23,15 @@ def _arguments(config: Config) -> dict[str, Any]:
     config.only("type_vocab_size", 2)
     config.only("pad_token_id", 0)
     config.only("is_decoder", False)
-    return {
+    config.only("tie_word_embeddings", True)
+    sizes = {
         "vocabulary": config.count("vocab_size"),
         "length": config.count("max_position_embeddings"),
         "layers": config.count("num_hidden_layers", most=MAX_LAYERS),
         "width": width,
         "heads": config.count("num_attention_heads"),
-        "classes": config.classes(),
     }
+    return sizes if config.values.get("architectures") == [WORDS] else {**sizes, "classes": config.classes()}
 
 
 def _config(arguments: Arguments) -> dict[str, Any]:
@@ -40,9 +46,9 @@ def _config(arguments: Arguments) -> dict[str, Any]:
         "layer_norm_eps": 1e-12,
         "type_vocab_size": 2,
         "pad_token_id": 0,
-        # ours drops nothing
+        "hidden_dropout_prob": arguments.get("dropout", 0.0),
         "attention_probs_dropout_prob": 0.0,
-        "hidden_dropout_prob": 0.0,
+        **({} if "classes" in arguments else {"architectures": [WORDS]}),
     }
 
 
@@ -62,6 +68,11 @@ def _pairs(arguments: Arguments) -> Iterator[Pair]:
         yield from layer(f"{ours}.mlp.up", f"{theirs}.intermediate.dense")
         yield from layer(f"{ours}.mlp.proj", f"{theirs}.output.dense")
         yield from layer(f"{ours}.norm_2", f"{theirs}.output.LayerNorm")
+    if "classes" not in arguments:
+        yield from layer("words.dense", "cls.predictions.transform.dense")
+        yield from layer("words.norm", "cls.predictions.transform.LayerNorm")
+        yield Pair("words.bias", ("cls.predictions.bias",))
+        return
     # what was trained on masked words alone has no pooler, and no classes but its own
     for each in (*layer("pooler", "bert.pooler.dense"), *layer("fc", "classifier")):
         yield replace(each, head=True)
@@ -76,5 +87,5 @@ BERT = Form(
     inner="bert.",
     # as the authors' own checkpoints call them
     renamed=((".gamma", ".weight"), (".beta", ".bias")),
-    spare=("bert.embeddings.position_ids", "cls.*"),
+    spare=("bert.embeddings.position_ids", "bert.pooler.*", "classifier.*", "cls.*"),
 )

@@ -48,7 +48,8 @@ class Form:
         family: of ours, as in a `thrifty.spec.ModelPlan`.
         architecture: the class there, for ``architectures`` of a config that is written.
         arguments: of a config, the keyword arguments of our family, those included that the data gives.
-        config: of our arguments, what `arguments` reads, and whatever else makes their model compute what ours does.
+        config: of our arguments, what `arguments` reads, and whatever else makes their model compute what ours does;
+            another class than ``architecture`` too.
         pairs: of our arguments, every tensor of ours once.
         inner: what names begin with, that is missing where a model was saved without its head: ``transformer.``.
         renamed: endings of older names, and what they are called now.

@@ -36,10 +36,9 @@ def _config(arguments: Arguments) -> dict[str, Any]:
         "activation_function": "gelu_new",
         "layer_norm_epsilon": 1e-5,
         "tie_word_embeddings": True,
-        # ours drops nothing
+        "embd_pdrop": arguments.get("dropout", 0.0),
+        "resid_pdrop": arguments.get("dropout", 0.0),
         "attn_pdrop": 0.0,
-        "embd_pdrop": 0.0,
-        "resid_pdrop": 0.0,
     }
 
 
