@@ -319,3 +319,27 @@ def test_other_pieces_are_learned_and_read_again(tmp_path: Path, sort: str) -> N
     assert sorted(rows_of(store, "train")) == sorted(GIVEN["train.tsv"])
     again = run(write_tables(tmp_path / "again" / "reviews", GIVEN), pieces=sort, vocabulary=200)
     assert (again.folder / "tokenizer.json").read_bytes() == (store.folder / "tokenizer.json").read_bytes()
+
+
+def test_pairs_are_read_marked_and_told(tmp_path: Path) -> None:
+    texts = reviews(60)
+    rows = [
+        {"premise": text, "hypothesis": f"it is\t{label}", "label": str(at % 2)}
+        for at, (text, label) in enumerate(texts)
+    ]
+    (tmp_path / "nli").mkdir()
+    (tmp_path / "nli" / "all.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    store = run(tmp_path / "nli")
+    assert "text is column 'premise', paired with 'hypothesis', label column 'label'" in store.dataset.cleaning.notes[0]
+    tokenizer = load_pieces(store.folder)
+    tokens, starts = store.array("train", "tokens"), store.array("train", "starts")
+    end = tokenizer.token_to_id("[SEP]")
+    for begin, stop in itertools.pairwise(starts):
+        first, second = (tokens[begin:stop] == end).nonzero()[0]
+        assert second == stop - begin - 1
+        assert tokenizer.decode(tokens[begin + first : stop].tolist()).startswith("it is ")
+    with pytest.raises(ValueError, match="two of text, text_b and label are column 'a'"):
+        job(tmp_path, text="a", text_b="a")
+    assert "has no column 'second'. Its columns: premise, hypothesis, label" in refusal(
+        tmp_path / "nli", text="premise", text_b="second"
+    )

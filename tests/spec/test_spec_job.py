@@ -258,7 +258,7 @@ def test_the_tokenizer_lies_where_the_job_says(tmp_path: Path) -> None:
     [
         ({"text": 0}, r"data\.text: .*greater than 0 \(got 0\)"),
         ({"label": ""}, r"data\.label: .*at least 1 character"),
-        ({"text": "a", "label": "a"}, "text and label are both column 'a'"),
+        ({"text": "a", "label": "a"}, "two of text, text_b and label are column 'a'"),
         ({"cut_vocabulary": True}, "cut_vocabulary cuts the pieces that tokenizer names"),
         ({"vocabulary": 900, "tokenizer": "vocab.txt"}, "give one of them"),
         ({"lenght": 9}, r"unknown key 'data\.lenght' in .*did you mean 'length'"),

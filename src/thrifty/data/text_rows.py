@@ -11,17 +11,23 @@ from typing import Any
 
 from thrifty.data.cells import Cells, is_unicode, read_cells
 from thrifty.data.inputs import Reject
+from thrifty.data.word_pieces import PAIR_MARK
 from thrifty.errors import DataError, nearest
 from thrifty.spec import TextData
 
 # names that columns of texts and labels have in published data sets, the likelier first
 TEXT_NAMES = (
     *("text", "sentence", "text_a", "sentence1", "review", "content", "comment", "tweet", "message", "question"),
+    *("premise", "question1"),
     *("query", "utterance", "document", "body", "title"),
 )
 LABEL_NAMES = (
     *("label", "class", "category", "target", "sentiment", "polarity", "intent", "topic", "rating", "stars"),
 )
+# what the second text of a pair is called where the first has such a name
+SECOND_NAMES = {
+    "text": "text_b", "text_a": "text_b", "sentence1": "sentence2", "question1": "question2", "premise": "hypothesis",
+}  # fmt: skip
 SAMPLED_ROWS = 1000
 # fewer rows tell neither a header that names no known column, nor a label by its values
 _ROWS_TO_TELL = 20
@@ -33,7 +39,10 @@ _SHOWN = 60
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A text with its label; ``name`` is its file and the line it begins on, such as ``train.tsv:17``."""
+    """A text with its label; ``name`` is its file and the line it begins on, such as ``train.tsv:17``.
+
+    The two texts of a pair are one, with `PAIR_MARK` between them.
+    """
 
     name: str
     text: str
@@ -46,6 +55,7 @@ class Columns:
 
     Attributes:
         text, label: names in the header or keys of an object; numbers from 0 where there is no header.
+        text_b: of the second text of a pair; None where there is one alone.
         header: whether the first row names the columns.
         says: what was chosen and by what, a sentence.
     """
@@ -54,6 +64,7 @@ class Columns:
     label: str | int
     header: bool
     says: str
+    text_b: str | int | None = None
 
 
 def find_columns(data: TextData, name: str, raw: bytes) -> Columns:
@@ -69,10 +80,7 @@ def find_columns(data: TextData, name: str, raw: bytes) -> Columns:
     Raises:
         DataError: there are no rows, a column is not there, or several could be meant.
     """
-    found = (
-        cells for _, cells in read_cells(name, raw, data.max_row_bytes, data.encoding) if not isinstance(cells, tuple)
-    )
-    sample = list(itertools.islice(found, SAMPLED_ROWS))
+    sample = _sampled(data, name, raw)
     if not sample:
         raise DataError(f"'{name}' has no row that can be read", mend="A row holds a text and its label, in UTF-8.")
     if isinstance(sample[0], dict):
@@ -92,19 +100,14 @@ def read_rows(data: TextData, name: str, raw: bytes, columns: Columns) -> Iterat
         DataError: its header lacks the columns.
     """
     rows = read_cells(name, raw, data.max_row_bytes, data.encoding)
-    places: tuple[str | int, str | int] = (columns.text, columns.label)
+    places = [columns.label, columns.text, *([] if columns.text_b is None else [columns.text_b])]
     width = 0
     if columns.header:
         header = next((cells for _, cells in rows if isinstance(cells, list)), [])
-        places = (_place(columns.text, header, name), _place(columns.label, header, name))
+        places = [_place(place, header, name) for place in places]
         width = len(header)
     else:
-        sample = (
-            cells
-            for _, cells in read_cells(name, raw, data.max_row_bytes, data.encoding)
-            if not isinstance(cells, tuple)
-        )
-        width = _commonest_width(list(itertools.islice(sample, SAMPLED_ROWS)))
+        width = _commonest_width(_sampled(data, name, raw))
     for line, cells in rows:
         here = f"{name}:{line}"
         if isinstance(cells, tuple):
@@ -112,14 +115,15 @@ def read_rows(data: TextData, name: str, raw: bytes, columns: Columns) -> Iterat
         elif isinstance(cells, list) and len(cells) != width:
             yield Reject(here, "ragged row", f": {len(cells)} cells, {width} are usual")
         else:
-            yield checked_row(here, _cell(cells, places[0]), _cell(cells, places[1]))
+            label, *texts = (_cell(cells, place) for place in places)
+            yield checked_row(here, texts, label)
 
 
-def checked_row(name: str, text: Any, label: Any) -> Row | Reject:
-    """Make a row of its two cells, or say why it is none."""
+def checked_row(name: str, texts: Sequence[Any], label: Any) -> Row | Reject:
+    """Make a row of its cells, one text or the two of a pair, or say why it is none."""
     if isinstance(label, bool | int):
         label = str(label)
-    for value, what in ((text, "text"), (label, "label")):
+    for value, what in (*((text, "text") for text in texts), (label, "label")):
         if value is None or (isinstance(value, str) and not value.strip()):
             return Reject(name, f"empty {what}")
         if not isinstance(value, str):
@@ -128,7 +132,7 @@ def checked_row(name: str, text: Any, label: Any) -> Row | Reject:
             return Reject(name, "binary", f": NUL in the {what}")
         if not is_unicode(value):
             return Reject(name, "not Unicode", f": half of a pair of surrogates in the {what}")
-    return Row(name, text.strip(), label.strip())
+    return Row(name, PAIR_MARK.join(text.strip().replace(PAIR_MARK, " ") for text in texts), label.strip())
 
 
 def _cell(cells: Cells, at: str | int) -> Any:
@@ -140,7 +144,7 @@ def _cell(cells: Cells, at: str | int) -> Any:
 
 def _of_objects(data: TextData, name: str, sample: Sequence[dict[str, Any]]) -> Columns:
     keys = list(dict.fromkeys(key for each in sample for key in each))
-    for column, asked in (("text", data.text), ("label", data.label)):
+    for column, asked in (("text", data.text), ("text_b", data.text_b), ("label", data.label)):
         if isinstance(asked, int):
             raise DataError(
                 f"data.{column} is {asked}, and the rows of '{name}' are objects, whose columns have no numbers",
@@ -153,11 +157,13 @@ def _of_objects(data: TextData, name: str, sample: Sequence[dict[str, Any]]) -> 
         )
     body = [[each.get(key) for key in keys] for each in sample]
     text, label, how = _choose(data, name, keys, body)
-    return Columns(keys[text], keys[label], header=False, says=_said(keys, text, label, how))
+    second = _second(data, name, keys, len(keys), text, label)
+    says = _said(keys, text, label, how, second)
+    return Columns(keys[text], keys[label], header=False, says=says, text_b=None if second is None else keys[second])
 
 
 def _of_rows(data: TextData, name: str, sample: list[list[str]]) -> Columns:
-    named = [each for each in (data.text, data.label) if isinstance(each, str)]
+    named = [each for each in (data.text, data.text_b, data.label) if isinstance(each, str)]
     header = bool(named) if data.header is None else data.header
     if named and not header:
         raise DataError(f"'{named[0]}' names a column, and data.header says that none has a name", mend=_BY_NUMBER)
@@ -169,12 +175,18 @@ def _of_rows(data: TextData, name: str, sample: list[list[str]]) -> Columns:
     names = [cell.strip() for cell in sample[0]] if header else []
     body = [each for each in sample[header:] if len(each) == (len(names) or width)]
     text, label, how = _choose(data, name, names, body)
+    second = _second(data, name, names, len(names) or width, text, label)
     if header:
         for at in (text, label):
             if names.count(names[at]) > 1:
                 raise DataError(f"the header of '{name}' names column '{names[at]}' twice", mend="Rename one of them.")
-        return Columns(names[text], names[label], header=True, says=_said(names, text, label, how))
-    return Columns(text, label, header=False, says=f"text is column {text + 1}, label column {label + 1}: {how}")
+        says = _said(names, text, label, how, second)
+        return Columns(
+            names[text], names[label], header=True, says=says, text_b=None if second is None else names[second]
+        )
+    beside = "" if second is None else f", paired with column {second + 1}"
+    says = f"text is column {text + 1}{beside}, label column {label + 1}: {how}"
+    return Columns(text, label, header=False, says=says, text_b=second)
 
 
 _BY_NUMBER = "Give the number of the column, from 1, or set data.header: true."
@@ -288,7 +300,17 @@ def _check_told_apart(
     )
 
 
-def _said(names: Sequence[str], text: int, label: int, how: str) -> str:
-    unused = [each for at, each in enumerate(names) if at not in {text, label}]
+def _second(data: TextData, name: str, names: Sequence[str], width: int, text: int, label: int) -> int | None:
+    """The place of the second text of a pair: as the job says, or as its name says beside the first one's."""
+    if data.text_b is not None:
+        return _asked(data.text_b, "text_b", names, width, name)
+    known = [str(each).lower() for each in names]
+    second = SECOND_NAMES.get(known[text], "") if known else ""
+    return known.index(second) if second in known and known.index(second) != label else None
+
+
+def _said(names: Sequence[str], text: int, label: int, how: str, second: int | None) -> str:
+    unused = [each for at, each in enumerate(names) if at not in {text, label, second}]
     beside = f"; not used: {', '.join(unused)[:200]}" if unused else ""
-    return f"text is column '{names[text]}', label column '{names[label]}': {how}{beside}"
+    paired = "" if second is None else f", paired with '{names[second]}'"
+    return f"text is column '{names[text]}'{paired}, label column '{names[label]}': {how}{beside}"

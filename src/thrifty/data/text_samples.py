@@ -156,7 +156,7 @@ def _of_file(data: TextData, file: InputFile, raw: bytes, label: str) -> Row | R
         text = raw[found.mark :].decode(found.name) if found.name else ""
     except UnicodeDecodeError as error:
         return Reject(file.name, f"not {found.name}", f" at byte {found.mark + error.start}")
-    return checked_row(file.name, text, label) if found.name else Reject(file.name, *found.problem)
+    return checked_row(file.name, [text], label) if found.name else Reject(file.name, *found.problem)
 
 
 def _find_copies(samples: Sequence[Sample]) -> tuple[list[Sample], list[tuple[Sample, Sample]], list[Reject]]:

@@ -22,6 +22,8 @@ PAD, UNKNOWN, CLASS, END, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 MARKS = (PAD, UNKNOWN, CLASS, END, MASK)
 PAD_ID = 0
 CONTINUES = "##"
+# between the two texts of a pair; no single text holds one, since tables are read with spaces in their place
+PAIR_MARK = "\t"
 LONGEST_WORD = 100
 _CHARACTERS_AT_ONCE = 1 << 20
 
@@ -215,7 +217,7 @@ def keep_pieces(tokenizer: Tokenizer, used: Collection[int], name: str) -> Token
 
 
 def encode_texts(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[list[int]]:
-    """Yield the token numbers of each text, [CLS] first and [SEP] last; some are encoded at once, on all cores."""
+    """Yield the token numbers of each text, [CLS] first, [SEP] last and in a pair; some at once, on all cores."""
     group: list[str] = []
     size = 0
     for text in texts:
@@ -225,6 +227,16 @@ def encode_texts(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[list[in
             yield from _encoded(tokenizer, group)
             group, size = [], 0
     yield from _encoded(tokenizer, group)
+
+
+def paired(text: str) -> str | tuple[str, str]:
+    """Tell a pair of texts from one, as the tokenizer takes them.
+
+    >>> paired("is it so?\\tyes"), paired("it is")
+    (('is it so?', 'yes'), 'it is')
+    """
+    first, mark, second = text.partition(PAIR_MARK)
+    return (first, second) if mark else text
 
 
 def cut(numbers: list[int], length: int) -> list[int]:
@@ -261,7 +273,8 @@ _WANTED = f"A list of word pieces holds {PAD}, {UNKNOWN}, {CLASS} and {END}, {PA
 
 
 def _encoded(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
-    return [encoding.ids for encoding in tokenizer.encode_batch_fast(texts)] if texts else []
+    pairs = [paired(text) for text in texts]
+    return [encoding.ids for encoding in tokenizer.encode_batch_fast(pairs)] if texts else []
 
 
 def _of_pieces(pieces: Sequence[str], normalizer: normalizers.Normalizer) -> Tokenizer:
@@ -285,7 +298,7 @@ def _marking(tokenizer: Tokenizer, name: str) -> Tokenizer:
     if missing:
         raise DataError(f"tokenizer '{name}' has no piece '{missing[0]}'", mend=_WANTED)
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{CLASS} $A {END}", special_tokens=list(ids.items())
+        single=f"{CLASS} $A {END}", pair=f"{CLASS} $A {END} $B {END}", special_tokens=list(ids.items())
     )
     # the library's file does not keep this setting
     tokenizer.encode_special_tokens = True

@@ -126,6 +126,7 @@ class TextData(Plain):
     Attributes:
         path: a folder, searched to any depth, or one file; relative to the job file.
         text, label: columns, by the name in the header or by number from 1; found when left out.
+        text_b: column of the second text, where each sample is a pair; found by its name when left out.
         header: whether the first row names the columns; told from the rows when left out.
         encoding: of the files; found when left out.
         split: shares dealt where files do not say.
@@ -145,6 +146,7 @@ class TextData(Plain):
     kind: Literal["text"]
     path: Path
     text: Column | None = None
+    text_b: Column | None = None
     label: Column | None = None
     header: bool | None = None
     encoding: EncodingName | None = None
@@ -164,8 +166,9 @@ class TextData(Plain):
             raise ValueError("vocabulary is of pieces that are learned, and tokenizer names some; give one of them")
         if self.tokenizer is None and self.cut_vocabulary:
             raise ValueError("cut_vocabulary cuts the pieces that tokenizer names, and that is left out")
-        if self.text is not None and self.text == self.label:
-            raise ValueError(f"text and label are both column {self.text!r}")
+        columns = [each for each in (self.text, self.text_b, self.label) if each is not None]
+        if twice := next((each for each in columns if columns.count(each) > 1), None):
+            raise ValueError(f"two of text, text_b and label are column {twice!r}")
         return self
 
 

@@ -50,6 +50,7 @@ def labelled_texts(seen: Seen) -> Look | None:
     says = f"{shown(path)}: {rows} texts, {len(labels)} labels ({shares(labels)}), {size}, {forms}"
     # what was found is written down, so that a row that comes first one day does not change it
     at = {"text": columns.text, "label": columns.label}
+    at |= {"text_b": columns.text_b} if columns.text_b is not None else {}
     asked: dict[str, Any] = {"kind": "text", "path": str(path)}
     asked |= {key: place + 1 if isinstance(place, int) else place for key, place in at.items()}
     if tables[0].suffix in {".tsv", ".csv"}:

@@ -33,12 +33,17 @@ class Texts:
         self.outputs = labelled(info.data.labels)
 
     def row(self, raw: str) -> list[int]:
-        """Cut a text into token numbers as the model's training texts were: marked, and cut to its length."""
-        from thrifty.data.word_pieces import cut
+        """Cut a text into token numbers as the model's training texts were: marked, and cut to its length.
+
+        A tab stands between the two texts of a pair.
+        """
+        from thrifty.data.word_pieces import cut, paired
 
         # half of a surrogate pair, which JSON can spell, has no UTF-8
         unicode = raw.encode("utf-8", "replace").decode("utf-8")
-        return cut(self._tokenizer.encode(unicode).ids, self._data.shape[0])
+        pair = paired(unicode)
+        encoding = self._tokenizer.encode(*pair) if isinstance(pair, tuple) else self._tokenizer.encode(pair)
+        return cut(encoding.ids, self._data.shape[0])
 
     def probabilities(self, tokens: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """Return the probability of each label for each text: token numbers of `row` to float32 [N, K].
