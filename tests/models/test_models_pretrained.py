@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from test_models_table import images, sentences, text
 
 from thrifty.errors import BundleError, JobError
@@ -71,6 +73,28 @@ def test_a_key_is_of_what_the_directory_holds(tmp_path: Path) -> None:
 
 def test_a_directory_is_taken_from_the_jobs_folder() -> None:
     assert locate_model("ours:weights/small", Path("/jobs")) == "ours:/jobs/weights/small"
+
+
+def test_a_run_goes_on_from_another_with_other_answers(tmp_path: Path) -> None:
+    plan = resolve("bert-tiny", sentences(64, 16, classes=2))
+    model = build(plan)
+    initialise(model, "xavier_normal", 5)
+    words = plan.model_copy(update={"arguments": {key: v for key, v in plan.arguments.items() if key != "classes"}})
+    told = build(words)
+    told.load_state_dict(model.state_dict(), strict=False)
+    for folder, each, weights in (("classes", plan, model), ("words", words, told)):
+        (tmp_path / folder / "bundle").mkdir(parents=True)
+        save_file(weights.state_dict(), tmp_path / folder / "bundle" / "model.safetensors")
+        (tmp_path / folder / "bundle" / "bundle.json").write_text(json.dumps({"model": each.model_dump(mode="json")}))
+    for folder in ("classes", "words"):
+        other = resolve(f"ours:{tmp_path / folder}", sentences(64, 12, classes=3))
+        assert other.arguments == {**plan.arguments, "length": 12, "classes": 3}
+        made = build(other)
+        says = initialise(made, "default", 0, other)
+        assert "; new are fc.weight, fc.bias: normal 0.02" in says
+        assert torch.equal(made.blocks[1].mlp.up.weight, model.blocks[1].mlp.up.weight)
+        assert torch.equal(made.positions.weight, model.positions.weight[:12])
+    assert content_key(f"ours:{tmp_path / 'classes'}") != content_key(f"ours:{tmp_path / 'words'}")
 
 
 def moved(folder: Path) -> None:

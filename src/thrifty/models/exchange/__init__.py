@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from thrifty.errors import BundleError, JobError, nearest
 from thrifty.models.exchange.bert import BERT
+from thrifty.models.exchange.bundled import INFO, form_of_bundled, read_bundled
 from thrifty.models.exchange.folder import CONFIG, read_config, write_folder
 from thrifty.models.exchange.form import Config, Form
 from thrifty.models.exchange.gpt2 import GPT2
@@ -47,8 +48,17 @@ def read_plan(folder: Path) -> ModelPlan:
     )
 
 
+def read_any(folder: Path) -> ModelPlan:
+    """As `read_plan`, of a bundle of ours too.
+
+    Raises:
+        BundleError: as `read_plan`.
+    """
+    return read_bundled(folder) if (folder / INFO).is_file() else read_plan(folder)
+
+
 def load_weights(model: nn.Module, plan: ModelPlan, folder: Path) -> Filled:
-    """Give a model of ours the weights of a directory; return what was not taken over.
+    """Give a model of ours the weights of a directory or of a bundle; return what was not taken over.
 
     Raises:
         JobError: the plan's family has no form there.
@@ -56,7 +66,8 @@ def load_weights(model: nn.Module, plan: ModelPlan, folder: Path) -> Filled:
     """
     from thrifty.models.exchange.weights import fill
 
-    return fill(model, form_of(plan)[1], plan.arguments, folder)
+    form = form_of_bundled(model, plan) if (folder / INFO).is_file() else form_of(plan)[1]
+    return fill(model, form, plan.arguments, folder)
 
 
 def save(model: nn.Module, plan: ModelPlan, folder: Path, labels: Sequence[str] = (), **more: Any) -> None:

@@ -31,13 +31,13 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
         BundleError: it is missing, too large, or no JSON object.
     """
-    return _read_json(folder / CONFIG, MAX_CONFIG_BYTES)
+    return read_json(folder / CONFIG, MAX_CONFIG_BYTES)
 
 
 def content_hash(folder: Path) -> str:
-    """Return the sha256 of what makes a model of a directory: its config, its weights, their index."""
+    """Return the sha256 of what makes a model of a directory: its config, its weights, their index; of those there are."""
     digest = hashlib.sha256()
-    for path in sorted([folder / CONFIG, *folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json")]):
+    for path in sorted([*folder.glob(CONFIG), *folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json")]):
         with path.open("rb") as file:
             digest.update(path.name.encode() + b"\0" + hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
@@ -117,7 +117,7 @@ def _shards(folder: Path) -> dict[str, set[str]]:
                 mend="Save them as safetensors: model.save_pretrained(...).",
             )
         raise BundleError(f"directory '{folder}' has no {WEIGHTS}", mend=_AGAIN)
-    places = _read_json(folder / INDEX, MAX_INDEX_BYTES).get("weight_map")
+    places = read_json(folder / INDEX, MAX_INDEX_BYTES).get("weight_map")
     if not isinstance(places, dict) or not places:
         raise BundleError(f"'{folder / INDEX}' has no weight_map", mend=_AGAIN)
     shards: dict[str, set[str]] = {}
@@ -130,7 +130,12 @@ def _shards(folder: Path) -> dict[str, set[str]]:
     return shards
 
 
-def _read_json(path: Path, most: int) -> dict[str, Any]:
+def read_json(path: Path, most: int) -> dict[str, Any]:
+    """Read a JSON object of so many bytes at most.
+
+    Raises:
+        BundleError: it is missing, larger, or something else.
+    """
     try:
         size = path.stat().st_size
         if size > most:
