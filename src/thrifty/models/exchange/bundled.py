@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
-from torch import nn
 
 from thrifty.errors import BundleError
 from thrifty.models.exchange.folder import read_json
 from thrifty.models.exchange.form import Form, Pair
 from thrifty.spec import ModelPlan
+
+if TYPE_CHECKING:
+    from torch import nn
 
 INFO = "bundle.json"
 MAX_INFO_BYTES = 4 * 2**20
@@ -30,10 +33,8 @@ def read_bundled(folder: Path) -> ModelPlan:
     try:
         return ModelPlan.model_validate_json(json.dumps(values))
     except ValidationError as error:
-        says = error.errors()[0]["msg"]
-        raise BundleError(
-            f"'{folder / INFO}' describes no model: {says}", mend="Write it again from its run."
-        ) from None
+        says = f"'{folder / INFO}' describes no model: {error.errors()[0]['msg']}"
+        raise BundleError(says, mend="Write it again from its run.") from None
 
 
 def form_of_bundled(model: nn.Module, plan: ModelPlan) -> Form:

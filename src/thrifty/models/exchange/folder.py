@@ -35,7 +35,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def content_hash(folder: Path) -> str:
-    """Return the sha256 of what makes a model of a directory: its config, its weights, their index; of those there are."""
+    """Return the sha256 of what makes a model of a directory: config, weights and index, as far as they are there."""
     digest = hashlib.sha256()
     for path in sorted([*folder.glob(CONFIG), *folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json")]):
         with path.open("rb") as file:
