@@ -161,12 +161,15 @@ def _prober(store: Store, scratch: Path) -> Callable[[Plan], Probed]:
     return lambda draft: probe_steps(draft, store, scratch)
 
 
-def run(job: Path, *, devices: int | None = None, runs: Path = RUNS, emit: Emit = silent) -> Outcome:
+def run(
+    job: Path, *, devices: int | None = None, strict: bool = False, runs: Path = RUNS, emit: Emit = silent
+) -> Outcome:
     """Carry a job the whole way, from raw files to a bundle with its bill; goes on where an attempt ended.
 
     Args:
         job: the job file.
         devices: that train together; what the job pins when left out.
+        strict: data of which anything is not used is an error.
         runs: folder of all runs.
         emit: is told what happens.
 
@@ -177,7 +180,8 @@ def run(job: Path, *, devices: int | None = None, runs: Path = RUNS, emit: Emit 
 
     wanted = with_devices(load_job(job), devices)
     with closing(open_ledger(runs)) as ledger:
-        return pipeline.run(wanted, job.read_text(encoding="utf-8"), runs=runs, ledger=ledger, emit=emit)
+        text = job.read_text(encoding="utf-8")
+        return pipeline.run(wanted, text, runs=runs, ledger=ledger, emit=emit, strict=strict)
 
 
 def tune(job: Path, *, budget: str, trials: int = 50, runs: Path = RUNS, emit: Emit = silent) -> Tuned:

@@ -138,6 +138,7 @@ def plan(
 def run(
     job: Annotated[Path, typer.Argument(help="a job file")],
     devices: Devices = None,
+    strict: Annotated[bool, typer.Option("--strict", help="fail where anything of the data is not used")] = False,
     runs: Runs = RUNS,
     as_json: Json = False,
 ) -> None:
@@ -148,7 +149,7 @@ def run(
     from thrifty.report.tables import bill
 
     with _live(as_json) as show:
-        outcome = api.run(job, devices=devices, runs=runs, emit=show)
+        outcome = api.run(job, devices=devices, strict=strict, runs=runs, emit=show)
     result = outcome.result
     if as_json:
         _print_json(

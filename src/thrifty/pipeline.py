@@ -65,7 +65,7 @@ class Outcome:
     fresh: bool
 
 
-def run(job: Job, job_text: str, *, runs: Path, ledger: Ledger, emit: Emit) -> Outcome:
+def run(job: Job, job_text: str, *, runs: Path, ledger: Ledger, emit: Emit, strict: bool = False) -> Outcome:
     """Carry a job the whole way, going on where an earlier attempt ended; do nothing when it is done already.
 
     Args:
@@ -74,6 +74,7 @@ def run(job: Job, job_text: str, *, runs: Path, ledger: Ledger, emit: Emit) -> O
         runs: folder of all runs.
         ledger: where the bill is kept.
         emit: is told what happens.
+        strict: data of which anything is not used is an error, of a job that is done already too.
 
     Raises:
         ThriftyError: of the kind that fits; the run can be gone on with once it is mended.
@@ -81,7 +82,7 @@ def run(job: Job, job_text: str, *, runs: Path, ledger: Ledger, emit: Emit) -> O
     check_names(job)
     key, course = _keys(job)
     folder = folder_for(runs, job.name, key, course=course)
-    attempt = _Run(job, job_text, key, course, folder, ledger, emit)
+    attempt = _Run(job, job_text, key, course, folder, ledger, emit, strict)
     if folder.find("result", Result) is None:
         with hold(folder.folder, "run"):
             # another process may have finished it while this one looked at the data
@@ -128,6 +129,7 @@ class _Run:
     folder: RunFolder
     ledger: Ledger
     emit: Emit
+    strict: bool
     device: Device = field(init=False)
     meter: Meter = field(init=False)
     run_id: int = field(init=False)
@@ -177,6 +179,8 @@ class _Run:
 
     def done_before(self) -> Outcome:
         """The run is complete: say so, mending a ledger that a kill left a line behind."""
+        if self.strict:
+            self._prepare()
         result = self.folder.result()
         entry = self.ledger.entry(self.folder.folder)
         if entry is None or entry.status != "done":
@@ -185,9 +189,13 @@ class _Run:
             return self._close_bill(result, fresh=False)
         return Outcome(self.folder.folder, result, entry, fresh=False)
 
+    def _prepare(self) -> Store:
+        job = self.job
+        return prepare(raw_data(job), seed=job.train.seed, cache=cache_folder(), emit=self.emit, strict=self.strict)
+
     def _stages(self) -> Result:
         with self._stage("prepare") as stage:
-            store = prepare(raw_data(self.job), seed=self.job.train.seed, cache=cache_folder(), emit=self.emit)
+            store = self._prepare()
             self._keep_dataset(store)
             stage.says = _prepared(store)
         with self._stage("plan") as stage:

@@ -16,7 +16,7 @@ from thrifty.api import silent
 from thrifty.data import Store, prepare
 from thrifty.data.look import look
 from thrifty.errors import DataError
-from thrifty.spec import SPLITS, ImageData
+from thrifty.spec import SPLITS, ImageData, Split
 
 COUNT = 60
 
@@ -178,3 +178,57 @@ def test_what_is_no_parquet_names_nothing(folder: Path) -> None:
     (folder / "labels.parquet").write_bytes(b"PAR1 and no more")
     with pytest.raises(DataError, match="has one class only, 'pictures'"):
         prepared(folder)
+
+
+def belonging(number: int) -> list[str]:
+    return [f"{number:04d}.png", label(number), f"person {number % 7}", f"2024-01-{1 + number // 3:02d}"]
+
+
+def test_images_of_one_group_stand_in_one_split(folder: Path) -> None:
+    write(folder / "labels.csv", [["image", "label", "who", "day"], *map(belonging, range(COUNT))])
+    store = prepared(folder, split=Split(group="who"))
+    people = {part: {int(Path(name).stem) % 7 for name in store.names(part)} for part in SPLITS}
+    assert sorted(each for part in SPLITS for each in people[part]) == list(range(7))
+    assert all(people.values())
+    assert any("group 'who'" in note for note in store.dataset.cleaning.notes)
+
+
+def test_the_latest_images_are_held_out(folder: Path) -> None:
+    write(folder / "labels.csv", [["image", "label", "who", "day"], *map(belonging, range(COUNT))])
+    store = prepared(folder, split=Split(time="day"))
+    days = {part: [int(Path(name).stem) // 3 for name in store.names(part)] for part in SPLITS}
+    assert max(days["train"]) < min(days["validation"]) and max(days["validation"]) < min(days["test"])
+
+
+BELONGING_TO_NOTHING = [
+    ("who", {}, "has no column 'hwo', which data.split names. Did you mean 'who'", Split(group="hwo")),
+    ("who", {}, "has no column 9", Split(time=9)),
+    ("who", {3: ""}, "no group", Split(group="who")),
+    ("who", {3: "soon"}, "no moment", Split(time="who")),
+]
+
+
+@pytest.mark.parametrize(("column", "cells", "says", "split"), BELONGING_TO_NOTHING)
+def test_what_belongs_to_nothing_is_told(
+    folder: Path, column: str, cells: dict[int, str], says: str, split: Split
+) -> None:
+    rows = [[f"{n:04d}.png", label(n), cells.get(n, str(n % 9))] for n in range(COUNT)]
+    write(folder / "labels.csv", [["image", "label", column], *rows])
+    if not cells:
+        with pytest.raises(DataError, match=says):
+            prepared(folder, split=split)
+        return
+    assert prepared(folder, split=split).dataset.cleaning.rejected[says] == 1
+
+
+def test_class_folders_have_no_column_to_split_by(tmp_path: Path) -> None:
+    write_images(tmp_path / "all", {"cat": 9, "dog": 9})
+    with pytest.raises(DataError, match="names the column 'who', and no table in"):
+        prepared(tmp_path / "all", split=Split(group="who"))
+
+
+def test_a_label_that_is_only_held_out_is_told(folder: Path) -> None:
+    rows = [[f"{n:04d}.png", "rare" if n > 57 else label(n), str(n)] for n in range(COUNT)]
+    write(folder / "labels.csv", [["image", "label", "when"], *rows])
+    with pytest.raises(DataError, match=r"labels rare of .* have no image in the training split"):
+        prepared(folder, split=Split(time="when"))

@@ -14,6 +14,7 @@ from thrifty.data.inputs import TABLE_SUFFIXES, InputFile, Reject, list_files, l
 from thrifty.data.labels import check_class_folders, folders_of
 from thrifty.data.manifest import Manifest, find_manifest
 from thrifty.data.shards import SHARD_SUFFIX, shards_of
+from thrifty.errors import DataError
 from thrifty.spec import ImageData, KindName, LanguageData, RawData, TextData
 from thrifty.spec.units import format_bytes
 
@@ -63,11 +64,14 @@ def _images(data: ImageData) -> Chosen:
     alone = holds_arrays(data.path.name) or data.path.suffix.lower() == SHARD_SUFFIX
     files, rejects = list_one(data.path) if alone else list_files(data.path)
     if shards := shards_of(files):
+        _needs_no_column(data)
         return _sorted_out(files, rejects, lambda file: "" if file in shards else "not a shard")
     if any(holds_arrays(file.name) for file in files):
+        _needs_no_column(data)
         return _sorted_out(files, rejects, lambda file: "" if holds_arrays(file.name) else "not an array file")
-    manifest = find_manifest(files, [file for file in files if file.suffix in IMAGE_SUFFIXES])
+    manifest = find_manifest(files, [file for file in files if file.suffix in IMAGE_SUFFIXES], data.split)
     if manifest is None:
+        _needs_no_column(data)
         check_class_folders(data.path, {file.name for file in files} | {reject.name for reject in rejects})
         folders = folders_of(file.name for file in files)
         return _sorted_out(
@@ -80,6 +84,14 @@ def _images(data: ImageData) -> Chosen:
         lambda file: _no_image(file) or ("" if file.name in manifest.named else "not in the manifest"),
     )
     return Chosen(chosen.files, chosen.rejects, manifest)
+
+
+def _needs_no_column(data: ImageData) -> None:
+    if data.split.together is not None:
+        raise DataError(
+            f"data.split names the column {data.split.together!r}, and no table in '{data.path}' names the images",
+            mend="Add one, a row for each image, or leave group and time out of data.split.",
+        )
 
 
 def _no_image(file: InputFile) -> str:

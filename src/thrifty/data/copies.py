@@ -9,6 +9,7 @@ from thrifty.data.inputs import DUPLICATE, DUPLICATE_ACROSS, Reject
 from thrifty.data.labels import in_order
 from thrifty.data.split import HELD_OUT, split_by_count
 from thrifty.data.survey import Seen
+from thrifty.data.together import split_together
 from thrifty.errors import DataError
 from thrifty.spec import ImageData
 
@@ -84,8 +85,47 @@ def deal(data: ImageData, kept: list[Seen], labels: tuple[str, ...], rejected: M
     return splits
 
 
-def reject_copies(copies: list[tuple[Seen, Seen]], kept: list[Seen], splits: dict[str, str]) -> list[Reject]:
-    """Tell the copies that would have stood in their original's own split from those in another."""
+def deal_together(
+    data: ImageData, kept: list[Seen], labels: tuple[str, ...], keys: Mapping[str, str], seed: int
+) -> dict[str, str]:
+    """Give every kept image its split, those of one group or moment the same, where it was not given to one.
+
+    Args:
+        data: for the shares.
+        kept: what is dealt.
+        labels: of all images.
+        keys: group or moment of each image.
+        seed: of the order of groups.
+
+    Raises:
+        DataError: there are fewer groups than splits, or a label is nowhere in the training split.
+    """
+    missing = not_given(kept)
+    splits = {image.name: image.split for image in kept if image.split in HELD_OUT}
+    free = {image.name: keys[image.name] for image in kept if image.name not in splits}
+    splits |= split_together(free, data.split, seed=seed, held_out=missing) if missing else dict.fromkeys(free, "train")
+    trained = {image.label for image in kept if splits[image.name] == "train"}
+    if untrained := [label for label in labels if label not in trained]:
+        raise DataError(
+            f"labels {', '.join(untrained[:5])} of '{data.path}' have no image in the training split, since all of "
+            "theirs belong together with what is held out",
+            mend="Take another seed or smaller shares, or name another column in data.split.",
+        )
+    return splits
+
+
+def reject_copies(
+    copies: list[tuple[Seen, Seen]], kept: list[Seen], splits: dict[str, str], keys: Mapping[str, str]
+) -> list[Reject]:
+    """Tell the copies that would have stood in their original's own split from those in another.
+
+    Args:
+        copies: each with its original.
+        kept: the originals.
+        splits: of each of them.
+        keys: group or moment of each image; empty where each was dealt by itself.
+    """
+    together = {keys[image.name]: splits[image.name] for image in kept if keys}
     missing = not_given(kept)
     ends: dict[tuple[str, str], bytes] = {}
     for image in kept:
@@ -94,7 +134,9 @@ def reject_copies(copies: list[tuple[Seen, Seen]], kept: list[Seen], splits: dic
     rejects = []
     for copy, original in copies:
         own = copy.split
-        if own not in HELD_OUT:
+        if own not in HELD_OUT and keys:
+            own = together.get(keys[copy.name], "train")
+        elif own not in HELD_OUT:
             own = next((part for part in missing if copy.rank <= ends[copy.label, part]), "train")
         reason = DUPLICATE if own == splits[original.name] else DUPLICATE_ACROSS
         rejects.append(Reject(copy.name, reason, f": {original.name}"))

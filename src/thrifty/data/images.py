@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from thrifty.data.copies import deal, find_copies, not_given, reject_copies, reject_odd_sizes
+from thrifty.data.copies import deal, deal_together, find_copies, not_given, reject_copies, reject_odd_sizes
 from thrifty.data.draft import Draft
 from thrifty.data.image import CHANNELS
 from thrifty.data.inputs import DUPLICATE, DUPLICATE_ACROSS, Reject, count_reasons, reject_lines
@@ -46,8 +46,12 @@ def prepare_images(data: ImageData, inventory: Inventory, *, seed: int, draft: D
     kept, mislabelled, copies = find_copies(seen)
     rejects += mislabelled
     labels = in_order({picture.label for picture in pictures} | _put_aside(inventory, ()).keys())
-    splits = deal(data, kept, labels, _put_aside(inventory, rejects))
-    rejects += reject_copies(copies, kept, splits)
+    keys = _keys(data, inventory)
+    if keys:
+        splits = deal_together(data, kept, labels, keys, seed)
+    else:
+        splits = deal(data, kept, labels, _put_aside(inventory, rejects))
+    rejects += reject_copies(copies, kept, splits, keys)
 
     rows = np.asarray(np.memmap(scratch, np.uint8, "r", shape=(len(pictures), *shape.row_shape)))
     parts = {part: [image for image in kept if splits[image.name] == part] for part in SPLITS}
@@ -102,6 +106,13 @@ def _put_aside(inventory: Inventory, rejects: Sequence[Reject]) -> dict[str, str
         label: "".join(f"; {count} {reason}" for reason, count in count_reasons(each).items())
         for label, each in by_label.items()
     }
+
+
+def _keys(data: ImageData, inventory: Inventory) -> dict[str, str]:
+    """The group or moment of each image; nothing where each is dealt by itself."""
+    if data.split.together is None or inventory.manifest is None:
+        return {}
+    return {name: each.key for name, each in inventory.manifest.named.items()}
 
 
 def _said(inventory: Inventory) -> tuple[str, ...]:

@@ -71,7 +71,10 @@ def take_inventory(data: RawData, *, seed: int, cache: Path) -> Inventory:
         *(f"{library.__name__} {library.__version__}" for library in (cv2, tokenizers)),
         *(f"{file.name}\0{hashes[file.name]}" for file in files),
         *(f"{reject.name}\0{reject.reason}{reject.detail}" for reject in rejects),
-        *(f"{name}\0{each.label}\0{each.split}" for name, each in sorted((manifest.named if manifest else {}).items())),
+        *(
+            f"{name}\0{each.label}\0{each.split}\0{each.key}"
+            for name, each in sorted((manifest.named if manifest else {}).items())
+        ),
     ):
         # each part is closed by its length, so that no two lists of parts run together to the same bytes
         encoded = part.encode()

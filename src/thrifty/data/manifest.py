@@ -14,22 +14,34 @@ from thrifty.data.inputs import TABLE_SUFFIXES, InputFile, Reject
 from thrifty.data.labels import in_order
 from thrifty.data.split import SPLIT_NAMES
 from thrifty.data.text_rows import LABEL_NAMES, SAMPLED_ROWS
+from thrifty.data.together import no_key
+from thrifty.errors import DataError, nearest
+from thrifty.spec import Split
+from thrifty.spec.data import Column
 
 SPLIT_COLUMNS = ("split", "subset", "partition", "set")
 MOST_ROW_BYTES = 64 << 10
 # of the rows looked at, that must name an image of the folder
 _NAMING = 0.5
 _SHOWN = 60
+AS_IT_COMES = Split()
 
 Row = tuple[int, list[Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """What a manifest says of an image; the split is empty where it says none."""
+    """What a manifest says of an image.
+
+    Attributes:
+        label: of the image.
+        split: empty where it says none.
+        key: group or moment that it belongs to, where the job names the column.
+    """
 
     label: str
     split: str
+    key: str = ""
 
 
 @dataclass(frozen=True)
@@ -49,7 +61,9 @@ class Manifest:
     says: str
 
 
-def find_manifest(files: Sequence[InputFile], images: Iterable[InputFile]) -> Manifest | None:
+def find_manifest(
+    files: Sequence[InputFile], images: Iterable[InputFile], asked: Split = AS_IT_COMES
+) -> Manifest | None:
     """Return what the first table says whose rows name images of the folder; None where none does.
 
     A row names an image by its path from the data folder or from the table's own, or by its bare name, with or without
@@ -58,17 +72,21 @@ def find_manifest(files: Sequence[InputFile], images: Iterable[InputFile]) -> Ma
     Args:
         files: of the data folder.
         images: those of them that are images, by their names.
+        asked: the column of groups or times, where the split goes by one.
+
+    Raises:
+        DataError: the table has no such column.
     """
     images = tuple(images)
     for file in files:
         if file.suffix in {*TABLE_SUFFIXES, PARQUET} and images:
-            found = _read(file, images)
+            found = _read(file, images, asked)
             if found is not None:
                 return found
     return None
 
 
-def _read(file: InputFile, images: Sequence[InputFile]) -> Manifest | None:
+def _read(file: InputFile, images: Sequence[InputFile], asked: Split) -> Manifest | None:
     known = _known(file, images)
     rejects: list[Reject] = []
     if file.suffix == PARQUET:
@@ -81,11 +99,12 @@ def _read(file: InputFile, images: Sequence[InputFile]) -> Manifest | None:
         return None
     image = naming.index(max(naming))
     split = next((at for at in range(len(columns)) if at != image and _is_split(header, columns, at)), None)
-    label = _label_of(header, columns, {image, split})
+    key = None if asked.together is None else _column(file.name, header, len(columns), asked.together)
+    label = _label_of(header, columns, {image, split, key})
     if label is None:
         return None
-    named, odd = _named(file.name, rows, known, image, label, split)
-    taken = {"image": image, "label": label, "split": split}
+    named, odd = _named(file.name, rows, known, image, label, split, key, by_time=asked.time is not None)
+    taken = {"image": image, "label": label, "split": split, "group" if asked.time is None else "time": key}
     said = ", ".join(f"{what} {_title(header, at)}" for what, at in taken.items() if at is not None)
     return Manifest(file, named, (*rejects, *odd), f"'{file.name}' names the images: {said}")
 
@@ -157,14 +176,22 @@ def _label_of(header: Sequence[str], columns: Sequence[Sequence[Any]], taken: se
 
 
 def _named(
-    name: str, rows: Sequence[Row], known: Mapping[str, str], image: int, label: int, split: int | None
+    name: str,
+    rows: Sequence[Row],
+    known: Mapping[str, str],
+    image: int,
+    label: int,
+    split: int | None,
+    key: int | None,
+    *,
+    by_time: bool,
 ) -> tuple[dict[str, Named], list[Reject]]:
     """What rows say of images; those that name none, say no label, or say it twice are put aside."""
     said: dict[str, list[tuple[int, Named]]] = defaultdict(list)
     rejects: list[Reject] = []
     for line, cells in rows:
         here = f"{name}:{line}"
-        asked, wanted, part = (_cell(cells, at) for at in (image, label, split))
+        asked, wanted, part, belongs = (_cell(cells, at) for at in (image, label, split, key))
         found = known.get(asked)
         if found is None:
             rejects.append(Reject(here, "names no image", f": {asked[:_SHOWN]!r}"))
@@ -172,8 +199,10 @@ def _named(
             rejects.append(Reject(here, "empty label", f": of {asked[:_SHOWN]!r}"))
         elif split is not None and part.lower() not in SPLIT_NAMES:
             rejects.append(Reject(here, "names no split", f": {part[:_SHOWN]!r}"))
+        elif key is not None and (problem := no_key(belongs, by_time=by_time)):
+            rejects.append(Reject(here, problem, f": {belongs[:_SHOWN]!r}"))
         else:
-            said[found].append((line, Named(wanted, SPLIT_NAMES.get(part.lower(), ""))))
+            said[found].append((line, Named(wanted, SPLIT_NAMES.get(part.lower(), ""), belongs)))
     named: dict[str, Named] = {}
     for found, each in said.items():
         labels = in_order({one.label for _, one in each})
@@ -190,6 +219,20 @@ def _cell(cells: Sequence[Any], at: int | None) -> str:
     if at is None or at >= len(cells) or cells[at] is None:
         return ""
     return str(cells[at]).strip()
+
+
+def _column(name: str, header: Sequence[str], width: int, asked: Column) -> int:
+    """Find a column by its name in the header or its number from 1."""
+    names = {title.lower(): at for at, title in enumerate(header)}
+    at = asked - 1 if isinstance(asked, int) else names.get(asked.lower(), width)
+    if at < width:
+        return at
+    known = ", ".join(header) or f"numbers 1 to {width}"
+    raise DataError(
+        f"'{name}' has no column {asked!r}, which data.split names",
+        nearest=nearest(str(asked), header),
+        mend=f"Columns: {known}.",
+    )
 
 
 def _title(header: Sequence[str], at: int) -> str:

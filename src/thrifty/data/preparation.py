@@ -8,9 +8,10 @@ from pathlib import Path
 from thrifty.data.documents import prepare_documents
 from thrifty.data.draft import drafting, remove_leftovers, remove_store
 from thrifty.data.images import prepare_images
-from thrifty.data.inventory import opened, take_inventory
+from thrifty.data.inventory import Inventory, opened, take_inventory
 from thrifty.data.store import Store, open_store, prepared_folder
 from thrifty.data.texts import prepare_texts
+from thrifty.errors import DataError
 from thrifty.spec import KINDS, Dataset, KindName, RawData
 from thrifty.spec.events import Emit, Warned
 
@@ -22,7 +23,7 @@ PREPARERS: dict[KindName, Callable[..., Dataset]] = {
 }
 
 
-def prepare(data: RawData, *, seed: int, cache: Path, emit: Emit) -> Store:
+def prepare(data: RawData, *, seed: int, cache: Path, emit: Emit, strict: bool = False) -> Store:
     """Clean, split and lay out data for training; return the store made before where nothing has changed.
 
     A kill at any instant leaves no half store, and two processes may prepare the same data at once. The same data,
@@ -33,9 +34,10 @@ def prepare(data: RawData, *, seed: int, cache: Path, emit: Emit) -> Store:
         seed: of the split.
         cache: folder under which stores lie.
         emit: is told of progress, of rejects, and of a damaged store that is made anew.
+        strict: data of which anything is not used is an error; the store stays, with the list of what is not.
 
     Raises:
-        DataError: the data cannot be read or cannot be learned from.
+        DataError: the data cannot be read or cannot be learned from; or, where ``strict``, is not clean.
         StorageError: the cache has no room or cannot be written.
     """
     cache = Path(cache)
@@ -43,25 +45,33 @@ def prepare(data: RawData, *, seed: int, cache: Path, emit: Emit) -> Store:
     inventory = take_inventory(data, seed=seed, cache=cache)
     remove_leftovers(prepared_folder(cache))
     store = open_store(cache, inventory.key)
-    if store is not None:
-        return store
+    if store is None:
+        store = _made(data, inventory, seed=seed, cache=cache, emit=emit)
+        if not strict:
+            _warn_of_rejects(store, emit)
+    if strict and store.dataset.cleaning.rejected:
+        raise DataError(
+            f"'{data.path}' is not clean: {_put_aside(store)}",
+            mend="Mend or remove them, or run without --strict, which leaves them out.",
+        )
+    return store
+
+
+def _made(data: RawData, inventory: Inventory, *, seed: int, cache: Path, emit: Emit) -> Store:
     if remove_store(cache, inventory.key):
         emit(Warned(f"prepared data in '{prepared_folder(cache) / inventory.key}' was damaged and is made anew"))
     with drafting(cache, inventory.key) as draft:
         dataset = PREPARERS[data.kind](data, inventory, seed=seed, draft=draft, emit=emit)
-        store = draft.publish(dataset)
-    _warn_of_rejects(dataset, store, emit)
-    return store
+        return draft.publish(dataset)
 
 
-def _warn_of_rejects(dataset: Dataset, store: Store, emit: Emit) -> None:
-    cleaning = dataset.cleaning
-    if cleaning.rejected:
-        count = sum(cleaning.rejected.values())
-        unit = KINDS[dataset.kind].cleaned
-        emit(
-            Warned(
-                f"{count:,} of {cleaning.seen:,} {unit} are not used; each is named in '{store.folder}/rejects.jsonl'",
-                {reason: str(number) for reason, number in cleaning.rejected.items()},
-            )
-        )
+def _warn_of_rejects(store: Store, emit: Emit) -> None:
+    rejected = store.dataset.cleaning.rejected
+    if rejected:
+        emit(Warned(_put_aside(store), {reason: str(number) for reason, number in rejected.items()}))
+
+
+def _put_aside(store: Store) -> str:
+    cleaning, unit = store.dataset.cleaning, KINDS[store.dataset.kind].cleaned
+    count = sum(cleaning.rejected.values())
+    return f"{count:,} of {cleaning.seen:,} {unit} are not used; each is named in '{store.folder}/rejects.jsonl'"

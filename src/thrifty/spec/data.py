@@ -38,15 +38,30 @@ Count = Annotated[int, Field(gt=0), BeforeValidator(_whole_count)]
 
 
 class Split(Plain):
-    """Which share of the data is held out: `validation` steers the run, `test` is looked at once, at its end."""
+    """Which share of the data is held out: `validation` steers the run, `test` is looked at once, at its end.
+
+    Attributes:
+        validation, test: shares.
+        group: a column; samples of equal value stand in one split.
+        time: a column of numbers or ISO 8601 dates; the latest samples are tested on, those before them validate.
+    """
 
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
     test: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    group: Column | None = None
+    time: Column | None = None
+
+    @property
+    def together(self) -> Column | None:
+        """The column by which samples belong together; None where each is dealt by itself."""
+        return self.time if self.group is None else self.group
 
     @model_validator(mode="after")
-    def _leaves_something_to_train_on(self) -> Split:
+    def _can_be_meant(self) -> Split:
         if self.validation + self.test >= 0.9:
             raise ValueError(f"validation {self.validation} and test {self.test} leave under a tenth to train on")
+        if self.group is not None and self.time is not None:
+            raise ValueError(f"give group or time, not both (group {self.group!r}, time {self.time!r})")
         return self
 
 
@@ -116,6 +131,12 @@ class LanguageData(Plain):
             raise ValueError("tokens of a folder are counted; leave out 'tokens', or leave out 'path' to plan without")
         return values
 
+    @model_validator(mode="after")
+    def _splits_documents(self) -> LanguageData:
+        if self.split.together is not None:
+            raise ValueError(f"split names the column {self.split.together!r}, and documents have none")
+        return self
+
 
 class TextData(Plain):
     """Texts with one label each, as rows of tables, TSV, CSV, JSONL or Parquet, or as files in class folders.
@@ -169,6 +190,8 @@ class TextData(Plain):
         columns = [each for each in (self.text, self.text_b, self.label) if each is not None]
         if twice := next((each for each in columns if columns.count(each) > 1), None):
             raise ValueError(f"two of text, text_b and label are column {twice!r}")
+        if self.split.together is not None:
+            raise ValueError(f"split names the column {self.split.together!r}, and each text is dealt by itself")
         return self
 
 
