@@ -2,7 +2,7 @@
 
     python -m benchmarks.accuracy NAME [--quick] [--seeds N] [--resume]
 
-NAME is of a data set: mnist.
+NAME is of a data set: mnist, cifar.
 
 The job is what ``thrifty init`` writes for the folder, and what is said here beside it. Time is of the whole process:
 planning, training, validating, the test split, the bundle; files were prepared before. Accuracy is of the test split.
@@ -55,6 +55,27 @@ SUBJECTS: dict[str, Subject] = {
         {"model": "resnet8", "train": {"epochs": 8, "augment": {"crop": 2}}},
         figure="accuracy",
         most_s=180.0,
+    ),
+    "cifar": Subject(
+        lambda: real_data.shared("cifar10_jpeg"),
+        {
+            "model": "convnet-fast",
+            "train": {
+                "epochs": 10,
+                "batch": 256,
+                "optimizer": "nesterov",
+                "learning_rate": 0.5,
+                "momentum": 0.85,
+                "weight_decay": 1e-3,
+                "schedule": "linear",
+                "warmup": 0.2,
+                "clip": 0,
+                "label_smoothing": 0.2,
+                "augment": {"flip": True, "crop": 2},
+            },
+        },
+        figure="accuracy",
+        most_s=1200.0,
     ),
 }
 

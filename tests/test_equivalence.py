@@ -23,6 +23,7 @@ from thrifty.data.packing import pack, places_of
 from thrifty.data.word_pieces import pad
 from thrifty.models.bert import BERT
 from thrifty.models.bert_original import OriginalBERT
+from thrifty.models.fast_convnet import FastConvNet
 from thrifty.models.gpt import GPT
 from thrifty.models.init import initialise
 from thrifty.models.mlp import MLP
@@ -106,6 +107,9 @@ CASES = {
         ),
         "classify",
         images,
+    ),
+    "fast convnet": Case(
+        lambda: FastConvNet(channels=1, classes=CLASSES, widths=(4, 8), scale=0.5), "classify", images
     ),
     "vit": Case(
         lambda: ViT(channels=1, side=8, classes=CLASSES, patch=4, layers=2, width=16, heads=2), "classify", images

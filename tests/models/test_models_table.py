@@ -162,3 +162,11 @@ def test_a_model_that_takes_no_dropout() -> None:
         JobError, match=r"train.dropout is 0.1, and model 'resnet8' takes no rate of dropout. .*gpt-nano"
     ):
         dropping(resolve("resnet8", images()), 0.1)
+
+
+def test_images_that_convolutions_would_halve_to_nothing_are_refused() -> None:
+    with pytest.raises(
+        JobError, match=r"images of 8 pixels a side leave nothing after 3 halvings\. Set data\.size to 9"
+    ):
+        resolve("convnet-fast", images(side=8))
+    assert build(resolve("convnet-fast", images(side=9)), "meta").fc.out_features == 10

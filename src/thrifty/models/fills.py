@@ -61,6 +61,16 @@ def scaled(fill: Fill, factor: float) -> Fill:
     return draw
 
 
+def identity(fill: Fill) -> Fill:
+    """The identity in the middle of a convolution's window, as far as there are inputs; then what a fill draws."""
+
+    def draw(weight: Tensor, generator: torch.Generator) -> None:
+        fill(weight, generator)
+        nn.init.dirac_(weight[: weight.shape[1]])
+
+    return draw
+
+
 def _orthogonal(weight: Tensor, generator: torch.Generator) -> None:
     nn.init.orthogonal_(weight, generator=generator)
 

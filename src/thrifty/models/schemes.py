@@ -11,7 +11,19 @@ from torch import nn
 from thrifty.errors import JobError
 from thrifty.models.bert import BERT
 from thrifty.models.bert_original import OriginalBERT
-from thrifty.models.fills import CONSTANTS, DISTRIBUTIONS, SPREAD, Distribution, Fill, fans, normal, scaled
+from thrifty.models.fast_convnet import FastConvNet
+from thrifty.models.fills import (
+    CONSTANTS,
+    DISTRIBUTIONS,
+    SPREAD,
+    Distribution,
+    Fill,
+    fans,
+    identity,
+    normal,
+    scaled,
+    uniform,
+)
 from thrifty.models.gpt import GPT
 from thrifty.models.llama import Llama
 from thrifty.models.mlp import MLP
@@ -70,6 +82,19 @@ def _resnet(model: nn.Module) -> Scheme:
     return _spread(model, "He normal, variance 2 / fan_out (He et al. 2015)", weight)
 
 
+def _fast_convnet(model: nn.Module) -> Scheme:
+    """Uniform, as torch draws by default, and each channel's own added to it: layers begin near the identity.
+
+    Jordan 2024, section 3.2; the head normal with variance 1 / fan_in, for the largest of each channel.
+    """
+
+    def weight(place: Place) -> Fill:
+        ins = fans(place.tensor)[0]
+        return normal(math.sqrt(1 / ins)) if place.layer == "fc" else identity(uniform(math.sqrt(1 / (3 * ins))))
+
+    return _spread(model, "uniform, variance 1 / (3 fan_in), first channels the identity (Jordan 2024)", weight)
+
+
 def _decoder_or_encoder(source: str) -> Callable[[nn.Module], Scheme]:
     """Normal 0.02; what adds to the residual stream by 1 / sqrt(2 layers) less (Radford et al. 2019, section 2.3).
 
@@ -102,6 +127,7 @@ def _speech(model: nn.Module) -> Scheme:
 # and transformers: its first ones (Dosovitskiy et al. 2021) drew Xavier's.
 FAMILY_DEFAULTS: dict[type[nn.Module], Callable[[nn.Module], Scheme]] = {
     ResNet: _resnet,
+    FastConvNet: _fast_convnet,
     GPT: _decoder_or_encoder(" (GPT-2)"),
     # its authors do not say; what llama2.c trains the form with (Karpathy 2023)
     Llama: _decoder_or_encoder(" (llama2.c)"),

@@ -121,6 +121,12 @@ MODELS: dict[str, Recipe] = {
     "resnet50": _imagenet(50, "bottleneck", (3, 4, 6, 3)),
     "resnet101": _imagenet(101, "bottleneck", (3, 4, 23, 3)),
     "resnet152": _imagenet(152, "bottleneck", (3, 8, 36, 3)),
+    "convnet-fast": Recipe(
+        "fast_convnet",
+        # Jordan 2024, section 3: the widths of airbench94 and its scale
+        {"widths": (64, 256, 256), "scale": 1 / 9},
+        "convolutions for small images and few epochs: CIFAR-10 in minutes on a CPU (Jordan 2024)",
+    ),
     "vit-nano": _vit(4, 6, 128, 4, "ViT for small images, patches of 4 pixels: 1.2 M parameters"),
     "vit-mini": _vit(4, 8, 192, 6, "ViT for small images, patches of 4 pixels: 3.6 M parameters"),
     "vit-ti16": _vit(16, 12, 192, 3, "the shape of ViT-Ti/16: images from about 128 pixels (Touvron et al. 2021)"),
@@ -192,6 +198,7 @@ CONSTANT_INITS = ("zeros", "ones")
 
 FAMILY_KINDS = {
     "resnet": ("image",),
+    "fast_convnet": ("image",),
     "vit": ("image",),
     "mlp": ("image",),
     "gpt": ("language",),
@@ -303,6 +310,8 @@ def _from_data(family: str, arguments: Mapping[str, Any], dataset: Dataset) -> d
     channels, height, width = dataset.shape
     if family == "mlp":
         return {"inputs": channels * height * width, "classes": classes}
+    if family == "fast_convnet":
+        _check_halves(height, len(arguments["widths"]))
     if family == "vit":
         _check_side(height, arguments["patch"])
         return {"channels": channels, "side": height, "classes": classes}
@@ -315,6 +324,16 @@ def _check_side(side: int, patch: int) -> None:
         raise JobError(
             f"images of {side} pixels a side do not divide into patches of {patch}",
             mend=f"Set data.size: {' or '.join(map(str, fits))}.",
+        )
+
+
+def _check_halves(side: int, groups: int) -> None:
+    # a window of 2x2 takes a pixel, then each group halves what is left
+    least = 2**groups + 1
+    if side < least:
+        raise JobError(
+            f"images of {side} pixels a side leave nothing after {groups} halvings",
+            mend=f"Set data.size to {least} or more, or take a resnet.",
         )
 
 
@@ -338,6 +357,7 @@ def build(plan: ModelPlan, device: str = "cpu", seed: int = 0) -> nn.Module:
     from thrifty.models.bert import BERT
     from thrifty.models.bert_original import OriginalBERT
     from thrifty.models.convolution import use_convolution
+    from thrifty.models.fast_convnet import FastConvNet
     from thrifty.models.gpt import GPT
     from thrifty.models.layers import use_attention
     from thrifty.models.llama import Llama
@@ -347,6 +367,7 @@ def build(plan: ModelPlan, device: str = "cpu", seed: int = 0) -> nn.Module:
 
     families: dict[str, Callable[..., nn.Module]] = {
         "resnet": ResNet,
+        "fast_convnet": FastConvNet,
         "gpt": GPT,
         "llama": Llama,
         "bert": BERT,

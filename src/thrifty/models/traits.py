@@ -48,6 +48,7 @@ class Traits:
 
 FAMILIES = {
     "resnet": Traits(convolves=True, batch_norm=True),
+    "fast_convnet": Traits(convolves=True, batch_norm=True),
     "gpt": Traits(attends=True),
     "llama": Traits(attends=True),
     "bert": Traits(attends=True, packs=True),

@@ -49,8 +49,8 @@ class ModelPlan(Plain):
     Attributes:
         name: as in the table, such as ``resnet8``; or ``package.module:function``; ``ours:`` with a directory's name;
             or ``hf:`` with a directory's name or an id.
-        family: the file it is built from: ``resnet``, ``vit``, ``gpt``, ``llama``, ``bert``, ``bert_original``,
-            ``mlp``, ``own``, ``hf``.
+        family: the file it is built from: ``resnet``, ``fast_convnet``, ``vit``, ``gpt``, ``llama``, ``bert``,
+            ``bert_original``, ``mlp``, ``own``, ``hf``.
         arguments: keyword arguments of the family's class or builder, all resolved.
         weights: directory in Hugging Face's layout that a model of ours starts from; empty for none.
         attention: the way of `thrifty.models.layers.ATTENTION` by dtype and direction, as measured; empty goes by rule.
