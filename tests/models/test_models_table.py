@@ -10,7 +10,7 @@ import torch
 
 from thrifty.errors import JobError
 from thrifty.models import MODELS, build, dropping, resolve
-from thrifty.spec import Cleaning, Dataset, ModelPlan
+from thrifty.spec import Cleaning, Dataset, ModelPlan, Sound
 
 CLEANING = Cleaning(seen=0, kept=0, rejected={}, duplicates=0, across_splits=0)
 
@@ -45,8 +45,13 @@ def sentences(vocabulary: int = 64, length: int = 16, classes: int = 2) -> Datas
     return text(vocabulary, length).model_copy(update={"kind": "text", "labels": labels})
 
 
+def recordings(frames: int = 64, bands: int = 40, classes: int = 10) -> Dataset:
+    changes = {"kind": "audio", "shape": (frames, bands), "mean": (0.0,) * bands, "std": (1.0,) * bands}
+    return images(classes=classes).model_copy(update={**changes, "sound": Sound(rate=8000, bands=bands)})
+
+
 def data_for(name: str) -> Dataset:
-    return {"gpt": text, "llama": text, "bert": sentences, "bert_original": sentences}.get(
+    return {"speech": recordings, "gpt": text, "llama": text, "bert": sentences, "bert_original": sentences}.get(
         MODELS[name].family, images
     )()
 

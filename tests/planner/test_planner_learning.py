@@ -132,7 +132,9 @@ def test_an_augmentation_that_leaves_nothing_is_refused(images: Dataset, name: s
 def test_what_is_no_image_is_not_augmented(images: Dataset) -> None:
     texts = images.model_copy(update={"kind": "text", "shape": (16,), "vocabulary": 100})
     asked = {"name": "a", "data": {"kind": "text", "path": "x"}, "model": "bert-tiny"}
-    with pytest.raises(JobError, match=r"train\.augment is flip, and data of kind 'text' are no images"):
+    with pytest.raises(
+        JobError, match=r"train\.augment is flip, and data of kind 'text' are neither images nor recordings"
+    ):
         decide(parse_job({**asked, "train": {"augment": {"flip": True}}}), texts, Reasons([]))
 
 

@@ -89,7 +89,7 @@ def test_a_mistake_is_told_with_key_value_and_mend(path: str, value: Any, said: 
 def test_missing_keys_are_named() -> None:
     with pytest.raises(JobError, match=r"lacks the key 'model'"):
         parse_job({"name": "a", "data": {"kind": "image", "path": "x"}})
-    with pytest.raises(JobError, match=r"lacks the key 'data.kind'; known: image, language"):
+    with pytest.raises(JobError, match=r"lacks the key 'data.kind'; known: audio, image, language"):
         parse_job({"name": "a", "data": {"path": "x"}, "model": "resnet8"})
 
 
@@ -262,7 +262,10 @@ def test_the_tokenizer_lies_where_the_job_says(tmp_path: Path) -> None:
         ({"cut_vocabulary": True}, "cut_vocabulary cuts the pieces that tokenizer names"),
         ({"vocabulary": 900, "tokenizer": "vocab.txt"}, "give one of them"),
         ({"lenght": 9}, r"unknown key 'data\.lenght' in .*did you mean 'length'"),
-        ({"kind": "texts"}, r"unknown data kind 'texts' .*did you mean 'text'\?\); known: image, language, text"),
+        (
+            {"kind": "texts"},
+            r"unknown data kind 'texts' .*did you mean 'text'\?\); known: audio, image, language, text",
+        ),
         ({"split": {"test": 0.95}}, r"data\.split: validation 0\.1 and test 0\.95 leave"),
     ],
 )

@@ -15,6 +15,7 @@ from thrifty.data.language import IGNORED_TARGET
 from thrifty.data.mixing import Mixing
 from thrifty.data.order import WINDOW_STEPS, deal, generator_of, order_of
 from thrifty.data.samples import Batch, Turn, lengths_of, packed, take
+from thrifty.data.sound_augment import SoundAugmentation
 from thrifty.data.store import Store
 from thrifty.spec import Augment, Batching
 
@@ -42,7 +43,7 @@ class Batches:
         batching: of texts, how steps are made up; of other data there is one way.
         rank, ranks: whose share of each step's micro-batches is wanted, and among how many.
         along: a rank gets as many micro-batches as the others: where it has no sample of its own, one without answers.
-        augment: how images are changed.
+        augment: how images or recordings are changed.
         label_smoothing: share of every answer that all classes have alike.
 
     Attributes:
@@ -78,12 +79,11 @@ class Batches:
         self._order = np.empty(0, np.int64)
         self._shift = 0
         self.steps_per_epoch = -(-self.count // self.batch)
-        self._augmentation: Augmentation | None = None
+        self._augmentation: Augmentation | SoundAugmentation | None = None
         self._mixing = Mixing(augment, count=self.count, seed=seed) if augment.mixes else None
         self._smoothing = label_smoothing
         if augment != AS_THEY_ARE:
-            assert store.dataset.kind == "image", "augmentation of what is no image"
-            self._augmentation = Augmentation(augment, mean=store.dataset.mean, count=self.count, seed=seed)
+            self._augmentation = _augmentation(augment, store, count=self.count, seed=seed)
 
     def samples(self, step: int) -> int:
         """Return how many samples a step holds: ``batch``, or what is left at the end of an epoch."""
@@ -95,8 +95,10 @@ class Batches:
         Images: ``x`` float32 [b, C, H, W] normalised, changed by ``augment``, ``y`` int64 [b]. Texts: ``x`` int64
         [b, T], ``y`` int64 [b]; packed ``x`` int64 [1, T], which texts of label -100 fill up, ``y`` int64 of all of
         them, as they lie, and their places by groups, as `thrifty.data.packing.places_of` has them.
-        Language: ``x`` and ``y`` int64 [b, T], where ``y`` is the token after each of ``x``. Where a class is not the
-        whole answer, ``answers`` has the share of each, as `thrifty.data.answers.shares_of` has them.
+        Recordings: ``x`` float32 [b, T, M] normalised, changed by ``augment``, filled up with -100, ``y`` int64 [b], or
+        of transcripts their tokens [b, L], filled up with -100. Language: ``x`` and ``y`` int64 [b, T], where ``y`` is
+        the token after each of ``x``. Where a class is not the whole answer, ``answers`` has the share of each, as
+        `thrifty.data.answers.shares_of` has them.
         """
         epoch, place = divmod(index, self.steps_per_epoch)
         if epoch != self._epoch:
@@ -159,6 +161,14 @@ def sweep(store: Store, split: str, micro: int) -> Iterator[Batch]:
     order = np.arange(count) if lengths is None else np.argsort(-lengths, kind="stable")
     for start in range(0, count, micro):
         yield take(store, split, order[start : start + micro])
+
+
+def _augmentation(augment: Augment, store: Store, *, count: int, seed: int) -> Augmentation | SoundAugmentation:
+    dataset = store.dataset
+    assert dataset.kind in {"audio", "image"}, "augmentation of what is neither image nor recording"
+    if dataset.kind == "audio":
+        return SoundAugmentation(augment, longest=dataset.shape[0], seed=seed)
+    return Augmentation(augment, mean=dataset.mean, count=count, seed=seed)
 
 
 def _unanswered(batch: Batch) -> Batch:

@@ -11,11 +11,14 @@ from thrifty.data.arrays import holds_arrays
 from thrifty.data.cells import PARQUET
 from thrifty.data.image import IMAGE_SUFFIXES
 from thrifty.data.inputs import TABLE_SUFFIXES, InputFile, Reject, list_files, list_one
+from thrifty.data.labelled import check_labelled, manifest_of
 from thrifty.data.labels import check_class_folders, folders_of
 from thrifty.data.manifest import Manifest, find_manifest
 from thrifty.data.shards import SHARD_SUFFIX, shards_of
+from thrifty.data.sound import SOUND_SUFFIXES
 from thrifty.errors import DataError
-from thrifty.spec import ImageData, KindName, LanguageData, RawData, TextData
+from thrifty.spec import AudioData, ImageData, KindName, LanguageData, RawData, TextData
+from thrifty.spec.file_names import read_name
 from thrifty.spec.units import format_bytes
 
 TEXT_TABLES = (*TABLE_SUFFIXES, PARQUET)
@@ -30,7 +33,7 @@ class Chosen:
     Attributes:
         files: those worth reading.
         rejects: those put aside unread.
-        manifest: what a table says of images, where there is one; it is none of the files.
+        manifest: what a table says of images or recordings, where there is one; it is none of the files.
     """
 
     files: list[InputFile]
@@ -98,6 +101,32 @@ def _no_image(file: InputFile) -> str:
     return "" if file.suffix in IMAGE_SUFFIXES else "not an image file"
 
 
+def _sounds(data: AudioData) -> Chosen:
+    files, rejects = list_files(data.path)
+    manifest = manifest_of(data, files)
+    if manifest is not None:
+        others = [file for file in files if file != manifest.file]
+        chosen = _sorted_out(
+            others,
+            [*rejects, *manifest.rejects],
+            lambda file: _no_sound(file) or ("" if file.name in manifest.named else "not in the manifest"),
+        )
+        return Chosen(chosen.files, chosen.rejects, manifest)
+    check_labelled(data, files, rejects)
+    folders = folders_of((file.name for file in files), SOUND_SUFFIXES)
+
+    def reason(file: InputFile) -> str:
+        if data.names is not None:
+            return _no_sound(file) or ("" if read_name(data.names, file.name) else "not named as data.names says")
+        return _no_sound(file) if folders.label(file.name) else "not in a class folder"
+
+    return _sorted_out(files, rejects, reason)
+
+
+def _no_sound(file: InputFile) -> str:
+    return "" if file.suffix in SOUND_SUFFIXES else "not a sound file"
+
+
 def _texts(data: TextData) -> Chosen:
     files, rejects = list_one(data.path)
     if any(file.suffix in TEXT_TABLES for file in files):
@@ -124,6 +153,7 @@ def _language(data: LanguageData) -> Chosen:
 
 # Each takes the section of its kind.
 CHOOSERS: dict[KindName, Callable[[Any], Chosen]] = {
+    "audio": _sounds,
     "image": _images,
     "language": _language,
     "text": _texts,

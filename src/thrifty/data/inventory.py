@@ -34,7 +34,7 @@ class Inventory:
         hashes: sha256 of each of them, by name.
         rejects: those put aside without reading.
         tokenizer: content of the file that a job of texts names.
-        manifest: what a table says of images, where there is one; it is none of the files.
+        manifest: what a table says of images or recordings, where there is one; it is none of the files.
     """
 
     key: str

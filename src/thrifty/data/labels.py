@@ -11,7 +11,19 @@ from thrifty.data.inputs import suffix_of
 from thrifty.data.split import SPLIT_NAMES
 from thrifty.errors import DataError
 
-_LAYOUT = "Images lie in one folder per class: {}/cat/1.png, {}/dog/2.png."
+_LAYOUT = "{}s lie in one folder per class: {}/cat/1{}, {}/dog/2{}."
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files that hold samples: what one is called, the suffixes they have, and one of these for an example."""
+
+    what: str
+    suffixes: frozenset[str]
+    example: str
+
+
+IMAGES = Files("image", IMAGE_SUFFIXES, ".png")
 
 
 @dataclass(frozen=True)
@@ -68,33 +80,38 @@ def in_order(labels: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(labels))
 
 
-def check_class_folders(folder: Path, names: Collection[str]) -> None:
+def check_class_folders(folder: Path, names: Collection[str], files: Files = IMAGES) -> None:
     """Check that a folder has at least two class folders with something in each; or that each of its splits has.
 
     Args:
         folder: the data folder.
         names: relative names of all that was found in it.
+        files: that classes hold.
 
     Raises:
         DataError: it has not.
     """
-    folders = folders_of(names)
+    folders = folders_of(names, files.suffixes)
     if folders.by_split:
         for part in sorted({name.split("/")[0] for name in names if folders.split(name)}):
             inside = {name.removeprefix(f"{part}/") for name in names if name.startswith(f"{part}/")}
-            _check_classes(folder / part, inside)
+            _check_classes(folder / part, inside, files)
     else:
-        _check_classes(folder, names)
+        _check_classes(folder, names, files)
 
 
-def _check_classes(folder: Path, names: Collection[str]) -> None:
+def _check_classes(folder: Path, names: Collection[str], files: Files) -> None:
     labels = [entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
     labels = [label for label in labels if not (folder / label).is_symlink()]
-    mend = _LAYOUT.format(folder.name, folder.name)
+    mend = _LAYOUT.format(files.what.capitalize(), folder.name, files.example, folder.name, files.example)
     if not labels:
-        loose = sum(1 for name in names if suffix_of(name) in IMAGE_SUFFIXES)
+        loose = sum(1 for name in names if suffix_of(name) in files.suffixes)
         found = (
-            f"{loose} images lie directly in it" if loose else f"{len(names)} other files in it" if names else "empty"
+            f"{loose} {files.what}s lie directly in it"
+            if loose
+            else f"{len(names)} other files in it"
+            if names
+            else "empty"
         )
         raise DataError(f"'{folder}' has no class folders ({found}; links to folders are not followed)", mend=mend)
     used = {name.split("/")[0] for name in names if "/" in name}

@@ -1,4 +1,4 @@
-"""Tables that name images and their labels: TSV, CSV, JSONL or Parquet, a row for each image, with its split."""
+"""Tables that name files and their labels: TSV, CSV, JSONL or Parquet, a row for each file, with its split."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from thrifty.spec.data import Column
 
 SPLIT_COLUMNS = ("split", "subset", "partition", "set")
 MOST_ROW_BYTES = 64 << 10
-# of the rows looked at, that must name an image of the folder
+# of the rows looked at, that must name a file of the folder
 _NAMING = 0.5
 _SHOWN = 60
 AS_IT_COMES = Split()
@@ -31,10 +31,10 @@ Row = tuple[int, list[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """What a manifest says of an image.
+    """What a manifest says of a file.
 
     Attributes:
-        label: of the image.
+        label: of the file.
         split: empty where it says none.
         key: group or moment that it belongs to, where the job names the column.
     """
@@ -46,11 +46,11 @@ class Named:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A table whose rows name images.
+    """A table whose rows name images or other files.
 
     Attributes:
         file: the table.
-        named: of each image that a row names, by its relative name.
+        named: of each file that a row names, by its relative name.
         rejects: rows that cannot be used.
         says: which columns were taken.
     """
@@ -61,33 +61,56 @@ class Manifest:
     says: str
 
 
-def find_manifest(
-    files: Sequence[InputFile], images: Iterable[InputFile], asked: Split = AS_IT_COMES
-) -> Manifest | None:
-    """Return what the first table says whose rows name images of the folder; None where none does.
+@dataclass(frozen=True)
+class Answer:
+    """Which column of a table is learned.
 
-    A row names an image by its path from the data folder or from the table's own, or by its bare name, with or without
-    suffix, where only one image has it.
+    Attributes:
+        asked: by its name, or by number from 1; found where nobody asks.
+        names: that it may have, the likelier first.
+    """
+
+    asked: str | int | None = None
+    names: tuple[str, ...] = LABEL_NAMES
+
+
+ANY_LABEL = Answer()
+
+
+def find_manifest(
+    files: Sequence[InputFile],
+    samples: Iterable[InputFile],
+    asked: Split = AS_IT_COMES,
+    *,
+    what: str = "image",
+    answer: Answer = ANY_LABEL,
+) -> Manifest | None:
+    """Return what the first table says whose rows name images or other samples of the folder; None where none does.
+
+    A row names a file by its path from the data folder or from the table's own, or by its bare name, with or without
+    suffix, where only one has it.
 
     Args:
         files: of the data folder.
-        images: those of them that are images, by their names.
+        samples: those of them that a table may name.
+        what: a sample is called.
         asked: the column of groups or times, where the split goes by one.
+        answer: which column is its label.
 
     Raises:
         DataError: the table has no such column.
     """
-    images = tuple(images)
+    samples = tuple(samples)
     for file in files:
-        if file.suffix in {*TABLE_SUFFIXES, PARQUET} and images:
-            found = _read(file, images, asked)
+        if file.suffix in {*TABLE_SUFFIXES, PARQUET} and samples:
+            found = _read(file, samples, asked, what, answer)
             if found is not None:
                 return found
     return None
 
 
-def _read(file: InputFile, images: Sequence[InputFile], asked: Split) -> Manifest | None:
-    known = _known(file, images)
+def _read(file: InputFile, samples: Sequence[InputFile], asked: Split, what: str, answer: Answer) -> Manifest | None:
+    known = _known(file, samples)
     rejects: list[Reject] = []
     if file.suffix == PARQUET:
         header, rows = _of_parquet(file)
@@ -100,21 +123,21 @@ def _read(file: InputFile, images: Sequence[InputFile], asked: Split) -> Manifes
     image = naming.index(max(naming))
     split = next((at for at in range(len(columns)) if at != image and _is_split(header, columns, at)), None)
     key = None if asked.together is None else _column(file.name, header, len(columns), asked.together)
-    label = _label_of(header, columns, {image, split, key})
+    label = _label_of(file.name, header, columns, {image, split, key}, answer)
     if label is None:
         return None
-    named, odd = _named(file.name, rows, known, image, label, split, key, by_time=asked.time is not None)
-    taken = {"image": image, "label": label, "split": split, "group" if asked.time is None else "time": key}
+    named, odd = _named(file.name, rows, known, (image, label, split, key), what, by_time=asked.time is not None)
+    taken = {what: image, "label": label, "split": split, "group" if asked.time is None else "time": key}
     said = ", ".join(f"{what} {_title(header, at)}" for what, at in taken.items() if at is not None)
-    return Manifest(file, named, (*rejects, *odd), f"'{file.name}' names the images: {said}")
+    return Manifest(file, named, (*rejects, *odd), f"'{file.name}' names the {what}s: {said}")
 
 
-def _known(file: InputFile, images: Sequence[InputFile]) -> dict[str, str]:
-    """Every way in which a row may name an image."""
+def _known(file: InputFile, samples: Sequence[InputFile]) -> dict[str, str]:
+    """Every way in which a row may name a sample."""
     folder = PurePosixPath(file.name).parent
     bare: dict[str, list[str]] = defaultdict(list)
     known: dict[str, str] = {}
-    for each in images:
+    for each in samples:
         path = PurePosixPath(each.name)
         for name in {path.name, path.stem}:
             bare[name].append(each.name)
@@ -125,7 +148,7 @@ def _known(file: InputFile, images: Sequence[InputFile]) -> dict[str, str]:
 
 
 def _rows(name: str, raw: bytes, known: Mapping[str, str], rejects: list[Reject]) -> tuple[list[str], list[Row]]:
-    """The names of the columns, none where the first row names an image, and the rows; what is none is put aside."""
+    """The names of the columns, none where the first row names a sample, and the rows; what is none is put aside."""
     header: list[str] = []
     rows: list[Row] = []
     for line, cells in read_cells(name, raw, MOST_ROW_BYTES):
@@ -163,11 +186,15 @@ def _is_split(header: Sequence[str], columns: Sequence[Sequence[Any]], at: int) 
     return naming == len(columns[at])
 
 
-def _label_of(header: Sequence[str], columns: Sequence[Sequence[Any]], taken: set[int | None]) -> int | None:
-    """The column of labels: by its name, else the one with the fewest different values of those that have several."""
+def _label_of(
+    name: str, header: Sequence[str], columns: Sequence[Sequence[Any]], taken: set[int | None], answer: Answer
+) -> int | None:
+    """The column of labels: as asked for, or by its name, else the fewest different values of those with several."""
+    if answer.asked is not None:
+        return _column(name, header, len(columns), answer.asked)
     others = [at for at in range(len(columns)) if at not in taken]
     names = [name.lower() for name in header]
-    by_name = next((names.index(name) for name in LABEL_NAMES if name in names and names.index(name) in others), None)
+    by_name = next((names.index(name) for name in answer.names if name in names and names.index(name) in others), None)
     if by_name is not None:
         return by_name
     kinds = {at: len({str(cell) for cell in columns[at]}) for at in others}
@@ -179,27 +206,25 @@ def _named(
     name: str,
     rows: Sequence[Row],
     known: Mapping[str, str],
-    image: int,
-    label: int,
-    split: int | None,
-    key: int | None,
+    columns: tuple[int, int, int | None, int | None],
+    what: str,
     *,
     by_time: bool,
 ) -> tuple[dict[str, Named], list[Reject]]:
-    """What rows say of images; those that name none, say no label, or say it twice are put aside."""
+    """What rows say of samples; those that name none, say no label, or say it twice are put aside."""
     said: dict[str, list[tuple[int, Named]]] = defaultdict(list)
     rejects: list[Reject] = []
     for line, cells in rows:
         here = f"{name}:{line}"
-        asked, wanted, part, belongs = (_cell(cells, at) for at in (image, label, split, key))
+        asked, wanted, part, belongs = (_cell(cells, at) for at in columns)
         found = known.get(asked)
         if found is None:
-            rejects.append(Reject(here, "names no image", f": {asked[:_SHOWN]!r}"))
+            rejects.append(Reject(here, f"names no {what}", f": {asked[:_SHOWN]!r}"))
         elif not wanted:
             rejects.append(Reject(here, "empty label", f": of {asked[:_SHOWN]!r}"))
-        elif split is not None and part.lower() not in SPLIT_NAMES:
+        elif columns[2] is not None and part.lower() not in SPLIT_NAMES:
             rejects.append(Reject(here, "names no split", f": {part[:_SHOWN]!r}"))
-        elif key is not None and (problem := no_key(belongs, by_time=by_time)):
+        elif columns[3] is not None and (problem := no_key(belongs, by_time=by_time)):
             rejects.append(Reject(here, problem, f": {belongs[:_SHOWN]!r}"))
         else:
             said[found].append((line, Named(wanted, SPLIT_NAMES.get(part.lower(), ""), belongs)))
@@ -207,7 +232,7 @@ def _named(
     for found, each in said.items():
         labels = in_order({one.label for _, one in each})
         if len(labels) > 1:
-            reason = f"same image under labels {', '.join(labels[:-1])} and {labels[-1]}"
+            reason = f"same {what} under labels {', '.join(labels[:-1])} and {labels[-1]}"
             rejects += [Reject(f"{name}:{line}", reason) for line, _ in each]
             continue
         named[found] = each[0][1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from thrifty.data.audio import prepare_audio
 from thrifty.data.documents import prepare_documents
 from thrifty.data.draft import drafting, remove_leftovers, remove_store
 from thrifty.data.images import prepare_images
@@ -17,6 +18,7 @@ from thrifty.spec.events import Emit, Warned
 
 # Each writes the arrays of its kind into a draft and returns what they hold.
 PREPARERS: dict[KindName, Callable[..., Dataset]] = {
+    "audio": prepare_audio,
     "image": prepare_images,
     "language": prepare_documents,
     "text": prepare_texts,

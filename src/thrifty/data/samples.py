@@ -12,10 +12,12 @@ import numpy as np
 
 from thrifty.data.answers import shares_of
 from thrifty.data.augment import Augmentation
+from thrifty.data.frames import filled_up, normalised, padded_frames
 from thrifty.data.image import normalise
 from thrifty.data.language import END_ID, IGNORED_TARGET
 from thrifty.data.mixing import Mixing
 from thrifty.data.packing import pack, places_of
+from thrifty.data.sound_augment import SoundAugmentation
 from thrifty.data.store import Store
 from thrifty.data.word_pieces import PAD_ID, padded_length
 from thrifty.spec import KINDS, KindName
@@ -29,12 +31,12 @@ class Turn:
 
     Attributes:
         shift: tokens by which windows of a stream begin later.
-        augmentation: how images are changed.
+        augmentation: how images or recordings are changed.
         mixing: how they are mixed with others.
     """
 
     shift: int = 0
-    augmentation: Augmentation | None = None
+    augmentation: Augmentation | SoundAugmentation | None = None
     mixing: Mixing | None = None
 
 
@@ -56,7 +58,7 @@ def _images(store: Store, split: str, chosen: np.ndarray, turn: Turn) -> Batch:
 
     def pixels(wanted: np.ndarray) -> np.ndarray:
         images = store.array(split, "x").take(wanted, axis=0)
-        return turn.augmentation(images, wanted) if turn.augmentation is not None else images
+        return turn.augmentation(images, wanted) if isinstance(turn.augmentation, Augmentation) else images
 
     images, y_b, answers = pixels(chosen), labels[chosen], {}
     if turn.mixing is not None:
@@ -64,6 +66,23 @@ def _images(store: Store, split: str, chosen: np.ndarray, turn: Turn) -> Batch:
         images, own_b = turn.mixing(images, pixels(others), chosen)
         answers = {"answers": shares_of(y_b, len(dataset.labels), labels[others], own_b)}
     return {"x": normalise(images, dataset.mean, dataset.std), "y": y_b, **answers}
+
+
+def _recordings(store: Store, split: str, chosen: np.ndarray, turn: Turn) -> Batch:
+    changes = turn.augmentation if isinstance(turn.augmentation, SoundAugmentation) else None
+    starts, frames, y = (np.asarray(store.array(split, name)) for name in ("starts", "frames", "y"))
+    recordings = [frames[starts[sample] : starts[sample + 1]].astype(np.float32) for sample in chosen.tolist()]
+    if changes is not None:
+        recordings = [changes.change(own, sample) for own, sample in zip(recordings, chosen.tolist(), strict=True)]
+    recordings = [normalised(each, store.dataset) for each in recordings]
+    if changes is not None:
+        for own, sample in zip(recordings, chosen.tolist(), strict=True):
+            changes.blank(own, sample)
+    x = padded_frames(recordings, store.dataset.shape[0])
+    if store.dataset.task == "classify":
+        return {"x": x, "y": y[chosen]}
+    ends = np.asarray(store.array(split, "y_starts"))
+    return {"x": x, "y": filled_up([y[ends[sample] : ends[sample + 1]] for sample in chosen.tolist()])}
 
 
 def _texts(store: Store, split: str, chosen: np.ndarray, turn: Turn) -> Batch:
@@ -76,6 +95,7 @@ def _windows_of(store: Store, split: str, chosen: np.ndarray, turn: Turn) -> Bat
 
 
 TAKERS: dict[KindName, Callable[[Store, str, np.ndarray, Turn], Batch]] = {
+    "audio": _recordings,
     "image": _images,
     "language": _windows_of,
     "text": _texts,

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from thrifty.data.labels import Files
 from thrifty.errors import DataError
 
 SOUND_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".au"})
+SOUNDS = Files("recording", SOUND_SUFFIXES, ".wav")
 MOST_CHANNELS = 16
 LOWEST_RATE, HIGHEST_RATE = 4_000, 384_000
 # what a WAV written to a pipe says of its length: nothing

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -12,16 +12,18 @@ from thrifty.errors import DataError
 from thrifty.evaluate.classified import Classified, wilson
 from thrifty.evaluate.figures import Evaluation, Measure
 from thrifty.evaluate.predicted import Predicted
+from thrifty.evaluate.transcribed import Transcribed
 from thrifty.models.inputs import to_tensors
 from thrifty.models.precision import autocasting
 from thrifty.spec import Task
 
 __all__ = ["MEASURES", "Evaluation", "Measure", "evaluate", "wilson"]
 
-# What is counted for each task; it is told the bytes of the raw text, where there is any.
-MEASURES: dict[Task, Callable[[int], Measure]] = {
-    "classify": lambda text_bytes: Classified(),
-    "language": Predicted,
+# What is counted for each task; it is told the bytes of the raw text, where there is any, and the labels.
+MEASURES: dict[Task, Callable[[int, Sequence[str]], Measure]] = {
+    "classify": lambda text_bytes, labels: Classified(),
+    "language": lambda text_bytes, labels: Predicted(text_bytes),
+    "transcribe": lambda text_bytes, labels: Transcribed(labels),
 }
 
 
@@ -34,6 +36,7 @@ def evaluate(
     precision: str = "fp32",
     memory_format: str = "contiguous",
     text_bytes: int = 0,
+    labels: Sequence[str] = (),
     add_up: Callable[[np.ndarray], np.ndarray] = lambda sums: sums,
     inference: bool = True,
 ) -> Evaluation:
@@ -47,13 +50,14 @@ def evaluate(
         precision: as in a `Plan`.
         memory_format: of images.
         text_bytes: bytes of the raw text that the tokens stand for; 0 when not known.
+        labels: of the data set; of transcripts, what tokens stand for.
         add_up: sums over the ranks that measure a part each; all get the figures of the whole.
         inference: whether tensors made here are never trained with; weights that ranks gather are kept and may be.
 
     Raises:
         DataError: there was nothing to evaluate.
     """
-    measured = MEASURES[task](text_bytes)
+    measured = MEASURES[task](text_bytes, labels)
     training = model.training
     model.eval()
     try:

@@ -16,8 +16,10 @@ class Evaluation:
     Attributes:
         metrics: of ``classify``: ``accuracy`` with the bounds ``accuracy_low`` and ``accuracy_high`` (95 %), ``loss``
             (nats a sample), ``samples``. Of ``language``: ``loss`` (nats a token), ``perplexity``, ``tokens``, and
-            ``bits_per_byte`` where the bytes of the text are known.
-        confusion: samples by true label (row) and answer (column); empty for ``language``.
+            ``bits_per_byte`` where the bytes of the text are known. Of ``transcribe``: ``wer`` and ``cer``, the shares
+            of words and characters in error, ``whole``, the share of transcripts without one, ``loss`` (nats a token),
+            ``tokens``, ``samples``.
+        confusion: samples by true label (row) and answer (column); of ``classify`` alone.
     """
 
     metrics: dict[str, float]

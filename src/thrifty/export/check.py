@@ -26,6 +26,7 @@ MAX_ARGUMENT = 2**20
 MAX_ARGUMENTS = 64
 MAX_LAYERS = 1000
 MAX_TOKENS = 2**16
+MAX_FRAMES = 2**20
 _DEPTHS = ("layers", "blocks")  # arguments that make modules, and so cost time even where no memory is taken
 _HF_DEPTHS = {"n_layer", "n_layers", "num_layers", "num_hidden_layers", "depth", "depths", "num_blocks", "num_experts"}
 MAX_CONFIG = 2**20
@@ -162,7 +163,12 @@ def _check_image_data(info: BundleInfo, path: Path) -> None:
     shaped = len(data.shape) == 3 and data.shape[0] in (1, 3) and data.shape[1] == data.shape[2]
     if not shaped or not 1 <= data.shape[1] <= 4096:
         raise BundleError(f"'{path}' has images of shape {data.shape}", mend="The shape is (channels, side, side).")
-    if len(data.mean) != data.shape[0] or len(data.std) != data.shape[0]:
+    _check_scales(info, path, data.shape[0])
+
+
+def _check_scales(info: BundleInfo, path: Path, channels: int) -> None:
+    data = info.data
+    if len(data.mean) != channels or len(data.std) != channels:
         raise BundleError(f"'{path}' has {len(data.mean)} means and {len(data.std)} stds for its channels", mend=_AGAIN)
     if not all(map(math.isfinite, data.mean)) or not all(0 < std < math.inf for std in data.std):
         raise BundleError(f"'{path}' has the means {data.mean} and stds {data.std}", mend=_AGAIN)
@@ -173,7 +179,19 @@ def _check_tokens(info: BundleInfo, path: Path) -> None:
         raise BundleError(f"'{path}' has texts of shape {info.data.shape}", mend="The shape is (length,).")
 
 
+def _check_sound(info: BundleInfo, path: Path) -> None:
+    data = info.data
+    if data.sound is None:
+        raise BundleError(f"'{path}' does not say how recordings become frames", mend=_AGAIN)
+    if len(data.shape) != 2 or not 1 <= data.shape[0] <= MAX_FRAMES or data.shape[1] != data.sound.width:
+        raise BundleError(f"'{path}' has recordings of shape {data.shape}", mend="The shape is (frames, width).")
+    _check_scales(info, path, data.sound.width)
+    if info.task == "transcribe" and not (len(set(data.labels)) == len(data.labels) == data.vocabulary - 1 >= 1):
+        raise BundleError(f"'{path}' has {len(data.labels)} symbols for {data.vocabulary} tokens", mend=_AGAIN)
+
+
 _DATA_CHECKS: dict[KindName, Callable[[BundleInfo, Path], None]] = {
+    "audio": _check_sound,
     "image": _check_image_data,
     "language": _check_tokens,
     "text": _check_tokens,

@@ -25,7 +25,8 @@ from thrifty.errors import BundleError, MissingExtraError
 from thrifty.export.bundle import Bundle
 from thrifty.export.check import sha256
 from thrifty.files import flush_folder, flush_tree, writing
-from thrifty.spec import Dataset, KindName
+from thrifty.models.speech import PADDING
+from thrifty.spec import KINDS, Dataset, KindName
 
 TOLERANCE = 1e-4  # both compute in fp32; kernels differ in the order of their sums alone
 PARITY = "parity.json"
@@ -82,6 +83,23 @@ class ServedTokens(nn.Module):
     def forward(self, tokens: Tensor) -> dict[str, Tensor]:
         """Answer token numbers."""
         return {"logits": self.model(tokens)}
+
+
+class ServedFrames(nn.Module):
+    """A reader of sound under the names of its ONNX form: frames float32 [N, T, M] to ``logits``; a classifier's are
+    [N, K], and it answers ``probabilities`` too.
+
+    Sound files become normalised frames outside, as ``bundle.json`` says under ``sound``, and are filled up with -100.
+    """
+
+    def __init__(self, model: nn.Module, transcribes: bool) -> None:
+        super().__init__()
+        self.model, self.transcribes = model, transcribes
+
+    def forward(self, frames: Tensor) -> dict[str, Tensor]:
+        """Answer normalised frames."""
+        logits = self.model(frames)
+        return {"logits": logits} if self.transcribes else {"probabilities": torch.softmax(logits, 1), "logits": logits}
 
 
 def export_onnx(bundle: Bundle, folder: str | Path) -> dict[str, Any]:
@@ -155,6 +173,8 @@ def _export(bundle: Bundle, path: Path) -> dict[str, Any]:
 
 # What is exported of a bundle, by the kind of its data and its task.
 SERVED: dict[tuple[str, str], Callable[[Bundle], nn.Module]] = {
+    ("audio", "classify"): lambda bundle: ServedFrames(bundle.model, transcribes=False),
+    ("audio", "transcribe"): lambda bundle: ServedFrames(bundle.model, transcribes=True),
     ("image", "classify"): lambda bundle: Served(bundle.model, bundle.info.data.mean, bundle.info.data.std),
     ("text", "classify"): lambda bundle: ServedTexts(bundle.model),
     ("language", "language"): lambda bundle: ServedTokens(bundle.model),
@@ -165,12 +185,23 @@ def _example(bundle: Bundle, rows: int = 3, length: int | None = None) -> Tensor
     """Random input of the model's kind; neither 1 nor 2 rows when exporting, for those sizes specialise."""
     generator = torch.Generator().manual_seed(_SEED)
     data = bundle.info.data
-    return EXAMPLES[data.kind](data, rows, length or (_lengths(bundle)[1] if data.length else 0), generator)
+    return EXAMPLES[data.kind](data, rows, length or (_lengths(bundle)[1] if _has_length(data) else 0), generator)
+
+
+def _has_length(data: Dataset) -> bool:
+    """Whether inputs have a length that may vary."""
+    return KINDS[data.kind].tokenized or KINDS[data.kind].varies
 
 
 def _pixels(data: Dataset, rows: int, length: int, generator: torch.Generator) -> Tensor:
     channels, height, width = data.shape
     return torch.randint(256, (rows, height, width, channels), dtype=torch.uint8, generator=generator)
+
+
+def _frames(data: Dataset, rows: int, length: int, generator: torch.Generator) -> Tensor:
+    frames = torch.randn(rows, length, data.shape[1], generator=generator)
+    ends = torch.randint(1, length + 1, (rows, 1, 1), generator=generator)
+    return frames.where(torch.arange(length)[:, None] < ends, PADDING)
 
 
 def _tokens(data: Dataset, rows: int, length: int, generator: torch.Generator) -> Tensor:
@@ -185,6 +216,7 @@ def _padded(data: Dataset, rows: int, length: int, generator: torch.Generator) -
 
 
 EXAMPLES: dict[KindName, Callable[[Dataset, int, int, torch.Generator], Tensor]] = {
+    "audio": _frames,
     "image": _pixels,
     "language": _tokens,
     "text": _padded,
@@ -198,9 +230,8 @@ def _lengths(bundle: Bundle) -> tuple[int, int, int]:
 
 
 def _write(served: nn.Module, example: Tensor, path: Path) -> int:
-    numbers = example.dtype == torch.int64
-    name = "tokens" if numbers else "pixels"
-    dynamic = {0: torch.export.Dim("batch")} | ({1: torch.export.Dim("length")} if numbers else {})
+    name = {torch.int64: "tokens", torch.float32: "frames"}.get(example.dtype, "pixels")
+    dynamic = {0: torch.export.Dim("batch")} | ({} if name == "pixels" else {1: torch.export.Dim("length")})
     try:
         with _quiet(), torch.inference_mode(False), torch.no_grad():
             program = torch.onnx.export(
@@ -230,7 +261,7 @@ def _compare(served: nn.Module, bundle: Bundle, path: Path) -> tuple[dict[str, d
     options.log_severity_level = 3  # errors alone: its warnings go to stderr past Python
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     source = session.get_inputs()[0]
-    lengths: tuple[int | None, ...] = _lengths(bundle) if bundle.info.data.length else (None,)
+    lengths: tuple[int | None, ...] = _lengths(bundle) if _has_length(bundle.info.data) else (None,)
     differences: dict[str, dict[str, float]] = {}
     for rows in _BATCHES:
         for length in lengths:

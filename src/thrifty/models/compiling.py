@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from thrifty.errors import JobError, unknown_name
 from thrifty.models.chunked_loss import Pull, pull_in_place, pull_of
 from thrifty.models.recompute import repeated_blocks
-from thrifty.spec import BatchPlan
+from thrifty.spec import KINDS, BatchPlan, KindName
 from thrifty.spec.events import Compiled, Event, Warned
 
 COMPILE = ("none", "blocks", "whole")
@@ -92,13 +92,13 @@ def compiling(
     return model
 
 
-def compiled_for(batch: BatchPlan, kind: str) -> dict[str, Any]:
+def compiled_for(batch: BatchPlan, kind: KindName) -> dict[str, Any]:
     """Return the keywords of `compiling` for the micro-batches of a whole step of data of a kind.
 
     >>> sorted(compiled_for(BatchPlan(size=10, micro=4, accumulation=3, evaluation=4), "image")["samples"])
     [3, 4]
     """
-    if kind == "text":
+    if KINDS[kind].varies:
         return {"lengths_vary": True}
     return {"samples": {batch.size // batch.accumulation, math.ceil(batch.size / batch.accumulation)}}
 

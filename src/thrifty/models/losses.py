@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from thrifty.models.chunked_loss import chunked_cross_entropy_sum, summed_in_chunks
+from thrifty.models.ctc import ctc, sum_ctc
 from thrifty.models.inputs import input_of
 
 IGNORED = -100
@@ -59,11 +60,12 @@ def whole_cross_entropy(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Ten
 
 # Each takes a model and a batch and returns the sum of the losses and the number of samples or tokens in it. The number
 # is a tensor: reading it would make a GPU wait, and cannot be done on fake tensors.
-LOSSES: dict[str, Loss] = {"classify": cross_entropy, "language": cross_entropy}
+LOSSES: dict[str, Loss] = {"classify": cross_entropy, "language": cross_entropy, "transcribe": ctc}
 # the sum alone, for who has counted
 LOSS_SUMS: dict[str, Callable[[nn.Module, dict[str, Tensor]], Tensor]] = {
     "classify": sum_cross_entropy,
     "language": sum_cross_entropy,
+    "transcribe": sum_ctc,
 }
 
 

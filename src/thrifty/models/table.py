@@ -77,6 +77,11 @@ def _original(layers: int, width: int, heads: int, size: str) -> Recipe:
 _TURC = "(Turc et al. 2019, arXiv 1908.08962)"
 
 
+def _speech(layers: int, width: int, heads: int, channels: int, says: str) -> Recipe:
+    sizes = {"layers": layers, "width": width, "heads": heads, "channels": channels, "kernel": 9, "drop": 0.15}
+    return Recipe("speech", sizes, says)
+
+
 def _gpt3(layers: int, width: int, heads: int, size: str, note: str = "") -> Recipe:
     return _gpt(layers, width, heads, f"the shape of GPT-3 {size} (Brown et al. 2020, table 2.1{note})")
 
@@ -178,6 +183,9 @@ MODELS: dict[str, Recipe] = {
     "bert-medium-original": _original(8, 512, 8, f"medium {_TURC}"),
     "bert-base-original": _original(12, 768, 12, "base (Devlin et al. 2019)"),
     "bert-large-original": _original(24, 1024, 16, "large (Devlin et al. 2019)"),
+    "speech-tiny": _speech(2, 96, 4, 16, "speech for seconds on a laptop: 0.4 M parameters"),
+    "speech-mini": _speech(3, 128, 4, 32, "speech for minutes on a laptop: 0.9 M parameters"),
+    "speech-small": _speech(8, 256, 4, 64, "speech for hours of recordings: 8.5 M parameters"),
     "mlp-small": _mlp(128),
     "mlp-large": _mlp(1024, 1024),
 }
@@ -205,6 +213,7 @@ FAMILY_KINDS = {
     "llama": ("language",),
     "bert": ("text",),
     "bert_original": ("text",),
+    "speech": ("audio",),
     "own": ("image", "language", "text"),
     "hf": ("image", "language"),
 }
@@ -304,6 +313,10 @@ def _checked(plan: ModelPlan, dataset: Dataset) -> ModelPlan:
 def _from_data(family: str, arguments: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:
     if family in {"gpt", "llama"}:
         return {"vocabulary": dataset.vocabulary, "length": dataset.shape[0]}
+    if family == "speech":
+        transcribes = dataset.task == "transcribe"
+        outputs = dataset.vocabulary if transcribes else len(dataset.labels)
+        return {"bands": dataset.shape[1], "outputs": outputs, "transcribes": transcribes}
     classes = len(dataset.labels)
     if family in {"bert", "bert_original"}:
         return {"vocabulary": dataset.vocabulary, "length": dataset.shape[0], "classes": classes}
@@ -363,6 +376,7 @@ def build(plan: ModelPlan, device: str = "cpu", seed: int = 0) -> nn.Module:
     from thrifty.models.llama import Llama
     from thrifty.models.mlp import MLP
     from thrifty.models.resnet import ResNet
+    from thrifty.models.speech import Speech
     from thrifty.models.vit import ViT
 
     families: dict[str, Callable[..., nn.Module]] = {
@@ -374,6 +388,7 @@ def build(plan: ModelPlan, device: str = "cpu", seed: int = 0) -> nn.Module:
         "vit": ViT,
         "bert_original": OriginalBERT,
         "mlp": MLP,
+        "speech": Speech,
         "own": own.make,
         "hf": hf.make,
     }

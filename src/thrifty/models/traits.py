@@ -55,6 +55,7 @@ FAMILIES = {
     "vit": Traits(attends=True),
     "bert_original": Traits(attends=True, packs=True),
     "mlp": Traits(),
+    "speech": Traits(convolves=True, attends=True, drops=True),
 }
 
 

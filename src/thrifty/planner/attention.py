@@ -11,6 +11,7 @@ from dataclasses import replace
 import torch
 
 from thrifty.models.layers import ATTENTION, direction
+from thrifty.models.speech import frames_out
 from thrifty.planner.learning import Learning
 from thrifty.planner.lengths import mean_length
 from thrifty.planner.moves import values
@@ -28,7 +29,7 @@ _LEAN, _HARDLY = "sdpa", 1.03
 
 
 # families whose attention is ours, and whether a token sees those before it alone
-_CAUSAL = {"gpt": True, "llama": True, "bert": False, "bert_original": False, "vit": False}
+_CAUSAL = {"gpt": True, "llama": True, "bert": False, "bert_original": False, "speech": False, "vit": False}
 
 
 class Shape(Plain):
@@ -112,13 +113,16 @@ def with_attention(learning: Learning, dataset: Dataset, device: Device, why: Re
 
 
 def _length(learning: Learning, dataset: Dataset) -> int:
-    """Tokens of a sample, of texts as they are padded in the mean, of an image its patches and the first one."""
+    """Tokens of a sample: of texts as they are padded in the mean, and of recordings, after their convolutions; of an
+    image its patches and the first one.
+    """
     if dataset.kind == "image":
         sizes = learning.model.arguments
         return (int(sizes["side"]) // int(sizes["patch"])) ** 2 + 1
     if not KINDS[dataset.kind].varies:
         return dataset.shape[0]
-    return mean_length(dataset, batch=learning.size, micro=learning.size, batching="by_length")
+    length = mean_length(dataset, batch=learning.size, micro=learning.size, batching="by_length")
+    return frames_out(length) if learning.model.family == "speech" else length
 
 
 def fastest(seconds: dict[str, float]) -> str:

@@ -19,6 +19,7 @@ from thrifty.spec import (
     METRICS,
     TASK_METRICS,
     AdaptPlan,
+    Augment,
     Dataset,
     DeclaredData,
     Job,
@@ -109,10 +110,19 @@ def _check_augment(job: Job, dataset: Dataset, why: Reasons) -> None:
     augment = job.train.augment
     if not augment.says:
         return
-    if dataset.kind != "image":
+    wrong = {"image": augment.of_sound, "audio": augment.of_images}.get(dataset.kind)
+    if wrong is None:
         raise JobError(
-            f"train.augment is {augment.says}, and data of kind '{dataset.kind}' are no images", mend="Leave it out."
+            f"train.augment is {augment.says}, and data of kind '{dataset.kind}' are neither images nor recordings",
+            mend="Leave it out.",
         )
+    if wrong:
+        raise JobError(
+            f"train.augment has {', '.join(wrong)}, which data of kind '{dataset.kind}' cannot be changed by",
+            mend="Leave it out.",
+        )
+    if dataset.kind == "audio":
+        _check_bands(augment, dataset)
     side = min(dataset.shape[1:])
     for name, pixels in (("crop", augment.crop), ("cutout", augment.cutout)):
         if pixels >= side:
@@ -120,7 +130,17 @@ def _check_augment(job: Job, dataset: Dataset, why: Reasons) -> None:
                 f"train.augment.{name} is {pixels}, and images have {side} pixels a side: nothing would be left",
                 mend=f"An eighth of the side is usual to crop, half to cut out: {side // 8}, {side // 2}.",
             )
-    why.say("augment", augment.says, "asked for in the job, drawn anew for each image in each epoch", "job")
+    why.say("augment", augment.says, "asked for in the job, drawn anew for each sample in each epoch", "job")
+
+
+def _check_bands(augment: Augment, dataset: Dataset) -> None:
+    assert dataset.sound is not None
+    by_bands = [name for name in augment.of_sound if name not in {"stretch", "blank_frames"}]
+    if by_bands and dataset.sound.features == "mfcc":
+        raise JobError(
+            f"train.augment has {', '.join(by_bands)}, which go by mel bands, and data.features is mfcc",
+            mend="Set data.features: log_mel, or leave them out.",
+        )
 
 
 def _check_smoothing(job: Job, task: str, why: Reasons) -> None:

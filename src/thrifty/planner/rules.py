@@ -16,6 +16,7 @@ BF16_MUST_GAIN = 1.3
 CHINCHILLA_TOKENS_PER_PARAMETER = 20
 LANGUAGE_TOKENS_PER_STEP = 2048
 TEXTS_PER_STEP = 32
+RECORDINGS_PER_STEP = 32
 COMPILE_ON_CPU = (
     "on a CPU it saved 0 to 2 % of a step whose attention and precision were chosen before, and took 16 to 45 s (a "
     "BERT of 6 x 384: 126 ms against 128 at 32 x 24 tokens, 357 both ways at 32 x 128)"
@@ -314,6 +315,9 @@ def batch(dataset: Dataset) -> tuple[int, str]:
     if dataset.kind == "text":
         size = min(TEXTS_PER_STEP, samples)
         return size, "what BERT was fine-tuned with (Devlin et al. 2019, appendix A.3: 16 or 32)"
+    if dataset.kind == "audio":
+        size = min(RECORDINGS_PER_STEP, samples)
+        return size, "small steps learn most a recording while there are few"
     size = 2 ** max(3, min(7, round(math.log2(max(samples, 2) / 20))))
     size = min(size, samples)
     return size, f"about twenty steps an epoch of {samples:,} samples, at least 8, at most 128"
@@ -326,6 +330,9 @@ def epochs(dataset: Dataset) -> tuple[int, str]:
     if dataset.kind == "text":
         wanted = min(max(round(40_000 / size), 3), 30)
         return wanted, f"about 40,000 texts in all, between 3 and 30 passes over {size:,}"
+    if dataset.kind == "audio":
+        wanted = min(max(round(100_000 / size), 10), 100)
+        return wanted, f"about 100,000 recordings in all, between 10 and 100 passes over {size:,}"
     wanted = min(max(round(60_000 / size), 10), 100)
     return wanted, f"about 60,000 samples in all, between 10 and 100 passes over {size:,}"
 

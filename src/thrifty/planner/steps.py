@@ -34,6 +34,15 @@ def built(learning: Learning, checkpointing: str) -> nn.Module:
 Shapes = dict[str, tuple[tuple[int, ...], str]]
 
 
+def _recordings(dataset: Dataset, samples: int, length: int) -> Shapes:
+    width = dataset.shape[1]
+    answers: tuple[int, ...] = (samples,)
+    if dataset.task == "transcribe":
+        # the mean of tokens; what a longer transcript adds is small beside the model
+        answers = (samples, max(1, math.ceil(sum(dataset.label_counts.values()) / dataset.counts["train"])))
+    return {"x": ((samples, length, width), "float32"), "y": (answers, "int64")}
+
+
 def _images(dataset: Dataset, samples: int, length: int) -> Shapes:
     return {"x": ((samples, *dataset.shape), "float32"), "y": ((samples,), "int64")}
 
@@ -47,6 +56,7 @@ def _windows(dataset: Dataset, samples: int, length: int) -> Shapes:
 
 
 _SHAPES: dict[KindName, Callable[[Dataset, int, int], Shapes]] = {
+    "audio": _recordings,
     "image": _images,
     "language": _windows,
     "text": _texts,
@@ -54,9 +64,10 @@ _SHAPES: dict[KindName, Callable[[Dataset, int, int], Shapes]] = {
 
 
 def batch_of(dataset: Dataset, samples: int, length: int | PackedShape | None = None) -> Shapes:
-    """Shapes and types of a batch: images [B, C, H, W] or texts [B, T] and their labels [B], or tokens [B, T] twice.
+    """Shapes and types of a batch: images [B, C, H, W], recordings [B, T, M] or texts [B, T] and their labels [B], or
+    tokens [B, T] twice.
 
-    Texts are as long as the longest there is, or of ``length`` tokens, or packed to that shape.
+    Texts and recordings are as long as the longest there is, or of ``length`` tokens, or packed to that shape.
     """
     if isinstance(length, PackedShape):
         places = {f"places{index}": (grid, "int64") for index, grid in enumerate(length.grids)}

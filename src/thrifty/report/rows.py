@@ -359,6 +359,11 @@ def dataset_rows(dataset: Dataset) -> list[tuple[str, str]]:
     if dataset.kind == "image":
         channels, height, width = dataset.shape
         rows.append(("each image", f"{width} × {height} pixels, {'gray' if channels == 1 else 'colour'}"))
+    elif dataset.sound is not None:
+        frames, width = dataset.shape
+        rows.append(("frames", ", ".join(f"{split} {count:,}" for split, count in dataset.tokens.items())))
+        each = f"up to {frames:,} frames of {width} numbers, from {dataset.sound.rate:,} samples a second"
+        rows.append(("each recording", each))
     else:
         rows.append(("tokens", ", ".join(f"{split} {count:,}" for split, count in dataset.tokens.items())))
         rows.append(("vocabulary", f"{dataset.vocabulary:,} tokens"))

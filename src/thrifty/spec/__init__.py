@@ -4,6 +4,7 @@ from thrifty.spec.augment import Augment, RandAugment
 from thrifty.spec.bundle import BUNDLE_FORMAT, BundleInfo
 from thrifty.spec.cost import Cost, Interval, Spent
 from thrifty.spec.data import (
+    AudioData,
     Declared,
     DeclaredData,
     DeclaredImages,
@@ -56,6 +57,7 @@ __all__ = [
     "TASK_METRICS",
     "AdaptPlan",
     "Adapter",
+    "AudioData",
     "Augment",
     "BatchPlan",
     "Batching",

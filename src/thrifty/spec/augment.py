@@ -1,4 +1,4 @@
-"""`Augment`: how images are changed as they are trained on, which teaches a model what does not matter."""
+"""`Augment`: how samples are changed as they are trained on, which teaches a model what does not matter."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from thrifty.spec.plain import Plain
 Pixels = Annotated[int, Field(ge=0, le=512)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Beta = Annotated[float, Field(ge=0, le=100)]
+# the fields of `Augment` that are of recordings
+SOUND_CHANGES = ("stretch", "warp", "colour", "noise", "blank_bands", "blank_frames")
 
 
 class RandAugment(Plain):
@@ -26,7 +28,9 @@ class RandAugment(Plain):
 
 
 class Augment(Plain):
-    """Changes that are drawn anew for each training image in each epoch; left out, images are trained on as they are.
+    """Changes drawn anew for each training image or recording in each epoch; left out, they are trained on as they are.
+
+    Those from ``stretch`` on are of recordings, the others of images.
 
     Attributes:
         flip: half of the images are mirrored, left to right. Not for what has a right way round, such as digits.
@@ -39,6 +43,13 @@ class Augment(Plain):
             Beta(a, a), of which this is a (Zhang et al. 2018).
         cutmix: a rectangle comes from another image of the split, which counts in the answer by its area; the share is
             drawn as for mixup (Yun et al. 2019). With both, an image gets the one or the other.
+        stretch: a recording becomes up to ``exp`` of so much longer or shorter, its pitch kept.
+        warp: its bands move up or down by up to ``exp`` of so much, as with another speaker (Jaitly and Hinton 2013).
+        colour: deviation, in nepers of energy, by which each part of the bands is louder or softer, as with another
+            microphone.
+        noise: half of the recordings get noise, at most so many decibels under their loudest band.
+        blank_bands, blank_frames: the widest of two stripes of bands and two of time that are blanked (SpecAugment:
+            Park et al. 2019); one of time takes no more than a fifth of a recording.
     """
 
     flip: bool = False
@@ -50,11 +61,32 @@ class Augment(Plain):
     cutout: Pixels = 0
     mixup: Beta = 0.0
     cutmix: Beta = 0.0
+    stretch: Share = 0.0
+    warp: Share = 0.0
+    colour: Annotated[float, Field(ge=0, le=10)] = 0.0
+    noise: Annotated[float, Field(ge=-20, le=100)] | None = None
+    blank_bands: Annotated[int, Field(ge=0, le=256)] = 0
+    blank_frames: Annotated[int, Field(ge=0, le=1000)] = 0
 
     @property
     def mixes(self) -> bool:
         """Whether an image is made of two, and so has two answers."""
         return bool(self.mixup or self.cutmix)
+
+    @property
+    def of_sound(self) -> tuple[str, ...]:
+        """The changes asked for that are of recordings.
+
+        >>> Augment(noise=15, blank_bands=4).of_sound
+        ('noise', 'blank_bands')
+        """
+        asked = self.model_dump(exclude_defaults=True)
+        return tuple(name for name in SOUND_CHANGES if name in asked)
+
+    @property
+    def of_images(self) -> tuple[str, ...]:
+        """The changes asked for that are of images."""
+        return tuple(name for name in self.model_dump(exclude_defaults=True) if name not in SOUND_CHANGES)
 
     @property
     def says(self) -> str:
@@ -74,5 +106,11 @@ class Augment(Plain):
             f"cutout of {self.cutout} pixels": self.cutout,
             f"mixup by Beta({self.mixup:g})": self.mixup,
             f"cutmix by Beta({self.cutmix:g})": self.cutmix,
+            f"stretch by {self.stretch:g}": self.stretch,
+            f"warp by {self.warp:g}": self.warp,
+            f"colour by {self.colour:g}": self.colour,
+            f"noise from {self.noise or 0:g} dB down": self.noise is not None,
+            f"blank {self.blank_bands} bands": self.blank_bands,
+            f"blank {self.blank_frames} frames": self.blank_frames,
         }
         return ", ".join(words for words, wanted in said.items() if wanted)

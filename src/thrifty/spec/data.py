@@ -8,7 +8,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, PositiveInt, Tag, model_validator
 
+from thrifty.spec.file_names import Pattern, Rule, fields_of
+from thrifty.spec.kinds import Task
 from thrifty.spec.plain import Plain
+from thrifty.spec.sound import Features
 from thrifty.spec.units import ByteCount, format_count
 
 
@@ -195,6 +198,69 @@ class TextData(Plain):
         return self
 
 
+class AudioData(Plain):
+    """Recordings with one label each, or with what is said in them.
+
+    Labels are told by class folders, within splits or not, by a part of the files' names, or by a table that names the
+    files; transcripts by a table. Recordings are brought to one rate, and to frames of `Sound`.
+
+    Attributes:
+        path: a folder, searched to any depth, or an archive; relative to the job file.
+        names: how files are named, such as ``{label}_{speaker}_{index}``; its field ``label`` is the label.
+        label: the table's column of labels, by name or number; found when left out.
+        transcript: the table's column of what is said, by name or number; then it is that that is learned.
+        tokens: of transcripts, ``words`` or ``characters``; decided from the data when left out.
+        test, validation: which recordings are held out, by fields of ``names``, such as ``{index: 0-4}`` or
+            ``{speaker: [theo, lucas]}``.
+        split: shares dealt where nothing says.
+        rate: samples a second that recordings are brought to; decided from the data when left out.
+        features: ``log_mel`` or ``mfcc``.
+        bands: mel bands; decided by the rate when left out.
+        coefficients: that ``mfcc`` keeps.
+        min_seconds, max_seconds: a shorter or longer recording is rejected.
+        max_file_bytes: a larger file is rejected unread.
+    """
+
+    kind: Literal["audio"]
+    path: Path
+    names: Pattern | None = None
+    label: Column | None = None
+    transcript: Column | None = None
+    tokens: Literal["words", "characters"] | None = None
+    test: Rule = Field(default_factory=dict)
+    validation: Rule = Field(default_factory=dict)
+    split: Split = Split()
+    rate: Annotated[int, Field(ge=4_000, le=48_000)] | None = None
+    features: Features = "log_mel"
+    bands: Annotated[int, Field(ge=8, le=256)] | None = None
+    coefficients: Annotated[int, Field(ge=2, le=256)] = 13
+    min_seconds: Annotated[float, Field(gt=0, le=60)] = 0.02
+    max_seconds: Annotated[float, Field(gt=0, le=3600)] = 30.0
+    max_file_bytes: ByteCount = 64 * 2**20
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> AudioData:
+        fields = fields_of(self.names) if self.names else ()
+        if self.transcript is not None and self.label is not None:
+            raise ValueError("label and transcript are two things to learn; give one of them")
+        if self.names and self.transcript is None and self.label is None and "label" not in fields:
+            raise ValueError(f"names has no field {{label}}, got {self.names!r}")
+        if self.tokens is not None and self.transcript is None:
+            raise ValueError("tokens are of transcripts, and transcript is left out")
+        if self.min_seconds >= self.max_seconds:
+            raise ValueError(f"min_seconds {self.min_seconds} is not under max_seconds {self.max_seconds}")
+        for field in (*self.test, *self.validation):
+            if field not in fields:
+                known = ", ".join(fields) if fields else "names is left out"
+                raise ValueError(f"test and validation go by fields of names, and {field!r} is none: {known}")
+        return self
+
+    @property
+    def task(self) -> Task:
+        """What such data is for."""
+        return "classify" if self.transcript is None else "transcribe"
+
+
 class DeclaredData(Plain):
     """Text that is not here yet, by its size: enough to plan a language model, and nothing to train on.
 
@@ -237,11 +303,16 @@ class DeclaredImages(Plain):
         return f"{format_count(self.images)} images"
 
 
-RawData = ImageData | LanguageData | TextData
+RawData = AudioData | ImageData | LanguageData | TextData
 Declared = DeclaredData | DeclaredImages
 
 # by the tags that tell them apart
-RAW: dict[str, type[Plain]] = {"image": ImageData, "language": LanguageData, "text": TextData}
+RAW: dict[str, type[Plain]] = {
+    "audio": AudioData,
+    "image": ImageData,
+    "language": LanguageData,
+    "text": TextData,
+}
 DECLARED: dict[str, type[Plain]] = {"declared": DeclaredData, "declared-images": DeclaredImages}
 
 
@@ -257,7 +328,8 @@ def _which_data(values: Any) -> Any:
 
 
 Data = Annotated[
-    Annotated[ImageData, Tag("image")]
+    Annotated[AudioData, Tag("audio")]
+    | Annotated[ImageData, Tag("image")]
     | Annotated[LanguageData, Tag("language")]
     | Annotated[TextData, Tag("text")]
     | Annotated[DeclaredData, Tag("declared")]

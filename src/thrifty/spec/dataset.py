@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from thrifty.spec.kinds import KINDS, KindName, Task
 from thrifty.spec.plain import Plain
+from thrifty.spec.sound import Sound
 
 SPLITS = ("train", "validation", "test")
 # Texts are padded up to a multiple of so many tokens: matrix kernels work on tiles (16 rows of AMX, 8 of tensor cores),
@@ -45,19 +46,23 @@ class Dataset(Plain):
         task: what it was prepared for; its kind's own when left out.
         key: content key of the store: of the inputs, the data section of the job, the seed, and the code.
         counts: samples in each split: images, texts, or windows of ``length`` tokens.
-        labels: class names in the order of their numbers; empty for language.
-        label_counts: training samples by label.
-        shape: of one sample: ``(channels, height, width)``, or ``(length,)``, of texts that of the longest.
-        mean, std: per channel, of the training split, of pixels scaled to 0..1; empty for all but images.
+        labels: class names in the order of their numbers; of transcripts what tokens stand for, from token 1 on; empty
+            for language.
+        label_counts: training samples by label, or how often each token is said in them.
+        shape: of one sample: ``(channels, height, width)``, or ``(length,)``, of texts that of the longest, or
+            ``(frames, width)`` of the longest recording.
+        mean, std: per channel, of the training split, of pixels scaled to 0..1, or of the numbers of a frame; empty for
+            texts and language.
         crop: as in the job; images only.
-        vocabulary: tokens in the vocabulary; 0 for images.
-        tokens: tokens in each split; empty for images.
+        vocabulary: tokens in the vocabulary, of transcripts with the blank; 0 for images.
+        tokens: tokens in each split; empty for images; of recordings their frames.
         text_bytes: bytes of raw text in each split; empty for images.
         source_bytes: bytes of the raw files read.
         stored_bytes: bytes of the arrays in the store.
-        lengths: of texts, samples in each split by their length: at place i those of over ``8 i`` to ``8 (i + 1)``
-            tokens (`LENGTH_MULTIPLE`).
+        lengths: of texts and recordings, samples in each split by their length: at place i those of over ``8 i`` to
+            ``8 (i + 1)`` tokens or frames (`LENGTH_MULTIPLE`).
         cleaning: the report.
+        sound: of recordings, how they become frames.
     """
 
     kind: KindName
@@ -77,6 +82,7 @@ class Dataset(Plain):
     stored_bytes: int
     cleaning: Cleaning
     lengths: dict[str, tuple[int, ...]] = Field(default_factory=dict)
+    sound: Sound | None = None
 
     @model_validator(mode="before")
     @classmethod

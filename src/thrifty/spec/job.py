@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, Validati
 
 from thrifty.errors import JobError, nearest
 from thrifty.spec.augment import Augment, RandAugment
-from thrifty.spec.data import DECLARED, RAW, Data, Declared, RawData, Split, TextData
+from thrifty.spec.data import DECLARED, RAW, AudioData, Data, Declared, RawData, Split, TextData
 from thrifty.spec.kinds import KINDS, Task
 from thrifty.spec.layout import Checkpointing, Compile, Precision, Rows
 from thrifty.spec.metrics import TASK_METRICS
@@ -38,7 +38,9 @@ class Target(Plain):
 
     accuracy: Annotated[float, Field(gt=0, le=1)] | None = None
     bits_per_byte: PositiveFloat | None = None
+    cer: Annotated[float, Field(ge=0, lt=1)] | None = None
     loss: PositiveFloat | None = None
+    wer: Annotated[float, Field(ge=0, lt=1)] | None = None
 
     @model_validator(mode="after")
     def _one_figure(self) -> Target:
@@ -113,7 +115,10 @@ class Job(Plain):
     @classmethod
     def _task_from_data(cls, values: Any) -> Any:
         if isinstance(values, dict) and values.get("task") is None and isinstance(values.get("data"), dict):
-            kind = KINDS.get(values["data"].get("kind", ""))
+            data = values["data"]
+            if data.get("kind") == "audio" and data.get("transcript") is not None:
+                return {**values, "task": "transcribe"}
+            kind = KINDS.get(data.get("kind", ""))
             return {**values, "task": kind.tasks[0]} if kind else values
         return values
 
@@ -123,6 +128,9 @@ class Job(Plain):
         if self.task not in tasks:
             fits = " or ".join(f"'{task}'" for task in tasks)
             raise ValueError(f"data of kind '{kind}' is for task {fits}, not '{self.task}'")
+        if isinstance(self.data, AudioData) and self.task != self.data.task:
+            what = "leave out" if self.data.transcript is not None else "name its column of the table:"
+            raise ValueError(f"task '{self.task}' does not go with data for '{self.data.task}'; {what} data.transcript")
         if self.target is not None and self.target.metric not in TASK_METRICS[self.task]:
             raise ValueError(f"task '{self.task}' has no target '{self.target.metric}'")
         return self

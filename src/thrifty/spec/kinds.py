@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Task = Literal["classify", "language"]
-KindName = Literal["image", "language", "text"]
+Task = Literal["classify", "language", "transcribe"]
+KindName = Literal["audio", "image", "language", "text"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Kind:
 
 
 KINDS: dict[KindName, Kind] = {
+    "audio": Kind(("classify", "transcribe"), "recordings", "files", varies=True, tokenized=False, validated=64),
     "image": Kind(("classify",), "images", "files", varies=False, tokenized=False, validated=256),
     "language": Kind(("language",), "windows of text", "files", varies=False, tokenized=True, validated=16),
     "text": Kind(("classify",), "texts", "rows", varies=True, tokenized=True, validated=64),

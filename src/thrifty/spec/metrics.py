@@ -25,11 +25,14 @@ class Metric:
 METRICS: dict[str, Metric] = {
     "accuracy": Metric("accuracy", rises=True, share=True),
     "bits_per_byte": Metric("bits per byte"),
+    "cer": Metric("character error rate", share=True),
     "loss": Metric("loss"),
+    "wer": Metric("word error rate", share=True),
 }
 
 # Those that a job may have as its target, by task; the first is what validation goes by where it names none.
 TASK_METRICS: dict[Task, tuple[str, ...]] = {
     "classify": ("accuracy", "loss"),
     "language": ("bits_per_byte", "loss"),
+    "transcribe": ("wer", "cer", "loss"),
 }

@@ -10,7 +10,7 @@ from thrifty.models.dropout import use_dropout
 from thrifty.models.inputs import to_device
 from thrifty.models.precision import in_fp32, with_precision
 from thrifty.models.recompute import recomputing
-from thrifty.spec import Plan
+from thrifty.spec import KindName, Plan
 
 
 def with_savings(model: nn.Module, plan: Plan) -> nn.Module:
@@ -25,7 +25,7 @@ def with_savings(model: nn.Module, plan: Plan) -> nn.Module:
     return with_precision(model, plan.precision, accumulating=plan.batch.accumulation > 1)
 
 
-def computing_as(model: nn.Module, plan: Plan, kind: str) -> nn.Module:
+def computing_as(model: nn.Module, plan: Plan, kind: KindName) -> nn.Module:
     """Have a model's blocks compiled, and computed again in the backward pass, as the plan says; returns the model.
 
     Args:

@@ -54,6 +54,7 @@ def evaluate_split(
             precision=plan.precision,
             memory_format=plan.memory_format,
             text_bytes=store.dataset.text_bytes.get(split, 0),
+            labels=store.dataset.labels,
             add_up=world.add_up,
             inference=world.size == 1,
         )

@@ -10,6 +10,7 @@ from thrifty.data.inputs import list_one
 from thrifty.data.look.found import MEND, Look, Recogniser, Seen, job_name
 from thrifty.data.look.images import arrays, class_folders, listed, sharded
 from thrifty.data.look.language import corpus, rows_of_texts
+from thrifty.data.look.sounds import recordings
 from thrifty.data.look.texts import labelled_texts, texts_in_folders
 from thrifty.data.unpacked import is_archive, unpacked
 from thrifty.errors import DataError
@@ -23,6 +24,7 @@ RECOGNISERS: tuple[Recogniser, ...] = (
     sharded,
     listed,
     class_folders,
+    recordings,
     rows_of_texts,
     labelled_texts,
     texts_in_folders,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from thrifty.export.forms.form import Form, Signature, check_raw
 from thrifty.export.forms.images import Images
 from thrifty.export.forms.prompts import Prompts
+from thrifty.export.forms.sounds import Sounds, Transcripts
 from thrifty.export.forms.texts import Texts
 from thrifty.spec import BundleInfo
 
@@ -19,6 +20,8 @@ __all__ = ["FORMS", "Form", "Signature", "check_raw"]
 
 # Each is made of what the bundle says, its model, and its tokenizer, where the kind has one.
 FORMS: dict[tuple[str, str], Callable[[BundleInfo, nn.Module, Tokenizer | None], Form]] = {
+    ("audio", "classify"): Sounds,
+    ("audio", "transcribe"): Transcripts,
     ("image", "classify"): Images,
     ("language", "language"): Prompts,
     ("text", "classify"): Texts,

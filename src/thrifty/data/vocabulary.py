@@ -1,0 +1,75 @@
+"""The tokens of transcripts: words or characters, decided by what the training split says."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Sequence
+from typing import Literal
+
+from thrifty.data.hearing import Heard
+from thrifty.data.inputs import Reject
+from thrifty.errors import DataError
+from thrifty.spec.transcripts import are_words, pieces
+
+# Words are tokens where there are so few of them, each heard so often, that every one can be learned by its sound
+MOST_WORDS, LEAST_HEARD = 100, 10
+# frames after the model's two strides of two; each token needs one
+FRAMES_A_TOKEN = 4
+
+
+def decide_symbols(
+    transcripts: Sequence[str], asked: Literal["words", "characters"] | None, notes: list[str]
+) -> tuple[str, ...]:
+    """Return what tokens stand for, in order, and note why.
+
+    Args:
+        transcripts: tidied, of the training split.
+        asked: what the job says.
+        notes: to be added to.
+
+    Raises:
+        DataError: nothing is said in any of them.
+    """
+    counts = Counter(word for transcript in transcripts for word in transcript.split())
+    if not counts:
+        raise DataError("the transcripts of the training split are all empty", mend="Name their column: transcript.")
+    few = len(counts) <= MOST_WORDS and min(counts.values()) >= LEAST_HEARD
+    if asked == "words" or (asked is None and few):
+        why = "asked for" if asked else f"no more than {MOST_WORDS}, each said {min(counts.values()):,} times or more"
+        notes.append(f"tokens are words, {len(counts)} of them: {why}")
+        return tuple(sorted(counts))
+    characters = {character for word in counts for character in word} | {" "}
+    notes.append(f"tokens are characters, {len(characters)} of them, of {len(counts):,} different words")
+    return tuple(sorted(characters))
+
+
+def numbered(transcript: str, symbols: Sequence[str]) -> list[int]:
+    """Return the tokens of a transcript, of which the first symbol is number 1.
+
+    >>> numbered("7 2 7", ("2", "7"))
+    [2, 1, 2]
+    """
+    number = {symbol: place for place, symbol in enumerate(symbols, start=1)}
+    return [number[piece] for piece in pieces(transcript, symbols)]
+
+
+def reject_unsayable(heard: Sequence[Heard], symbols: Sequence[str]) -> tuple[list[Heard], list[Reject]]:
+    """Put aside recordings whose transcripts are empty, use a symbol that training lacks, or are too long for them."""
+    known, what = set(symbols), "word" if are_words(symbols) else "character"
+    kept, rejects = [], []
+    for each in heard:
+        said = pieces(each.label, symbols)
+        unknown = next((piece for piece in said if piece not in known), None)
+        # between two tokens that are the same there has to be a blank
+        needed = len(said) + sum(one == other for one, other in itertools.pairwise(said))
+        if not said:
+            rejects.append(Reject(each.name, "empty transcript"))
+        elif unknown is not None:
+            rejects.append(Reject(each.name, f"{what} not in the training split", f": {unknown[:50]!r}"))
+        elif needed > -(-each.count // FRAMES_A_TOKEN):
+            detail = f": {len(said)} {what}s in {each.seconds:.2f} s"
+            rejects.append(Reject(each.name, "too short for its transcript", detail))
+        else:
+            kept.append(each)
+    return kept, rejects
