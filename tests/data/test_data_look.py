@@ -10,6 +10,7 @@ import yaml
 from data_folders import encoded, image, novel, reviews, write_images, write_tables, write_texts
 
 from thrifty.data import look
+from thrifty.data.look import texts as look_texts
 from thrifty.errors import DataError
 from thrifty.models.table import MODELS
 from thrifty.spec import parse_job
@@ -92,13 +93,14 @@ def test_tables_of_texts(tmp_path: Path) -> None:
     size = f"{min(map(len, texts))} to {max(map(len, texts))} characters"
     assert found.kind == "text"
     assert found.says == f"reviews/: 60 + 10 + 10 texts, 2 labels (bad 50 %, good 50 %), {size}, TSV"
-    wanted = {"kind": "text", "path": str(folder), "text": 1, "label": 2, "header": False}
-    assert found.job == {"name": "reviews", "data": wanted, "model": "bert-mini"}
+    wanted = {"kind": "text", "path": str(folder), "text": 1, "label": 2, "header": False, "pieces": "characters"}
+    assert found.job == {"name": "reviews", "data": wanted, "model": "ngrams"}
     assert "text is column 1, label column 2" in found.why["data.text"]
     check_job(folder, found.job, found.why)
 
 
-def test_one_table_of_texts(tmp_path: Path) -> None:
+def test_one_table_of_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(look_texts, "ROWS_FOR_ATTENTION", 5_001)
     path = write_tables(tmp_path, {"all.csv": []}) / "all.csv"
     path.write_text("id,stars,review\n" + "".join(f"{n},{n % 3},a film number {n}\n" for n in range(5001)))
     found = look(path)
@@ -110,7 +112,9 @@ def test_one_table_of_texts(tmp_path: Path) -> None:
     check_job(path, found.job, found.why)
     objects = tmp_path / "all.jsonl"
     objects.write_text('{"text": "a film", "label": 1}\n' * 3)
-    assert look(objects).job["data"] == {"kind": "text", "path": str(objects), "text": "text", "label": "label"}
+    assert look(objects).job["data"] == {
+        "kind": "text", "path": str(objects), "text": "text", "label": "label", "pieces": "characters",
+    }  # fmt: skip
 
 
 def test_tables_of_other_things_are_not_taken_for_texts(tmp_path: Path) -> None:
@@ -154,7 +158,7 @@ def test_rows_of_texts_without_labels_are_a_corpus(tmp_path: Path) -> None:
 def test_texts_in_class_folders(tmp_path: Path) -> None:
     files = {f"{label}/{at}.txt": text for at, (text, label) in enumerate(reviews(60))}
     found = look(write_texts(tmp_path / "films", files))
-    assert (found.kind, found.job["model"]) == ("text", "bert-mini")
+    assert (found.kind, found.job["model"]) == ("text", "ngrams")
     assert found.says == "films/: 60 texts in class folders, 2 labels (bad 50 %, good 50 %)"
     split = {f"{part}/{name}": text for part in ("train", "test") for name, text in list(files.items())[:8]}
     assert look(write_texts(tmp_path / "split", split)).says.startswith(

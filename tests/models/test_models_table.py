@@ -51,9 +51,9 @@ def recordings(frames: int = 64, bands: int = 40, classes: int = 10) -> Dataset:
 
 
 def data_for(name: str) -> Dataset:
-    return {"speech": recordings, "gpt": text, "llama": text, "bert": sentences, "bert_original": sentences}.get(
-        MODELS[name].family, images
-    )()
+    made = {"speech": recordings, "gpt": text, "llama": text}
+    made |= dict.fromkeys(("bert", "bert_original", "ngrams"), sentences)
+    return made.get(MODELS[name].family, images)()
 
 
 # He et al. 2015, table 6, gives the CIFAR sizes as 0.27, 0.46, 0.66, 0.85 and 1.7 M; ImageNet's are torchvision's at

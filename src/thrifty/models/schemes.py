@@ -27,6 +27,7 @@ from thrifty.models.fills import (
 from thrifty.models.gpt import GPT
 from thrifty.models.llama import Llama
 from thrifty.models.mlp import MLP
+from thrifty.models.ngrams import NGrams
 from thrifty.models.places import POSITION_STD, Place, usual
 from thrifty.models.residuals import residual_ends
 from thrifty.models.resnet import ResNet
@@ -134,6 +135,8 @@ FAMILY_DEFAULTS: dict[type[nn.Module], Callable[[nn.Module], Scheme]] = {
     BERT: _decoder_or_encoder(""),
     OriginalBERT: _distributed(DISTRIBUTIONS["truncated_normal"]),
     MLP: _distributed(DISTRIBUTIONS["he_normal"]),
+    # a layer of classes after an average; its authors draw vectors within 1 / width, and begin the layer at zero
+    NGrams: _distributed(DISTRIBUTIONS["lecun_normal"]),
     ViT: _distributed(DISTRIBUTIONS["truncated_normal"]),
     Speech: _speech,
 }

@@ -107,6 +107,10 @@ _SMALL_LLAMAS = "(Meta 2024, its model card and config)"
 _LONGER = {"tied": True, "theta": 500_000.0, "scaling": (32.0, 1.0, 4.0, 8192)}
 
 
+def _ngrams(longest: int, width: int, says: str) -> Recipe:
+    return Recipe("ngrams", {"longest": longest, "buckets": 131_071, "width": width}, f"bag of n-grams: {says}")
+
+
 def _mlp(*widths: int) -> Recipe:
     return Recipe(
         "mlp", {"widths": widths}, f"plain network over pixels, hidden layers of {', '.join(map(str, widths))}"
@@ -172,6 +176,8 @@ MODELS: dict[str, Recipe] = {
     "llama3-405b": _llama3(126, 16384, 128, 53248, "405 G"),
     "llama3.2-1b": _llama(16, 2048, 32, 8, 8192, f"the shape of Llama 3.2 1 G {_SMALL_LLAMAS}", **_LONGER),
     "llama3.2-3b": _llama(28, 3072, 24, 8, 8192, f"the shape of Llama 3.2 3 G {_SMALL_LLAMAS}", **_LONGER),
+    "ngrams": _ngrams(6, 16, "runs of up to six tokens; over data.pieces: characters it tells texts in seconds"),
+    "ngrams-wide": _ngrams(4, 32, "runs of up to four tokens; for characters of Chinese, or for pieces of words"),
     "bert-tiny": _bert(2, 128, 2, "BERT for seconds on a laptop: 0.4 M parameters beside the embeddings"),
     "bert-mini": _bert(4, 256, 4, "BERT for a minute on a laptop: 3.2 M parameters beside the embeddings"),
     "bert-small": _bert(6, 384, 6, "BERT for minutes on a CPU: 10.6 M parameters beside the embeddings"),
@@ -214,13 +220,14 @@ FAMILY_KINDS = {
     "bert": ("text",),
     "bert_original": ("text",),
     "speech": ("audio",),
+    "ngrams": ("text",),
     "own": ("image", "language", "text"),
     "hf": ("image", "language"),
 }
 
 
 # families whose models take a rate of dropout
-DROPPING = ("bert", "bert_original", "gpt")
+DROPPING = ("bert", "bert_original", "gpt", "ngrams")
 
 
 def check_name(name: str) -> None:
@@ -318,6 +325,8 @@ def _from_data(family: str, arguments: Mapping[str, Any], dataset: Dataset) -> d
         outputs = dataset.vocabulary if transcribes else len(dataset.labels)
         return {"bands": dataset.shape[1], "outputs": outputs, "transcribes": transcribes}
     classes = len(dataset.labels)
+    if family == "ngrams":
+        return {"classes": classes}
     if family in {"bert", "bert_original"}:
         return {"vocabulary": dataset.vocabulary, "length": dataset.shape[0], "classes": classes}
     channels, height, width = dataset.shape
@@ -375,6 +384,7 @@ def build(plan: ModelPlan, device: str = "cpu", seed: int = 0) -> nn.Module:
     from thrifty.models.layers import use_attention
     from thrifty.models.llama import Llama
     from thrifty.models.mlp import MLP
+    from thrifty.models.ngrams import NGrams
     from thrifty.models.resnet import ResNet
     from thrifty.models.speech import Speech
     from thrifty.models.vit import ViT
@@ -387,6 +397,7 @@ def build(plan: ModelPlan, device: str = "cpu", seed: int = 0) -> nn.Module:
         "bert": BERT,
         "vit": ViT,
         "bert_original": OriginalBERT,
+        "ngrams": NGrams,
         "mlp": MLP,
         "speech": Speech,
         "own": own.make,

@@ -54,6 +54,7 @@ FAMILIES = {
     "bert": Traits(attends=True, packs=True),
     "vit": Traits(attends=True),
     "bert_original": Traits(attends=True, packs=True),
+    "ngrams": Traits(drops=True),
     "mlp": Traits(),
     "speech": Traits(convolves=True, attends=True, drops=True),
 }
