@@ -34,6 +34,13 @@ def check_names(job: Job) -> None:
             f"train.init is {job.train.init}: all weights alike learn nothing",
             mend="It is for some parameters, by pattern, such as {fc.weight: zeros}.",
         )
+    if isinstance(job.train.init, dict):
+        for pattern, name in job.train.init.items():
+            if name == "mup" and pattern != "*":
+                raise JobError(
+                    f"train.init is mup for '{pattern}', and it is for whole models",
+                    mend="Give it for '*', all that no other pattern matches.",
+                )
 
 
 def _inits(job: Job) -> list[str]:

@@ -156,3 +156,27 @@ def test_smooth_answers_are_as_asked_and_of_classes_alone(images: Dataset) -> No
     asked = {"name": "a", "data": {"kind": "language", "path": "x"}, "model": "gpt-nano"}
     with pytest.raises(JobError, match=r"train\.label_smoothing is 0\.1, and task 'language' has no classes"):
         decide(parse_job({**asked, "train": {"label_smoothing": 0.1}}), text, Reasons([]))
+
+
+def test_mup_lowers_the_rates_of_wide_models(images: Dataset) -> None:
+    learning, why = decided(images, "mlp-large", init="mup")
+    assert learning.optim.shares == {"hidden.1.weight": 1 / 8, "fc.weight": 1 / 8}
+    (line,) = [line for line in why.lines if line.field == "rates"]
+    assert line.value == "0.125 of it: hidden.1.weight, fc.weight" and "8 base widths" in line.reason and line.doubt
+    assert decided(images, "mlp-small", init="mup")[0].optim.shares == {}
+    shares = decided(images, "mlp-large", init={"fc.weight": "zeros", "*": "mup"}, optimizer="momentum")[0].optim.shares
+    assert shares["fc.weight"] == 1 / 8 and shares["hidden.0.weight"] == 8 and "hidden.1.weight" not in shares
+    assert decided(images, "mlp-large")[0].optim.shares == {}
+
+
+@pytest.mark.parametrize(
+    ("model", "train", "said"),
+    [
+        ("mlp-large", {"init": "mup", "optimizer": "muon"}, "not known for muon. Set train.optimizer to one of: adam"),
+        ("mlp-large", {"init": {"fc.*": "mup"}}, "train.init is mup for 'fc.*', and it is for whole models"),
+    ],
+)
+def test_mup_that_cannot_be_meant(images: Dataset, model: str, train: dict[str, Any], said: str) -> None:
+    with pytest.raises(JobError) as caught:
+        decided(images, model, **train)
+    assert said in str(caught.value)

@@ -27,6 +27,7 @@ from thrifty.models.fills import (
 from thrifty.models.gpt import GPT
 from thrifty.models.llama import Llama
 from thrifty.models.mlp import MLP
+from thrifty.models.mup import fill_of, relative_width
 from thrifty.models.ngrams import NGrams
 from thrifty.models.places import POSITION_STD, Place, usual
 from thrifty.models.residuals import residual_ends
@@ -197,11 +198,18 @@ def own(model: nn.Module) -> Scheme:
     return Scheme("as its own code has it", lambda place: None)
 
 
+def mup(model: nn.Module) -> Scheme:
+    """Weights that go with the model's width, as its rates then do (`thrifty.models.mup`)."""
+    says = f"muP at {relative_width(model):g} base widths: variance by fan_in, the head's less by as much again"
+    return Scheme(says, fill_of(model))
+
+
 INITS: dict[str, Callable[[nn.Module], Scheme]] = {
     "default": default,
     "own": own,
     "depth_scaled": depth_scaled,
     "zero_residual": zero_residual,
+    "mup": mup,
     **{name: _distributed(each) for name, each in DISTRIBUTIONS.items()},
     **{name: _constant(each) for name, each in CONSTANTS.items()},
 }

@@ -203,7 +203,7 @@ OTHER_FORMS = (
 
 # the names of `models.schemes.INITS`, which cannot be asked for them without loading torch
 INIT_NAMES = (
-    "default", "own", "depth_scaled", "zero_residual", "he_normal", "he_uniform", "he_normal_fan_out",
+    "default", "own", "depth_scaled", "zero_residual", "mup", "he_normal", "he_uniform", "he_normal_fan_out",
     "he_uniform_fan_out", "xavier_normal", "xavier_uniform", "lecun_normal", "lecun_uniform", "orthogonal", "normal",
     "truncated_normal", "zeros", "ones",
 )  # fmt: skip

@@ -244,4 +244,4 @@ def _buckets(parameters: Parameters) -> Iterator[Parameters]:
 
 
 def _filled(bucket: dict[str, list[nn.Parameter]], parameters: Parameters) -> Parameters:
-    return Parameters({name: bucket.get(name, []) for name in parameters.by_kind})
+    return Parameters({name: bucket.get(name, []) for name in parameters.by_kind}, parameters.shares)

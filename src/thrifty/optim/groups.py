@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -45,9 +46,15 @@ WHOLE_MATRICES = frozenset(["muon", "soap"])
 
 @dataclass(frozen=True)
 class Parameters:
-    """The trained parameters of a model by kind, each shared one once, in the model's order."""
+    """The trained parameters of a model by kind, each shared one once, in the model's order.
+
+    Attributes:
+        by_kind: by the names of `RULES`.
+        shares: of the rate that parameters get, by the ``id`` of each; all of it where there is none.
+    """
 
     by_kind: dict[str, list[nn.Parameter]]
+    shares: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def devices(self) -> set[str]:
@@ -66,20 +73,42 @@ class Parameters:
 
     def instead(self, tensors: Mapping[int, Tensor]) -> Parameters:
         """Return other tensors in the places of these, by the ``id`` of each."""
-        return Parameters({name: [tensors[id(each)] for each in kind] for name, kind in self.by_kind.items()})  # type: ignore[misc]
+        by_kind = {name: [tensors[id(each)] for each in kind] for name, kind in self.by_kind.items()}
+        return Parameters(by_kind, {id(tensors[each]): share for each, share in self.shares.items() if each in tensors})  # type: ignore[arg-type]
 
     def groups(self, weight_decay: float, *, hidden: bool | None = None) -> Groups:
-        """Return two groups, what decays and what does not: of hidden parameters, of the others, or of all (None)."""
+        """Return two groups, what decays and what does not: of hidden parameters, of the others, or of all (None).
 
-        def of(decays: bool) -> list[nn.Parameter]:
+        Parameters that get a ``share`` of the rate are in groups of their own, and decay as the others do: by the
+        product of rate and decay.
+        """
+
+        def of(decays: bool) -> Groups:
             kinds = [name for name, rule in RULES.items() if rule.decays == decays and hidden in {None, rule.hidden}]
-            return [each for name in kinds for each in self.by_kind[name]]
+            alike: dict[float, list[nn.Parameter]] = {1.0: []}
+            for each in (each for name in kinds for each in self.by_kind[name]):
+                alike.setdefault(self.shares.get(id(each), 1.0), []).append(each)
+            decay = weight_decay if decays else 0.0
+            return [
+                {"params": found, "weight_decay": decay / share, **({} if share == 1 else {"share": share})}
+                for share, found in alike.items()
+            ]
 
-        return [{"params": of(True), "weight_decay": weight_decay}, {"params": of(False), "weight_decay": 0.0}]
+        return of(True) + of(False)
 
 
-def sort_parameters(model: nn.Module) -> Parameters:
-    """Sort the trained parameters of a model into the kinds of `RULES`.
+def rate_of(group: Mapping[str, Any], rate: float) -> float:
+    """Return a group's share of a rate.
+
+    >>> rate_of({"share": 0.25}, 0.1), rate_of({}, 0.1)
+    (0.025, 0.1)
+    """
+    share: float = group.get("share", 1.0)
+    return rate * share
+
+
+def sort_parameters(model: nn.Module, shares: Mapping[str, float] | None = None) -> Parameters:
+    """Sort the trained parameters of a model into the kinds of `RULES`; by patterns of their names, note their shares.
 
     The head is a linear layer after which no module with parameters comes; one tied to an embedding is an embedding.
     The input is the first convolution of a model that embeds nothing before it.
@@ -110,7 +139,15 @@ def sort_parameters(model: nn.Module) -> Parameters:
     for parameter in model.parameters():
         if parameter.requires_grad:
             found[kind(parameter)].append(parameter)
-    return Parameters(found)
+    patterns = shares or {}
+    matched = {
+        id(parameter): share
+        for name, parameter in model.named_parameters()
+        for pattern, share in patterns.items()
+        if fnmatchcase(name, pattern)
+    }
+    assert not patterns or matched, f"no parameter is of {', '.join(patterns)}"
+    return Parameters(found, matched)
 
 
 def tell_rules(name: str, weight_decay: float) -> tuple[str, str]:

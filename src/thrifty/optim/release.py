@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from thrifty.optim.gather import Unit
+from thrifty.optim.groups import rate_of
 from thrifty.optim.table import parameters_of
 from thrifty.optim.together import Together
 
@@ -72,7 +73,7 @@ class Release:
             rate: of the step.
         """
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate_of(group, rate)
         self._missing, self._used = [len(parameters) for parameters, _ in self._units], set()
         self._armed = True
         try:

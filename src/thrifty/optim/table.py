@@ -193,7 +193,7 @@ def build(
     """
     if plan.optimizer not in OPTIMIZERS:
         raise unknown_name("optimizer", plan.optimizer, OPTIMIZERS)
-    make, parameters = OPTIMIZERS[plan.optimizer], sort_parameters(model)
+    make, parameters = OPTIMIZERS[plan.optimizer], sort_parameters(model, plan.shares)
     if offload:
         from thrifty.optim.on_host import OnHost
 

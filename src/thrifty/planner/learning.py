@@ -15,6 +15,7 @@ from thrifty.optim import tell_rules
 from thrifty.planner.lengths import mean_length
 from thrifty.planner.rules import Reasons
 from thrifty.planner.shapes import parameters_of, shape_of
+from thrifty.planner.widths import shares_of
 from thrifty.spec import (
     METRICS,
     TASK_METRICS,
@@ -85,6 +86,7 @@ def decide(job: Job, dataset: Dataset, why: Reasons) -> Learning:
         why.say("optimizer", optimizer, "asked for in the job", "job", doubt)
     size = _batch_size(job, dataset, traits, why)
     optim = _learning(job, traits, dataset, parameters, optimizer, size, adapt.kind, why)
+    optim = optim.model_copy(update={"shares": shares_of(init, job, model, optimizer, why)})
     _check_augment(job, dataset, why)
     _check_smoothing(job, task, why)
     why.say("guard", *rules.guard(), doubt="a batch that is merely hard is left out, or one that harms is not")

@@ -49,6 +49,7 @@ DOUBTS = {
     "batch": "the best batch grows as the loss falls (McCandlish et al. 2018)",
     "micro_batch": "the memory's interval",
     "schedule": "others differ by little when tuned",
+    "rates": "with depth, batch and steps the best rate moves all the same",
     "learning_rate": "a starting point: within a factor of three; thrifty tune finds a better one",
     "weight_decay": "seldom decisive in short runs",
     "clip": "a sudden loss would say otherwise",

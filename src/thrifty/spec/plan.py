@@ -105,6 +105,7 @@ class OptimPlan(Plain):
         clip: largest norm of the gradient; ``inf`` for none.
         power: exponent of ``polynomial``.
         cooldown_steps: the last steps, over which ``wsd`` falls.
+        shares: of the rate that parameters get, by pattern of their names; the others get all of it.
     """
 
     optimizer: str
@@ -122,6 +123,7 @@ class OptimPlan(Plain):
     clip: float
     power: float = 1.0
     cooldown_steps: int = 0
+    shares: dict[str, float] = Field(default_factory=dict)
 
 
 class BatchPlan(Plain):

@@ -74,9 +74,10 @@ class Train(Plain):
         clip: largest norm of the gradient; 0 for none.
         init: initial weights: ``default`` (the family's own), ``depth_scaled``, ``zero_residual``, ``he_normal``,
             ``he_uniform``, both with ``_fan_out`` too, ``xavier_normal``, ``xavier_uniform``, ``lecun_normal``,
-            ``lecun_uniform``, ``orthogonal``, ``normal``, ``truncated_normal``; ``own`` keeps what the model's own code
-            draws or loads, and is what a model that is not ours has by default. Or a name for each pattern of
-            parameters, such as ``{fc.weight: zeros}``, of which the first that matches counts; ``*`` is the rest.
+            ``lecun_uniform``, ``orthogonal``, ``normal``, ``truncated_normal``; ``mup``, with which rates go by width
+            too; ``own`` keeps what the model's own code draws or loads, and is what a model that is not ours has by
+            default. Or a name for each pattern of parameters, such as ``{fc.weight: zeros}``, of which the first that
+            matches counts; ``*`` is the rest.
         augment: how training images are changed by chance, such as ``{flip: true, crop: 4}``; not at all when left out.
         label_smoothing: share of every answer that is given to all classes alike (Szegedy et al. 2016); the loss of
             training is then of such answers, and its least value is not 0.

@@ -14,6 +14,7 @@ from thrifty import optim
 from thrifty.models.inputs import to_tensors
 from thrifty.models.losses import LOSS_SUMS
 from thrifty.models.precision import autocasting
+from thrifty.optim.groups import rate_of
 from thrifty.optim.release import Release
 from thrifty.optim.rows import UsedRows
 from thrifty.spec import Plan
@@ -82,7 +83,7 @@ def take_step(
         if factor != 1.0:
             torch._foreach_mul_(gradients, factor)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = rate_of(group, learning_rate)
         optimizer.step()
     for parameter in parameters:
         parameter.grad = None
