@@ -180,3 +180,26 @@ def test_mup_that_cannot_be_meant(images: Dataset, model: str, train: dict[str, 
     with pytest.raises(JobError) as caught:
         decided(images, model, **train)
     assert said in str(caught.value)
+
+
+def test_images_grow_as_asked_and_time_goes_by_their_mean(images: Dataset) -> None:
+    learning, why = decided(images, "resnet8", progressive=0.5, steps=100)
+    assert learning.growth is not None and learning.growth.at(0) == 8 and learning.growth.mean_side == 11
+    (line,) = [line for line in why.lines if line.field == "progressive"]
+    assert line.value.startswith("from 8 to 16 pixels, ") and line.source == "job"
+    assert decided(images)[0].growth is None
+
+
+def test_images_that_cannot_grow_are_refused(images: Dataset) -> None:
+    asked = {"name": "a", "data": {"kind": "image", "path": "x"}, "train": {"progressive": 0.5}}
+    for changes, says in (
+        ({"model": "mlp-small"}, r"0\.5, and 'mlp-small' may not take images of another side"),
+        ({"model": "convnet-fast"}, "images of 8 pixels a side leave nothing after 3 halvings"),
+        ({"model": "resnet8", "plan": {"compile": "whole"}}, r"0\.5, and plan\.compile is 'whole'"),
+    ):
+        with pytest.raises(JobError, match=says):
+            decide(parse_job({**asked, **changes}), images, Reasons([]))
+    texts = images.model_copy(update={"kind": "text", "shape": (16,), "vocabulary": 100})
+    job = parse_job({**asked, "data": {"kind": "text", "path": "x"}, "model": "bert-tiny"})
+    with pytest.raises(JobError, match=r"0\.5, and data of kind 'text' are no images"):
+        decide(job, texts, Reasons([]))

@@ -57,3 +57,14 @@ def test_smooth_answers_are_learned_as_such(make_plan: PlanFactory, store: Store
     assert min(losses(smoothed)) > 1.17 and losses(sure) != losses(smoothed)
     with pytest.raises(BundleError):
         go(smooth, store, tmp_path / "0.0")
+
+
+def test_images_grow_and_a_run_goes_on_at_the_side_it_had(make_plan: PlanFactory, store: Store, tmp_path: Path) -> None:
+    plan = make_plan("resnet8", steps=10, evaluate_every=5).model_copy(update={"progressive": 0.5})
+    whole, expected = go(plan, store, tmp_path / "whole")
+    with pytest.raises(Killed):
+        go(plan, store, tmp_path / "killed", die_at=6)
+    resumed, events = go(plan, store, tmp_path / "killed")
+    assert same(whole, resumed) and losses(events) == losses(expected)[-len(losses(events)) :]
+    with pytest.raises(BundleError):
+        go(plan.model_copy(update={"progressive": 1.0}), store, tmp_path / "whole")

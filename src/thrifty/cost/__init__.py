@@ -50,6 +50,7 @@ def predict(
     probe_step_seconds: tuple[float, ...] = (),
     save_seconds: float = 0.0,
     evaluation_batch_ratio: float = 1.0,
+    evaluation_work: float = 1.0,
     loader_bytes: int = 0,
     heap: HeapPeak | None = None,
     runtime: Mapping[str, int] | None = None,
@@ -72,6 +73,7 @@ def predict(
         probe_step_seconds: seconds of real optimizer steps after warming up, when some were timed on the device: their
             median is then taken as the step.
         save_seconds: to write the weights once, at each validation; 0 where it was not timed.
+        evaluation_work: of a sample that is validated, in that of one that is trained on.
         evaluation_batch_ratio, loader_bytes, heap, runtime, copied: as for `peak_bytes`.
         keeping: as for `step_seconds`.
         largest: trace of the largest micro-batch, which memory goes by; ``micro`` where all are alike.
@@ -84,7 +86,7 @@ def predict(
     forward_s, backward_s = (phase_seconds(micro, phase, device) for phase in ("forward", "backward"))
     forward_share = forward_s / (forward_s + backward_s)
     samples_per_step = samples_per_micro * accumulation
-    validation_steps = evaluation_samples / samples_per_step * forward_share
+    validation_steps = evaluation_samples * evaluation_work / samples_per_step * forward_share
     if callable(evaluations):
         waits_s = waits.value if waits is not None else 0.0
         evaluations = evaluations(step.value + waits_s, validation_steps * step.value + save_seconds)

@@ -5,7 +5,7 @@ Shapes: b samples of a micro-batch, C channels, H, W pixels, T tokens of a windo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -45,6 +45,7 @@ class Batches:
         along: a rank gets as many micro-batches as the others: where it has no sample of its own, one without answers.
         augment: how images or recordings are changed.
         label_smoothing: share of every answer that all classes have alike.
+        side_at: the side of images by the step; as prepared when left out.
 
     Attributes:
         steps_per_epoch: steps that one pass over the split takes.
@@ -64,6 +65,7 @@ class Batches:
         along: bool = False,
         augment: Augment = AS_THEY_ARE,
         label_smoothing: float = 0.0,
+        side_at: Callable[[int], int] | None = None,
     ) -> None:
         assert batch >= 1
         assert micro >= 1
@@ -82,6 +84,7 @@ class Batches:
         self._augmentation: Augmentation | SoundAugmentation | None = None
         self._mixing = Mixing(augment, count=self.count, seed=seed) if augment.mixes else None
         self._smoothing = label_smoothing
+        self._side_at, self._side = side_at, None if side_at is None else side_at(0)
         if augment != AS_THEY_ARE:
             self._augmentation = _augmentation(augment, store, count=self.count, seed=seed)
 
@@ -103,6 +106,8 @@ class Batches:
         epoch, place = divmod(index, self.steps_per_epoch)
         if epoch != self._epoch:
             self._shuffle(epoch)
+        if self._side_at is not None:
+            self._side = self._side_at(index)
         chosen = self._order[place * self.batch : (place + 1) * self.batch]
         parts = deal(chosen, self.micro, self._lengths, self.ranks)[self.rank :: self.ranks]
         return [
@@ -115,7 +120,8 @@ class Batches:
         if self.batching == "packed":
             batch = packed(self._store, self._split, part)
         else:
-            batch = take(self._store, self._split, part, Turn(self._shift, self._augmentation, self._mixing))
+            turn = Turn(self._shift, self._augmentation, self._mixing, self._side)
+            batch = take(self._store, self._split, part, turn)
         if self._smoothing:
             sure = batch["answers"] if "answers" in batch else shares_of(batch["y"], len(self._store.dataset.labels))
             batch["answers"] = smoothed(sure, self._smoothing)

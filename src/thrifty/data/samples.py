@@ -13,6 +13,7 @@ import numpy as np
 from thrifty.data.answers import shares_of
 from thrifty.data.augment import Augmentation
 from thrifty.data.frames import filled_up, normalised, padded_frames
+from thrifty.data.growth import shrunk
 from thrifty.data.image import normalise
 from thrifty.data.language import END_ID, IGNORED_TARGET
 from thrifty.data.mixing import Mixing
@@ -33,11 +34,13 @@ class Turn:
         shift: tokens by which windows of a stream begin later.
         augmentation: how images or recordings are changed.
         mixing: how they are mixed with others.
+        side: that images are brought to; as they were prepared where left out.
     """
 
     shift: int = 0
     augmentation: Augmentation | SoundAugmentation | None = None
     mixing: Mixing | None = None
+    side: int | None = None
 
 
 AS_PREPARED = Turn()
@@ -65,6 +68,7 @@ def _images(store: Store, split: str, chosen: np.ndarray, turn: Turn) -> Batch:
         others = turn.mixing.others(chosen)
         images, own_b = turn.mixing(images, pixels(others), chosen)
         answers = {"answers": shares_of(y_b, len(dataset.labels), labels[others], own_b)}
+    images = images if turn.side is None else shrunk(images, turn.side)
     return {"x": normalise(images, dataset.mean, dataset.std), "y": y_b, **answers}
 
 

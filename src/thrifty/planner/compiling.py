@@ -72,6 +72,8 @@ def _hindrance(plan: Plan, local: Local, compile: Compile) -> str:
         return rules.COMPILE_ON_CPU
     if plan.model.family not in FAMILIES or plan.adapt.kind != "none":
         return "it was tried on models of thrifty's own alone, without adapters: plan.compile asks for it"
+    if plan.progressive < 1:
+        return "images grow while it is trained, and for each side it would be compiled anew"
     if plan.gradient_release and compile == "whole":
         return "a model compiled whole would hand out all gradients at once, and they are to be released"
     if plan.checkpointing not in BESIDE[compile]:

@@ -8,10 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from thrifty.cost import Trace, predict
+from thrifty.data.growth import growth_of
 from thrifty.errors import BudgetError
 from thrifty.hardware.pages import keeping
 from thrifty.planner.correction import corrected
 from thrifty.planner.dry import Held
+from thrifty.planner.growing import evaluation_work
 from thrifty.planner.lengths import evaluation_ratio
 from thrifty.planner.rules import Reasons
 from thrifty.planner.validations import aims_of, interval, reason, validations
@@ -62,6 +64,7 @@ class _Course:
             steps=steps,
             evaluations=validations,
             evaluation_samples=math.ceil(self.dataset.counts["validation"] / self.draft.devices),
+            evaluation_work=evaluation_work(growth_of(self.draft, self.dataset)),
             device=self.device,
             precision=self.draft.precision,
             probe_step_seconds=probed.step_s,

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 import thrifty.planner.rules as rules
 from thrifty import models
+from thrifty.data.growth import Growth
 from thrifty.errors import JobError
 from thrifty.models.adapters import adapting, frozen_norms, head_of, trained_parameters, usual_targets
 from thrifty.models.init import REST, assign
 from thrifty.names import check_names
 from thrifty.optim import tell_rules
+from thrifty.planner.growing import growth_asked
 from thrifty.planner.lengths import mean_length
 from thrifty.planner.rules import Reasons
 from thrifty.planner.shapes import parameters_of, shape_of
@@ -48,6 +50,7 @@ class Learning:
         traits: what the model contains, by which rules go.
         parameters: of the model.
         adapt: what of it is trained.
+        growth: of the images, where they grow.
     """
 
     task: Task
@@ -60,6 +63,7 @@ class Learning:
     parameters: int
     rows: Rows
     adapt: AdaptPlan
+    growth: Growth | None = None
 
 
 def decide(job: Job, dataset: Dataset, why: Reasons) -> Learning:
@@ -89,10 +93,11 @@ def decide(job: Job, dataset: Dataset, why: Reasons) -> Learning:
     optim = optim.model_copy(update={"shares": shares_of(init, job, model, optimizer, why)})
     _check_augment(job, dataset, why)
     _check_smoothing(job, task, why)
+    growth = growth_asked(job, model, dataset, optim, why)
     why.say("guard", *rules.guard(), doubt="a batch that is merely hard is left out, or one that harms is not")
     stop = _stop(job, task, optim.total_steps)
     rows = _rows(job, dataset, model, optim, size, adapt, why)
-    return Learning(task, model, traits, init, optim, stop, size, parameters, rows, adapt)
+    return Learning(task, model, traits, init, optim, stop, size, parameters, rows, adapt, growth)
 
 
 def _init(job: Job, model: ModelPlan, why: Reasons) -> str | dict[str, str]:

@@ -24,6 +24,7 @@ from thrifty.planner.correction import Seen, correct, corrected, kin_of
 from thrifty.planner.devices import freed_bytes, ranks_of
 from thrifty.planner.dry import Held, dry_run
 from thrifty.planner.explain import Quote
+from thrifty.planner.growing import evaluation_work, mean_side
 from thrifty.planner.holding import holds
 from thrifty.planner.learning import Learning
 from thrifty.planner.lengths import PackedShape, largest_shape, mean_length, packed_shape
@@ -308,13 +309,17 @@ class Local:
         )
 
     def typical(self, settings: Settings) -> Trace:
-        """Trace one micro-batch of a way, once; of texts one of mean length, which time goes by."""
+        """Trace one micro-batch of a way, once; of texts of mean length, of images of mean side, by which time goes."""
         if settings.get("batching") == "packed":
             micro = settings["micro_batch"]
             shape = packed_shape(self.dataset, batch=self.learning.size, micro=micro)
             return self._traced(*(settings[field] for field in TRACED), shape)
         length = self.length(settings)
-        if length in (None, self.dataset.shape[0]):
+        if self.dataset.kind == "image":
+            length = mean_side(self.learning.growth)
+        elif length == self.dataset.shape[0]:
+            length = None
+        if length is None:
             return self.trace(settings)
         return self._traced(*(settings[field] for field in TRACED), length)
 
@@ -347,6 +352,7 @@ class Local:
             steps=steps,
             evaluations=count,
             evaluation_samples=held_out,
+            evaluation_work=evaluation_work(self.learning.growth),
             device=self.device,
             precision=settings["precision"],
             keeping=keeping(self.device.kind, settings["checkpointing"]),

@@ -258,6 +258,7 @@ def draft_of(local: Local, way: Way, key: str) -> Plan:
         gradient_release=local.releases,
         offload=bool(local.job.plan.offload),
         augment=local.job.train.augment,
+        progressive=local.job.train.progressive or 1.0,
         label_smoothing=local.job.train.label_smoothing,
         adapt=learning.adapt,
         evaluate_every=learning.stop.steps,

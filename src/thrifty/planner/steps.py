@@ -34,28 +34,29 @@ def built(learning: Learning, checkpointing: str) -> nn.Module:
 Shapes = dict[str, tuple[tuple[int, ...], str]]
 
 
-def _recordings(dataset: Dataset, samples: int, length: int) -> Shapes:
-    width = dataset.shape[1]
+def _recordings(dataset: Dataset, samples: int, length: int | None) -> Shapes:
+    longest, width = dataset.shape
     answers: tuple[int, ...] = (samples,)
     if dataset.task == "transcribe":
         # the mean of tokens; what a longer transcript adds is small beside the model
         answers = (samples, max(1, math.ceil(sum(dataset.label_counts.values()) / dataset.counts["train"])))
-    return {"x": ((samples, length, width), "float32"), "y": (answers, "int64")}
+    return {"x": ((samples, length or longest, width), "float32"), "y": (answers, "int64")}
 
 
-def _images(dataset: Dataset, samples: int, length: int) -> Shapes:
-    return {"x": ((samples, *dataset.shape), "float32"), "y": ((samples,), "int64")}
+def _images(dataset: Dataset, samples: int, length: int | None) -> Shapes:
+    shape = dataset.shape if length is None else (dataset.shape[0], length, length)
+    return {"x": ((samples, *shape), "float32"), "y": ((samples,), "int64")}
 
 
-def _texts(dataset: Dataset, samples: int, length: int) -> Shapes:
-    return {"x": ((samples, length), "int64"), "y": ((samples,), "int64")}
+def _texts(dataset: Dataset, samples: int, length: int | None) -> Shapes:
+    return {"x": ((samples, length or dataset.shape[0]), "int64"), "y": ((samples,), "int64")}
 
 
-def _windows(dataset: Dataset, samples: int, length: int) -> Shapes:
-    return dict.fromkeys(("x", "y"), ((samples, length), "int64"))
+def _windows(dataset: Dataset, samples: int, length: int | None) -> Shapes:
+    return dict.fromkeys(("x", "y"), ((samples, length or dataset.shape[0]), "int64"))
 
 
-_SHAPES: dict[KindName, Callable[[Dataset, int, int], Shapes]] = {
+_SHAPES: dict[KindName, Callable[[Dataset, int, int | None], Shapes]] = {
     "audio": _recordings,
     "image": _images,
     "language": _windows,
@@ -67,13 +68,14 @@ def batch_of(dataset: Dataset, samples: int, length: int | PackedShape | None = 
     """Shapes and types of a batch: images [B, C, H, W], recordings [B, T, M] or texts [B, T] and their labels [B], or
     tokens [B, T] twice.
 
-    Texts and recordings are as long as the longest there is, or of ``length`` tokens, or packed to that shape.
+    Texts and recordings are as long as the longest there is, or of ``length`` tokens, or packed to that shape; images
+    as they were prepared, or of that side.
     """
     if isinstance(length, PackedShape):
         places = {f"places{index}": (grid, "int64") for index, grid in enumerate(length.grids)}
         texts = sum(each for each, _ in length.grids)
         return {"x": ((1, length.tokens), "int64"), "y": ((texts,), "int64"), **places}
-    return _SHAPES[dataset.kind](dataset, samples, length or dataset.shape[0])
+    return _SHAPES[dataset.kind](dataset, samples, length)
 
 
 def rows_of(learning: Learning, precision: str) -> Rows:

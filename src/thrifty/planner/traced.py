@@ -27,6 +27,7 @@ from thrifty.models.recompute import CHECKPOINTING, repeated_blocks
 from thrifty.planner.bills import cluster_cost
 from thrifty.planner.explain import Quote, quote_of
 from thrifty.planner.ground import TERMS, Ground, limits_of
+from thrifty.planner.growing import mean_side
 from thrifty.planner.learning import Learning
 from thrifty.planner.lengths import mean_length
 from thrifty.planner.moves import MOVES
@@ -76,9 +77,10 @@ class Traced:
         self.units = _units(model)
         self.checkpointing, self.unbearable = _bears(model)
         self.aims = aims_of(job, learning.optim, learning.stop)
-        # texts are as long as the longest for memory, and as in the mean for time
+        # texts are as long as the longest for memory, and as in the mean for time; so are images that grow
         texts, size = KINDS[dataset.kind].varies, learning.size
-        self.length = mean_length(dataset, batch=size, micro=size, batching="by_length") if texts else None
+        length = mean_length(dataset, batch=size, micro=size, batching="by_length") if texts else None
+        self.length = length or mean_side(learning.growth)
         self.scaled = functools.cache(self._scaled)
         self.trace = functools.cache(self._trace)
         self.memory = functools.cache(self._memory)

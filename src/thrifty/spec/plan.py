@@ -215,6 +215,7 @@ class Plan(Plain):
         gradient_release: parameters are stepped in the backward pass, each once its gradient is whole, which then goes.
         offload: optimizer states lie in the processor's memory, and steps are taken there.
         augment: how training images are changed by chance.
+        progressive: share of their side that images have when training begins; 1 for all of it.
         label_smoothing: share of every answer that all classes have alike.
         adapt: what of the model is trained.
         evaluate_every: optimizer steps between validations.
@@ -248,6 +249,7 @@ class Plan(Plain):
     gradient_release: bool = False
     offload: bool = False
     augment: Augment = Augment()
+    progressive: float = 1.0
     label_smoothing: float = 0.0
     adapt: AdaptPlan = AdaptPlan()
     evaluate_every: int

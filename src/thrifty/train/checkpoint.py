@@ -98,7 +98,7 @@ def learning_key(plan: Plan, data: str) -> str:
         include={
             "task": True, "model": {"name", "family", "arguments"}, "init": True, "optim": True, "precision": True,
             "seed": True, "guard": True, "evaluate_every": True, "batch": {"size"}, "augment": True,
-            "label_smoothing": True, "stop": {"metric", "higher_is_better"},
+            "progressive": True, "label_smoothing": True, "stop": {"metric", "higher_is_better"},
         }
     )  # fmt: skip
     return hashlib.sha256(f"{learned}\n{data}".encode()).hexdigest()[:20]

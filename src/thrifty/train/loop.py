@@ -13,6 +13,7 @@ from torch import nn
 
 from thrifty import optim
 from thrifty.data import Batch, Batches, Store
+from thrifty.data.growth import growth_of
 from thrifty.errors import DiskFullError, DivergedError, SignalledError
 from thrifty.hardware.pages import keep_pages, keeping
 from thrifty.models.compiling import compile_news, compile_seconds
@@ -95,6 +96,7 @@ def train(
     used = use_rows(model, optimizer, store.dataset.vocabulary) if plan.rows == "used" else []
     spread.follow(optimizer)
     schedule = optim.Schedule(plan.optim)
+    growth = growth_of(plan, store.dataset)
     batches = Batches(
         store,
         split="train",
@@ -107,6 +109,7 @@ def train(
         along=spread.computes_along,
         augment=plan.augment,
         label_smoothing=plan.label_smoothing,
+        side_at=growth.at if growth is not None else None,
     )
     budget = Budget(plan.stop, spent, world)
 

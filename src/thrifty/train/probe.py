@@ -11,6 +11,7 @@ from torch import nn
 
 from thrifty import optim
 from thrifty.data import Batch, Batches, Store
+from thrifty.data.growth import growth_of
 from thrifty.errors import BudgetError, JobError, ThriftyError
 from thrifty.hardware.pages import keep_pages, keeping
 from thrifty.models import build
@@ -72,6 +73,7 @@ def _timed(plan: Plan, store: Store, folder: Path, seconds: float) -> Probed:
     recomputing(with_savings(model, plan), plan.checkpointing).train()
     optimizer = optim.build(model, plan.optim, plan.precision, plan.seed, offload=plan.offload)
     used = use_rows(model, optimizer, store.dataset.vocabulary) if plan.rows == "used" else []
+    growth = growth_of(plan, store.dataset)
     batches = Batches(
         store,
         split="train",
@@ -82,6 +84,7 @@ def _timed(plan: Plan, store: Store, folder: Path, seconds: float) -> Probed:
         ranks=plan.devices,
         augment=plan.augment,
         label_smoothing=plan.label_smoothing,
+        side_at=(lambda step: growth.mean_side) if growth is not None else None,
     )
     steps = batches.typical_steps()
     times: list[float] = []
