@@ -112,3 +112,33 @@ def test_wilson_against_published_values() -> None:
     }
     for (right, samples), bounds in published.items():
         assert wilson(right, samples) == pytest.approx(bounds, abs=5e-5)
+
+
+@settings(max_examples=30, deadline=None)
+@given(samples=st.integers(2, 60), size=st.integers(1, 60), seed=st.integers(0, 99), spread=st.floats(0.01, 4))
+def test_two_labels_are_ordered_as_pairs_are_counted(samples: int, size: int, seed: int, spread: float) -> None:
+    random = np.random.default_rng(seed)
+    x, y = (spread * random.normal(size=(samples, 2))).astype(np.float32), random.integers(0, 2, samples)
+    done = evaluate(Echo(), cut(x, y, size), "classify")
+    odds = x[:, 1] - x[:, 0]
+    above = odds[y == 1][:, None] - odds[y == 0]
+    expected = ((above > 0) + 0.5 * (above == 0)).mean() if above.size else 0.5
+    assert done.metrics["auc"] == pytest.approx(
+        expected, abs=0.5 / max(1, above.size) * (abs(above) < 2e-3).sum() + 1e-9
+    )
+    assert len(done.confusion) == 2
+
+
+@settings(max_examples=30, deadline=None)
+@given(samples=st.integers(2, 40), size=st.integers(1, 40), seed=st.integers(0, 99))
+def test_numbers_are_measured_in_their_unit(samples: int, size: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    x, y = (random.normal(size=samples).astype(np.float32) for _ in range(2))
+    done = evaluate(Echo(), cut(x[:, None], y, size), "regress", unit=100.0)
+    errors = x.astype(float) - y
+    assert done.metrics["rmse"] == pytest.approx(100 * math.sqrt((errors**2).mean()), rel=1e-6)
+    assert done.metrics["mae"] == pytest.approx(100 * abs(errors).mean(), rel=1e-6)
+    assert done.metrics["r2"] == pytest.approx(1 - (errors**2).sum() / ((y - y.mean()) ** 2).sum(), rel=1e-4)
+    assert done.metrics["loss"] == pytest.approx((errors**2).mean(), rel=1e-6)
+    assert done.metrics["samples"] == samples
+    assert done.confusion == ()

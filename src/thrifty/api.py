@@ -253,7 +253,8 @@ def bundle_folder(path: Path) -> Path:
 
 
 def predict(bundle: Path, source: str) -> dict[str, Any]:
-    """Answer one raw input: the path of an image file, a text to classify, a prompt for a language model.
+    """Answer one raw input: the path of an image file, a text to classify, a prompt for a language model, a row of
+    a table as JSON.
 
     Raises:
         BundleError: the bundle is damaged.

@@ -195,7 +195,7 @@ def tune(
 @app.command()
 def predict(
     bundle: Annotated[Path, typer.Argument(help="a bundle, or the run that made it")],
-    source: Annotated[str, typer.Argument(metavar="INPUT", help="an image file, a text, or a prompt")],
+    source: Annotated[str, typer.Argument(metavar="INPUT", help="an image file, a text, a prompt, or a row as JSON")],
     as_json: Json = False,
 ) -> None:
     """Answer one raw input."""
@@ -206,6 +206,8 @@ def predict(
         _print_json(answer)
     elif "completion" in answer:
         print(answer["completion"])
+    elif "value" in answer:
+        print(f"{answer['value']:.6g}")
     else:
         print(f"{answer['label']}  {answer['probability']:.4f}")
 

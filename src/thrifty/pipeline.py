@@ -497,7 +497,8 @@ def held_out_line(metrics: dict[str, float]) -> str:
 
 def _classified(metrics: dict[str, float]) -> str:
     low, high = metrics["accuracy_low"], metrics["accuracy_high"]
-    figures = f"accuracy {metrics['accuracy']:.4f} ({low:.4f} to {high:.4f}), loss {metrics['loss']:.4f}"
+    auc = f", AUC {metrics['auc']:.4f}" if "auc" in metrics else ""
+    figures = f"accuracy {metrics['accuracy']:.4f} ({low:.4f} to {high:.4f}){auc}, loss {metrics['loss']:.4f}"
     return f"{figures} on {metrics['samples']:,.0f} held-out samples"
 
 
@@ -506,8 +507,17 @@ def _predicted(metrics: dict[str, float]) -> str:
     return f"{figures} on {metrics['tokens']:,.0f} held-out tokens"
 
 
+def _regressed(metrics: dict[str, float]) -> str:
+    figures = f"RMSE {metrics['rmse']:.6g}, MAE {metrics['mae']:.6g}, R² {metrics['r2']:.4f}"
+    return f"{figures} on {metrics['samples']:,.0f} held-out samples"
+
+
 # by the figure that only its task has
-_HELD_OUT: dict[str, Callable[[dict[str, float]], str]] = {"accuracy": _classified, "bits_per_byte": _predicted}
+_HELD_OUT: dict[str, Callable[[dict[str, float]], str]] = {
+    "accuracy": _classified,
+    "bits_per_byte": _predicted,
+    "rmse": _regressed,
+}
 
 
 @dataclass

@@ -14,7 +14,8 @@ from thrifty.data.word_pieces import learn_pieces
 from thrifty.export.bundle import write_bundle
 from thrifty.models import build, resolve
 from thrifty.models.init import initialise
-from thrifty.spec import BundleInfo, Cleaning, Dataset, ModelPlan, Spent
+from thrifty.spec import BundleInfo, Cleaning, Dataset, ModelPlan, Spent, Table
+from thrifty.spec.table import Column
 
 LABELS = ("cat", "dog", "owl")
 
@@ -95,6 +96,36 @@ def write_text_bundle(
     return _write(
         folder, name=name, version=version, task="classify", model=model, plan=plan, data=data, tokenizer=path
     )
+
+
+def table_dataset(labels: tuple[str, ...]) -> Dataset:
+    """Of a number that may be missing, a category, a boolean and a date; with labels, or with amounts."""
+    columns = (
+        Column(name="age", kind="number", edges=(17.0, 30.0, 45.0, 90.0), missing=True),
+        Column(name="job", kind="category", values=("clerk", "cook")),
+        Column(name="member", kind="boolean", values=("false", "true")),
+        Column(name="since", kind="date", edges=(1e9, 1.5e9, 1.7e9), format="%Y-%m-%d"),
+    )
+    amounts = {} if labels else {"mean": 30_000.0, "deviation": 9_000.0}
+    table = Table(columns=columns, target="pay", **amounts)
+    data = image_dataset().model_copy(
+        update={"kind": "table", "task": "classify" if labels else "regress", "labels": labels, "mean": (), "std": ()}
+    )
+    counts = dict.fromkeys(labels, 1)
+    shape = (table.numbers + table.codes,)
+    return data.model_copy(
+        update={"table": table, "label_counts": counts, "shape": shape, "vocabulary": table.vocabulary}
+    )
+
+
+def write_table_bundle(
+    folder: Path, *, labels: tuple[str, ...], name: str = "table", version: int = 1, seed: int = 0
+) -> BundleInfo:
+    data = table_dataset(labels)
+    plan = resolve("table-mlp-small", data)
+    model = build(plan)
+    initialise(model, "default", seed)
+    return _write(folder, name=name, version=version, task=data.task, model=model, plan=plan, data=data, tokenizer=None)
 
 
 def _write(folder: Path, **what: Any) -> BundleInfo:

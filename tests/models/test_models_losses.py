@@ -39,7 +39,11 @@ def test_language_leaves_out_what_is_ignored() -> None:
     assert loss_sum.item() == pytest.approx(3 * math.log(5))
 
 
-@pytest.mark.parametrize("task", LOSSES)
+# those whose answers are classes
+TELLING = ("classify", "language")
+
+
+@pytest.mark.parametrize("task", TELLING)
 def test_bf16_logits_are_summed_in_float32(task: str) -> None:
     logits = torch.zeros(3000, 2, dtype=torch.bfloat16)
     loss_sum, _ = LOSSES[task](Says(logits), {"x": logits, "y": torch.zeros(3000, dtype=torch.int64)})
@@ -49,12 +53,22 @@ def test_bf16_logits_are_summed_in_float32(task: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
-@pytest.mark.parametrize("task", LOSSES)
+@pytest.mark.parametrize("task", TELLING)
 def test_a_sum_alone_is_that_of_the_loss(task: str, dtype: torch.dtype) -> None:
     logits = torch.linspace(-2, 3, 24, dtype=dtype).view(2, 3, 4)
     batch = {"x": logits, "y": torch.tensor([[0, 3, -100], [-100, 1, 2]])}
     alone, (loss_sum, _) = LOSS_SUMS[task](Says(logits), batch), LOSSES[task](Says(logits), batch)
     assert torch.equal(alone, loss_sum) and alone.dtype == torch.promote_types(dtype, torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_a_sum_of_squares_is_in_float32(dtype: torch.dtype) -> None:
+    answers = torch.linspace(-2, 3, 600, dtype=dtype)[:, None]
+    batch = {"x": answers, "y": torch.full((600,), 1.25)}
+    alone, (loss_sum, count) = LOSS_SUMS["regress"](Says(answers), batch), LOSSES["regress"](Says(answers), batch)
+    assert torch.equal(alone, loss_sum) and alone.dtype == torch.promote_types(dtype, torch.float32)
+    assert loss_sum.item() == pytest.approx(((answers.double() - 1.25) ** 2).sum().item(), rel=1e-5)
+    assert int(count) == 600
 
 
 def test_batches_become_tensors(tmp_path: pytest.TempPathFactory) -> None:

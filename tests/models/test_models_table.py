@@ -10,7 +10,8 @@ import torch
 
 from thrifty.errors import JobError
 from thrifty.models import MODELS, build, dropping, resolve
-from thrifty.spec import Cleaning, Dataset, ModelPlan, Sound
+from thrifty.spec import Cleaning, Dataset, ModelPlan, Sound, Table
+from thrifty.spec.table import Column
 
 CLEANING = Cleaning(seen=0, kept=0, rejected={}, duplicates=0, across_splits=0)
 
@@ -50,8 +51,15 @@ def recordings(frames: int = 64, bands: int = 40, classes: int = 10) -> Dataset:
     return images(classes=classes).model_copy(update={**changes, "sound": Sound(rate=8000, bands=bands)})
 
 
+def rows() -> Dataset:
+    table = Table(columns=(Column(name="a", kind="number", edges=(0.0, 1.0), missing=True),), target="b")
+    shape = (table.numbers + table.codes,)
+    more = {"kind": "table", "shape": shape, "mean": (), "std": (), "vocabulary": table.vocabulary, "table": table}
+    return images().model_copy(update=more)
+
+
 def data_for(name: str) -> Dataset:
-    made = {"speech": recordings, "gpt": text, "llama": text}
+    made = {"speech": recordings, "tabular": rows, "gpt": text, "llama": text}
     made |= dict.fromkeys(("bert", "bert_original", "ngrams"), sentences)
     return made.get(MODELS[name].family, images)()
 

@@ -264,7 +264,7 @@ def test_the_tokenizer_lies_where_the_job_says(tmp_path: Path) -> None:
         ({"lenght": 9}, r"unknown key 'data\.lenght' in .*did you mean 'length'"),
         (
             {"kind": "texts"},
-            r"unknown data kind 'texts' .*did you mean 'text'\?\); known: audio, image, language, text",
+            r"unknown data kind 'texts' .*did you mean 'text'\?\); known: audio, image, language, table, text",
         ),
         ({"split": {"test": 0.95}}, r"data\.split: validation 0\.1 and test 0\.95 leave"),
     ],
@@ -279,3 +279,37 @@ def test_an_adapter_may_be_its_kind_alone_and_a_pattern_alone() -> None:
     assert train.adapter is not None and (train.adapter.kind, train.adapter.rank) == ("dora", None)
     assert train.freeze == ("fc.*",)
     assert parse_job(changed("train", {"freeze": ["a.*", "b"]})).train.freeze == ("a.*", "b")
+
+
+TABLE: dict[str, Any] = {"name": "a", "data": {"kind": "table", "path": "a.csv"}, "model": "table-mlp-small"}
+
+
+@pytest.mark.parametrize(
+    ("more", "task"),
+    [
+        ({}, None),
+        ({"task": "regress"}, "regress"),
+        ({"data": {**TABLE["data"], "task": "regress"}}, "regress"),
+        ({"task": "classify", "target": {"auc": 0.9}}, "classify"),
+        ({"target": {"rmse": 4e4}}, None),
+    ],
+)
+def test_a_table_is_for_the_task_that_is_asked_for_or_that_it_tells(more: dict[str, Any], task: str | None) -> None:
+    job = parse_job({**TABLE, **more})
+    assert job.task == task
+    assert raw_data(job).task == task  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"task": "language"}, "data of kind 'table' is for task 'classify' or 'regress', not 'language'"),
+        ({"task": "regress", "target": {"auc": 0.9}}, "task 'regress' has no target 'auc'"),
+        ({"target": {"wer": 0.1}}, "data of kind 'table' has no target 'wer': accuracy, auc, loss, mae, r2, rmse"),
+        ({"data": {**TABLE["data"], "target": 0}}, r"data\.target: .*greater than 0"),
+        ({"data": {**TABLE["data"], "taget": "y"}}, r"unknown key 'data\.taget' in .*did you mean 'target'"),
+    ],
+)
+def test_mistakes_in_a_job_for_a_table(more: dict[str, Any], says: str) -> None:
+    with pytest.raises(JobError, match=says):
+        parse_job({**TABLE, **more})

@@ -99,9 +99,10 @@ class Batches:
         [b, T], ``y`` int64 [b]; packed ``x`` int64 [1, T], which texts of label -100 fill up, ``y`` int64 of all of
         them, as they lie, and their places by groups, as `thrifty.data.packing.places_of` has them.
         Recordings: ``x`` float32 [b, T, M] normalised, changed by ``augment``, filled up with -100, ``y`` int64 [b], or
-        of transcripts their tokens [b, L], filled up with -100. Language: ``x`` and ``y`` int64 [b, T], where ``y`` is
-        the token after each of ``x``. Where a class is not the whole answer, ``answers`` has the share of each, as
-        `thrifty.data.answers.shares_of` has them.
+        of transcripts their tokens [b, L], filled up with -100.
+        Rows of tables: ``x`` float32 [b, F], ``y`` int64 [b] or float32 [b]. Language: ``x`` and ``y`` int64 [b, T],
+        where ``y`` is the token after each of ``x``. Where a class is not the whole answer, ``answers`` has the share
+        of each, as `thrifty.data.answers.shares_of` has them.
         """
         epoch, place = divmod(index, self.steps_per_epoch)
         if epoch != self._epoch:
@@ -180,4 +181,5 @@ def _augmentation(augment: Augment, store: Store, *, count: int, seed: int) -> A
 def _unanswered(batch: Batch) -> Batch:
     """The same inputs, of which no answer counts."""
     nothing = {name: np.zeros_like(batch[name]) for name in batch if name == "answers"}
-    return {**batch, **nothing, "y": np.full_like(batch["y"], IGNORED_TARGET)}
+    no_answer = IGNORED_TARGET if batch["y"].dtype.kind in "iu" else np.nan
+    return {**batch, **nothing, "y": np.full_like(batch["y"], no_answer)}

@@ -10,14 +10,14 @@ from typing import Any
 from thrifty.data.arrays import holds_arrays
 from thrifty.data.cells import PARQUET
 from thrifty.data.image import IMAGE_SUFFIXES
-from thrifty.data.inputs import TABLE_SUFFIXES, InputFile, Reject, list_files, list_one
+from thrifty.data.inputs import CELL_SUFFIXES, TABLE_SUFFIXES, InputFile, Reject, list_files, list_one
 from thrifty.data.labelled import check_labelled, manifest_of
 from thrifty.data.labels import check_class_folders, folders_of
 from thrifty.data.manifest import Manifest, find_manifest
 from thrifty.data.shards import SHARD_SUFFIX, shards_of
 from thrifty.data.sound import SOUND_SUFFIXES
 from thrifty.errors import DataError
-from thrifty.spec import AudioData, ImageData, KindName, LanguageData, RawData, TextData
+from thrifty.spec import AudioData, ImageData, KindName, LanguageData, RawData, TableData, TextData
 from thrifty.spec.file_names import read_name
 from thrifty.spec.units import format_bytes
 
@@ -141,6 +141,10 @@ def _texts(data: TextData) -> Chosen:
     return _sorted_out(files, rejects, reason)
 
 
+def _tables(data: TableData) -> Chosen:
+    return _sorted_out(*list_one(data.path), lambda file: "" if file.suffix in CELL_SUFFIXES else "not a table")
+
+
 def _language(data: LanguageData) -> Chosen:
     files, rejects = list_one(data.path)
     if data.path.is_file():
@@ -156,6 +160,7 @@ CHOOSERS: dict[KindName, Callable[[Any], Chosen]] = {
     "audio": _sounds,
     "image": _images,
     "language": _language,
+    "table": _tables,
     "text": _texts,
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import cv2
@@ -49,7 +50,7 @@ def take_inventory(data: RawData, *, seed: int, cache: Path) -> Inventory:
     """List the data's files and hash what has changed since the last time.
 
     The key covers the data section without its paths, the seed, name and content of each file, the code of this
-    package and the versions of the libraries that decode, resize and tokenize.
+    package and the versions of the libraries that decode, resize, tokenize and read tables.
 
     Raises:
         DataError: the folder is missing or holds nothing of the kind.
@@ -69,6 +70,7 @@ def take_inventory(data: RawData, *, seed: int, cache: Path) -> Inventory:
         str(seed),
         _code_hash(),
         *(f"{library.__name__} {library.__version__}" for library in (cv2, tokenizers)),
+        f"polars {version('polars')}",
         *(f"{file.name}\0{hashes[file.name]}" for file in files),
         *(f"{reject.name}\0{reject.reason}{reject.detail}" for reject in rejects),
         *(

@@ -11,6 +11,7 @@ from thrifty.data.draft import drafting, remove_leftovers, remove_store
 from thrifty.data.images import prepare_images
 from thrifty.data.inventory import Inventory, opened, take_inventory
 from thrifty.data.store import Store, open_store, prepared_folder
+from thrifty.data.tables import prepare_tables
 from thrifty.data.texts import prepare_texts
 from thrifty.errors import DataError
 from thrifty.spec import KINDS, Dataset, KindName, RawData
@@ -21,6 +22,7 @@ PREPARERS: dict[KindName, Callable[..., Dataset]] = {
     "audio": prepare_audio,
     "image": prepare_images,
     "language": prepare_documents,
+    "table": prepare_tables,
     "text": prepare_texts,
 }
 

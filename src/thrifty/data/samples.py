@@ -94,6 +94,10 @@ def _texts(store: Store, split: str, chosen: np.ndarray, turn: Turn) -> Batch:
     return {"x": _padded(store, split, chosen, store.dataset.shape[0]), "y": labels}
 
 
+def _rows(store: Store, split: str, chosen: np.ndarray, turn: Turn) -> Batch:
+    return {name: store.array(split, name).take(chosen, axis=0) for name in ("x", "y")}
+
+
 def _windows_of(store: Store, split: str, chosen: np.ndarray, turn: Turn) -> Batch:
     return _windows(store.array(split, "tokens"), store.dataset.shape[0], chosen, turn.shift)
 
@@ -102,6 +106,7 @@ TAKERS: dict[KindName, Callable[[Store, str, np.ndarray, Turn], Batch]] = {
     "audio": _recordings,
     "image": _images,
     "language": _windows_of,
+    "table": _rows,
     "text": _texts,
 }
 

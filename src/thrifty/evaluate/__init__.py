@@ -12,6 +12,7 @@ from thrifty.errors import DataError
 from thrifty.evaluate.classified import Classified, wilson
 from thrifty.evaluate.figures import Evaluation, Measure
 from thrifty.evaluate.predicted import Predicted
+from thrifty.evaluate.regressed import Regressed
 from thrifty.evaluate.transcribed import Transcribed
 from thrifty.models.inputs import to_tensors
 from thrifty.models.precision import autocasting
@@ -19,11 +20,12 @@ from thrifty.spec import Task
 
 __all__ = ["MEASURES", "Evaluation", "Measure", "evaluate", "wilson"]
 
-# What is counted for each task; it is told the bytes of the raw text, where there is any, and the labels.
-MEASURES: dict[Task, Callable[[int, Sequence[str]], Measure]] = {
-    "classify": lambda text_bytes, labels: Classified(),
-    "language": lambda text_bytes, labels: Predicted(text_bytes),
-    "transcribe": lambda text_bytes, labels: Transcribed(labels),
+# What is counted for each task; it is told the bytes of the raw text, where there is any, the labels, and the unit.
+MEASURES: dict[Task, Callable[[int, Sequence[str], float], Measure]] = {
+    "classify": lambda text_bytes, labels, unit: Classified(),
+    "language": lambda text_bytes, labels, unit: Predicted(text_bytes),
+    "regress": lambda text_bytes, labels, unit: Regressed(unit),
+    "transcribe": lambda text_bytes, labels, unit: Transcribed(labels),
 }
 
 
@@ -37,6 +39,7 @@ def evaluate(
     memory_format: str = "contiguous",
     text_bytes: int = 0,
     labels: Sequence[str] = (),
+    unit: float = 1.0,
     add_up: Callable[[np.ndarray], np.ndarray] = lambda sums: sums,
     inference: bool = True,
 ) -> Evaluation:
@@ -51,13 +54,14 @@ def evaluate(
         memory_format: of images.
         text_bytes: bytes of the raw text that the tokens stand for; 0 when not known.
         labels: of the data set; of transcripts, what tokens stand for.
+        unit: of numbers to tell, what one deviation is.
         add_up: sums over the ranks that measure a part each; all get the figures of the whole.
         inference: whether tensors made here are never trained with; weights that ranks gather are kept and may be.
 
     Raises:
         DataError: there was nothing to evaluate.
     """
-    measured = MEASURES[task](text_bytes, labels)
+    measured = MEASURES[task](text_bytes, labels, unit)
     training = model.training
     model.eval()
     try:

@@ -1,4 +1,4 @@
-"""How well labels are told: shares with their bounds, and which labels are taken for which."""
+"""How well labels are told: shares with their bounds, which labels are taken for which, and how two are ordered."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from thrifty.evaluate.figures import Evaluation
+from thrifty.evaluate.ranked import BINS, area, count_odds
 from thrifty.models.losses import cross_entropy_sum
 
 # the standard normal's 97.5 % quantile: 95 % lie within
@@ -30,11 +31,13 @@ def wilson(right: int, samples: int) -> tuple[float, float]:
 
 
 class Classified:
-    """Sums over images or texts: logits [B, classes] and labels [B]."""
+    """Sums over images, texts or rows: logits [B, classes] and labels [B]."""
 
     def __init__(self) -> None:
         self.loss_sum, self.count = 0.0, 0
         self.confusion: np.ndarray | None = None
+        # of two labels, samples by label and log odds
+        self.odds: np.ndarray | None = None
 
     def add(self, model: nn.Module, batch: dict[str, Tensor]) -> None:
         logits, y = model(batch["x"]), batch.get("y")
@@ -45,15 +48,20 @@ class Classified:
         cells = torch.bincount(y * classes + logits.argmax(1), minlength=classes * classes)
         counts = cells.view(classes, classes).cpu().numpy()
         self.confusion = counts if self.confusion is None else self.confusion + counts
+        if classes == 2:
+            odds = count_odds(logits, y)
+            self.odds = odds if self.odds is None else self.odds + odds
         self.loss_sum += loss_sum.item()
         self.count += len(y)
 
     def sums(self) -> np.ndarray:
-        counts = [] if self.confusion is None else self.confusion.ravel().tolist()
-        return np.array([self.loss_sum, *counts], np.float64)
+        counts = [each.ravel() for each in (self.confusion, self.odds) if each is not None]
+        return np.concatenate([[self.loss_sum], *counts]).astype(np.float64)
 
     def take(self, sums: np.ndarray) -> None:
         self.loss_sum, counts = float(sums[0]), sums[1:].astype(np.int64)
+        if len(counts) > 2 * BINS:
+            counts, self.odds = counts[: -2 * BINS], counts[-2 * BINS :].reshape(2, BINS)
         self.confusion = counts.reshape(math.isqrt(len(counts)), -1) if len(counts) else None
         self.count = int(counts.sum())
 
@@ -65,6 +73,7 @@ class Classified:
             "accuracy": right / self.count,
             "accuracy_low": low,
             "accuracy_high": high,
+            **({} if self.odds is None else {"auc": area(self.odds)}),
             "loss": self.loss_sum / self.count,
             "samples": float(self.count),
         }

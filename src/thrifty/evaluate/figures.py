@@ -15,7 +15,9 @@ class Evaluation:
 
     Attributes:
         metrics: of ``classify``: ``accuracy`` with the bounds ``accuracy_low`` and ``accuracy_high`` (95 %), ``loss``
-            (nats a sample), ``samples``. Of ``language``: ``loss`` (nats a token), ``perplexity``, ``tokens``, and
+            (nats a sample), ``samples``, and of two labels ``auc``, the area under the ROC curve. Of ``regress``:
+            ``rmse`` and ``mae`` in the unit of the numbers, ``r2``, ``loss`` (squared error by the variance of the
+            training split), ``samples``. Of ``language``: ``loss`` (nats a token), ``perplexity``, ``tokens``, and
             ``bits_per_byte`` where the bytes of the text are known. Of ``transcribe``: ``wer`` and ``cer``, the shares
             of words and characters in error, ``whole``, the share of transcripts without one, ``loss`` (nats a token),
             ``tokens``, ``samples``.

@@ -36,11 +36,11 @@ class Bundle:
         self.info, self.folder, self.model = info, folder, model
         self.form = FORMS[info.data.kind, info.task](info, model, tokenizer)
 
-    def predict(self, raw: bytes | str, **options: Any) -> dict[str, Any]:
-        """Answer one raw input, such as the bytes of an image file; or a prompt, with the options of its form.
+    def predict(self, raw: bytes | str | Mapping[str, Any], **options: Any) -> dict[str, Any]:
+        """Answer one raw input, such as the bytes of an image file or a row of a table; or a prompt, with its options.
 
         Returns:
-            ``label``, ``probability`` and ``probabilities`` by label; or ``completion``.
+            ``label``, ``probability`` and ``probabilities`` by label; or ``value``; or ``completion``.
 
         Raises:
             DataError: the input cannot be read.
@@ -107,7 +107,7 @@ def write_bundle(
     Args:
         folder: to make, or a bundle to replace.
         name, version: of the model on the server.
-        task: ``classify`` or ``language``.
+        task: ``classify``, ``regress`` or ``language``.
         model, plan: the trained model and what it was built from.
         data: of the prepared data.
         tokenizer: its file; of data that is text.

@@ -27,6 +27,7 @@ MAX_ARGUMENTS = 64
 MAX_LAYERS = 1000
 MAX_TOKENS = 2**16
 MAX_FRAMES = 2**20
+MAX_COLUMNS = 1000
 _DEPTHS = ("layers", "blocks")  # arguments that make modules, and so cost time even where no memory is taken
 _HF_DEPTHS = {"n_layer", "n_layers", "num_layers", "num_hidden_layers", "depth", "depths", "num_blocks", "num_experts"}
 MAX_CONFIG = 2**20
@@ -190,10 +191,25 @@ def _check_sound(info: BundleInfo, path: Path) -> None:
         raise BundleError(f"'{path}' has {len(data.labels)} symbols for {data.vocabulary} tokens", mend=_AGAIN)
 
 
+def _check_table(info: BundleInfo, path: Path) -> None:
+    data, table = info.data, info.data.table
+    if table is None or not 1 <= len(table.columns) <= MAX_COLUMNS:
+        raise BundleError(f"'{path}' does not say what the columns of its table are", mend=_AGAIN)
+    if data.shape != (table.numbers + table.codes,) or data.vocabulary != table.vocabulary:
+        raise BundleError(f"'{path}' has rows of shape {data.shape}, and its columns give others", mend=_AGAIN)
+    for column in table.columns:
+        rising = all(a < b for a, b in zip(column.edges, column.edges[1:], strict=False))
+        if not rising or not all(map(math.isfinite, column.edges)) or len(set(column.values)) != len(column.values):
+            raise BundleError(f"'{path}' has edges or values of column '{column.name[:50]}' out of order", mend=_AGAIN)
+    if not (math.isfinite(table.mean) and 0 < table.deviation < math.inf):
+        raise BundleError(f"'{path}' has the mean {table.mean} and deviation {table.deviation}", mend=_AGAIN)
+
+
 _DATA_CHECKS: dict[KindName, Callable[[BundleInfo, Path], None]] = {
     "audio": _check_sound,
     "image": _check_image_data,
     "language": _check_tokens,
+    "table": _check_table,
     "text": _check_tokens,
 }
 

@@ -73,6 +73,28 @@ class ServedTexts(nn.Module):
         return {"probabilities": torch.softmax(logits, dim=1), "logits": logits}
 
 
+class ServedRows(nn.Module):
+    """Encoded rows of a table, float32 [N, F], to ``probabilities`` and ``logits`` [N, K], or to ``value`` [N].
+
+    Cells are encoded outside, by the ``bundle.json`` of the bundle.
+    """
+
+    units: dict[str, float]
+
+    def __init__(self, model: nn.Module, mean: float, deviation: float, *, labels: bool) -> None:
+        super().__init__()
+        self.model, self.mean, self.deviation, self.labels = model, mean, deviation, labels
+        # what one deviation of each output is
+        self.units = {"value": deviation}
+
+    def forward(self, rows: Tensor) -> dict[str, Tensor]:
+        """Answer encoded rows."""
+        out = self.model(rows)
+        if self.labels:
+            return {"probabilities": torch.softmax(out, dim=1), "logits": out}
+        return {"value": out.flatten() * self.deviation + self.mean}
+
+
 class ServedTokens(nn.Module):
     """A language model under the names of its ONNX form: int64 [N, T] to ``logits`` [N, T, V]."""
 
@@ -171,11 +193,19 @@ def _export(bundle: Bundle, path: Path) -> dict[str, Any]:
     }
 
 
+def _served_rows(bundle: Bundle) -> nn.Module:
+    table = bundle.info.data.table
+    assert table is not None
+    return ServedRows(bundle.model, table.mean, table.deviation, labels=bool(bundle.info.data.labels))
+
+
 # What is exported of a bundle, by the kind of its data and its task.
 SERVED: dict[tuple[str, str], Callable[[Bundle], nn.Module]] = {
     ("audio", "classify"): lambda bundle: ServedFrames(bundle.model, transcribes=False),
     ("audio", "transcribe"): lambda bundle: ServedFrames(bundle.model, transcribes=True),
     ("image", "classify"): lambda bundle: Served(bundle.model, bundle.info.data.mean, bundle.info.data.std),
+    ("table", "classify"): _served_rows,
+    ("table", "regress"): _served_rows,
     ("text", "classify"): lambda bundle: ServedTexts(bundle.model),
     ("language", "language"): lambda bundle: ServedTokens(bundle.model),
 }
@@ -204,6 +234,13 @@ def _frames(data: Dataset, rows: int, length: int, generator: torch.Generator) -
     return frames.where(torch.arange(length)[:, None] < ends, PADDING)
 
 
+def _rows(data: Dataset, rows: int, length: int, generator: torch.Generator) -> Tensor:
+    table = data.table
+    assert table is not None
+    numbers = torch.rand((rows, table.numbers), generator=generator)
+    return torch.cat([numbers, torch.randint(data.vocabulary, (rows, table.codes), generator=generator).float()], 1)
+
+
 def _tokens(data: Dataset, rows: int, length: int, generator: torch.Generator) -> Tensor:
     return torch.randint(data.vocabulary, (rows, length), generator=generator)
 
@@ -219,6 +256,7 @@ EXAMPLES: dict[KindName, Callable[[Dataset, int, int, torch.Generator], Tensor]]
     "audio": _frames,
     "image": _pixels,
     "language": _tokens,
+    "table": _rows,
     "text": _padded,
 }
 
@@ -230,8 +268,10 @@ def _lengths(bundle: Bundle) -> tuple[int, int, int]:
 
 
 def _write(served: nn.Module, example: Tensor, path: Path) -> int:
-    name = {torch.int64: "tokens", torch.float32: "frames"}.get(example.dtype, "pixels")
-    dynamic = {0: torch.export.Dim("batch")} | ({} if name == "pixels" else {1: torch.export.Dim("length")})
+    floats = "rows" if example.dim() == 2 else "frames"
+    name = {torch.int64: "tokens", torch.float32: floats}.get(example.dtype, "pixels")
+    varies = name in {"tokens", "frames"}
+    dynamic = {0: torch.export.Dim("batch")} | ({1: torch.export.Dim("length")} if varies else {})
     try:
         with _quiet(), torch.inference_mode(False), torch.no_grad():
             program = torch.onnx.export(
@@ -254,7 +294,7 @@ def _write(served: nn.Module, example: Tensor, path: Path) -> int:
 
 
 def _compare(served: nn.Module, bundle: Bundle, path: Path) -> tuple[dict[str, dict[str, float]], Any, Any]:
-    """Largest absolute difference of each output, by the shape of the input."""
+    """Largest absolute difference of each output, by the shape of the input; of numbers told, in their deviations."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -262,6 +302,7 @@ def _compare(served: nn.Module, bundle: Bundle, path: Path) -> tuple[dict[str, d
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     source = session.get_inputs()[0]
     lengths: tuple[int | None, ...] = _lengths(bundle) if _has_length(bundle.info.data) else (None,)
+    units: dict[str, float] = getattr(served, "units", {})
     differences: dict[str, dict[str, float]] = {}
     for rows in _BATCHES:
         for length in lengths:
@@ -273,7 +314,8 @@ def _compare(served: nn.Module, bundle: Bundle, path: Path) -> tuple[dict[str, d
             except Exception as error:  # onnxruntime's own kinds; a size that was frozen ends here
                 raise BundleError(f"the ONNX form does not take the shape {list(example.shape)}: {error}") from error
             differences[" x ".join(map(str, example.shape))] = {
-                name: _difference(value, expected[name].numpy()) for name, value in zip(expected, found, strict=True)
+                name: _difference(value, expected[name].numpy()) / units.get(name, 1.0)
+                for name, value in zip(expected, found, strict=True)
             }
     inputs = [{"name": source.name, "type": source.type, "shape": source.shape}]
     outputs = [{"name": each.name, "type": each.type, "shape": each.shape} for each in session.get_outputs()]

@@ -71,6 +71,16 @@ def identity(fill: Fill) -> Fill:
     return draw
 
 
+def zero_first(fill: Fill) -> Fill:
+    """What a fill draws, but for the first row, which is zero: the lookup of what is not known."""
+
+    def draw(weight: Tensor, generator: torch.Generator) -> None:
+        fill(weight, generator)
+        weight[0].zero_()
+
+    return draw
+
+
 def _orthogonal(weight: Tensor, generator: torch.Generator) -> None:
     nn.init.orthogonal_(weight, generator=generator)
 

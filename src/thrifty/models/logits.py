@@ -105,6 +105,7 @@ def check_logits(
 _CONTRACT = {
     "image": "It takes images [B, C, H, W] and returns logits [B, classes].",
     "language": "It takes tokens [B, T], T up to the data's length, and returns logits [B, T, vocabulary].",
+    "table": "It takes rows [B, F], numbers in 0..1 and then codes, and returns logits [B, classes] or numbers [B, 1].",
     "text": "It takes tokens [B, T], T up to the data's length, 0 for padding, and returns logits [B, classes].",
 }
 
@@ -115,6 +116,10 @@ Question = tuple[tuple[int, ...], torch.dtype, tuple[int, ...]]
 
 def _of_images(dataset: Dataset) -> Iterator[Question]:
     yield (2, *dataset.shape), torch.float32, (2, len(dataset.labels))
+
+
+def _of_rows(dataset: Dataset) -> Iterator[Question]:
+    yield (2, *dataset.shape), torch.float32, (2, max(1, len(dataset.labels)))
 
 
 def _of_texts(dataset: Dataset) -> Iterator[Question]:
@@ -130,6 +135,7 @@ def _of_windows(dataset: Dataset) -> Iterator[Question]:
 _QUESTIONS: dict[KindName, Callable[[Dataset], Iterator[Question]]] = {
     "image": _of_images,
     "language": _of_windows,
+    "table": _of_rows,
     "text": _of_texts,
 }
 

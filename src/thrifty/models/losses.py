@@ -25,7 +25,7 @@ Loss = Callable[[nn.Module, dict[str, Tensor]], tuple[Tensor, Tensor]]
 def cross_entropy_sum(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Sum the cross entropy of logits [..., V] and answers [...] in float32 at least, in nats; and count the answers.
 
-    Answers of -100 are not counted.
+    Answers of -100 are not counted. Of the logits of members, [B, K, V] for [B] answers, it is the mean of theirs.
     """
     return _sum(logits, y), (y != IGNORED).sum()
 
@@ -58,18 +58,53 @@ def whole_cross_entropy(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Ten
     return cross_entropy_sum(model(input_of(batch)), batch["y"])
 
 
+def squared_error_sum(answers: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum the squared errors of answers [B, 1], or of those of members [B, K, 1], their mean, against numbers [B].
+
+    In float32 at least. Numbers that are none (NaN) are not counted.
+    """
+    return _squares(answers, y), (~y.isnan()).sum()
+
+
+def sum_squared_error(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    """Run a model on ``batch["x"]`` and sum the squared errors against ``batch["y"]``, as `squared_error_sum`."""
+    return _squares(model(batch["x"]), batch["y"])
+
+
+def squared_error(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """As `sum_squared_error`, with the count of the answers."""
+    return squared_error_sum(model(batch["x"]), batch["y"])
+
+
 # Each takes a model and a batch and returns the sum of the losses and the number of samples or tokens in it. The number
 # is a tensor: reading it would make a GPU wait, and cannot be done on fake tensors.
-LOSSES: dict[str, Loss] = {"classify": cross_entropy, "language": cross_entropy, "transcribe": ctc}
+LOSSES: dict[str, Loss] = {
+    "classify": cross_entropy,
+    "language": cross_entropy,
+    "regress": squared_error,
+    "transcribe": ctc,
+}
 # the sum alone, for who has counted
 LOSS_SUMS: dict[str, Callable[[nn.Module, dict[str, Tensor]], Tensor]] = {
     "classify": sum_cross_entropy,
     "language": sum_cross_entropy,
+    "regress": sum_squared_error,
     "transcribe": sum_ctc,
 }
 
 
+def _squares(answers: Tensor, y: Tensor) -> Tensor:
+    if answers.itemsize < 4:
+        answers = answers.float()
+    error_BK = torch.where(y.isnan()[:, None], 0.0, answers.flatten(1) - y[:, None])
+    return error_BK.square().mean(1).sum()
+
+
 def _sum(logits: Tensor, y: Tensor) -> Tensor:
+    if logits.dim() == 3 and y.dim() == 1:
+        # of several members [B, K, V] each learns by itself: the mean of their losses
+        members = logits.shape[1]
+        return _sum(logits.flatten(0, 1), y.repeat_interleave(members)) / members
     if logits.dim() > 2:
         logits, y = logits.flatten(0, -2), y.flatten()
     if logits.itemsize < 4:

@@ -179,6 +179,8 @@ def _facts(dataset: Dataset) -> dict[str, int]:
     facts = {"classes": len(dataset.labels)} if dataset.labels else {}
     if dataset.length:
         return {**facts, "vocabulary": dataset.vocabulary, "length": dataset.length}
+    if (table := dataset.table) is not None:
+        return {**facts, "numbers": table.numbers, "codes": table.codes, "vocabulary": table.vocabulary}
     return {**facts, **dict(zip(_SIDES[dataset.kind], dataset.shape, strict=True))}
 
 

@@ -23,6 +23,7 @@ from thrifty.models.fills import (
     normal,
     scaled,
     uniform,
+    zero_first,
 )
 from thrifty.models.gpt import GPT
 from thrifty.models.llama import Llama
@@ -33,7 +34,11 @@ from thrifty.models.places import POSITION_STD, Place, usual
 from thrifty.models.residuals import residual_ends
 from thrifty.models.resnet import ResNet
 from thrifty.models.speech import Speech
+from thrifty.models.tabular import TableMLP
 from thrifty.models.vit import ViT
+
+# of lookups beside the embedded numbers of a table
+LOOKUP_STD = 0.5
 
 
 class Scheme(NamedTuple):
@@ -125,6 +130,17 @@ def _speech(model: nn.Module) -> Scheme:
     return _spread(model, f"normal, variance 1 / fan_in, residual projections by 1 / sqrt({len(ends)}) less", weight)
 
 
+def _tabular(model: nn.Module) -> Scheme:
+    """Variance 1 / fan_in in the trunk, lookups as large as the numbers beside them; the rest as its code draws it."""
+
+    def fill(place: Place) -> Fill | None:
+        if place.role == "embedding":
+            return zero_first(normal(LOOKUP_STD))
+        return normal(math.sqrt(1 / fans(place.tensor)[0])) if place.role == "weight" else usual(place)
+
+    return Scheme(f"normal, variance 1 / fan_in; lookups normal {LOOKUP_STD}, that of what is not known zero", fill)
+
+
 # What the authors of each family used. Of ViT those who trained it on ImageNet alone (Touvron et al. 2021, section 6),
 # and transformers: its first ones (Dosovitskiy et al. 2021) drew Xavier's.
 FAMILY_DEFAULTS: dict[type[nn.Module], Callable[[nn.Module], Scheme]] = {
@@ -136,6 +152,7 @@ FAMILY_DEFAULTS: dict[type[nn.Module], Callable[[nn.Module], Scheme]] = {
     BERT: _decoder_or_encoder(""),
     OriginalBERT: _distributed(DISTRIBUTIONS["truncated_normal"]),
     MLP: _distributed(DISTRIBUTIONS["he_normal"]),
+    TableMLP: _tabular,
     # a layer of classes after an average; its authors draw vectors within 1 / width, and begin the layer at zero
     NGrams: _distributed(DISTRIBUTIONS["lecun_normal"]),
     ViT: _distributed(DISTRIBUTIONS["truncated_normal"]),

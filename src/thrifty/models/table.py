@@ -117,6 +117,12 @@ def _mlp(*widths: int) -> Recipe:
     )
 
 
+def _tabular(members: int, *widths: int) -> Recipe:
+    sizes = {"members": members, "pieces": 128, "embedding": 16, "widths": widths, "dropout": 0.1}
+    says = f"{members} networks for tables in one trunk, hidden layers of {', '.join(map(str, widths))}"
+    return Recipe("tabular", sizes, f"{says} (TabM-mini, Gorishniy et al. 2024)")
+
+
 MODELS: dict[str, Recipe] = {
     "resnet8": _cifar(8),
     "resnet14": _cifar(14),
@@ -192,6 +198,9 @@ MODELS: dict[str, Recipe] = {
     "speech-tiny": _speech(2, 96, 4, 16, "speech for seconds on a laptop: 0.4 M parameters"),
     "speech-mini": _speech(3, 128, 4, 32, "speech for minutes on a laptop: 0.9 M parameters"),
     "speech-small": _speech(8, 256, 4, 64, "speech for hours of recordings: 8.5 M parameters"),
+    "table-mlp-small": _tabular(8, 128, 128),
+    "table-mlp": _tabular(16, 256, 256),
+    "table-mlp-large": _tabular(32, 512, 512, 512),
     "mlp-small": _mlp(128),
     "mlp-large": _mlp(1024, 1024),
 }
@@ -221,7 +230,8 @@ FAMILY_KINDS = {
     "bert_original": ("text",),
     "speech": ("audio",),
     "ngrams": ("text",),
-    "own": ("image", "language", "text"),
+    "tabular": ("table",),
+    "own": ("image", "language", "table", "text"),
     "hf": ("image", "language"),
 }
 
@@ -329,6 +339,13 @@ def _from_data(family: str, arguments: Mapping[str, Any], dataset: Dataset) -> d
         return {"classes": classes}
     if family in {"bert", "bert_original"}:
         return {"vocabulary": dataset.vocabulary, "length": dataset.shape[0], "classes": classes}
+    if family == "tabular":
+        table = dataset.table
+        assert table is not None
+        outputs = 1 if dataset.task == "regress" else classes
+        return {
+            "numbers": table.numbers, "codes": table.codes, "vocabulary": dataset.vocabulary, "outputs": outputs
+        }  # fmt: skip
     channels, height, width = dataset.shape
     if family == "mlp":
         return {"inputs": channels * height * width, "classes": classes}
@@ -387,6 +404,7 @@ def build(plan: ModelPlan, device: str = "cpu", seed: int = 0) -> nn.Module:
     from thrifty.models.ngrams import NGrams
     from thrifty.models.resnet import ResNet
     from thrifty.models.speech import Speech
+    from thrifty.models.tabular import TableMLP
     from thrifty.models.vit import ViT
 
     families: dict[str, Callable[..., nn.Module]] = {
@@ -400,6 +418,7 @@ def build(plan: ModelPlan, device: str = "cpu", seed: int = 0) -> nn.Module:
         "ngrams": NGrams,
         "mlp": MLP,
         "speech": Speech,
+        "tabular": TableMLP,
         "own": own.make,
         "hf": hf.make,
     }

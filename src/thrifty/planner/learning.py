@@ -95,7 +95,7 @@ def decide(job: Job, dataset: Dataset, why: Reasons) -> Learning:
     _check_smoothing(job, task, why)
     growth = growth_asked(job, model, dataset, optim, why)
     why.say("guard", *rules.guard(), doubt="a batch that is merely hard is left out, or one that harms is not")
-    stop = _stop(job, task, optim.total_steps)
+    stop = _stop(job, dataset, optim.total_steps)
     rows = _rows(job, dataset, model, optim, size, adapt, why)
     return Learning(task, model, traits, init, optim, stop, size, parameters, rows, adapt, growth)
 
@@ -320,9 +320,19 @@ def _steps(job: Job, dataset: Dataset, parameters: int, size: int, per_epoch: in
     return int(epochs * per_epoch)
 
 
-def _stop(job: Job, task: Task, steps: int) -> StopPlan:
+def _stop(job: Job, dataset: Dataset, steps: int) -> StopPlan:
+    task, two = dataset.task, len(dataset.labels) == 2
     wanted = job.target.model_dump(exclude_none=True) if job.target else {}
-    metric, target = next(iter(wanted.items()), (TASK_METRICS[task][0], None))
+    # rows of two labels, one of them rare, are told better by their order than by which is likelier
+    own = "auc" if dataset.kind == "table" and two else TASK_METRICS[task][0]
+    metric, target = next(iter(wanted.items()), (own, None))
+    if metric not in TASK_METRICS[task]:
+        known = ", ".join(TASK_METRICS[task])
+        raise JobError(
+            f"target.{metric} is for another task than '{task}', which the data is for", mend=f"Use: {known}."
+        )
+    if metric == "auc" and not two:
+        raise JobError(f"target.auc is of two labels, and the data has {len(dataset.labels)}", mend="Use accuracy.")
     rising = METRICS[metric].rises
     never = math.inf if rising else -math.inf
     return StopPlan(

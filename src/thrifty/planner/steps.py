@@ -52,6 +52,11 @@ def _texts(dataset: Dataset, samples: int, length: int | None) -> Shapes:
     return {"x": ((samples, length or dataset.shape[0]), "int64"), "y": ((samples,), "int64")}
 
 
+def _rows(dataset: Dataset, samples: int, length: int | None) -> Shapes:
+    answer = "int64" if dataset.labels else "float32"
+    return {"x": ((samples, *dataset.shape), "float32"), "y": ((samples,), answer)}
+
+
 def _windows(dataset: Dataset, samples: int, length: int | None) -> Shapes:
     return dict.fromkeys(("x", "y"), ((samples, length or dataset.shape[0]), "int64"))
 
@@ -60,6 +65,7 @@ _SHAPES: dict[KindName, Callable[[Dataset, int, int | None], Shapes]] = {
     "audio": _recordings,
     "image": _images,
     "language": _windows,
+    "table": _rows,
     "text": _texts,
 }
 

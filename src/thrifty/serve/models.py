@@ -74,10 +74,12 @@ class Model:
         return next(iter(self.form.inputs))
 
     def row(self, raw: Any, options: Mapping[str, Any]) -> Any:
-        """Make a row of a raw input, bytes of a file or text, and the options that came with it."""
+        """Make a row of a raw input, bytes of a file, text or cells, and the options that came with it."""
         if self.form.takes == "bytes":
             limits = {"max_pixels": self.limits.max_pixels}
             return self.form.row(raw, **{key: value for key, value in limits.items() if key in self.form.options})
+        if self.form.takes == "row" and isinstance(raw, dict):
+            return self.form.row(raw)
         if not isinstance(raw, str):
             raise RequestError(f"A {self.input} must be a string")
         if len(raw.encode("utf-8", "surrogatepass")) > self.limits.prompt_bytes:

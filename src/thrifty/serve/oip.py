@@ -1,8 +1,9 @@
 """Open Inference Protocol, version 2 (REST, JSON tensors): health, metadata, infer; error texts are Triton's.
 
 Images come as ``image`` BYTES [N], base64 text of whole image files, or as ``pixels`` UINT8 [N, H, W, C]; a classifier
-of texts takes ``text``, a language model ``prompt``, BYTES [N]. Binary tensors are an extension that is refused by
-name. A NaN in an answer is an error: JSON cannot say it.
+of texts takes ``text``, a language model ``prompt``, what learned from a table ``row``, the JSON of cells by their
+columns, all BYTES [N]. Binary tensors are an extension that is refused by name. A NaN in an answer is an error: JSON
+cannot say it.
 """
 
 from __future__ import annotations
@@ -177,7 +178,7 @@ def _rows(model: Model, given: dict[str, Any], parameters: dict[str, Any]) -> li
     if not all(isinstance(each, str) for each in data):
         raise RequestError(f"input '{given['name']}' of BYTES must hold strings alone")
     options = {key: parameters[key] for key in model.form.options if key in parameters}
-    if model.form.takes == "text":
+    if model.form.takes != "bytes":
         return [model.row(each, options) for each in data]
     return [_file(model, number, each) for number, each in enumerate(data)]
 

@@ -23,6 +23,8 @@ _GET = re.compile(
     r"/v1/models(?:/([^/:]+))?(?:(?:/versions/(\d+))|(?:/labels/([^/:]+)))?(?:/(metadata))?", re.IGNORECASE
 )
 _SIGNATURE = "serving_default"
+# the output that a method other than predict asks for
+_ANSWERS = {"classify": "probabilities", "regress": "value"}
 _TYPES = {"BYTES": "DT_STRING", "FP32": "DT_FLOAT"}
 
 
@@ -47,12 +49,12 @@ def ask_for(method: str, path: str, models: Models) -> tuple[Model, Callable[[by
     if model is None:
         wanted = f"Latest({name})" if version is None else f"Specific({name}, {version})"
         raise RequestError(f"Servable not found for request: {wanted}", status=404)
-    if verb == "regress" or (verb == "classify" and "label" not in model.form.outputs):
+    if verb in _ANSWERS and _ANSWERS[verb] not in model.form.outputs:
         raise RequestError(
             f"Expected {'regression' if verb == 'regress' else 'classification'} signature method_name to be "
             f"tensorflow/serving/{verb}. Was: tensorflow/serving/predict"
         )
-    parse = _classify if verb == "classify" else _predict
+    parse = _examples if verb in _ANSWERS else _predict
     return model, lambda body: parse(model, body)
 
 
@@ -162,7 +164,8 @@ def _row_of_instance(model: Model, instance: Any, number: int) -> Any:
     """One row; an instance is the input itself, or an object that names it (and a language model's options)."""
     name, options, value, named = model.input, {}, instance, ""
     where = f"Failed to process element: {number}"
-    if _is_named(instance):
+    # the cells of a row name themselves
+    if _is_named(instance) and not (model.form.takes == "row" and set(instance) != {name}):
         options = {key: each for key, each in instance.items() if _is_option(model, key)}
         unknown = next((key for key in instance if key != name and key not in options), None)
         if unknown is not None:
@@ -202,9 +205,9 @@ def _rows_of_inputs(model: Model, inputs: Any) -> list[Any]:
 
 
 def _row(model: Model, value: Any, options: dict[str, Any]) -> Any:
-    if model.form.takes == "text":
+    if model.form.takes != "bytes":
         text = from_base64(value["b64"]).decode("utf-8", "replace") if is_base64(value) else value
-        if not isinstance(text, str):
+        if not isinstance(text, str | dict) or (isinstance(text, dict) and model.form.takes == "text"):
             raise type_error(text, "string")
         return model.row(text, options)
     if is_base64(value):
@@ -220,11 +223,14 @@ def _is_option(model: Model, key: str) -> bool:
     return model.form.takes == "text" and key in model.form.options
 
 
-def _classify(model: Model, body: bytes) -> Ask:
+def _examples(model: Model, body: bytes) -> Ask:
+    """Labels with their probabilities for `classify`, or numbers for `regress`."""
     request = _request(body)
+    labels = model.bundle.info.data.labels
     if "examples" not in request:
+        method = "classify" if labels else "regress"
         raise RequestError(
-            f"JSON Value: {shown(request)} When method is classify, key 'examples' is expected and was not found"
+            f"JSON Value: {shown(request)} When method is {method}, key 'examples' is expected and was not found"
         )
     examples = request["examples"]
     if not isinstance(examples, list):
@@ -233,9 +239,10 @@ def _classify(model: Model, body: bytes) -> Ask:
         raise RequestError(f"JSON Value: {shown(request)} 'examples' value is an empty array")
     model.check_rows(len(examples))
     rows = [_row_of_example(model, example) for example in examples]
-    labels = model.bundle.info.data.labels
 
     def reply(answers: list[Any]) -> Reply:
+        if not labels:
+            return json_reply({"results": [plain(row["value"]) for row in finite(answers)]})
         return json_reply(
             {"results": [list(zip(labels, plain(row["probabilities"]), strict=True)) for row in finite(answers)]}
         )
@@ -247,6 +254,8 @@ def _row_of_example(model: Model, example: Any) -> Any:
     if not isinstance(example, dict):
         raise RequestError(f"Example must be JSON object but got JSON {json_type(example)}")
     name = model.input
+    if model.form.takes == "row":
+        return model.row(example, {})
     if model.form.takes == "text":
         if set(example) != {name} or not isinstance(example[name], str):
             raise RequestError(f'An example must be {{"{name}": "..."}}')

@@ -12,6 +12,7 @@ from thrifty.spec.data import (
     LanguageData,
     RawData,
     Split,
+    TableData,
     TextData,
 )
 from thrifty.spec.dataset import LENGTH_MULTIPLE, SPLITS, Cleaning, Dataset
@@ -44,6 +45,7 @@ from thrifty.spec.plan import (
     StopPlan,
 )
 from thrifty.spec.sound import Sound
+from thrifty.spec.table import Table
 from thrifty.spec.train import Adapter, Train
 from thrifty.spec.transformer import TransformerShape
 
@@ -99,6 +101,8 @@ __all__ = [
     "Spent",
     "Split",
     "StopPlan",
+    "Table",
+    "TableData",
     "Target",
     "Task",
     "TextData",

@@ -261,6 +261,36 @@ class AudioData(Plain):
         return "classify" if self.transcript is None else "transcribe"
 
 
+class TableData(Plain):
+    """Rows of columns: numbers, categories, booleans and dates, of which one column is told; CSV, TSV or Parquet.
+
+    Files named train, valid and test (or ``.data`` and ``.test``, as UCI has them) are the splits they say; what they
+    lack is dealt from the training rows, and so are all splits of a file or folder that names none.
+
+    Attributes:
+        path: a folder, searched to any depth, or one file; relative to the job file.
+        target: the column that is told, by its name or by number from 1; found when left out.
+        task: ``classify`` or ``regress``, as the job's own ``task`` says; told from the target when left out.
+        header: whether a row names the columns; told from the rows when left out.
+        ignore: columns that are not learned from.
+        split: shares dealt where files do not say.
+        max_rows: more are refused.
+        max_row_bytes: a longer row is rejected.
+        max_file_bytes: a larger file is rejected unread.
+    """
+
+    kind: Literal["table"]
+    path: Path
+    target: Column | None = None
+    task: Literal["classify", "regress"] | None = None
+    header: bool | None = None
+    ignore: tuple[str, ...] = ()
+    split: Split = Split()
+    max_rows: PositiveInt = 200_000_000
+    max_row_bytes: ByteCount = 2**20
+    max_file_bytes: ByteCount = 2**40
+
+
 class DeclaredData(Plain):
     """Text that is not here yet, by its size: enough to plan a language model, and nothing to train on.
 
@@ -303,7 +333,7 @@ class DeclaredImages(Plain):
         return f"{format_count(self.images)} images"
 
 
-RawData = AudioData | ImageData | LanguageData | TextData
+RawData = AudioData | ImageData | LanguageData | TableData | TextData
 Declared = DeclaredData | DeclaredImages
 
 # by the tags that tell them apart
@@ -311,6 +341,7 @@ RAW: dict[str, type[Plain]] = {
     "audio": AudioData,
     "image": ImageData,
     "language": LanguageData,
+    "table": TableData,
     "text": TextData,
 }
 DECLARED: dict[str, type[Plain]] = {"declared": DeclaredData, "declared-images": DeclaredImages}
@@ -331,6 +362,7 @@ Data = Annotated[
     Annotated[AudioData, Tag("audio")]
     | Annotated[ImageData, Tag("image")]
     | Annotated[LanguageData, Tag("language")]
+    | Annotated[TableData, Tag("table")]
     | Annotated[TextData, Tag("text")]
     | Annotated[DeclaredData, Tag("declared")]
     | Annotated[DeclaredImages, Tag("declared-images")],

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from thrifty.spec.kinds import KINDS, KindName, Task
 from thrifty.spec.plain import Plain
 from thrifty.spec.sound import Sound
+from thrifty.spec.table import Table
 
 SPLITS = ("train", "validation", "test")
 # Texts are padded up to a multiple of so many tokens: matrix kernels work on tiles (16 rows of AMX, 8 of tensor cores),
@@ -50,11 +51,11 @@ class Dataset(Plain):
             for language.
         label_counts: training samples by label, or how often each token is said in them.
         shape: of one sample: ``(channels, height, width)``, or ``(length,)``, of texts that of the longest, or
-            ``(frames, width)`` of the longest recording.
+            ``(frames, width)`` of the longest recording, or ``(width,)``, the numbers and codes of a table's row.
         mean, std: per channel, of the training split, of pixels scaled to 0..1, or of the numbers of a frame; empty for
-            texts and language.
+            texts, language and tables.
         crop: as in the job; images only.
-        vocabulary: tokens in the vocabulary, of transcripts with the blank; 0 for images.
+        vocabulary: tokens in the vocabulary, of transcripts with the blank; of tables values of codes; 0 for images.
         tokens: tokens in each split; empty for images; of recordings their frames.
         text_bytes: bytes of raw text in each split; empty for images.
         source_bytes: bytes of the raw files read.
@@ -63,6 +64,7 @@ class Dataset(Plain):
             ``8 (i + 1)`` tokens or frames (`LENGTH_MULTIPLE`).
         cleaning: the report.
         sound: of recordings, how they become frames.
+        table: of tables, how a row becomes numbers, and what is told.
     """
 
     kind: KindName
@@ -83,6 +85,7 @@ class Dataset(Plain):
     cleaning: Cleaning
     lengths: dict[str, tuple[int, ...]] = Field(default_factory=dict)
     sound: Sound | None = None
+    table: Table | None = None
 
     @model_validator(mode="before")
     @classmethod

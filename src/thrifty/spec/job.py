@@ -37,9 +37,13 @@ class Target(Plain):
     """Stop as soon as validation reaches this; at most one figure."""
 
     accuracy: Annotated[float, Field(gt=0, le=1)] | None = None
+    auc: Annotated[float, Field(gt=0, le=1)] | None = None
     bits_per_byte: PositiveFloat | None = None
     cer: Annotated[float, Field(ge=0, lt=1)] | None = None
     loss: PositiveFloat | None = None
+    mae: PositiveFloat | None = None
+    r2: Annotated[float, Field(gt=0, le=1)] | None = None
+    rmse: PositiveFloat | None = None
     wer: Annotated[float, Field(ge=0, lt=1)] | None = None
 
     @model_validator(mode="after")
@@ -114,17 +118,28 @@ class Job(Plain):
     @model_validator(mode="before")
     @classmethod
     def _task_from_data(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("task") is None and isinstance(values.get("data"), dict):
-            data = values["data"]
-            if data.get("kind") == "audio" and data.get("transcript") is not None:
-                return {**values, "task": "transcribe"}
-            kind = KINDS.get(data.get("kind", ""))
-            return {**values, "task": kind.tasks[0]} if kind else values
-        return values
+        """What data is for is told by its kind; recordings and tables are for one thing or another."""
+        if not isinstance(values, dict) or not isinstance(values.get("data"), dict):
+            return values
+        data, task = values["data"], values.get("task")
+        kind = KINDS.get(data.get("kind", ""))
+        if kind is None:
+            return values
+        if data["kind"] == "table":
+            task = task or data.get("task")
+            return {**values, "task": task, "data": {**data, "task": task}} if task in {None, *kind.tasks} else values
+        if task is None and data["kind"] == "audio" and data.get("transcript") is not None:
+            return {**values, "task": "transcribe"}
+        return {**values, "task": task or kind.tasks[0]}
 
     @model_validator(mode="after")
     def _task_fits_data(self) -> Job:
         kind, tasks = self.data.kind, KINDS[self.data.kind].tasks
+        if self.task is None:
+            known = sorted({metric for task in tasks for metric in TASK_METRICS[task]})
+            if self.target is not None and self.target.metric not in known:
+                raise ValueError(f"data of kind '{kind}' has no target '{self.target.metric}': {', '.join(known)}")
+            return self
         if self.task not in tasks:
             fits = " or ".join(f"'{task}'" for task in tasks)
             raise ValueError(f"data of kind '{kind}' is for task {fits}, not '{self.task}'")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Task = Literal["classify", "language", "transcribe"]
-KindName = Literal["audio", "image", "language", "text"]
+Task = Literal["classify", "language", "regress", "transcribe"]
+KindName = Literal["audio", "image", "language", "table", "text"]
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class Kind:
     """What a kind of data is.
 
     Attributes:
-        tasks: that it can be for, by name; the first where a job names none.
+        tasks: that it can be for, by name; where a job names none, the only one, or what the data says.
         samples: what people call its samples.
         cleaned: what cleaning counts: ``files`` or ``rows``.
         varies: each sample has a length of its own, and batches are filled up to the longest of theirs.
@@ -34,5 +34,6 @@ KINDS: dict[KindName, Kind] = {
     "audio": Kind(("classify", "transcribe"), "recordings", "files", varies=True, tokenized=False, validated=64),
     "image": Kind(("classify",), "images", "files", varies=False, tokenized=False, validated=256),
     "language": Kind(("language",), "windows of text", "files", varies=False, tokenized=True, validated=16),
+    "table": Kind(("classify", "regress"), "rows", "rows", varies=False, tokenized=False, validated=2048),
     "text": Kind(("classify",), "texts", "rows", varies=True, tokenized=True, validated=64),
 }

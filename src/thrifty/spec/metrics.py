@@ -24,15 +24,20 @@ class Metric:
 
 METRICS: dict[str, Metric] = {
     "accuracy": Metric("accuracy", rises=True, share=True),
+    "auc": Metric("area under the ROC curve", rises=True),
     "bits_per_byte": Metric("bits per byte"),
     "cer": Metric("character error rate", share=True),
     "loss": Metric("loss"),
+    "mae": Metric("mean absolute error"),
+    "r2": Metric("R²", rises=True),
+    "rmse": Metric("root mean squared error"),
     "wer": Metric("word error rate", share=True),
 }
 
 # Those that a job may have as its target, by task; the first is what validation goes by where it names none.
 TASK_METRICS: dict[Task, tuple[str, ...]] = {
-    "classify": ("accuracy", "loss"),
+    "classify": ("accuracy", "auc", "loss"),
     "language": ("bits_per_byte", "loss"),
+    "regress": ("rmse", "mae", "r2", "loss"),
     "transcribe": ("wer", "cer", "loss"),
 }

@@ -55,6 +55,7 @@ def evaluate_split(
             memory_format=plan.memory_format,
             text_bytes=store.dataset.text_bytes.get(split, 0),
             labels=store.dataset.labels,
+            unit=store.dataset.table.deviation if store.dataset.table is not None else 1.0,
             add_up=world.add_up,
             inference=world.size == 1,
         )

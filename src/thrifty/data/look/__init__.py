@@ -11,6 +11,7 @@ from thrifty.data.look.found import MEND, Look, Recogniser, Seen, job_name
 from thrifty.data.look.images import arrays, class_folders, listed, sharded
 from thrifty.data.look.language import corpus, rows_of_texts
 from thrifty.data.look.sounds import recordings
+from thrifty.data.look.tables import columns
 from thrifty.data.look.texts import labelled_texts, texts_in_folders
 from thrifty.data.unpacked import is_archive, unpacked
 from thrifty.errors import DataError
@@ -25,6 +26,7 @@ RECOGNISERS: tuple[Recogniser, ...] = (
     listed,
     class_folders,
     recordings,
+    columns,
     rows_of_texts,
     labelled_texts,
     texts_in_folders,
@@ -33,7 +35,7 @@ RECOGNISERS: tuple[Recogniser, ...] = (
 
 
 def look(path: Path, cache: Path | None = None) -> Look:
-    """Recognise images in class folders or arrays, tables of texts with labels, or a folder of text or source files.
+    """Recognise images in class folders or arrays, tables of columns, texts with labels, or a folder of text.
 
     Decodes a few images at most; reads tables whole. An archive is unpacked.
 

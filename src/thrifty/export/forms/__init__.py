@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from thrifty.export.forms.form import Form, Signature, check_raw
 from thrifty.export.forms.images import Images
 from thrifty.export.forms.prompts import Prompts
+from thrifty.export.forms.rows import Rows
 from thrifty.export.forms.sounds import Sounds, Transcripts
 from thrifty.export.forms.texts import Texts
 from thrifty.spec import BundleInfo
@@ -24,5 +25,7 @@ FORMS: dict[tuple[str, str], Callable[[BundleInfo, nn.Module, Tokenizer | None],
     ("audio", "transcribe"): Transcripts,
     ("image", "classify"): Images,
     ("language", "language"): Prompts,
+    ("table", "classify"): Rows,
+    ("table", "regress"): Rows,
     ("text", "classify"): Texts,
 }

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ROWS_AT_ONCE = 256
-Takes = Literal["bytes", "text"]
+Takes = Literal["bytes", "text", "row"]
 # Tensors by name: the datatype that the Open Inference Protocol gives it, and its shape, -1 for the number of rows.
 Signature = Mapping[str, tuple[str, tuple[int, ...]]]
 
@@ -25,7 +25,8 @@ class Form(Protocol):
     """What a bundle takes and answers, one row an input.
 
     Attributes:
-        takes: raw input is ``bytes`` of a file or ``text``.
+        takes: raw input is ``bytes`` of a file, ``text``, or a ``row``: cells by the names of their columns, or the
+            same as JSON.
         says: what raw input is, for people.
         options: that an input may have beside it, by name.
         alone: rows are computed one by one.
@@ -61,6 +62,9 @@ class Form(Protocol):
         """Have the model answer once; say what is wrong with the answer, or return an empty string."""
 
 
+_TYPES: dict[Takes, type | tuple[type, ...]] = {"bytes": bytes, "text": str, "row": (str, Mapping)}
+
+
 def check_raw(form: Form, name: str, raw: Any, options: Mapping[str, Any]) -> None:
     """Check that a raw input and its options are of the types that a form takes.
 
@@ -68,7 +72,7 @@ def check_raw(form: Form, name: str, raw: Any, options: Mapping[str, Any]) -> No
         RequestError: they are not.
     """
     unknown = [key for key in options if key not in form.options]
-    if unknown or not isinstance(raw, {"bytes": bytes, "text": str}[form.takes]):
+    if unknown or not isinstance(raw, _TYPES[form.takes]):
         got = f"the option '{unknown[0]}'" if unknown else type(raw).__name__
         raise RequestError(f"bundle '{name}' takes {form.says}, not {got}")
 
