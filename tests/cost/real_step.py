@@ -27,6 +27,7 @@ CASES: dict[str, tuple[str, int, tuple[int, ...]]] = {
     "resnet8": ("resnet8", 32, (3, 32, 32)),
     "gpt": ("gpt-mini", 8, (256,)),
     "gpt-nano": ("gpt-nano", 4, (64,)),
+    "vit-nano": ("vit-nano", 8, (3, 32, 32)),
     "mlp": ("mlp-large", 256, (1, 28, 28)),
 }
 

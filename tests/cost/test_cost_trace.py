@@ -118,7 +118,13 @@ def test_recurrent_layer_is_not_a_silent_zero() -> None:
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize(
     ("case", "layout"),
-    [("resnet8", "contiguous"), ("resnet8", "channels_last"), ("gpt-nano", "contiguous"), ("mlp", "contiguous")],
+    [
+        ("resnet8", "contiguous"),
+        ("resnet8", "channels_last"),
+        ("gpt-nano", "contiguous"),
+        ("vit-nano", "contiguous"),
+        ("mlp", "contiguous"),
+    ],
 )
 @pytest.mark.slow
 def test_activations_equal_those_of_a_real_step(case: str, precision: str, layout: str) -> None:

@@ -44,10 +44,10 @@ def text_dataset(vocabulary: int, length: int = 16) -> Dataset:
 
 
 def write_image_bundle(
-    folder: Path, *, name: str = "pets", version: int = 1, seed: int = 0, **sizes: int
+    folder: Path, *, name: str = "pets", version: int = 1, seed: int = 0, named: str = "resnet8", **sizes: int
 ) -> BundleInfo:
     data = image_dataset(**sizes)
-    plan = resolve("resnet8", data)
+    plan = resolve(named, data)
     model = build(plan)
     initialise(model, "default", seed)
     return _write(

@@ -48,6 +48,18 @@ def test_images_of_any_batch(tmp_path: Path, image_bundle: Bundle, capfd: pytest
 
 
 @pytest.mark.slow
+def test_images_cut_into_patches_of_any_batch(tmp_path: Path) -> None:
+    write_image_bundle(tmp_path / "bundle", named="vit-nano")
+    bundle = load_bundle(tmp_path / "bundle")
+    export_onnx(bundle, tmp_path / "onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "onnx" / "model.onnx", providers=["CPUExecutionProvider"])
+    for rows in (1, 5):
+        images = np.stack([pixels(100 + n) for n in range(rows)])
+        (found,) = session.run(["probabilities"], {"pixels": images})
+        assert np.allclose(found, bundle.form.probabilities(images), atol=1e-5)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("family", DECODERS)
 def test_tokens_of_any_batch_and_length(tmp_path: Path, family: str) -> None:
     write_language_bundle(tmp_path / "bundle", family=family)

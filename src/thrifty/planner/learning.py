@@ -103,11 +103,13 @@ def decide(job: Job, dataset: Dataset, why: Reasons) -> Learning:
 def _init(job: Job, model: ModelPlan, why: Reasons) -> str | dict[str, str]:
     """The initialiser, or one for each pattern, with the rule's for what the job's match none of."""
     asked, rule = job.train.init, rules.init(model)
+    # a model that is not ours has no default but its own
+    unasked = {None} if model.family in models.FAMILIES else {None, "default"}
     if not isinstance(asked, dict):
-        known = model.family in models.FAMILIES
-        init: str = why.take("init", asked if known or asked != "default" else None, rule)
+        init: str = why.take("init", None if asked in unasked else asked, rule)
         return init
-    named = {**asked, REST: asked.get(REST, rule[0])}
+    rest = asked.get(REST)
+    named = {**asked, REST: rule[0] if rest is None or rest in unasked else rest}
     assign(models.build(model, "meta"), named)
     why.say("init", ", ".join(f"{pattern}: {name}" for pattern, name in named.items()), "asked for in the job", "job")
     return named
