@@ -45,6 +45,19 @@ def test_classify_against_numpy_however_it_is_cut(samples: int, size: int, seed:
     assert 0 <= done.metrics["accuracy_low"] <= done.metrics["accuracy"] <= done.metrics["accuracy_high"] <= 1
 
 
+def test_hidden_words_are_counted_where_they_are_asked_for() -> None:
+    x_BTV = np.zeros((4, 6, 8), np.float32)
+    x_BTV[..., 5] = 1.0
+    y_BT = np.full((4, 6), -100)
+    y_BT[0, :3], y_BT[3, 5] = 5, 2
+    done = evaluate(Echo(), cut(x_BTV, y_BT, 3), "mask")
+    assert done.metrics["words"] == 4
+    assert done.metrics["accuracy"] == 0.75
+    likely = -math.log(math.e / (math.e + 7))
+    assert done.metrics["loss"] == pytest.approx((3 * likely + likely + 1) / 4, rel=1e-6)
+    assert done.metrics["perplexity"] == pytest.approx(math.exp(done.metrics["loss"]))
+
+
 def test_language_counts_tokens_and_bytes() -> None:
     x_BTV = np.zeros((4, 6, 8), np.float32)
     y_BT = np.zeros((4, 6), np.int64)

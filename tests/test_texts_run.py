@@ -42,3 +42,25 @@ def test_the_whole_way(tmp_path: Path) -> None:
     assert sum(said["probabilities"].values()) == pytest.approx(1, abs=1e-5)
     page = (tmp_path / "runs" / "reviews" / "report.html").read_text(encoding="utf-8")
     assert "held-out test texts" in page and "rows seen" in page
+
+
+@pytest.mark.slow
+def test_hidden_words_first_then_labels(tmp_path: Path) -> None:
+    parts = {"train.tsv": reviews(300), "dev.tsv": reviews(60, 1), "test.tsv": reviews(60, 2)}
+    write_tables(tmp_path / "reviews", parts)
+    job = {"name": "words", "data": {"kind": "text", "path": "reviews", "length": 32}, "train": {"epochs": 2}}
+    words = {**job, "task": "mask", "model": "bert-tiny"}
+    (tmp_path / "words.yaml").write_text(yaml.safe_dump(words))
+    done = thrifty("run", "words.yaml", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)["result"]["test"]
+    assert told["words"] > 60
+    assert told["loss"] < 6
+    said = thrifty("predict", "runs/words", "the film was [MASK] music", cwd=tmp_path).stdout
+    assert said.startswith("the film was ") and "[MASK]" not in said
+
+    (tmp_path / "labels.yaml").write_text(yaml.safe_dump({**job, "name": "labels", "model": "ours:runs/words"}))
+    done = thrifty("run", "labels.yaml", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "weights of" in done.stderr and "new are fc.weight, fc.bias" in done.stderr
+    assert json.loads(done.stdout)["result"]["test"]["samples"] == 60

@@ -204,8 +204,8 @@ def predict(
     answer = api.predict(bundle, source)
     if as_json:
         _print_json(answer)
-    elif "completion" in answer:
-        print(answer["completion"])
+    elif "completion" in answer or "filled" in answer:
+        print(answer.get("completion", answer.get("filled")))
     elif "value" in answer:
         print(f"{answer['value']:.6g}")
     else:

@@ -512,11 +512,17 @@ def _regressed(metrics: dict[str, float]) -> str:
     return f"{figures} on {metrics['samples']:,.0f} held-out samples"
 
 
+def _told(metrics: dict[str, float]) -> str:
+    figures = f"loss {metrics['loss']:.4f}, perplexity {metrics['perplexity']:.1f}, {metrics['accuracy']:.1%} told"
+    return f"{figures} of {metrics['words']:,.0f} hidden words"
+
+
 # by the figure that only its task has
 _HELD_OUT: dict[str, Callable[[dict[str, float]], str]] = {
-    "accuracy": _classified,
+    "accuracy_low": _classified,
     "bits_per_byte": _predicted,
     "rmse": _regressed,
+    "words": _told,
 }
 
 

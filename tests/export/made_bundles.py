@@ -82,20 +82,21 @@ def write_language_bundle(
 
 
 def write_text_bundle(
-    folder: Path, *, name: str = "critic", version: int = 1, seed: int = 0, family: str = "bert"
+    folder: Path, *, name: str = "critic", version: int = 1, seed: int = 0, family: str = "bert", task: str = "classify"
 ) -> BundleInfo:
     tokenizer = learn_pieces(["the cat sat on the mat and the dog sat on the cat"] * 4, vocabulary=80)
     path = folder.parent / f"{folder.name}-tokenizer.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(path))
-    data = text_dataset(tokenizer.get_vocab_size())
+    data, answers = text_dataset(tokenizer.get_vocab_size()), {"classes": len(LABELS)}
+    if task == "mask":
+        # as the tokenizer numbers its marks
+        data, answers = data.model_copy(update={"task": task, "labels": (), "marks": (4, 0, 1, 2, 3)}), {}
     sizes = {"layers": 1, "width": 32, "heads": 2, "vocabulary": data.vocabulary, "length": data.shape[0]}
-    plan = ModelPlan(name=f"{family}-pico", family=family, arguments={**sizes, "classes": len(LABELS)})
+    plan = ModelPlan(name=f"{family}-pico", family=family, arguments={**sizes, **answers})
     model = build(plan)
     initialise(model, "xavier_normal", seed)
-    return _write(
-        folder, name=name, version=version, task="classify", model=model, plan=plan, data=data, tokenizer=path
-    )
+    return _write(folder, name=name, version=version, task=task, model=model, plan=plan, data=data, tokenizer=path)
 
 
 def table_dataset(labels: tuple[str, ...]) -> Dataset:

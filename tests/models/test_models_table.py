@@ -138,6 +138,14 @@ def test_a_family_that_does_not_fit_the_data(name: str, dataset: Dataset) -> Non
     assert offered and all(resolve(other, dataset).name == other for other in offered)
 
 
+def test_hidden_words_are_told_by_some_families() -> None:
+    masked = sentences().model_copy(update={"task": "mask", "labels": (), "marks": (4, 0, 1, 2, 3)})
+    model = build(resolve("bert-tiny", masked))
+    assert model(torch.ones(2, 5, dtype=torch.int64)).shape == (2, 5, 64)
+    with pytest.raises(JobError, match=r"'ngrams' tells no hidden words\. Those that do: bert-base, "):
+        resolve(next(name for name, each in MODELS.items() if each.family == "ngrams"), masked)
+
+
 def test_a_plan_of_no_family_or_wrong_arguments() -> None:
     with pytest.raises(JobError, match=r"unknown model family 'resnets'\. Did you mean 'resnet'"):
         build(ModelPlan(name="x", family="resnets", arguments={}))

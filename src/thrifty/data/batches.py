@@ -20,6 +20,8 @@ from thrifty.data.store import Store
 from thrifty.spec import Augment, Batching
 
 AS_THEY_ARE = Augment()
+# the stream of random numbers by which words are hidden
+HIDES = 3
 
 
 class Batches:
@@ -79,7 +81,7 @@ class Batches:
         assert batching == "padded" or self._lengths is not None, "samples without lengths"
         self._epoch = -1
         self._order = np.empty(0, np.int64)
-        self._shift = 0
+        self._shift, self._salt = 0, 0
         self.steps_per_epoch = -(-self.count // self.batch)
         self._augmentation: Augmentation | SoundAugmentation | None = None
         self._mixing = Mixing(augment, count=self.count, seed=seed) if augment.mixes else None
@@ -97,7 +99,8 @@ class Batches:
 
         Images: ``x`` float32 [b, C, H, W] normalised, changed by ``augment``, ``y`` int64 [b]. Texts: ``x`` int64
         [b, T], ``y`` int64 [b]; packed ``x`` int64 [1, T], which texts of label -100 fill up, ``y`` int64 of all of
-        them, as they lie, and their places by groups, as `thrifty.data.packing.places_of` has them.
+        them, as they lie, and their places by groups, as `thrifty.data.packing.places_of` has them. Where words are
+        hidden: ``y`` int64 of the shape of ``x``, the word where one is asked for and -100 elsewhere.
         Recordings: ``x`` float32 [b, T, M] normalised, changed by ``augment``, filled up with -100, ``y`` int64 [b], or
         of transcripts their tokens [b, L], filled up with -100.
         Rows of tables: ``x`` float32 [b, F], ``y`` int64 [b] or float32 [b]. Language: ``x`` and ``y`` int64 [b, T],
@@ -119,14 +122,16 @@ class Batches:
 
     def _made(self, part: np.ndarray) -> Batch:
         if self.batching == "packed":
-            batch = packed(self._store, self._split, part)
+            batch = packed(self._store, self._split, part, self._turn())
         else:
-            turn = Turn(self._shift, self._augmentation, self._mixing, self._side)
-            batch = take(self._store, self._split, part, turn)
+            batch = take(self._store, self._split, part, self._turn())
         if self._smoothing:
             sure = batch["answers"] if "answers" in batch else shares_of(batch["y"], len(self._store.dataset.labels))
             batch["answers"] = smoothed(sure, self._smoothing)
         return batch
+
+    def _turn(self) -> Turn:
+        return Turn(self._shift, self._augmentation, self._mixing, self._side, self._salt)
 
     def typical_steps(self) -> list[int]:
         """Return the steps of the first window; of texts those first that compute nearly the mean of tokens."""
@@ -155,6 +160,7 @@ class Batches:
             self._augmentation.begin(epoch)
         if self._mixing is not None:
             self._mixing.begin(epoch)
+        self._salt = int(generator_of(self.seed, epoch, HIDES).integers(2**63))
         self._epoch = epoch
 
 

@@ -14,6 +14,7 @@ from thrifty.data.answers import shares_of
 from thrifty.data.augment import Augmentation
 from thrifty.data.frames import filled_up, normalised, padded_frames
 from thrifty.data.growth import shrunk
+from thrifty.data.hiding import Hiding
 from thrifty.data.image import normalise
 from thrifty.data.language import END_ID, IGNORED_TARGET
 from thrifty.data.mixing import Mixing
@@ -35,12 +36,14 @@ class Turn:
         augmentation: how images or recordings are changed.
         mixing: how they are mixed with others.
         side: that images are brought to; as they were prepared where left out.
+        salt: by which words are hidden.
     """
 
     shift: int = 0
     augmentation: Augmentation | SoundAugmentation | None = None
     mixing: Mixing | None = None
     side: int | None = None
+    salt: int = 0
 
 
 AS_PREPARED = Turn()
@@ -90,12 +93,33 @@ def _recordings(store: Store, split: str, chosen: np.ndarray, turn: Turn) -> Bat
 
 
 def _texts(store: Store, split: str, chosen: np.ndarray, turn: Turn) -> Batch:
+    if store.dataset.task == "mask":
+        return _hidden(store, split, chosen, turn)
     labels = np.asarray(store.array(split, "y")[chosen])
     return {"x": _padded(store, split, chosen, store.dataset.shape[0]), "y": labels}
 
 
 def _rows(store: Store, split: str, chosen: np.ndarray, turn: Turn) -> Batch:
     return {name: store.array(split, name).take(chosen, axis=0) for name in ("x", "y")}
+
+
+def _hidden(store: Store, split: str, chosen: np.ndarray, turn: Turn) -> Batch:
+    x_L, y_L, lengths_b = _told(store, split, chosen, turn)
+    real_bT = np.arange(padded_length(int(lengths_b.max()), store.dataset.shape[0])) < lengths_b[:, None]
+    x_bT, y_bT = np.full(real_bT.shape, PAD_ID, np.int64), np.full(real_bT.shape, IGNORED_TARGET, np.int64)
+    x_bT[real_bT], y_bT[real_bT] = x_L, y_L
+    return {"x": x_bT, "y": y_bT}
+
+
+def _told(store: Store, split: str, chosen: np.ndarray, turn: Turn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Texts end to end with words hidden, int64 [L], what is to be told, int64 [L], and the length of each, [b]."""
+    starts = np.asarray(store.array(split, "starts"))
+    lengths_b = starts[chosen + 1] - starts[chosen]
+    begins_b = np.cumsum(lengths_b) - lengths_b
+    places_L = np.repeat(starts[chosen] - begins_b, lengths_b) + np.arange(lengths_b.sum())
+    hiding = Hiding(store.dataset.marks, store.dataset.vocabulary, turn.salt)
+    x_L, y_L = hiding(np.asarray(store.array(split, "tokens"))[places_L], places_L, begins_b)
+    return x_L, y_L, lengths_b
 
 
 def _windows_of(store: Store, split: str, chosen: np.ndarray, turn: Turn) -> Batch:
@@ -123,8 +147,10 @@ def _padded(store: Store, split: str, chosen: np.ndarray, most: int) -> np.ndarr
     return x_bT
 
 
-def packed(store: Store, split: str, chosen: np.ndarray) -> Batch:
+def packed(store: Store, split: str, chosen: np.ndarray, turn: Turn = AS_PREPARED) -> Batch:
     """Put texts end to end, from short to long."""
+    if store.dataset.task == "mask":
+        return _packed_hidden(store, split, chosen, turn)
     begins, tokens, labels = (np.asarray(store.array(split, name)) for name in ("starts", "tokens", "y"))
     order, lengths = pack(begins[chosen + 1] - begins[chosen])
     x_T = np.full(int(lengths.sum()), PAD_ID, np.int64)
@@ -135,6 +161,19 @@ def packed(store: Store, split: str, chosen: np.ndarray) -> Batch:
             x_T[end - length : end] = tokens[begin : begin + length]
             y[at] = labels[chosen[number]]
     return {"x": x_T[None], "y": y, **places_of(lengths)}
+
+
+def _packed_hidden(store: Store, split: str, chosen: np.ndarray, turn: Turn) -> Batch:
+    starts = np.asarray(store.array(split, "starts"))
+    order, lengths = pack(starts[chosen + 1] - starts[chosen])
+    real = chosen[order[order < len(chosen)]]
+    x_T = np.full(int(lengths.sum()), PAD_ID, np.int64)
+    y_T = np.full(len(x_T), IGNORED_TARGET, np.int64)
+    x_L, y_L, _ = _told(store, split, real, turn)
+    # what fills the row up lies where its length puts it
+    within_T = np.repeat(order < len(chosen), lengths)
+    x_T[within_T], y_T[within_T] = x_L, y_L
+    return {"x": x_T[None], "y": y_T[None], **places_of(lengths)}
 
 
 def _windows(stream: np.ndarray, length: int, chosen: np.ndarray, shift: int) -> Batch:

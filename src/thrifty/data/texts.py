@@ -19,7 +19,8 @@ from thrifty.data.inventory import Inventory
 from thrifty.data.language import TOKENIZER_FILE
 from thrifty.data.teller import Teller
 from thrifty.data.text_samples import Sample, read_samples
-from thrifty.data.word_pieces import UNKNOWN, encode_texts, keep_pieces, learn_pieces, read_pieces
+from thrifty.data.word_pieces import MARKS, MASK, UNKNOWN, encode_texts, keep_pieces, learn_pieces, read_pieces
+from thrifty.errors import DataError
 from thrifty.spec import LENGTH_MULTIPLE, SPLITS, Cleaning, Dataset, TextData
 from thrifty.spec.events import Emit
 from thrifty.spec.units import format_bytes
@@ -54,13 +55,15 @@ def prepare_texts(data: TextData, inventory: Inventory, *, seed: int, draft: Dra
     draft.write("rejects.jsonl", reject_lines(found.rejects))
     reasons = count_reasons(found.rejects)
     trained = Counter(sample.row.label for sample in parts["train"])
+    hides = data.task == "mask"
     return Dataset(
         kind="text",
-        task="classify",
+        task=data.task,
+        marks=_marks(tokenizer) if hides else (),
         key=inventory.key,
         counts={part: len(each) for part, each in parts.items()},
-        labels=labels,
-        label_counts={label: trained[label] for label in labels},
+        labels=() if hides else labels,
+        label_counts={} if hides else {label: trained[label] for label in labels},
         shape=(length,),
         mean=(),
         std=(),
@@ -81,6 +84,14 @@ def prepare_texts(data: TextData, inventory: Inventory, *, seed: int, draft: Dra
         ),
         lengths={part: _histogram(each.lengths, length) for part, each in shorter.items()},
     )
+
+
+def _marks(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """Numbers of the marks, of that first which hides words."""
+    numbers = {mark: tokenizer.token_to_id(mark) for mark in (MASK, *MARKS)}
+    if numbers[MASK] is None:
+        raise DataError(f"the tokenizer has no piece '{MASK}' to hide words by", mend="Leave out data.tokenizer.")
+    return tuple(number for number in numbers.values() if number is not None)
 
 
 @dataclass(frozen=True)

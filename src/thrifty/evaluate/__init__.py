@@ -11,6 +11,7 @@ from torch import nn
 from thrifty.errors import DataError
 from thrifty.evaluate.classified import Classified, wilson
 from thrifty.evaluate.figures import Evaluation, Measure
+from thrifty.evaluate.hidden import Hidden
 from thrifty.evaluate.predicted import Predicted
 from thrifty.evaluate.regressed import Regressed
 from thrifty.evaluate.transcribed import Transcribed
@@ -26,6 +27,7 @@ MEASURES: dict[Task, Callable[[int, Sequence[str], float], Measure]] = {
     "language": lambda text_bytes, labels, unit: Predicted(text_bytes),
     "regress": lambda text_bytes, labels, unit: Regressed(unit),
     "transcribe": lambda text_bytes, labels, unit: Transcribed(labels),
+    "mask": lambda text_bytes, labels, unit: Hidden(),
 }
 
 

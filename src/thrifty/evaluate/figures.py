@@ -20,7 +20,7 @@ class Evaluation:
             training split), ``samples``. Of ``language``: ``loss`` (nats a token), ``perplexity``, ``tokens``, and
             ``bits_per_byte`` where the bytes of the text are known. Of ``transcribe``: ``wer`` and ``cer``, the shares
             of words and characters in error, ``whole``, the share of transcripts without one, ``loss`` (nats a token),
-            ``tokens``, ``samples``.
+            ``tokens``, ``samples``. Of ``mask``: ``loss`` (nats a word), ``accuracy``, ``perplexity``, ``words``.
         confusion: samples by true label (row) and answer (column); of ``classify`` alone.
     """
 

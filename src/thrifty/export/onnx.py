@@ -96,7 +96,7 @@ class ServedRows(nn.Module):
 
 
 class ServedTokens(nn.Module):
-    """A language model under the names of its ONNX form: int64 [N, T] to ``logits`` [N, T, V]."""
+    """A model that tells tokens under the names of its ONNX form: int64 [N, T] to ``logits`` [N, T, V]."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -207,6 +207,7 @@ SERVED: dict[tuple[str, str], Callable[[Bundle], nn.Module]] = {
     ("table", "classify"): _served_rows,
     ("table", "regress"): _served_rows,
     ("text", "classify"): lambda bundle: ServedTexts(bundle.model),
+    ("text", "mask"): lambda bundle: ServedTokens(bundle.model),
     ("language", "language"): lambda bundle: ServedTokens(bundle.model),
 }
 

@@ -106,7 +106,8 @@ _CONTRACT = {
     "image": "It takes images [B, C, H, W] and returns logits [B, classes].",
     "language": "It takes tokens [B, T], T up to the data's length, and returns logits [B, T, vocabulary].",
     "table": "It takes rows [B, F], numbers in 0..1 and then codes, and returns logits [B, classes] or numbers [B, 1].",
-    "text": "It takes tokens [B, T], T up to the data's length, 0 for padding, and returns logits [B, classes].",
+    "text": "It takes tokens [B, T], T up to the data's length, 0 for padding, and returns logits [B, classes], or "
+    "[B, T, vocabulary] where words are hidden.",
 }
 
 
@@ -124,7 +125,8 @@ def _of_rows(dataset: Dataset) -> Iterator[Question]:
 
 def _of_texts(dataset: Dataset) -> Iterator[Question]:
     for shape in ((2, dataset.shape[0]), (1, 1)):
-        yield shape, torch.int64, (shape[0], len(dataset.labels))
+        told = (*shape, dataset.vocabulary) if dataset.task == "mask" else (shape[0], len(dataset.labels))
+        yield shape, torch.int64, told
 
 
 def _of_windows(dataset: Dataset) -> Iterator[Question]:

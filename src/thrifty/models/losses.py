@@ -83,6 +83,7 @@ LOSSES: dict[str, Loss] = {
     "language": cross_entropy,
     "regress": squared_error,
     "transcribe": ctc,
+    "mask": cross_entropy,
 }
 # the sum alone, for who has counted
 LOSS_SUMS: dict[str, Callable[[nn.Module, dict[str, Tensor]], Tensor]] = {
@@ -90,6 +91,7 @@ LOSS_SUMS: dict[str, Callable[[nn.Module, dict[str, Tensor]], Tensor]] = {
     "language": sum_cross_entropy,
     "regress": sum_squared_error,
     "transcribe": sum_ctc,
+    "mask": sum_cross_entropy,
 }
 
 

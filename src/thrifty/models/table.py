@@ -236,6 +236,8 @@ FAMILY_KINDS = {
 }
 
 
+# families whose models can tell hidden words
+TELLING_WORDS = ("bert", "bert_original")
 # families whose models take a rate of dropout
 DROPPING = ("bert", "bert_original", "gpt", "ngrams")
 
@@ -328,6 +330,11 @@ def _checked(plan: ModelPlan, dataset: Dataset) -> ModelPlan:
 
 
 def _from_data(family: str, arguments: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:
+    if dataset.task == "mask" and family not in TELLING_WORDS:
+        fits = sorted(name for name, each in MODELS.items() if each.family in TELLING_WORDS)
+        raise JobError(
+            f"a model of the family '{family}' tells no hidden words", mend=f"Those that do: {', '.join(fits)}."
+        )
     if family in {"gpt", "llama"}:
         return {"vocabulary": dataset.vocabulary, "length": dataset.shape[0]}
     if family == "speech":
@@ -338,7 +345,8 @@ def _from_data(family: str, arguments: Mapping[str, Any], dataset: Dataset) -> d
     if family == "ngrams":
         return {"classes": classes}
     if family in {"bert", "bert_original"}:
-        return {"vocabulary": dataset.vocabulary, "length": dataset.shape[0], "classes": classes}
+        answers = {} if dataset.task == "mask" else {"classes": classes}
+        return {"vocabulary": dataset.vocabulary, "length": dataset.shape[0], **answers}
     if family == "tabular":
         table = dataset.table
         assert table is not None

@@ -168,11 +168,14 @@ def _rows(
 ) -> Rows:
     """Which rows of the embedding a step trains, where there is a choice."""
     elsewhere = job.plan.zero or job.plan.offload
-    able = model.family in READS_ROWS and optim.optimizer == "adamw" and adapt == AdaptPlan() and not elsewhere
+    # what tells words reads all of them
+    reads = model.family in READS_ROWS and dataset.task == "classify"
+    able = reads and optim.optimizer == "adamw" and adapt == AdaptPlan() and not elsewhere
     if job.plan.rows == "used" and not able:
         raise JobError(
             f"plan.rows is used, and '{model.name}' with {optim.optimizer} trains all rows that are not frozen",
-            mend=f"Leave it out: it is for {', '.join(READS_ROWS)} trained whole by adamw, no plan.zero or offload.",
+            mend=f"Leave it out: it is for classes told by {', '.join(READS_ROWS)}, trained whole by adamw without "
+            "plan.zero or offload.",
         )
     if not able:
         return "all"

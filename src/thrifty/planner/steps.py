@@ -49,7 +49,8 @@ def _images(dataset: Dataset, samples: int, length: int | None) -> Shapes:
 
 
 def _texts(dataset: Dataset, samples: int, length: int | None) -> Shapes:
-    return {"x": ((samples, length or dataset.shape[0]), "int64"), "y": ((samples,), "int64")}
+    x = (samples, length or dataset.shape[0])
+    return {"x": (x, "int64"), "y": (x if dataset.task == "mask" else (samples,), "int64")}
 
 
 def _rows(dataset: Dataset, samples: int, length: int | None) -> Shapes:
@@ -80,7 +81,8 @@ def batch_of(dataset: Dataset, samples: int, length: int | PackedShape | None = 
     if isinstance(length, PackedShape):
         places = {f"places{index}": (grid, "int64") for index, grid in enumerate(length.grids)}
         texts = sum(each for each, _ in length.grids)
-        return {"x": ((1, length.tokens), "int64"), "y": ((texts,), "int64"), **places}
+        told = (1, length.tokens) if dataset.task == "mask" else (texts,)
+        return {"x": ((1, length.tokens), "int64"), "y": (told, "int64"), **places}
     return _SHAPES[dataset.kind](dataset, samples, length)
 
 

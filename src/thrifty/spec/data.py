@@ -149,6 +149,7 @@ class TextData(Plain):
 
     Attributes:
         path: a folder, searched to any depth, or one file; relative to the job file.
+        task: ``classify``, or ``mask`` to learn hidden words and no labels; as the job's own ``task`` says.
         text, label: columns, by the name in the header or by number from 1; found when left out.
         text_b: column of the second text, where each sample is a pair; found by its name when left out.
         header: whether the first row names the columns; told from the rows when left out.
@@ -169,6 +170,7 @@ class TextData(Plain):
 
     kind: Literal["text"]
     path: Path
+    task: Literal["classify", "mask"] = "classify"
     text: Column | None = None
     text_b: Column | None = None
     label: Column | None = None

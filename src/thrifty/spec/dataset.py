@@ -48,7 +48,7 @@ class Dataset(Plain):
         key: content key of the store: of the inputs, the data section of the job, the seed, and the code.
         counts: samples in each split: images, texts, or windows of ``length`` tokens.
         labels: class names in the order of their numbers; of transcripts what tokens stand for, from token 1 on; empty
-            for language.
+            for language and where words are hidden.
         label_counts: training samples by label, or how often each token is said in them.
         shape: of one sample: ``(channels, height, width)``, or ``(length,)``, of texts that of the longest, or
             ``(frames, width)`` of the longest recording, or ``(width,)``, the numbers and codes of a table's row.
@@ -65,6 +65,7 @@ class Dataset(Plain):
         cleaning: the report.
         sound: of recordings, how they become frames.
         table: of tables, how a row becomes numbers, and what is told.
+        marks: where words are hidden, numbers of the tokenizer's marks; the first is the one that hides.
     """
 
     kind: KindName
@@ -86,6 +87,7 @@ class Dataset(Plain):
     lengths: dict[str, tuple[int, ...]] = Field(default_factory=dict)
     sound: Sound | None = None
     table: Table | None = None
+    marks: tuple[int, ...] = ()
 
     @model_validator(mode="before")
     @classmethod

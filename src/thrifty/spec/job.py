@@ -118,15 +118,16 @@ class Job(Plain):
     @model_validator(mode="before")
     @classmethod
     def _task_from_data(cls, values: Any) -> Any:
-        """What data is for is told by its kind; recordings and tables are for one thing or another."""
+        """What data is for is told by its kind; recordings, tables and texts are for one thing or another."""
         if not isinstance(values, dict) or not isinstance(values.get("data"), dict):
             return values
         data, task = values["data"], values.get("task")
         kind = KINDS.get(data.get("kind", ""))
         if kind is None:
             return values
-        if data["kind"] == "table":
-            task = task or data.get("task")
+        if data["kind"] in {"table", "text"}:
+            # prepared for the one that is asked for; a table tells which where none is
+            task = task or data.get("task") or (None if data["kind"] == "table" else kind.tasks[0])
             return {**values, "task": task, "data": {**data, "task": task}} if task in {None, *kind.tasks} else values
         if task is None and data["kind"] == "audio" and data.get("transcript") is not None:
             return {**values, "task": "transcribe"}

@@ -40,4 +40,5 @@ TASK_METRICS: dict[Task, tuple[str, ...]] = {
     "language": ("bits_per_byte", "loss"),
     "regress": ("rmse", "mae", "r2", "loss"),
     "transcribe": ("wer", "cer", "loss"),
+    "mask": ("loss", "accuracy"),
 }

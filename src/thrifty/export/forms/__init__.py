@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from thrifty.export.forms.form import Form, Signature, check_raw
+from thrifty.export.forms.hidden import Hidden
 from thrifty.export.forms.images import Images
 from thrifty.export.forms.prompts import Prompts
 from thrifty.export.forms.rows import Rows
@@ -28,4 +29,5 @@ FORMS: dict[tuple[str, str], Callable[[BundleInfo, nn.Module, Tokenizer | None],
     ("table", "classify"): Rows,
     ("table", "regress"): Rows,
     ("text", "classify"): Texts,
+    ("text", "mask"): Hidden,
 }

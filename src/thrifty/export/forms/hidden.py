@@ -1,0 +1,99 @@
+"""Texts in whose words are hidden, the same texts with the likeliest words out.
+
+Shapes: N texts, T tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from thrifty.errors import RequestError
+from thrifty.export.forms.form import ROWS_AT_ONCE, Signature, Takes
+from thrifty.spec import BundleInfo
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from torch import nn
+
+CANDIDATES = 5
+
+
+class Hidden:
+    """Texts with ``[MASK]`` in the place of words to the texts with words there."""
+
+    takes: Takes = "text"
+    says = "one text with [MASK] in the place of words"
+    options: Sequence[str] = ()
+    alone = False
+
+    def __init__(self, info: BundleInfo, model: nn.Module, tokenizer: Tokenizer | None) -> None:
+        assert tokenizer is not None
+        self._data, self._model, self._tokenizer = info.data, model, tokenizer
+        self.inputs: Signature = {"text": ("BYTES", (-1,))}
+        self.outputs: Signature = {"filled": ("BYTES", (-1,))}
+
+    def row(self, raw: str) -> list[int]:
+        """Cut a text into token numbers as the model's training texts were, ``[MASK]`` to the mark that hides.
+
+        Raises:
+            RequestError: nothing is hidden within the model's length.
+        """
+        from thrifty.data.word_pieces import MASK, cut
+
+        unicode = raw.encode("utf-8", "replace").decode("utf-8")
+        hides = self._data.marks[0]
+        # the tokenizer reads a text that spells a mark as text
+        parts = [self._tokenizer.encode(part, add_special_tokens=False).ids for part in unicode.split(MASK)]
+        first, last = (self._tokenizer.encode("").ids[at] for at in (0, -1))
+        inside = [number for part in parts for number in (hides, *part)][1:]
+        tokens = cut([first, *inside, last], self._data.shape[0])
+        if hides not in tokens:
+            raise RequestError(
+                f"the text hides no word in its first {self._data.shape[0]} tokens", mend=f"Write {MASK} in its place."
+            )
+        return tokens
+
+    def answers(self, rows: Sequence[Sequence[int]]) -> list[dict[str, Any]]:
+        """Tell the hidden words of texts of `row`."""
+        import torch
+
+        from thrifty.data.word_pieces import pad
+
+        found = []
+        with torch.inference_mode():
+            for start in range(0, len(rows), ROWS_AT_ONCE):
+                some = rows[start : start + ROWS_AT_ONCE]
+                logits_NTV = self._model(torch.from_numpy(pad(some, self._data.shape[0]))).float()
+                logits_NTV[..., list(self._data.marks)] = -torch.inf
+                found += [self._told(row, logits_TV) for row, logits_TV in zip(some, logits_NTV, strict=True)]
+        return found
+
+    def _told(self, tokens: Sequence[int], logits_TV: Any) -> dict[str, Any]:
+        hides, filled, words = self._data.marks[0], list(tokens), []
+        for place, number in enumerate(tokens):
+            if number == hides:
+                best, numbers = logits_TV[place].softmax(0).topk(min(CANDIDATES, logits_TV.shape[1]))
+                filled[place] = int(numbers[0])
+                names = [self._tokenizer.id_to_token(int(each)) for each in numbers]
+                words.append(dict(zip(names, best.tolist(), strict=True)))
+        return {"filled": self._tokenizer.decode(filled), "words": words}
+
+    def described(self, answer: Mapping[str, Any]) -> dict[str, Any]:
+        """The filled text, and the likeliest words of each place with their probabilities."""
+        return dict(answer)
+
+    def made_up(self) -> list[int]:
+        """Return a text of one hidden word."""
+        from thrifty.data.word_pieces import MASK
+
+        return self.row(MASK)
+
+    def probe(self) -> str:
+        """Answer a text of one hidden word."""
+        import torch
+
+        tokens = self.made_up()
+        found, wanted = self._model(torch.tensor([tokens])), self._tokenizer.get_vocab_size()
+        fits = found.shape == (1, len(tokens), wanted)
+        return "" if fits else f"{list(found.shape)} values for {len(tokens)} places of {wanted} words"
