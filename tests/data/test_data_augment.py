@@ -64,7 +64,7 @@ def test_a_square_is_cut_out(side: int) -> None:
 @given(
     seed=st.integers(0, 5),
     epoch=st.integers(0, 5),
-    chosen=st.permutations(range(COUNT)).map(lambda order: np.array(order[:50])),
+    chosen=st.lists(st.integers(0, COUNT - 1), min_size=1, max_size=50).map(np.array),
 )
 def test_seed_epoch_and_sample_alone_decide(seed: int, epoch: int, chosen: np.ndarray) -> None:
     everything = Augment(flip=True, crop=2, cutout=3)

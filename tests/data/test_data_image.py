@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -63,6 +64,51 @@ def test_palette_and_single_bits() -> None:
     found = decode(png(2, 1, 8, 3, [b"\1\0"], palette), max_pixels=PIXELS)
     assert found.tolist() == [[[0, 255, 0], [255, 0, 0]]]
     assert decode(png(8, 1, 1, 0, [b"\xa0"]), max_pixels=PIXELS).ravel().tolist() == [255, 0, 255, 0, 0, 0, 0, 0]
+
+
+def webp_with(image_HW4: np.ndarray, orientation: int) -> bytes:
+    """A WebP with alpha and EXIF; cv2 writes none."""
+
+    def part(kind: bytes, content: bytes) -> bytes:
+        return kind + struct.pack("<I", len(content)) + content + b"\0" * (len(content) % 2)
+
+    height, width = image_HW4.shape[:2]
+    pixels = cv2.imencode(".webp", image_HW4, [cv2.IMWRITE_WEBP_QUALITY, 101])[1].tobytes()[12:]
+    head = struct.pack("<I", 0x18) + struct.pack("<I", width - 1)[:3] + struct.pack("<I", height - 1)[:3]
+    body = b"WEBP" + part(b"VP8X", head) + pixels + part(b"EXIF", exif(orientation))
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+# where the first row and column of an upright image are, as it is stored (Exif 2.3, tag 274)
+TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    1: lambda stored: stored,
+    2: np.fliplr,
+    3: lambda stored: np.rot90(stored, 2),
+    4: np.flipud,
+    5: lambda stored: stored.transpose(1, 0, 2),
+    6: lambda stored: np.rot90(stored, -1),
+    7: lambda stored: np.rot90(stored, 2).transpose(1, 0, 2),
+    8: np.rot90,
+}
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+def test_what_has_alpha_is_turned_as_what_has_none(orientation: int) -> None:
+    stored = image(3, 4, 6, 3)
+    opaque = np.dstack([stored, np.full((4, 6), 255, np.uint8)])
+    rows = [row.tobytes() for row in opaque[:, :, [2, 1, 0, 3]]]
+    upright = TURNS[orientation](stored[:, :, ::-1])
+    for raw in (png(6, 4, 8, 6, rows, chunk(b"eXIf", exif(orientation))), webp_with(opaque, orientation)):
+        assert np.array_equal(decode(raw, max_pixels=PIXELS), upright)
+    plain = [row.tobytes() for row in stored[:, :, ::-1]]
+    without = png(6, 4, 8, 2, plain, chunk(b"eXIf", exif(orientation)))
+    assert np.array_equal(decode(without, max_pixels=PIXELS), upright)
+
+
+@given(content=st.binary(max_size=40), order=st.sampled_from([b"II*\0", b"MM\0*"]))
+def test_exif_of_nothing_sensible_turns_nothing(content: bytes, order: bytes) -> None:
+    raw = png(1, 1, 8, 4, [bytes([9, 255])], chunk(b"eXIf", order + content))
+    assert decode(raw, max_pixels=PIXELS).shape == (1, 1, 3)
 
 
 def several(suffix: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import struct
 import zlib
@@ -21,6 +22,7 @@ class Header:
         alpha: where the format says so and its alpha can be trusted.
         deep: 16 bits a channel.
         several: it holds more pictures than one.
+        turn: orientation by EXIF, 1 to 8, of PNG and WebP.
     """
 
     format: str
@@ -29,6 +31,7 @@ class Header:
     alpha: bool
     deep: bool = False
     several: bool = False
+    turn: int = 1
 
 
 def read_header(raw: bytes) -> Header:
@@ -53,7 +56,7 @@ def read_header(raw: bytes) -> Header:
 
 def _png(raw: bytes) -> Header:
     # PNG specification (third edition), section 5.3: length, type, data, CRC of type and data
-    place, width, height, bits, alpha, several = 8, 0, 0, 8, False, False
+    place, width, height, bits, alpha, several, turn = 8, 0, 0, 8, False, False, 1
     while place + 12 <= len(raw):
         length = struct.unpack_from(">I", raw, place)[0]
         end = place + 12 + length
@@ -69,8 +72,10 @@ def _png(raw: bytes) -> Header:
             alpha = True
         elif kind == b"acTL":
             several = True
+        elif kind == b"eXIf":
+            turn = _orientation(raw[place + 8 : end - 4])
         elif kind == b"IEND":
-            return Header("PNG", width, height, alpha, bits == 16, several)
+            return Header("PNG", width, height, alpha, bits == 16, several, turn)
         place = end
     raise DataError("truncated: the PNG has no end chunk")
 
@@ -154,8 +159,33 @@ def _webp(raw: bytes) -> Header:
     if kind == b"VP8X":
         width = int.from_bytes(raw[24:27], "little") + 1
         height = int.from_bytes(raw[27:30], "little") + 1
-        return Header("WebP", width, height, alpha=bool(raw[20] & 0x10), several=bool(raw[20] & 0x02))
+        flags, turn = raw[20], _orientation(_webp_exif(raw[:size])) if raw[20] & 0x08 else 1
+        return Header("WebP", width, height, bool(flags & 0x10), several=bool(flags & 0x02), turn=turn)
     raise DataError(f"damaged: unknown WebP chunk {kind.decode('latin-1')!r}")
+
+
+def _webp_exif(raw: bytes) -> bytes:
+    place = 12
+    while place + 8 <= len(raw):
+        length = struct.unpack_from("<I", raw, place + 4)[0]
+        if raw[place : place + 4] == b"EXIF":
+            return raw[place + 8 : place + 8 + length].removeprefix(b"Exif\0\0")
+        place += 8 + length + length % 2
+    return b""
+
+
+def _orientation(exif: bytes) -> int:
+    """Which way an image is turned (Exif 2.3, tag 274); 1, upright, where nothing or nothing sensible is said."""
+    order = {b"II": "<", b"MM": ">"}.get(exif[:2])
+    if order is None or len(exif) < 8:
+        return 1
+    place = struct.unpack_from(f"{order}I", exif, 4)[0]
+    with contextlib.suppress(struct.error):
+        for number in range(struct.unpack_from(f"{order}H", exif, place)[0]):
+            tag, _, _, value = struct.unpack_from(f"{order}HHIH", exif, place + 2 + 12 * number)
+            if tag == _ORIENTATION and 1 <= value <= 8:
+                return int(value)
+    return 1
 
 
 # TIFF 6.0, section 2: tags of the first image that tell its size, its samples, and where its strips or tiles lie
@@ -171,6 +201,7 @@ _WIDTH, _HEIGHT, _BITS, _OFFSETS, _SAMPLES, _COUNTS, _TILE_OFFSETS, _TILE_COUNTS
 )
 _TIFF_TYPES = {3: "H", 4: "I"}
 _MOST_STRIPS = 1 << 20
+_ORIENTATION = 274
 
 
 def _tiff(raw: bytes) -> Header:

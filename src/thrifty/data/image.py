@@ -32,7 +32,7 @@ def decode(raw: bytes, *, max_pixels: int) -> np.ndarray:
 def decoded(raw: bytes, *, max_pixels: int) -> tuple[np.ndarray, tuple[str, ...]]:
     """Decode a PNG, JPEG, BMP, GIF, WebP or TIFF image, the first picture where it holds several.
 
-    EXIF orientation is applied, save to images with an alpha channel. Alpha is composited on white; that of BMP is
+    EXIF orientation is applied, save to TIFF images with an alpha channel. Alpha is composited on white; that of BMP is
     dropped. 16 bits a channel become 8; palettes and CMYK become colours.
 
     Args:
@@ -66,8 +66,21 @@ def decoded(raw: bytes, *, max_pixels: int) -> tuple[np.ndarray, tuple[str, ...]
         return image[:, :, None], tuple(told)
     if image.shape[2] == 4:
         told += [ON_WHITE] if image[:, :, 3].min() < 255 else []
-        image = _on_white(image)
+        # cv2 turns what it gives no alpha of
+        image = turned(_on_white(image), header.turn)
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB)), tuple(told)
+
+
+def turned(image: np.ndarray, orientation: int) -> np.ndarray:
+    """Set an image [H, W, C] upright (Exif 2.3, tag 274).
+
+    >>> turned(np.zeros((2, 3, 1), np.uint8), 6).shape
+    (3, 2, 1)
+    """
+    # of the eight, the last four are seen across the diagonal
+    image = image.swapaxes(0, 1) if orientation > 4 else image
+    down, right = orientation in {3, 4, 7, 8}, orientation in {2, 3, 6, 7}
+    return np.ascontiguousarray(image[:: -1 if down else 1, :: -1 if right else 1])
 
 
 def _on_white(image_HW4: np.ndarray) -> np.ndarray:
