@@ -5,6 +5,7 @@ Shapes: N texts, T tokens, V vocabulary.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,8 @@ class Hidden:
         assert tokenizer is not None
         self._data, self._model, self._tokenizer = info.data, model, tokenizer
         self.inputs: Signature = {"text": ("BYTES", (-1,))}
-        self.outputs: Signature = {"filled": ("BYTES", (-1,))}
+        # of each hidden place the likeliest words with their probabilities, as JSON: how many places is up to the text
+        self.outputs: Signature = {"filled": ("BYTES", (-1,)), "words": ("BYTES", (-1,))}
 
     def row(self, raw: str) -> list[int]:
         """Cut a text into token numbers as the model's training texts were, ``[MASK]`` to the mark that hides.
@@ -77,11 +79,11 @@ class Hidden:
                 filled[place] = int(numbers[0])
                 names = [self._tokenizer.id_to_token(int(each)) for each in numbers]
                 words.append(dict(zip(names, best.tolist(), strict=True)))
-        return {"filled": self._tokenizer.decode(filled), "words": words}
+        return {"filled": self._tokenizer.decode(filled), "words": json.dumps(words, ensure_ascii=False)}
 
     def described(self, answer: Mapping[str, Any]) -> dict[str, Any]:
         """The filled text, and the likeliest words of each place with their probabilities."""
-        return dict(answer)
+        return {**answer, "words": json.loads(answer["words"])}
 
     def made_up(self) -> list[int]:
         """Return a text of one hidden word."""
