@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -25,6 +26,7 @@ _ESTIMATIONS = 3
 _PIECE_CHARACTERS = 65_536
 _CUT_WINDOW = 4096
 _CHARACTERS_AT_ONCE = 1 << 20
+ItemT = TypeVar("ItemT")
 
 
 def train_tokenizer(texts: Iterable[str], *, vocabulary: int, pieces: str = "bpe") -> Tokenizer:
@@ -86,8 +88,9 @@ def settled(learned: Tokenizer, texts: Sequence[str], marks: Sequence[str], unkn
     for _ in range(_ESTIMATIONS):
         learned.model = models.Unigram(list(zip(pieces, scores.tolist(), strict=True)), unk_id=unknown)
         counts = np.full(len(pieces), 0.5)
-        for encoding in learned.encode_batch_fast(texts):
-            counts += np.bincount(encoding.ids, minlength=len(pieces))
+        for group in _groups(texts, len):
+            for encoding in learned.encode_batch_fast(group):
+                counts += np.bincount(encoding.ids, minlength=len(pieces))
         scores = np.log(counts / counts.sum())
     learned.model = models.Unigram(list(zip(pieces, scores.tolist(), strict=True)), unk_id=unknown)
     return learned
@@ -182,18 +185,19 @@ def encode(tokenizer: Tokenizer, texts: Iterable[tuple[str, Iterable[str]]]) -> 
         The name of a stream and its next token numbers, int64.
     """
     pieces = ((name, place == 0, piece) for name, chunks in texts for place, piece in enumerate(cut(chunks)))
-    for group in _groups(pieces):
+    for group in _groups(pieces, lambda piece: len(piece[-1])):
         encodings = tokenizer.encode_batch_fast([piece for _, _, piece in group])
         for (name, begins, _), encoding in zip(group, encodings, strict=True):
             yield name, np.array([END_ID, *encoding.ids] if begins else encoding.ids, np.int64)
 
 
-def _groups(pieces: Iterable[tuple[str, bool, str]]) -> Iterator[list[tuple[str, bool, str]]]:
-    group: list[tuple[str, bool, str]] = []
+def _groups(items: Iterable[ItemT], size_of: Callable[[ItemT], int]) -> Iterator[list[ItemT]]:
+    """Put items together that are to be encoded at once: some characters, since an encoding takes far more memory."""
+    group: list[ItemT] = []
     size = 0
-    for piece in pieces:
-        group.append(piece)
-        size += len(piece[-1])
+    for item in items:
+        group.append(item)
+        size += size_of(item)
         if size >= _CHARACTERS_AT_ONCE:
             yield group
             group, size = [], 0
