@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fnmatch import fnmatchcase
 
 import pytest
 import torch
@@ -56,6 +57,7 @@ def test_at_the_base_width_all_learn_at_the_rate(family: str, steps: Steps) -> N
     assert rate_shares(model, steps) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", SIZES)
 def test_variances_and_rates_are_those_of_table_3(family: str) -> None:
     base, wide = made(family, 1), made(family, 4)
@@ -78,8 +80,6 @@ def test_variances_and_rates_are_those_of_table_3(family: str) -> None:
 
 
 def _share(name: str, shares: dict[str, float]) -> float:
-    from fnmatch import fnmatchcase
-
     return next((share for pattern, share in shares.items() if fnmatchcase(name, pattern)), 1.0)
 
 
