@@ -67,5 +67,5 @@ $(READY): pyproject.toml constraints.txt
 
 $(PEERS_READY): benchmarks/peers/constraints.txt
 	$(PYTHON) -m venv $(PEERS)
-	$(PEERS)/bin/python -m pip install --quiet torch numpy transformers accelerate lightning keras --constraint benchmarks/peers/constraints.txt
+	$(PEERS)/bin/python -m pip install --quiet torch numpy transformers accelerate lightning keras datasets soundfile pillow --constraint benchmarks/peers/constraints.txt
 	@touch $(PEERS_READY)

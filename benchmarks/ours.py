@@ -102,6 +102,7 @@ def main(text: str) -> None:
                 "validation": outcome.result.validation,
                 "test": outcome.result.test,
                 "reason": outcome.result.reason,
+                "loading_share": outcome.result.loading_share,
             }
         except EnoughError:
             pass

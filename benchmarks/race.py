@@ -277,7 +277,13 @@ def told(line: str) -> None:
 
 
 def asked_of(
-    doc: str | None, *, rounds: int = 3, seeds: int = 0, names: Sequence[str] = (), **switches: str
+    doc: str | None,
+    *,
+    rounds: int = 3,
+    seeds: int = 0,
+    names: Sequence[str] = (),
+    parts: Sequence[str] = (),
+    **switches: str,
 ) -> argparse.Namespace:
     """Read the options that all these benchmarks share.
 
@@ -286,11 +292,16 @@ def asked_of(
         rounds: measures speed; one with ``--quick``.
         seeds: measures the way to a target, likewise; 0 where there is none.
         names: of which one must be given, as ``name``.
+        parts: of which some can be given, as ``only``; all where none are.
         switches: of this benchmark alone, each with its help.
     """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     if names:
         parser.add_argument("name", choices=names)
+    if parts:
+        parser.add_argument(
+            "--only", nargs="+", choices=parts, default=list(parts), metavar="PART", help=", ".join(parts)
+        )
     parser.add_argument("--quick", action="store_true", help="in under five minutes; the report says what is left out")
     parser.add_argument("--resume", action="store_true", help="go on with what this code measured earlier today")
     parser.add_argument("--rounds", type=int, default=rounds, help=f"of the measurement of speed ({rounds})")

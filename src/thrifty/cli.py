@@ -163,7 +163,7 @@ def run(
         return
     if not outcome.fresh:
         print(f"{outcome.folder} is done already: same job, same data, same code; prepared nothing, trained nothing")
-    _console().print(bill(outcome.entry, Aside(result.wasted_s, result.rank_bytes)))
+    _console().print(bill(outcome.entry, Aside(result.wasted_s, result.rank_bytes, result.loading_share)))
     print(f"\nresult  {held_out_line(result.test)}")
     if result.completion:
         print(f"prompt, and after ▸ what the model wrote:\n{result.prompt}▸{result.completion}")

@@ -65,6 +65,7 @@ class Result(Plain):
         confusion: test samples by true label (row) and answer (column); empty for language.
         completion: what a language model wrote for `prompt`; empty for images.
         wasted_s: of the training time, in steps that were skipped or rolled back.
+        loading_share: of the time of the last attempt's steps, spent on making batches.
         rank_bytes: peak memory of each rank that trained, the largest first; empty where one process did.
     """
 
@@ -78,6 +79,7 @@ class Result(Plain):
     prompt: str
     completion: str
     wasted_s: float = 0.0
+    loading_share: float = 0.0
     rank_bytes: tuple[int, ...] = ()
 
 

@@ -16,6 +16,7 @@ from thrifty.spec.events import (
     Compiled,
     Evaluated,
     Event,
+    Initialised,
     Narrowed,
     Planned,
     Progress,
@@ -31,7 +32,7 @@ from thrifty.spec.events import (
 )
 
 # drawn, counted in the bill, or the reason why training ended
-SHOWN_OTHERWISE = {StageStarted, StageDone, Planned, Progress, StepDone, Evaluated, Checkpointed, Stopped}
+SHOWN_OTHERWISE = {Initialised, StageStarted, StageDone, Planned, Progress, StepDone, Evaluated, Checkpointed, Stopped}
 ROWS: list[tuple[Event, str, str]] = [
     (Warned("mind the gap"), "mind the gap", ""),
     (CheckpointFailed(12, "no space"), "step 12 could not be saved: no space", ""),

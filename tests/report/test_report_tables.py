@@ -10,7 +10,7 @@ from rich.console import Console, RenderableType
 
 from thrifty import hardware
 from thrifty.report import bill, cleaning_table, hardware_table, ledger_table, plan_table
-from thrifty.report.rows import Aside, ranks_text
+from thrifty.report.rows import Aside, ranks_text, share_text
 from thrifty.spec import Budget, Cleaning
 
 
@@ -48,6 +48,14 @@ def test_what_training_wasted_stands_in_the_bill_and_in_no_sum() -> None:
         line.split() for line in plain.splitlines() if line.startswith("  total")
     )
     assert "rolled back; energy and money by their share" in " ".join(wasted.split())
+
+
+@pytest.mark.parametrize(("share", "waits"), [(0.012, False), (0.14, True)])
+def test_what_batches_took_is_in_the_bill(share: float, waits: bool) -> None:
+    text = " ".join(shown(bill(make_entry(), Aside(loading_share=share)), 80).split())
+    assert f"time of train {share_text(share)} of it made batches of the data" in text
+    assert ("training waits for its data" in text) is waits
+    assert "made batches" not in shown(bill(make_entry()), 80)
 
 
 def test_ranks_are_in_the_bill() -> None:

@@ -47,7 +47,7 @@ def run(case: dict[str, Any], world: World) -> None:
     try:
         spent = Spent(wall_s=float(world.rank == 0 and case.get("spent", 0)))
         trained = train(plan, model, Store(Path(case["store"])), folder, emit=emit, spent=lambda: spent, world=world)
-        said["trained"] = {**asdict(trained), "wasted_seconds": 0}
+        said["trained"] = {**asdict(trained), "wasted_seconds": 0, "loading_share": 0}
         said["norms over ranks"] = sum("forward" in vars(each) for each in model.modules() if is_norm(each))
         said["buffers"] = [each.double().sum().item() for each in model.buffers()]
     except ThriftyError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import random
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from thrifty.data import Batches, Store
+from thrifty.data import Batch, Batches, Store
 from thrifty.errors import BudgetError, BundleError, DivergedError
 from thrifty.hardware.pages import keeping
 from thrifty.models import build
@@ -81,6 +82,21 @@ def test_it_learns(make_plan: PlanFactory, store: Store, tmp_path: Path) -> None
     assert trained.metrics["accuracy"] > 0.6
     assert isinstance(events[-1], Stopped)
     assert trained.reason == "all 60 steps done"
+    assert 0 < trained.loading_share < 1
+
+
+def test_batches_that_are_slow_to_make_are_told(
+    make_plan: PlanFactory, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = Batches.step
+
+    def slow(self: Batches, index: int) -> list[Batch]:
+        time.sleep(0.1)
+        return usual(self, index)
+
+    monkeypatch.setattr(Batches, "step", slow)
+    _, trained, _ = go(make_plan(steps=4, evaluate_every=4), store, tmp_path)
+    assert trained.loading_share > 0.5
 
 
 # each its own way through the loop; the rest are slow rows, whose states are tested in tests/optim

@@ -27,16 +27,22 @@ QUANTITIES: dict[str, tuple[str, Callable[[float], str]]] = {
 }
 
 
+# of the time of steps; beyond it, making batches is worth a word
+LOADING_SHARE = 0.03
+
+
 class Aside(NamedTuple):
     """What a bill says of training beside its ledger line.
 
     Attributes:
         wasted_s: seconds of it on steps that were skipped or rolled back.
         rank_bytes: peak memory of each rank; empty where one process trained.
+        loading_share: of the time of steps, spent on making batches.
     """
 
     wasted_s: float = 0.0
     rank_bytes: tuple[int, ...] = ()
+    loading_share: float = 0.0
 
 
 NOTHING = Aside()
@@ -247,6 +253,9 @@ def notes(entry: Entry, aside: Aside = NOTHING) -> list[tuple[str, str]]:
         found.append(
             ("memory of train", f"{ranks_text(aside.rank_bytes)}, and what the process that started them holds")
         )
+    if aside.loading_share:
+        waits = "; training waits for its data" if aside.loading_share > LOADING_SHARE else ""
+        found.append(("time of train", f"{share_text(aside.loading_share)} of it made batches of the data{waits}"))
     found += [("energy", entry.total.joules_method), ("money", entry.total.usd_method)]
     for each in entry.comparisons():
         found.append((f"predicted {QUANTITIES[each.quantity][0]}", each.predicted.method))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -46,6 +46,7 @@ class Trained:
         reason: why training ended, a sentence.
         wasted_seconds: of steps that were skipped or rolled back, in all attempts.
         gave_up: the guard ended it; the weights are of before what went wrong.
+        loading_share: of the time of this attempt's steps, spent on making their batches.
     """
 
     steps: int
@@ -54,6 +55,7 @@ class Trained:
     reason: str
     wasted_seconds: float = 0.0
     gave_up: bool = False
+    loading_share: float = field(default=0.0, compare=False)
 
 
 def train(
@@ -137,6 +139,7 @@ def train(
         scale = LossScale.of(plan.precision, state.scale)
 
         saved_at, saved_step = time.perf_counter(), state.step
+        loading_s, stepping_s = 0.0, 0.0
         while True:
             due = guard.calm and due_for_validation(plan, state)
             if due and state.evaluated_step != state.step:
@@ -159,13 +162,16 @@ def train(
             guard.begin()
             for attempt in room.attempts(state, batches, optimizer, guard, rehearse):
                 with attempt:
+                    asked_at = time.perf_counter()
                     parts = batches.step(state.step)
+                    loading_s += time.perf_counter() - asked_at
                     loss, norm = take_step(
                         plan, model, optimizer, parts, rate, used, guard.sound, scale, spread, release
                     )
             state.step += 1
             compiled_s = compile_seconds() - compiled_s
             seconds = time.perf_counter() - began - compiled_s
+            stepping_s += seconds
             _tell(compile_news(model, state.step, compiled_s), emit)
             speed = batches.samples(state.step - 1) / seconds
             epoch = state.step / batches.steps_per_epoch
@@ -194,7 +200,15 @@ def train(
     emit(Stopped(state.step, reason))
     if asked.signal is not None:
         raise asked.error(f"training is done and saved in '{folder}': {reason}")
-    return Trained(state.step, state.best, state.best_step, reason, guard.watch.wasted_seconds, bool(guard.gave_up))
+    return Trained(
+        state.step,
+        state.best,
+        state.best_step,
+        reason,
+        guard.watch.wasted_seconds,
+        bool(guard.gave_up),
+        loading_s / stepping_s if stepping_s else 0.0,
+    )
 
 
 def _noted(state: State, schedule: optim.Schedule, guard: Guard, scale: LossScale) -> State:
