@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 
 from thrifty.report.happened import noted, told
-from thrifty.report.rows import metric_name, share_text
+from thrifty.report.rows import metric_name, number_text, share_text
 from thrifty.spec.events import Compiled, Evaluated, Event, Planned, StageDone, StageStarted, StepDone
 from thrifty.spec.events import Progress as Progressed
 from thrifty.spec.layout import arithmetic_of
@@ -81,9 +81,9 @@ class LiveView:
                 self._step(event)
             case Evaluated(step, epoch, metrics, best):
                 shown = [(name, metrics[name]) for name in METRICS if name in metrics]
-                self.metrics = f"val {shown[0][1]:.4g}{' best' if best else ''}"
+                self.metrics = f"val {number_text(shown[0][1])}{' best' if best else ''}"
                 if not self.console.is_terminal:
-                    listed = ", ".join(f"{metric_name(name)} {value:.4g}" for name, value in shown)
+                    listed = ", ".join(f"{metric_name(name)} {number_text(value)}" for name, value in shown)
                     self._print("    ", "", f"step {step:,}, epoch {epoch:.2f}: {listed}{', the best' if best else ''}")
             case _:
                 if isinstance(event, Compiled):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -155,11 +156,16 @@ def difference_text(difference: float) -> str:
 def metric_text(name: str, value: float) -> str:
     """Print a metric: a share as a percentage, the rest to four digits.
 
-    >>> metric_text("accuracy", 0.9744), metric_text("bits_per_byte", 1.83456)
-    ('97.4 %', '1.835')
+    >>> metric_text("accuracy", 0.9744), metric_text("bits_per_byte", 1.83456), metric_text("rmse", 44_912.6)
+    ('97.4 %', '1.835', '44,913')
     """
     share = name in METRICS and METRICS[name].share
-    return f"{value:.1%}".replace("%", " %") if share else f"{value:.4g}"
+    return f"{value:.1%}".replace("%", " %") if share else number_text(value)
+
+
+def number_text(value: float) -> str:
+    """Print a number to four digits, a large one without its fraction."""
+    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e12 else f"{value:.4g}"
 
 
 def metric_name(name: str) -> str:
@@ -373,6 +379,11 @@ def dataset_rows(dataset: Dataset) -> list[tuple[str, str]]:
         rows.append(("frames", ", ".join(f"{split} {count:,}" for split, count in dataset.tokens.items())))
         each = f"up to {frames:,} frames of {width} numbers, from {dataset.sound.rate:,} samples a second"
         rows.append(("each recording", each))
+    elif dataset.table is not None:
+        table, kinds = dataset.table, Counter(column.kind for column in dataset.table.columns)
+        rows.append(("told", f"{table.target}, {'a label' if dataset.labels else 'a number'}"))
+        rows.append(("learned from", ", ".join(f"{count:,} of kind {kind}" for kind, count in kinds.items())))
+        rows.append(("each row", f"{table.numbers:,} numbers, {table.codes:,} codes of {table.vocabulary:,} values"))
     else:
         rows.append(("tokens", ", ".join(f"{split} {count:,}" for split, count in dataset.tokens.items())))
         rows.append(("vocabulary", f"{dataset.vocabulary:,} tokens"))

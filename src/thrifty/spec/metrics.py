@@ -27,10 +27,10 @@ METRICS: dict[str, Metric] = {
     "auc": Metric("area under the ROC curve", rises=True),
     "bits_per_byte": Metric("bits per byte"),
     "cer": Metric("character error rate", share=True),
-    "loss": Metric("loss"),
+    "rmse": Metric("root mean squared error"),
     "mae": Metric("mean absolute error"),
     "r2": Metric("R²", rises=True),
-    "rmse": Metric("root mean squared error"),
+    "loss": Metric("loss"),
     "wer": Metric("word error rate", share=True),
 }
 
