@@ -2,7 +2,7 @@
 
     python -m benchmarks.accuracy NAME [--quick] [--seeds N] [--resume]
 
-NAME is of a data set: mnist, cifar, sst2, douban, adult, california, shakespeare.
+NAME is of a data set: mnist, cifar, sst2, douban, adult, california, shakespeare, fsdd, digits.
 
 The job is what ``thrifty init`` writes for the folder, and what is said here beside it. Time is of the whole process:
 planning, training, validating, the test split, the bundle; files were prepared before. Accuracy is of the test split;
@@ -23,7 +23,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks import real_data
+from benchmarks import digits, real_data
 from benchmarks.baselines import boosted_trees, logistic_regression
 from benchmarks.figures import best, conclude, notes, spread
 from benchmarks.kept import Kept
@@ -36,6 +36,11 @@ from thrifty.spec import METRICS, parse_job, raw_data
 from thrifty.spec.folders import cache_folder
 
 QUICK_STEPS = 20
+# of words by speakers who are known, and of strings by one who is not
+SPEECH_MILD = {"stretch": 0.1, "warp": 0.05, "colour": 0.3, "blank_bands": 6, "blank_frames": 6}
+SPEECH_STRONG = {
+    "stretch": 0.2, "warp": 0.12, "colour": 0.7, "noise": 15, "blank_bands": 8, "blank_frames": 10,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class Subject:
     """A data set and what is asked of it.
 
     Attributes:
-        folder: returns where its raw files lie.
+        folder: returns where its raw files lie, for a seed.
         more: sections of the job beside what ``thrifty init`` writes.
         figure: that is measured.
         most_s: seconds that a run may take.
@@ -52,7 +57,7 @@ class Subject:
         rivals: returns the same figure of other ways on the rows of one seed, by name; ours is compared with each.
     """
 
-    folder: Callable[[], Path]
+    folder: Callable[[int], Path]
     more: Mapping[str, Any]
     figure: str
     most_s: float
@@ -63,13 +68,13 @@ class Subject:
 
 SUBJECTS: dict[str, Subject] = {
     "mnist": Subject(
-        lambda: real_data.shared("mnist"),
+        lambda seed: real_data.shared("mnist"),
         {"model": "resnet8", "train": {"epochs": 8, "augment": {"crop": 2}}},
         figure="accuracy",
         most_s=180.0,
     ),
     "cifar": Subject(
-        lambda: real_data.shared("cifar10_jpeg"),
+        lambda seed: real_data.shared("cifar10_jpeg"),
         {
             "model": "convnet-fast",
             "train": {
@@ -90,7 +95,7 @@ SUBJECTS: dict[str, Subject] = {
         most_s=1200.0,
     ),
     "sst2": Subject(
-        lambda: real_data.shared("sst2"),
+        lambda seed: real_data.shared("sst2"),
         {
             "train": {
                 "epochs": 6, "batch": 64, "learning_rate": 2e-3, "schedule": "linear", "warmup": 0.1, "evaluations": 1,
@@ -101,7 +106,7 @@ SUBJECTS: dict[str, Subject] = {
         split="validation",
     ),
     "douban": Subject(
-        lambda: real_data.shared("douban_book_review"),
+        lambda seed: real_data.shared("douban_book_review"),
         {
             "model": "ngrams-wide",
             "train": {
@@ -112,12 +117,12 @@ SUBJECTS: dict[str, Subject] = {
         most_s=600.0,
         beside=lambda: logistic_regression(real_data.shared("douban_book_review")),
     ),
-    "adult": Subject(lambda: real_data.shared("adult"), {}, figure="auc", most_s=300.0, rivals=boosted_trees),
+    "adult": Subject(lambda seed: real_data.shared("adult"), {}, figure="auc", most_s=300.0, rivals=boosted_trees),
     "california": Subject(
-        lambda: real_data.shared("california_housing"), {}, figure="rmse", most_s=300.0, rivals=boosted_trees
+        lambda seed: real_data.shared("california_housing"), {}, figure="rmse", most_s=300.0, rivals=boosted_trees
     ),
     "shakespeare": Subject(
-        lambda: real_data.shared("tinyshakespeare"),
+        lambda seed: real_data.shared("tinyshakespeare"),
         {
             "model": "benchmarks.nets:gpt_4x128",
             "data": {"pieces": "characters", "length": 64, "split": {"validation": 0.1, "test": 0.001}},
@@ -130,12 +135,26 @@ SUBJECTS: dict[str, Subject] = {
         most_s=300.0,
         split="validation",
     ),
+    # the official test split is takes 0 to 4
+    "fsdd": Subject(
+        lambda seed: real_data.shared("fsdd"),
+        {"data": {"test": {"index": "0-4"}}, "train": {"epochs": 30, "augment": SPEECH_MILD}},
+        figure="accuracy",
+        most_s=300.0,
+    ),
+    # each seed holds out another speaker
+    "digits": Subject(
+        digits.strings,
+        {"train": {"epochs": 20, "learning_rate": 2e-3, "augment": SPEECH_STRONG}},
+        figure="wer",
+        most_s=900.0,
+    ),
 }  # fmt: skip
 
 
 def job(subject: Subject, seed: int, *, quick: bool) -> dict[str, Any]:
     """What ``thrifty init`` writes, and what is asked beside it."""
-    found = dict(look(subject.folder()).job)
+    found = dict(look(subject.folder(seed)).job)
     train = {**subject.more.get("train", {}), "seed": seed}
     if quick:
         train = {key: value for key, value in train.items() if key != "epochs"} | {"steps": QUICK_STEPS}

@@ -14,7 +14,7 @@ from thrifty.data.word_pieces import learn_pieces
 from thrifty.export.bundle import write_bundle
 from thrifty.models import build, resolve
 from thrifty.models.init import initialise
-from thrifty.spec import BundleInfo, Cleaning, Dataset, ModelPlan, Spent, Table
+from thrifty.spec import BundleInfo, Cleaning, Dataset, ModelPlan, Sound, Spent, Table
 from thrifty.spec.table import Column
 
 LABELS = ("cat", "dog", "owl")
@@ -53,6 +53,35 @@ def write_image_bundle(
     return _write(
         folder, name=name, version=version, task="classify", model=model, plan=plan, data=data, tokenizer=None
     )
+
+
+def sound_dataset(task: str, bands: int = 12) -> Dataset:
+    told = task == "transcribe"
+    return Dataset(
+        kind="audio", task=task, key="k", counts={"train": 3, "validation": 1, "test": 1},
+        labels=("one", "two") if told else LABELS, label_counts={}, shape=(64, bands), mean=(0.0,) * bands,
+        std=(1.0,) * bands, crop="none", vocabulary=3 if told else 0, tokens={"train": 150}, text_bytes={},
+        source_bytes=1, stored_bytes=1, cleaning=Cleaning(seen=5, kept=5, rejected={}, duplicates=0, across_splits=0),
+        sound=Sound(rate=8000, bands=bands),
+    )  # fmt: skip
+
+
+def write_sound_bundle(folder: Path, *, task: str = "classify", name: str = "ear", version: int = 1) -> BundleInfo:
+    data = sound_dataset(task)
+    plan = resolve("speech-tiny", data)
+    plan = plan.model_copy(update={"arguments": {**plan.arguments, "layers": 1, "width": 16, "heads": 2}})
+    model = build(plan)
+    initialise(model, "default", 0)
+    return _write(folder, name=name, version=version, task=task, model=model, plan=plan, data=data, tokenizer=None)
+
+
+def sound(seconds: float = 0.3, rate: int = 8000, pitch: float = 440.0) -> bytes:
+    """A WAV file of a tone."""
+    samples = np.sin(2 * np.pi * pitch * np.arange(round(seconds * rate)) / rate) * 20_000
+    body = samples.astype("<i2").tobytes()
+    form = struct.pack("<HHIIHH", 1, 1, rate, 2 * rate, 2, 16)
+    chunks = b"fmt " + struct.pack("<I", 16) + form + b"data" + struct.pack("<I", len(body)) + body
+    return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WAVE" + chunks
 
 
 DECODERS: dict[str, dict[str, Any]] = {

@@ -20,6 +20,7 @@ from torch._subclasses.fake_tensor import (
 )
 
 from thrifty.errors import JobError
+from thrifty.models.speech import frames_out
 from thrifty.spec import Dataset, KindName
 
 
@@ -103,6 +104,10 @@ def check_logits(
 
 
 _CONTRACT = {
+    "audio": (
+        "It takes frames [B, T, width], -100 for padding, and returns logits [B, classes], or of transcripts [B, T / 4 "
+        "rounded up, tokens with the blank first]."
+    ),
     "image": "It takes images [B, C, H, W] and returns logits [B, classes].",
     "language": "It takes tokens [B, T], T up to the data's length, and returns logits [B, T, vocabulary].",
     "table": "It takes rows [B, F], numbers in 0..1 and then codes, and returns logits [B, classes] or numbers [B, 1].",
@@ -113,6 +118,13 @@ _CONTRACT = {
 
 # shape and type of what is asked, and the shape of the answer
 Question = tuple[tuple[int, ...], torch.dtype, tuple[int, ...]]
+
+
+def _of_recordings(dataset: Dataset) -> Iterator[Question]:
+    for samples, frames in ((2, dataset.shape[0]), (1, 9)):
+        said = (samples, frames_out(frames), dataset.vocabulary)
+        wanted = said if dataset.task == "transcribe" else (samples, len(dataset.labels))
+        yield (samples, frames, dataset.shape[1]), torch.float32, wanted
 
 
 def _of_images(dataset: Dataset) -> Iterator[Question]:
@@ -135,6 +147,7 @@ def _of_windows(dataset: Dataset) -> Iterator[Question]:
 
 
 _QUESTIONS: dict[KindName, Callable[[Dataset], Iterator[Question]]] = {
+    "audio": _of_recordings,
     "image": _of_images,
     "language": _of_windows,
     "table": _of_rows,

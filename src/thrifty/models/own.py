@@ -172,11 +172,13 @@ def _kind(made: Any) -> str:
 
 
 # what the sides of a sample's shape are called, where it is no row of tokens
-_SIDES: dict[str, tuple[str, ...]] = {"image": ("channels", "height", "width")}
+_SIDES: dict[str, tuple[str, ...]] = {"audio": ("frames", "bands"), "image": ("channels", "height", "width")}
 
 
 def _facts(dataset: Dataset) -> dict[str, int]:
     facts = {"classes": len(dataset.labels)} if dataset.labels else {}
+    if dataset.task == "transcribe":
+        facts = {"vocabulary": dataset.vocabulary}
     if dataset.length:
         return {**facts, "vocabulary": dataset.vocabulary, "length": dataset.length}
     if (table := dataset.table) is not None:

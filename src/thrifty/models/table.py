@@ -231,7 +231,7 @@ FAMILY_KINDS = {
     "speech": ("audio",),
     "ngrams": ("text",),
     "tabular": ("table",),
-    "own": ("image", "language", "table", "text"),
+    "own": ("audio", "image", "language", "table", "text"),
     "hf": ("image", "language"),
 }
 

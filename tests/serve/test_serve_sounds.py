@@ -1,0 +1,57 @@
+"""Sound over both protocols: the answers are the bundle's own, and bad requests are told."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from made_bundles import sound, write_sound_bundle
+from real_server import running
+
+from thrifty.export.bundle import Bundle, load_bundle
+
+TONES = [sound(0.2, pitch=300), sound(0.6, pitch=900)]
+CODED = [base64.b64encode(tone).decode() for tone in TONES]
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
+    folder = tmp_path_factory.mktemp("sounds")
+    write_sound_bundle(folder / "ear", name="ear")
+    write_sound_bundle(folder / "scribe", task="transcribe", name="scribe")
+    return {name: load_bundle(folder / name) for name in ("ear", "scribe")}
+
+
+@pytest.fixture(scope="module")
+def hearing(bundles: dict[str, Bundle]) -> Iterator[httpx.Client]:
+    with running(list(bundles.values())) as address, httpx.Client(base_url=address, timeout=60) as client:
+        yield client
+
+
+@pytest.mark.slow
+def test_tensorflow_serving_labels_sound(hearing: httpx.Client, bundles: dict[str, Bundle]) -> None:
+    body = {"instances": [{"b64": each} for each in CODED]}
+    found = hearing.post("/v1/models/ear:predict", json=body).json()["predictions"]
+    for each, tone in zip(found, TONES, strict=True):
+        wanted = bundles["ear"].predict(tone)
+        assert each["label"] == wanted["label"]
+        assert each["probabilities"] == pytest.approx(list(wanted["probabilities"].values()), abs=1e-5)
+
+
+@pytest.mark.slow
+def test_open_inference_transcribes_sound(hearing: httpx.Client, bundles: dict[str, Bundle]) -> None:
+    tensor: dict[str, Any] = {"name": "sound", "shape": [2], "datatype": "BYTES", "data": CODED}
+    (found,) = hearing.post("/v2/models/scribe/infer", json={"inputs": [tensor]}).json()["outputs"]
+    assert found["name"] == "transcript"
+    assert found["data"] == [bundles["scribe"].predict(tone)["transcript"] for tone in TONES]
+
+
+@pytest.mark.slow
+def test_what_is_no_sound_is_told_with_its_place(hearing: httpx.Client) -> None:
+    tensor = {"name": "sound", "shape": [2], "datatype": "BYTES", "data": [CODED[0], "bm8gc291bmQ="]}
+    answer = hearing.post("/v2/models/ear/infer", json={"inputs": [tensor]})
+    assert answer.status_code == 400
+    assert "sound 1: not a sound" in answer.json()["error"]
