@@ -343,3 +343,40 @@ def test_pairs_are_read_marked_and_told(tmp_path: Path) -> None:
     assert "has no column 'second'. Its columns: premise, hypothesis, label" in refusal(
         tmp_path / "nli", text="premise", text_b="second"
     )
+
+
+def belonging(count: int) -> str:
+    rows = [
+        f"{text}\t{label}\tperson {n % 9}\t2024-{1 + n // 31:02d}-{1 + n % 31:02d}"
+        for n, (text, label) in enumerate(reviews(count))
+    ]
+    return "\n".join(["text\tlabel\twho\tday", *rows]) + "\n"
+
+
+def test_texts_of_one_group_stand_in_one_split(tmp_path: Path) -> None:
+    path = tmp_path / "reviews.tsv"
+    path.write_text(belonging(180))
+    store = run(path, split={"group": "who"})
+    texts = {text: n % 9 for n, (text, _) in enumerate(reviews(180))}
+    people = {part: {texts[text] for text, _ in rows_of(store, part) if text in texts} for part in SPLITS}
+    assert sorted(each for part in SPLITS for each in people[part]) == list(range(9))
+    assert any("not used: day" in note for note in store.dataset.cleaning.notes)
+
+
+def test_the_latest_texts_are_held_out(tmp_path: Path) -> None:
+    path = tmp_path / "reviews.tsv"
+    path.write_text(belonging(180))
+    store = run(path, split={"time": "day"})
+    order = {text: n for n, (text, _) in enumerate(reviews(180))}
+    days = {part: [order[text] for text, _ in rows_of(store, part) if text in order] for part in SPLITS}
+    assert max(days["train"]) < min(days["validation"]) and max(days["validation"]) < min(days["test"])
+
+
+def test_texts_that_belong_to_nothing_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "reviews.tsv"
+    path.write_text(belonging(180).replace("person 4", "", 1))
+    assert run(path, split={"group": "who"}).dataset.cleaning.rejected["no group"] == 1
+    assert "no column 'hwo'" in refusal(path, split={"group": "hwo"})
+    assert "split: its group or time is column 7" in refusal(path, split={"time": 7})
+    folder = write_texts(tmp_path / "folders", {"pos/1.txt": "good " * 9, "neg/1.txt": "bad " * 9})
+    assert "data.split names the column 'who'" in refusal(folder, split={"group": "who"})

@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
 from thrifty.data.cells import Cells, is_unicode, read_cells
 from thrifty.data.inputs import Reject
+from thrifty.data.together import no_key
 from thrifty.data.word_pieces import PAIR_MARK
 from thrifty.errors import DataError, nearest
 from thrifty.spec import TextData
@@ -41,12 +42,14 @@ _SHOWN = 60
 class Row:
     """A text with its label; ``name`` is its file and the line it begins on, such as ``train.tsv:17``.
 
-    The two texts of a pair are one, with `PAIR_MARK` between them.
+    The two texts of a pair are one, with `PAIR_MARK` between them. ``key`` is the group or moment that it belongs to,
+    where the split goes by one.
     """
 
     name: str
     text: str
     label: str
+    key: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class Columns:
         text_b: of the second text of a pair; None where there is one alone.
         header: whether the first row names the columns.
         says: what was chosen and by what, a sentence.
+        key: of groups or moments; None where each text is dealt by itself.
     """
 
     text: str | int
@@ -65,6 +69,7 @@ class Columns:
     header: bool
     says: str
     text_b: str | int | None = None
+    key: str | int | None = None
 
 
 def find_columns(data: TextData, name: str, raw: bytes) -> Columns:
@@ -101,6 +106,7 @@ def read_rows(data: TextData, name: str, raw: bytes, columns: Columns) -> Iterat
     """
     rows = read_cells(name, raw, data.max_row_bytes, data.encoding)
     places = [columns.label, columns.text, *([] if columns.text_b is None else [columns.text_b])]
+    places += [] if columns.key is None else [columns.key]
     width = 0
     if columns.header:
         header = next((cells for _, cells in rows if isinstance(cells, list)), [])
@@ -116,7 +122,16 @@ def read_rows(data: TextData, name: str, raw: bytes, columns: Columns) -> Iterat
             yield Reject(here, "ragged row", f": {len(cells)} cells, {width} are usual")
         else:
             label, *texts = (_cell(cells, place) for place in places)
-            yield checked_row(here, texts, label)
+            key = None if columns.key is None else texts.pop()
+            row = checked_row(here, texts, label)
+            yield row if columns.key is None or isinstance(row, Reject) else _belonging(data, row, key)
+
+
+def _belonging(data: TextData, row: Row, key: Any) -> Row | Reject:
+    """The row with its group or moment, or why it has none."""
+    text = "" if key is None else str(key).strip()
+    problem = no_key(text, by_time=data.split.time is not None)
+    return Reject(row.name, problem, f": {text[:_SHOWN]!r}") if problem else replace(row, key=text)
 
 
 def checked_row(name: str, texts: Sequence[Any], label: Any) -> Row | Reject:
@@ -158,12 +173,15 @@ def _of_objects(data: TextData, name: str, sample: Sequence[dict[str, Any]]) -> 
     body = [[each.get(key) for key in keys] for each in sample]
     text, label, how = _choose(data, name, keys, body)
     second = _second(data, name, keys, len(keys), text, label)
-    says = _said(keys, text, label, how, second)
-    return Columns(keys[text], keys[label], header=False, says=says, text_b=None if second is None else keys[second])
+    key = _asked(data.split.together, _BELONGING, keys, len(keys), name)
+    says = _said(keys, text, label, how, second, key)
+    named = [None if at is None else keys[at] for at in (second, key)]
+    return Columns(keys[text], keys[label], False, says, *named)
 
 
 def _of_rows(data: TextData, name: str, sample: list[list[str]]) -> Columns:
-    named = [each for each in (data.text, data.text_b, data.label) if isinstance(each, str)]
+    asked = (data.text, data.text_b, data.label, data.split.together)
+    named = [each for each in asked if isinstance(each, str)]
     header = bool(named) if data.header is None else data.header
     if named and not header:
         raise DataError(f"'{named[0]}' names a column, and data.header says that none has a name", mend=_BY_NUMBER)
@@ -176,19 +194,20 @@ def _of_rows(data: TextData, name: str, sample: list[list[str]]) -> Columns:
     body = [each for each in sample[header:] if len(each) == (len(names) or width)]
     text, label, how = _choose(data, name, names, body)
     second = _second(data, name, names, len(names) or width, text, label)
+    key = _asked(data.split.together, _BELONGING, names, len(names) or width, name)
     if header:
         for at in (text, label):
             if names.count(names[at]) > 1:
                 raise DataError(f"the header of '{name}' names column '{names[at]}' twice", mend="Rename one of them.")
-        says = _said(names, text, label, how, second)
-        return Columns(
-            names[text], names[label], header=True, says=says, text_b=None if second is None else names[second]
-        )
+        says = _said(names, text, label, how, second, key)
+        titles = [None if at is None else names[at] for at in (second, key)]
+        return Columns(names[text], names[label], True, says, *titles)
     beside = "" if second is None else f", paired with column {second + 1}"
     says = f"text is column {text + 1}{beside}, label column {label + 1}: {how}"
-    return Columns(text, label, header=False, says=says, text_b=second)
+    return Columns(text, label, False, says, second, key)
 
 
+_BELONGING = "split: its group or time"
 _BY_NUMBER = "Give the number of the column, from 1, or set data.header: true."
 
 
@@ -309,8 +328,8 @@ def _second(data: TextData, name: str, names: Sequence[str], width: int, text: i
     return known.index(second) if second in known and known.index(second) != label else None
 
 
-def _said(names: Sequence[str], text: int, label: int, how: str, second: int | None) -> str:
-    unused = [each for at, each in enumerate(names) if at not in {text, label, second}]
+def _said(names: Sequence[str], text: int, label: int, how: str, second: int | None, key: int | None) -> str:
+    unused = [each for at, each in enumerate(names) if at not in {text, label, second, key}]
     beside = f"; not used: {', '.join(unused)[:200]}" if unused else ""
     paired = "" if second is None else f", paired with '{names[second]}'"
     return f"text is column '{names[text]}'{paired}, label column '{names[label]}': {how}{beside}"

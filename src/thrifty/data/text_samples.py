@@ -15,6 +15,7 @@ from thrifty.data.inventory import Inventory, read_unchanged
 from thrifty.data.labels import folders_of, in_order
 from thrifty.data.split import HELD_OUT, rank, split_by_count, split_of
 from thrifty.data.text_rows import Columns, Row, checked_row, find_columns, read_rows
+from thrifty.data.together import split_together
 from thrifty.errors import DataError
 from thrifty.spec import SPLITS, TextData
 
@@ -52,11 +53,12 @@ def read_samples(data: TextData, inventory: Inventory, seed: int) -> Samples:
     samples, unread, notes = _read_all(data, inventory, given, seed)
     kept, copies, conflicting = _find_copies(samples)
     missing = tuple(part for part in HELD_OUT if part not in given.values())
-    kept, splits, few = _deal(data, kept, missing)
+    kept, splits, few = _deal(data, kept, missing, seed)
     rejects = [*inventory.rejects, *rejects, *unread, *conflicting, *few]
     kept, labels, odd = _check_labels(data, kept, splits, rejects)
     rejects += odd
-    rejects += _reject_copies(copies, kept, splits, missing)
+    by_key = {sample.row.key: splits[sample.order] for sample in kept} if data.split.together is not None else {}
+    rejects += _reject_copies(copies, kept, splits, missing, by_key)
     parts = {part: [sample for sample in kept if splits[sample.order] == part] for part in SPLITS}
     _check_parts(data, parts)
     if missing and set(given.values()) != {""}:
@@ -75,6 +77,11 @@ def _splits_of(data: TextData, inventory: Inventory) -> tuple[dict[str, str], li
     if data.path.is_file():
         return {inventory.files[0].name: ""}, []
     if _in_folders(inventory):
+        if data.split.together is not None:
+            raise DataError(
+                f"data.split names the column {data.split.together!r}, and the texts of '{data.path}' are files",
+                mend="Put them into a table, or leave group and time out of data.split.",
+            )
         folders = folders_of((file.name for file in inventory.files), TEXT_FILES)
         return {file.name: folders.split(file.name) for file in inventory.files}, []
     named = {file.name: split_of(file.name) for file in inventory.files}
@@ -181,12 +188,19 @@ def _find_copies(samples: Sequence[Sample]) -> tuple[list[Sample], list[tuple[Sa
 
 
 def _deal(
-    data: TextData, kept: Sequence[Sample], missing: Sequence[str]
+    data: TextData, kept: Sequence[Sample], missing: Sequence[str], seed: int
 ) -> tuple[list[Sample], dict[int, str], list[Reject]]:
-    """Give every row its split: its file's, or, of the training rows, the splits that no file gives, label by label."""
+    """Give every row its split: its file's, or, of the training rows, the splits that no file gives, label by label.
+
+    Where the split goes by group or time, labels have no say.
+    """
     splits = {sample.order: sample.split for sample in kept}
     if not missing:
         return list(kept), splits, []
+    if data.split.together is not None:
+        keys = {str(sample.order): sample.row.key for sample in kept if sample.split == "train"}
+        dealt = split_together(keys, data.split, seed=seed, held_out=missing)
+        return list(kept), splits | {int(order): part for order, part in dealt.items()}, []
     by_label: dict[str, dict[int, bytes]] = defaultdict(dict)
     for sample in kept:
         if sample.split == "train":
@@ -229,8 +243,12 @@ def _reject_copies(
     kept: Iterable[Sample],
     splits: Mapping[int, str],
     missing: Sequence[str],
+    by_key: Mapping[str, str],
 ) -> list[Reject]:
-    """Tell the copies that would have stood in their original's own split from those in another."""
+    """Tell the copies that would have stood in their original's own split from those in another.
+
+    ``by_key`` is the split of each group or moment, where rows were dealt so.
+    """
     ends: dict[tuple[str, str], bytes] = {}
     for sample in kept:
         if sample.split == "train":
@@ -239,7 +257,9 @@ def _reject_copies(
     rejects = []
     for copy, original in copies:
         own = copy.split
-        if own == "train":
+        if own == "train" and by_key:
+            own = by_key.get(copy.row.key, "train")
+        elif own == "train":
             own = next((part for part in missing if copy.rank <= ends.get((copy.row.label, part), b"")), "train")
         reason = DUPLICATE if own == splits[original.order] else DUPLICATE_ACROSS
         rejects.append(Reject(copy.row.name, reason, f": {original.row.name}"))

@@ -195,8 +195,6 @@ class TextData(Plain):
         columns = [each for each in (self.text, self.text_b, self.label) if each is not None]
         if twice := next((each for each in columns if columns.count(each) > 1), None):
             raise ValueError(f"two of text, text_b and label are column {twice!r}")
-        if self.split.together is not None:
-            raise ValueError(f"split names the column {self.split.together!r}, and each text is dealt by itself")
         return self
 
 
