@@ -207,7 +207,7 @@ def predict(
     elif "completion" in answer or "filled" in answer:
         print(answer.get("completion", answer.get("filled")))
     elif "value" in answer:
-        print(f"{answer['value']:.6g}")
+        print(answer["value"])
     else:
         print(f"{answer['label']}  {answer['probability']:.4f}")
 

@@ -150,7 +150,7 @@ def _plain(text: str, name: str, line: int, layout: Layout, most_bytes: int) -> 
     lines = pl.DataFrame({"line": pl.Series(text.split("\n"), dtype=pl.String).str.strip_chars("\r")})
     rows = (
         lines.with_row_index("at", offset=line)
-        .filter(pl.col("line").str.contains(r"\S"))
+        .filter(pl.col("line").str.strip_chars() != "")
         .with_columns(cells=pl.col("line").str.split(layout.separator), bytes=pl.col("line").str.len_bytes())
         .with_columns(width=pl.col("cells").list.len())
     )

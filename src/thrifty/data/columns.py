@@ -5,6 +5,7 @@ Counts of batches are added up, so that no table need fit into memory.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -23,6 +24,9 @@ DATE_FORMATS = (
 )
 # fewer cells of another kind are taken for empty ones, and counted
 MOSTLY = 0.99
+_MISSING_IN_ANY_CASE = sorted(
+    {"".join(each) for word in MISSING for each in itertools.product(*zip(word.lower(), word.upper(), strict=True))}
+)
 # beyond so many, further values are not told apart
 MOST_VALUES, MOST_NUMBERS = 100_000, 1000
 NUMBER_NAMES = frozenset(["id", "index", "row", "rowid", "row_id", "uuid", "guid", "key", "column 1", "unnamed: 0"])
@@ -58,9 +62,9 @@ class Tally:
         numbers = numbers_of(cells)
         self.infinite += int(numbers.is_infinite().sum())
         self.numbers += int(numbers.is_finite().sum())
-        if not self.mostly_numbers:
-            self._count_dates(there)
         counts = there.value_counts(sort=True)
+        if not self.mostly_numbers:
+            self._count_dates(counts[cells.name], counts["count"], self.filled - len(there))
         most = MOST_NUMBERS if self.mostly_numbers else MOST_VALUES
         self.crowded = self.crowded or len(counts) > most
         for value, count in counts.head(most).iter_rows():
@@ -69,10 +73,10 @@ class Tally:
             else:
                 self.crowded = True
 
-    def _count_dates(self, there: pl.Series) -> None:
-        before = self.filled - len(there)
+    def _count_dates(self, values: pl.Series, counts: pl.Series, before: int) -> None:
+        """Count the cells of a batch that formats read; ``before`` of it others were looked at."""
         for form in list(self.dates):
-            found = self.dates[form] + int(dates_of(there, form).is_not_null().sum())
+            found = self.dates[form] + int(counts.filter(dates_of(values, form).is_not_null()).sum())
             if before and found < MOSTLY * self.filled:
                 del self.dates[form]
             else:
@@ -144,7 +148,7 @@ def texts_of(cells: pl.Series) -> pl.Series:
     import polars as pl
 
     texts = cells.cast(pl.String)
-    return texts.set(texts.str.to_lowercase().is_in(list(MISSING)), None)
+    return texts.set(texts.is_in(_MISSING_IN_ANY_CASE), None)
 
 
 def numbers_of(cells: pl.Series) -> pl.Series:

@@ -56,7 +56,8 @@ class Store:
         """Return an array of a split, mapped read-only: bytes are read from disk when they are touched.
 
         Images: ``x`` uint8 [N, H, W, C], ``y`` int64 [N]. Texts: ``tokens`` [L], unsigned, all end to end, ``starts``
-        int64 [N + 1], where each begins and the last ends, ``y`` int64 [N]. Language: ``tokens`` [L], unsigned.
+        int64 [N + 1], where each begins and the last ends, ``y`` int64 [N]. Tables: ``x`` float32
+        [N, F], ``y`` int64 [N] or float32 [N]. Language: ``tokens`` [L], unsigned.
         """
         if (split, name) not in self._arrays:
             path = self.folder / f"{split}.{name}.npy"
