@@ -108,9 +108,8 @@ SUBJECTS: dict[str, Subject] = {
     "douban": Subject(
         lambda seed: real_data.shared("douban_book_review"),
         {
-            "model": "ngrams-wide",
             "train": {
-                "epochs": 5, "batch": 64, "learning_rate": 2e-3, "schedule": "linear", "warmup": 0.1, "evaluations": 5,
+                "epochs": 3, "batch": 64, "learning_rate": 2e-3, "schedule": "linear", "warmup": 0.1, "evaluations": 3,
             },
         },
         figure="accuracy",

@@ -127,7 +127,11 @@ CASES = {
         texts,
     ),
     # dropped runs are drawn for a whole micro-batch
-    "ngrams": Case(lambda: NGrams(longest=3, buckets=127, width=4, classes=CLASSES, dropout=0.0), "classify", texts),
+    "ngrams": Case(
+        lambda: NGrams(longest=3, buckets=127, width=4, power=0.5, gain=1.0, classes=CLASSES, dropout=0.0),
+        "classify",
+        texts,
+    ),
     "own": Case(Words, "classify", texts),
 }
 # samples computed at once: all, one, two and three whose last is alone or a pair, more than there are

@@ -166,3 +166,16 @@ def test_texts_in_class_folders(tmp_path: Path) -> None:
     )
     # few files in a folder each are documents of a corpus
     assert look(write_texts(tmp_path / "few", dict(list(files.items())[:8]))).kind == "language"
+
+
+@pytest.mark.parametrize(("text", "model"), [("这本书很好看", "ngrams-short"), ("a fine book", "ngrams")])
+def test_characters_of_chinese_take_shorter_runs(tmp_path: Path, text: str, model: str) -> None:
+    rows = [(f"{text} {at}", str(at % 2)) for at in range(40)]
+    assert look(write_tables(tmp_path / "books", {"all.tsv": rows})).job["model"] == model
+
+
+def test_pairs_of_texts_take_attention(tmp_path: Path) -> None:
+    rows = "".join(f"a film {at}\tit is {at % 3} long\t{at % 2}\n" for at in range(40))
+    found = look(write_texts(tmp_path / "pairs", {"all.tsv": "sentence1\tsentence2\tlabel\n" + rows}))
+    assert found.job["model"] == "bert-small"
+    assert found.job["data"]["text_b"] == "sentence2"

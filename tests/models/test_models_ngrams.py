@@ -7,7 +7,7 @@ import torch
 
 from thrifty.models.ngrams import BASE, NGrams
 
-SIZES = {"longest": 3, "buckets": 1009, "width": 4, "classes": 2}
+SIZES = {"longest": 3, "buckets": 1009, "width": 4, "power": 0.5, "gain": 1.0, "classes": 2}
 
 
 def model(**more: float) -> NGrams:
@@ -48,7 +48,7 @@ def test_it_learns_by_order_alone() -> None:
     torch.manual_seed(0)
     tokens = torch.randint(5, 9, (256, 6))
     y = (tokens[:, 2:] - tokens[:, :-2]).eq(0).any(1).long()
-    learner = NGrams(longest=3, buckets=1009, width=8, classes=2, dropout=0.0)
+    learner = NGrams(longest=3, buckets=1009, width=8, power=1.0, gain=5.0, classes=2, dropout=0.0)
     optimizer = torch.optim.AdamW(learner.parameters(), lr=0.03)
     for _ in range(120):
         loss = torch.nn.functional.cross_entropy(learner(tokens), y)

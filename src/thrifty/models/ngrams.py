@@ -17,9 +17,6 @@ from torch import Tensor, nn
 PADDING_ID = 0
 # a prime above any vocabulary's square root: runs of other tokens, or in another order, have other numbers
 BASE = 1_000_003
-# Vectors count so many times: Adam moves each weight by its rate, and a run is seen in few steps. Of 1, 2, 5 times the
-# last learns the most at one rate for all weights.
-GAIN = 5.0
 
 
 class NGrams(nn.Module):
@@ -31,13 +28,18 @@ class NGrams(nn.Module):
         longest: tokens of the longest runs.
         buckets: rows of the table; a prime spreads the runs.
         width: of each row.
+        power: of the number of runs that their sum is divided by: 1 for the mean; at 0.5 long texts weigh more.
+        gain: how many times that counts. Adam moves each weight by its rate, and a run is seen in few steps: it learns
+            as with a higher rate of its own.
         classes: of the answer.
         dropout: share of runs, and of elements of the average, that are dropped in training.
     """
 
-    def __init__(self, *, longest: int, buckets: int, width: int, classes: int, dropout: float = 0.3) -> None:
+    def __init__(
+        self, *, longest: int, buckets: int, width: int, power: float, gain: float, classes: int, dropout: float = 0.3
+    ) -> None:
         super().__init__()
-        self.longest, self.buckets = longest, buckets
+        self.longest, self.buckets, self.power, self.gain = longest, buckets, power, gain
         self.runs = nn.Embedding(buckets, width)
         self.hide = nn.Dropout(dropout)
         self.drop = nn.Dropout(dropout)
@@ -48,8 +50,8 @@ class NGrams(nn.Module):
         kept_BG1 = self.hide(real_BG.to(self.runs.weight.dtype)).unsqueeze(-1)
         sum_BC = (self.runs(rows_BG) * kept_BG1).sum(1)
         # where all are dropped the sum is zero
-        mean_BC = sum_BC * (GAIN / kept_BG1.sum(1).clamp_min(1))
-        logits: Tensor = self.fc(self.drop(mean_BC))
+        average_BC = sum_BC * (self.gain / kept_BG1.sum(1).clamp_min(1) ** self.power)
+        logits: Tensor = self.fc(self.drop(average_BC))
         return logits
 
     def _rows(self, tokens_BT: Tensor) -> tuple[Tensor, Tensor]:

@@ -107,8 +107,9 @@ _SMALL_LLAMAS = "(Meta 2024, its model card and config)"
 _LONGER = {"tied": True, "theta": 500_000.0, "scaling": (32.0, 1.0, 4.0, 8192)}
 
 
-def _ngrams(longest: int, width: int, says: str) -> Recipe:
-    return Recipe("ngrams", {"longest": longest, "buckets": 131_071, "width": width}, f"bag of n-grams: {says}")
+def _ngrams(longest: int, buckets: int, power: float, gain: float, says: str) -> Recipe:
+    sizes = {"longest": longest, "buckets": buckets, "width": 16, "power": power, "gain": gain}
+    return Recipe("ngrams", sizes, f"bag of n-grams: {says}")
 
 
 def _mlp(*widths: int) -> Recipe:
@@ -182,8 +183,8 @@ MODELS: dict[str, Recipe] = {
     "llama3-405b": _llama3(126, 16384, 128, 53248, "405 G"),
     "llama3.2-1b": _llama(16, 2048, 32, 8, 8192, f"the shape of Llama 3.2 1 G {_SMALL_LLAMAS}", **_LONGER),
     "llama3.2-3b": _llama(28, 3072, 24, 8, 8192, f"the shape of Llama 3.2 3 G {_SMALL_LLAMAS}", **_LONGER),
-    "ngrams": _ngrams(6, 16, "runs of up to six tokens; over data.pieces: characters it tells texts in seconds"),
-    "ngrams-wide": _ngrams(4, 32, "runs of up to four tokens; for characters of Chinese, or for pieces of words"),
+    "ngrams": _ngrams(6, 131_071, 1.0, 5.0, "runs of up to six characters; tells texts in seconds"),
+    "ngrams-short": _ngrams(3, 524_287, 0.5, 0.7, "runs of up to three, in a larger table; for characters of Chinese"),
     "bert-tiny": _bert(2, 128, 2, "BERT for seconds on a laptop: 0.4 M parameters beside the embeddings"),
     "bert-mini": _bert(4, 256, 4, "BERT for a minute on a laptop: 3.2 M parameters beside the embeddings"),
     "bert-small": _bert(6, 384, 6, "BERT for minutes on a CPU: 10.6 M parameters beside the embeddings"),

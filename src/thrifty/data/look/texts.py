@@ -13,7 +13,7 @@ from thrifty.data.labels import folders_of
 from thrifty.data.look.found import Look, Seen, job_name, shares, shown
 from thrifty.data.look.language import TEXT_SUFFIXES
 from thrifty.data.split import split_of
-from thrifty.data.text_rows import Row, find_columns, read_rows
+from thrifty.data.text_rows import SAMPLED_ROWS, Row, find_columns, read_rows
 from thrifty.errors import DataError
 from thrifty.spec import SPLITS, TextData
 
@@ -21,6 +21,8 @@ from thrifty.spec import SPLITS, TextData
 # times the work and more. Where attention catches up was not measured.
 ROWS_FOR_ATTENTION = 100_000
 _FEWEST_A_FOLDER = 20
+# the radicals, with which Unicode's blocks of east Asia begin
+_FIRST_OF_EAST_ASIA = "\u2e80"
 
 
 def labelled_texts(seen: Seen) -> Look | None:
@@ -37,12 +39,14 @@ def labelled_texts(seen: Seen) -> Look | None:
     counts: Counter[str] = Counter()
     labels: Counter[str] = Counter()
     sizes: list[int] = []
+    sample: list[str] = []
     for file in tables:
         for row in read_rows(data, file.name, Path(file.path).read_bytes(), columns):
             if isinstance(row, Row):
                 counts[named.get(file.name, "")] += 1
                 labels[row.label] += 1
                 sizes.append(len(row.text))
+                sample += [row.text] if len(sample) < SAMPLED_ROWS else []
     rows = " + ".join(f"{counts[part]:,}" for part in ("", *SPLITS) if counts[part])
     forms = "/".join(sorted({file.suffix.removeprefix(".").upper() for file in tables}))
     if not sizes:
@@ -57,7 +61,7 @@ def labelled_texts(seen: Seen) -> Look | None:
     if tables[0].suffix in {".tsv", ".csv"}:
         asked["header"] = columns.header
     # all of them where no file is named after a split
-    chosen, why = _model(counts["train"] or counts.total(), pairs=columns.text_b is not None)
+    chosen, why = _model(counts["train"] or counts.total(), sample, pairs=columns.text_b is not None)
     return _look(path, says, asked, chosen, {"data.text": columns.says, **why})
 
 
@@ -83,8 +87,9 @@ def texts_in_folders(seen: Seen) -> Look | None:
         return None
     given = Counter(folders.split(file.name) for file in labelled)
     parts = "".join(f", {part} {given[part]:,}" for part in SPLITS if given[part])
+    sample = [Path(file.path).read_text("utf-8", "replace") for file in labelled[:_FEWEST_A_FOLDER]]
     says = f"{shown(path)}: {len(labelled):,} texts in class folders{parts}, {len(counts)} labels ({shares(counts)})"
-    return _look(path, says, {"kind": "text", "path": str(path)}, *_model(given["train"] or len(labelled)))
+    return _look(path, says, {"kind": "text", "path": str(path)}, *_model(given["train"] or len(labelled), sample))
 
 
 def _are_reviews(texts: Sequence[InputFile], counts: Counter[str]) -> bool:
@@ -92,11 +97,20 @@ def _are_reviews(texts: Sequence[InputFile], counts: Counter[str]) -> bool:
     return min(counts.values()) >= _FEWEST_A_FOLDER and mean <= TextData.model_fields["max_row_bytes"].default / 8
 
 
-def _model(total: int, *, pairs: bool = False) -> tuple[dict[str, Any], dict[str, str]]:
+def _model(total: int, sample: Sequence[str], *, pairs: bool = False) -> tuple[dict[str, Any], dict[str, str]]:
     """The model, with the pieces that it takes, and why."""
     if pairs:
         return {"model": "bert-small"}, {"model": "of two texts what they have to do with each other counts: attention"}
-    if total < ROWS_FOR_ATTENTION:
-        why = f"{total:,} texts: from scratch a bag of n-grams learns more of so few than attention does, in seconds"
-        return {"model": "ngrams", "pieces": "characters"}, {"model": why, "data.pieces": "what its runs are made of"}
-    return {"model": "bert-small"}, {"model": f"by the number of texts, {total:,}; ngrams under {ROWS_FOR_ATTENTION:,}"}
+    if total >= ROWS_FOR_ATTENTION:
+        return {"model": "bert-small"}, {
+            "model": f"by the number of texts, {total:,}; ngrams under {ROWS_FOR_ATTENTION:,}"
+        }
+    name = "ngrams-short" if _says_much_in_few(sample) else "ngrams"
+    why = f"{total:,} texts: from scratch a bag of n-grams learns more of so few than attention does, in seconds"
+    return {"model": name, "pieces": "characters"}, {"model": why, "data.pieces": "what its runs are made of"}
+
+
+def _says_much_in_few(sample: Sequence[str]) -> bool:
+    """Whether most letters are of scripts whose characters are words or syllables, as Chinese, Japanese and Korean."""
+    letters = [each for text in sample for each in text if each.isalpha()]
+    return 2 * sum(each >= _FIRST_OF_EAST_ASIA for each in letters) > len(letters)
