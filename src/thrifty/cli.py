@@ -100,8 +100,10 @@ def models(as_json: Json = False) -> None:
 
     if as_json:
         _print_json(api.models())
-    for name, says in [] if as_json else api.models().items():
-        print(f"{name:<14} {says}")
+    named = {} if as_json else api.models()
+    widest = max(map(len, named), default=0)
+    for name, says in named.items():
+        print(f"{name:<{widest}} {says}")
 
 
 @app.command()
