@@ -41,6 +41,23 @@ def test_a_table_of_columns(tmp_path: Path, text: str, data: dict[str, Any], tas
     assert parse_job(found.job).task == task
 
 
+def test_names_of_columns_lie_beside(tmp_path: Path) -> None:
+    write = {
+        "census.data": "".join(f"{n % 60}, cook {n % 3}, {'rich' if n % 2 else 'poor'}\n" for n in range(90)),
+        "census.names": "| of 1994: see below.\nrich, poor.\n\nage: continuous.\njob: cook 0, cook 1, cook 2.\n",
+    }
+    for name, text in write.items():
+        (tmp_path / name).write_text(text)
+    found = look(tmp_path)
+    assert found.job["data"]["names"] == ["age", "job", "class"]
+    assert found.job["data"]["target"] == "class"
+    assert "header" not in found.job["data"]
+    assert found.why["data.names"] == "no row names the columns, and 'census.names' does"
+    (tmp_path / "census.names").write_text("age: continuous.\n")
+    assert found.job["data"]["path"] == str(tmp_path)
+    assert look(tmp_path).job["data"]["target"] == 3
+
+
 TEXTS = [
     "review,stars\n" + "".join(f'"it was, all in all, a rather good film number {n}",{n % 5}\n' for n in range(60)),
     "a,b,c,d,e\n"
@@ -65,4 +82,4 @@ def test_real_tables(name: str) -> None:
     found = look(path)
     assert found.kind == "table"
     assert found.job["task"] == ("classify" if name == "adult" else "regress")
-    assert found.job["data"]["target"] in {15, "median_house_value"}
+    assert found.job["data"]["target"] in {"class", "median_house_value"}

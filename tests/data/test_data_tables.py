@@ -166,7 +166,10 @@ def test_uci_s_files_are_read_as_they_are(tmp_path: Path) -> None:
     write(tmp_path / "d" / "adult.test", [[*row[:3], f" <={row[3]}"] for row in dotted], None)
     test = tmp_path / "d" / "adult.test"
     test.write_text("|1x3 Cross validator\n" + test.read_text() + "\n")
-    dataset = (store := prepared(tmp_path / "d", tmp_path / "cache")).dataset
+    names = ("age", "job", "hours", "class")
+    dataset = (store := prepared(tmp_path / "d", tmp_path / "cache", names=names)).dataset
+    assert dataset.table is not None
+    assert (dataset.table.target, [column.name for column in dataset.table.columns]) == ("class", [*names[:3]])
     assert dataset.labels == ("<=poor", "<=rich")
     assert dataset.counts["test"] == 30
     assert dataset.cleaning.repaired == {"label without its last dot": 30}
@@ -245,6 +248,7 @@ BROKEN = [
     ({"train.csv": lines(*GOOD), "test.csv": "age,work,label\n1,a,rich\n"}, {}, "'test.csv' lacks column 'job'"),
     ({"test.csv": lines(*GOOD)}, {}, "has files for test and none to train on"),
     ({"train.csv": lines(*GOOD), "test.csv": lines("1,cook,new", "2,cook,newer")}, {}, "left for the test split"),
+    ({"a.csv": "39,cook,poor\n" * 3}, {"names": ["age", "job"]}, "data.names has 2 names, and 'a.csv' 3 columns"),
     ({"a.txt": "39,cook,poor"}, {}, "holds no table (1 not a table)"),
     ({"a.parquet": "no"}, {}, "'a.parquet' is no Parquet file that can be read"),
 ]  # fmt: skip

@@ -306,6 +306,8 @@ def test_a_table_is_for_the_task_that_is_asked_for_or_that_it_tells(more: dict[s
         ({"task": "language"}, "data of kind 'table' is for task 'classify' or 'regress', not 'language'"),
         ({"task": "regress", "target": {"auc": 0.9}}, "task 'regress' has no target 'auc'"),
         ({"target": {"wer": 0.1}}, "data of kind 'table' has no target 'wer': accuracy, auc, loss, mae, r2, rmse"),
+        ({"data": {**TABLE["data"], "names": ["a", "b", "a"]}}, "names has a name twice: a, b, a"),
+        ({"data": {**TABLE["data"], "names": ["a"], "header": True}}, "names are for tables that no row names"),
         ({"data": {**TABLE["data"], "target": 0}}, r"data\.target: .*greater than 0"),
         ({"data": {**TABLE["data"], "taget": "y"}}, r"unknown key 'data\.taget' in .*did you mean 'target'"),
     ],

@@ -40,7 +40,7 @@ class Layout:
     @property
     def says(self) -> str:
         """What was found, in words."""
-        named = f"named by line {self.header_line}" if self.header_line else "without names, numbered from 1"
+        named = f"named by line {self.header_line}" if self.header_line else "which no line names"
         return f"{self.width} columns, split by {SEPARATORS[self.separator]}, {named}" if self.separator else "Parquet"
 
 

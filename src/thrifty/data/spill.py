@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -91,17 +91,22 @@ def table_split(name: str) -> str:
     return split_of(name) or SUFFIX_SPLITS.get(suffix, "")
 
 
-def layout_of(file: InputFile, *, header: bool | None = None) -> Layout:
-    """Tell how a file is written, from its beginning.
+def layout_of(file: InputFile, *, header: bool | None = None, names: tuple[str, ...] = ()) -> Layout:
+    """Tell how a file is written, from its beginning; ``names`` are those of its columns where it has none.
 
     Raises:
-        DataError: it is no table.
+        DataError: it is no table, or has another number of columns.
     """
     if file.suffix == PARQUET:
         with parquet_errors(file.name):
             return Layout("", tuple(columns_of(file.path)))
     with Path(file.path).open("rb") as stream:
-        return find_layout(file.name, stream.read(SAMPLED_BYTES), header=header)
+        found = find_layout(file.name, stream.read(SAMPLED_BYTES), header=False if names else header)
+    if names and len(names) != found.width:
+        raise DataError(
+            f"data.names has {len(names)} names, and '{file.name}' {found.width} columns", mend="Name each of them."
+        )
+    return replace(found, names=names) if names else found
 
 
 def spill(data: TableData, inventory: Inventory, given: Mapping[str, str], folder: Path, emit: Emit) -> Spill:
@@ -113,7 +118,7 @@ def spill(data: TableData, inventory: Inventory, given: Mapping[str, str], folde
     order = sorted(
         (file for file in inventory.files if file.name in given), key=lambda file: given[file.name] != "train"
     )
-    first = layout_of(order[0], header=data.header)
+    first = layout_of(order[0], header=data.header, names=data.names)
     tallies = {name: Tally() for name in first.names}
     target, _ = name_target(data, first.names)
     teller = Teller(len(order), emit)
@@ -122,7 +127,7 @@ def spill(data: TableData, inventory: Inventory, given: Mapping[str, str], folde
     rejects: list[Reject] = []
     count = 0
     for place, file in enumerate(order):
-        layout = layout_of(file, header=data.header)
+        layout = layout_of(file, header=data.header, names=data.names)
         _check_columns(file.name, layout, first, order[0].name)
         for cells in read_blocks(file, inventory.hashes[file.name], layout, data.max_row_bytes):
             frame = cells.frame.select(first.names)

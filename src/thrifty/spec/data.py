@@ -272,6 +272,7 @@ class TableData(Plain):
         target: the column that is told, by its name or by number from 1; found when left out.
         task: ``classify`` or ``regress``, as the job's own ``task`` says; told from the target when left out.
         header: whether a row names the columns; told from the rows when left out.
+        names: of the columns, where no row names them.
         ignore: columns that are not learned from.
         split: shares dealt where files do not say.
         max_rows: more are refused.
@@ -284,11 +285,20 @@ class TableData(Plain):
     target: Column | None = None
     task: Literal["classify", "regress"] | None = None
     header: bool | None = None
+    names: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = ()
     ignore: tuple[str, ...] = ()
     split: Split = Split()
     max_rows: PositiveInt = 200_000_000
     max_row_bytes: ByteCount = 2**20
     max_file_bytes: ByteCount = 2**40
+
+    @model_validator(mode="after")
+    def _named_once(self) -> TableData:
+        if len(set(self.names)) < len(self.names):
+            raise ValueError(f"names has a name twice: {', '.join(self.names)}")
+        if self.names and self.header:
+            raise ValueError("names are for tables that no row names the columns of, and header says that one does")
+        return self
 
 
 class DeclaredData(Plain):

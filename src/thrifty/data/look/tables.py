@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thrifty.data.blocks import first_block
 from thrifty.data.cells import PARQUET
 from thrifty.data.columns import Tally, tell, texts_of
 from thrifty.data.inputs import CELL_SUFFIXES
-from thrifty.data.layout import SAMPLED_ROWS
+from thrifty.data.layout import SAMPLED_ROWS, Layout
 from thrifty.data.look.found import Look, Seen, job_name, shown
 from thrifty.data.spill import layout_of, table_split
 from thrifty.data.target import find_target
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     import polars as pl
 
 SHOWN_COLUMNS = 12
+MAX_NAMES_BYTES = 2**20
+# a column and its values, "age: continuous."; comments begin with a bar
+_NAME = re.compile(r"^([^|:\n]+):[^:\n]*\.\s*$", re.MULTILINE)
 MODEL = "table-mlp-small"
 WHY_MODEL = (
     "eight small networks in one trunk, enough for tens of thousands of rows; table-mlp has more members and width"
@@ -43,6 +48,8 @@ def columns(seen: Seen) -> Look | None:
     first = next((file for file in files if named.get(file.name) == "train"), files[0])
     try:
         layout = layout_of(first)
+        named_by, names = _names_beside(seen, layout.width) if _is_unnamed(layout) else ("", ())
+        layout = replace(layout, names=names or layout.names)
         cells = first_block(first, layout)
         tallies = {name: Tally() for name in layout.names}
         for name, tally in tallies.items():
@@ -61,11 +68,30 @@ def columns(seen: Seen) -> Look | None:
     says = f"{shown(seen.path)}: a table, {size}; {form}; {holds}; tells '{target.name}'{f'; {parts}' if parts else ''}"
     # what was found is written down, so that a column that comes last one day does not change it
     asked: dict[str, Any] = {"kind": "table", "path": str(seen.path), "target": _named(target.name, layout.names)}
-    if first.suffix != PARQUET:
+    if names:
+        asked["names"] = list(names)
+    elif first.suffix != PARQUET:
         asked["header"] = bool(layout.header_line)
     job = {"name": job_name(seen.path), "data": asked, "task": target.task, "model": MODEL}
     why = {"data.kind": _why_table(kinds), "data.target": target.says, "model": WHY_MODEL}
+    if names:
+        why["data.names"] = f"no row names the columns, and '{named_by}' does"
     return Look("table", says, job, why)
+
+
+def _is_unnamed(layout: Layout) -> bool:
+    return bool(layout.separator) and not layout.header_line
+
+
+def _names_beside(seen: Seen, width: int) -> tuple[str, tuple[str, ...]]:
+    """A file as C4.5 and UCI have it, and the names of columns in it, the class last; none where they do not fit."""
+    for file in seen.files:
+        if file.suffix == ".names" and file.size <= MAX_NAMES_BYTES:
+            text = Path(file.path).read_text(encoding="utf-8", errors="replace")
+            names = (*(each.strip() for each in _NAME.findall(text)), "class")
+            if len(names) == len(set(names)) == width:
+                return file.name, names
+    return "", ()
 
 
 def _named(target: str, names: Sequence[str]) -> str | int:
