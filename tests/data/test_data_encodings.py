@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thrifty.data.encodings import LEAST_TELLING_BYTES, find_encoding
@@ -35,6 +35,7 @@ def test_older_encodings_are_told(text: str, encoding: str) -> None:
 
 
 # in UTF-16 a text that begins with NUL has the mark of UTF-32
+@settings(max_examples=30)
 @given(text=st.text(min_size=1).filter(lambda text: text[0] != "\0"))
 def test_marks_and_utf8_are_believed(text: str) -> None:
     for encoding in ("utf-8", "utf-8-sig", "utf-16", "utf-32"):

@@ -39,6 +39,7 @@ def test_a_sketch_estimates_the_jaccard_index(every: int) -> None:
     assert abs(np.mean(errors)) < 0.042
 
 
+@pytest.mark.slow
 @given(cuts=st.lists(st.integers(0, 2000), max_size=5))
 def test_chunks_and_case_and_spaces_make_no_difference(cuts: list[int]) -> None:
     text = " ".join(words(1, 300))

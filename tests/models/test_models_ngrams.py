@@ -44,6 +44,7 @@ def test_dropout_is_of_training_alone() -> None:
     assert model(dropout=0.99).train()(tokens).isfinite().all()
 
 
+@pytest.mark.slow
 def test_it_learns_by_order_alone() -> None:
     torch.manual_seed(0)
     tokens = torch.randint(5, 9, (256, 6))
