@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from thrifty.cost.ops import unpriceable
 from thrifty.models.ctc import ctc_sum
 from thrifty.models.decoding import beam, greedy
 from thrifty.models.speech import _ended
@@ -75,6 +76,12 @@ def test_it_can_be_traced_without_values() -> None:
         ctc_sum(made, torch.ones(2, 3, dtype=torch.int64)).backward()
         assert made.grad is not None
         assert made.grad.shape == (2, 6, 4)
+
+
+def test_a_step_can_be_priced() -> None:
+    """A trace takes operators that are not torch's only where it knows their arithmetic."""
+    for operator in (torch.ops.thrifty.ctc.default, torch.ops.thrifty.ctc_backward.default):
+        assert unpriceable(operator) == ""
 
 
 @pytest.mark.slow

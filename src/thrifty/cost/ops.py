@@ -131,7 +131,8 @@ def unpriceable(func: Any) -> str:
     name = str(func.overloadpacket.__name__)
     if has_formula(func):
         return ""
-    if func.namespace not in {"aten", "prim", "prims"}:
+    # ours, the loss of transcripts and its gradient, are bounded by their traffic
+    if func.namespace not in {"aten", "prim", "prims", "thrifty"}:
         return "it is not one of torch's own and carries no FLOP formula"
     if name.startswith(_HEAVY_PREFIXES) and name not in _LIGHT:
         return "its arithmetic has no formula here"
