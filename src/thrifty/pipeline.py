@@ -518,11 +518,17 @@ def _told(metrics: dict[str, float]) -> str:
     return f"{figures} of {metrics['words']:,.0f} hidden words"
 
 
+def _transcribed(metrics: dict[str, float]) -> str:
+    figures = f"word error rate {metrics['wer']:.4f}, character error rate {metrics['cer']:.4f}"
+    return f"{figures} on {metrics['samples']:,.0f} held-out recordings"
+
+
 # by the figure that only its task has
 _HELD_OUT: dict[str, Callable[[dict[str, float]], str]] = {
     "accuracy_low": _classified,
     "bits_per_byte": _predicted,
     "rmse": _regressed,
+    "wer": _transcribed,
     "words": _told,
 }
 
