@@ -41,12 +41,14 @@ def status_bytes(field: str) -> int:
 def model_plan(case: str) -> ModelPlan:
     """Resolve the model of a case on data of its shape."""
     from thrifty.models import resolve
-    from thrifty.spec import Dataset
+    from thrifty.spec import KINDS, Dataset, KindName
 
     name, _, shape = CASES[case]
-    kind = "language" if name.startswith("gpt") else "image"
+    kind: KindName = "language" if name.startswith("gpt") else "image"
     labels = tuple("0123456789")
-    return resolve(name, Dataset.model_construct(kind=kind, shape=shape, labels=labels, vocabulary=512))
+    task = KINDS[kind].tasks[0]
+    dataset = Dataset.model_construct(kind=kind, task=task, shape=shape, labels=labels, vocabulary=512)
+    return resolve(name, dataset)
 
 
 def batch_shapes(case: str) -> Shapes:

@@ -47,7 +47,8 @@ def test_bytes_are_near_their_share(sizes: list[int], split: Split, seed: int) -
     assert set(dealt.values()) == set(SPLITS)
     for part, share in (("validation", split.validation), ("test", split.test)):
         held = [by_name[name] for name in dealt if dealt[name] == part]
-        assert len(held) == 1 or abs(sum(held) - share * sum(sizes)) <= max(sizes)
+        # half a document too many or too few, and one more that an empty split was given
+        assert len(held) == 1 or abs(sum(held) - share * sum(sizes)) <= 1.5 * max(sizes)
 
 
 def test_one_huge_document_is_trained_on() -> None:

@@ -106,6 +106,6 @@ def test_the_kinds_of_its_parameters() -> None:
     ("name", "side", "mend"), [("vit-nano", 30, "28 or 32"), ("vit-b16", 28, "16 or 32"), ("vit-b16", 8, "16")]
 )
 def test_images_that_do_not_divide_into_patches(name: str, side: int, mend: str) -> None:
-    dataset = Dataset.model_construct(kind="image", shape=(3, side, side), labels=("a", "b"))
+    dataset = Dataset.model_construct(kind="image", task="classify", shape=(3, side, side), labels=("a", "b"))
     with pytest.raises(JobError, match=rf"images of {side} pixels a side do not divide.* Set data\.size: {mend}\."):
         resolve(name, dataset)

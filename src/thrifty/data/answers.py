@@ -38,8 +38,8 @@ def shares_of(
 def smoothed(shares_bK: np.ndarray, smoothing: float) -> np.ndarray:
     """Give so much of every answer to all classes alike (Szegedy et al. 2016, section 7).
 
-    >>> smoothed(np.array([[0, 1]], np.float32), 0.2)
-    array([[0.1, 0.9]], dtype=float32)
+    >>> smoothed(np.array([[0, 1]], np.float32), 0.5).tolist()
+    [[0.25, 0.75]]
     """
     alike_b1 = shares_bK.mean(axis=1, keepdims=True, dtype=np.float32)
     return np.asarray(shares_bK * (1 - smoothing) + alike_b1 * smoothing, np.float32)

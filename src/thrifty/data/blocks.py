@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from thrifty.data.cells import PARQUET, parquet_errors
+from thrifty.data.cells import PARQUET, next_row, parquet_errors
 from thrifty.data.inputs import InputFile, Reject
 from thrifty.data.layout import SAMPLED_BYTES, Layout
 from thrifty.errors import DataError
@@ -168,8 +168,6 @@ def _quoted(text: str, name: str, line: int, layout: Layout, most_bytes: int) ->
     """Rows with quotes, which may hold the separator and ends of lines (RFC 4180)."""
     import polars as pl
 
-    # a cell longer than this ends the reading of its row; the limit is the process's
-    csv.field_size_limit(max(csv.field_size_limit(), most_bytes))
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=layout.separator, strict=True, skipinitialspace=True)
     rows: list[list[str]] = []
     lines: list[int] = []
@@ -177,7 +175,7 @@ def _quoted(text: str, name: str, line: int, layout: Layout, most_bytes: int) ->
     while True:
         at = line + reader.line_num
         try:
-            cells = next(reader)
+            cells = next_row(reader, most_bytes)
         except StopIteration:
             break
         except csv.Error as error:

@@ -18,6 +18,8 @@ from thrifty.data.encodings import SAMPLE_BYTES, UTF8, find_encoding
 from thrifty.errors import DataError
 
 PARQUET = ".parquet"
+# characters of a cell of CSV at least, as csv has it
+LONGEST_CELL = 1 << 17
 
 Cells = list[str] | dict[str, Any]
 Problem = tuple[str, str]
@@ -69,13 +71,11 @@ def _rows(suffix: str, file: io.TextIOWrapper, most_bytes: float) -> Iterator[tu
 
 
 def _csv(file: io.TextIOWrapper, most_bytes: int) -> Iterator[tuple[int, Cells | Problem]]:
-    # a cell longer than this ends the reading of its row; the limit is the process's
-    csv.field_size_limit(max(csv.field_size_limit(), most_bytes))
     reader = csv.reader(file, strict=True)
     while True:
         line = reader.line_num + 1
         try:
-            cells = next(reader)
+            cells = next_row(reader, most_bytes)
         except StopIteration:
             return
         except csv.Error as error:
@@ -83,6 +83,19 @@ def _csv(file: io.TextIOWrapper, most_bytes: int) -> Iterator[tuple[int, Cells |
             continue
         if cells:
             yield line, _unusable(",".join(cells), most_bytes) or cells
+
+
+def next_row(reader: Iterator[list[str]], most_bytes: int) -> list[str]:
+    """Read a row of CSV; a cell that is far too long ends it.
+
+    The limit is the process's, and another reader may have set its own since the last row.
+
+    Raises:
+        csv.Error: it is no row.
+        StopIteration: there is none.
+    """
+    csv.field_size_limit(max(LONGEST_CELL, most_bytes))
+    return next(reader)
 
 
 def _unusable(content: str, most_bytes: float) -> Problem | None:
