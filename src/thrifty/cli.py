@@ -197,7 +197,9 @@ def tune(
 @app.command()
 def predict(
     bundle: Annotated[Path, typer.Argument(help="a bundle, or the run that made it")],
-    source: Annotated[str, typer.Argument(metavar="INPUT", help="an image file, a text, a prompt, or a row as JSON")],
+    source: Annotated[
+        str, typer.Argument(metavar="INPUT", help="a file of an image or a sound, a text, a prompt, or a row as JSON")
+    ],
     as_json: Json = False,
 ) -> None:
     """Answer one raw input."""
@@ -206,10 +208,8 @@ def predict(
     answer = api.predict(bundle, source)
     if as_json:
         _print_json(answer)
-    elif "completion" in answer or "filled" in answer:
-        print(answer.get("completion", answer.get("filled")))
-    elif "value" in answer:
-        print(answer["value"])
+    elif said := next((key for key in ("completion", "filled", "transcript", "value") if key in answer), None):
+        print(answer[said])
     else:
         print(f"{answer['label']}  {answer['probability']:.4f}")
 
