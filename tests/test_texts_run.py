@@ -35,7 +35,7 @@ def test_the_whole_way(tmp_path: Path) -> None:
     assert outcome["result"]["validation"]["accuracy"] > 0.7
     assert outcome["result"]["test"]["samples"] == 60
     plan = json.loads((tmp_path / "runs" / "reviews" / "plan.json").read_text())
-    assert plan["batch"]["batching"] in {"padded", "by_length"}
+    assert plan["batch"]["batching"] in {"padded", "by_length", "packed"}
 
     said = json.loads(thrifty("predict", "runs/reviews", "the film was goodly music", "--json", cwd=tmp_path).stdout)
     assert said["label"] in {"bad", "good"}
