@@ -45,6 +45,7 @@ def live(build: Callable[[], nn.Module] = stack, shapes: Any = SHAPES) -> int:
     return step.parameter_bytes + step.optimizer_bytes + step.input_bytes + step.live_peak_bytes
 
 
+@pytest.mark.slow
 def test_the_heap_grows_by_what_lives_and_its_holes() -> None:
     large = {"x": ((4096, 256), "float32")}
     assert 0.95 * live(shapes=large) <= dry(shapes=large).step <= 1.6 * live(shapes=large)

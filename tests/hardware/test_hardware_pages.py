@@ -60,6 +60,7 @@ def test_what_is_kept_is_told_where_the_allocator_obeys(monkeypatch: pytest.Monk
     assert keeping("cpu", "none") == "default" and not keep_pages("all")
 
 
+@pytest.mark.slow
 @on_glibc
 def test_the_kernel_clears_no_page_twice_and_gets_all_back_when_told() -> None:
     def rounds(how: str) -> tuple[int, int, int]:

@@ -65,6 +65,7 @@ def drawn(seed: int, count: int, parts: int = 1, rows: int = ROWS) -> list[list[
     return [[generator.choice(rows, (2, 3), p=shares) for _ in range(parts)] for _ in range(count)]
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None)
 @given(
     seed=st.integers(0, 1000),

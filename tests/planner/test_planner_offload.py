@@ -56,6 +56,7 @@ def local(asked: Job, on: Device = GPU) -> Local:
     return Local(asked, decide(asked, dataset, Reasons([])), dataset, on)
 
 
+@pytest.mark.slow
 def test_it_holds_no_states_and_takes_longer(traced_here: None) -> None:
     ways = {}
     for offload in (None, True):
@@ -73,6 +74,7 @@ def test_it_holds_no_states_and_takes_longer(traced_here: None) -> None:
     assert ways[True].price.seconds > STEPS * offload_here(parameters).value
 
 
+@pytest.mark.slow
 def test_where_a_gpu_is_too_small_it_is_told_of(traced_here: None) -> None:
     here = local(job())
     settings = {field: each[0] for field, each in here.dimensions().items()} | {"micro_batch": 1}

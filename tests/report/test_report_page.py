@@ -197,6 +197,7 @@ def test_hostile_text_stays_text(tmp_path: Path, run: dict[str, Any]) -> None:
     assert "<" not in shown and shown.startswith("&lt;script")
 
 
+@pytest.mark.slow
 def test_a_long_run_is_drawn_thinned_and_says_so(tmp_path: Path, run: dict[str, Any]) -> None:
     steps = make_steps(30_000)
     steps[12_345] = StepDone(**(vars(steps[12_345]) | {"loss": 99.0}))
