@@ -64,3 +64,29 @@ def test_hidden_words_first_then_labels(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "weights of" in done.stderr and "new are fc.weight, fc.bias" in done.stderr
     assert json.loads(done.stdout)["result"]["test"]["samples"] == 60
+
+
+@pytest.mark.slow
+def test_several_labels_the_whole_way(tmp_path: Path) -> None:
+    rows = [(text, f"{label}|film" if at % 3 else label) for at, (text, label) in enumerate(reviews(120))]
+    (tmp_path / "reviews").mkdir()
+    table = "".join(f"{text}\t{labels}\n" for text, labels in [("text", "tags"), *rows])
+    (tmp_path / "reviews" / "all.tsv").write_text(table)
+    seen = thrifty("init", "reviews", cwd=tmp_path)
+    assert seen.returncode == 0, seen.stderr
+    assert "120 texts, 3 labels, 1.7 a text" in seen.stdout
+    path = tmp_path / "job.yaml"
+    job = yaml.safe_load(path.read_text())
+    assert (job["task"], job["data"]["label_separator"], job["model"]) == ("tag", "|", "ngrams")
+    path.write_text(yaml.safe_dump({**job, "target": {"micro_f1": 0.7}, "train": {"epochs": 4}}))
+
+    done = thrifty("run", "job.yaml", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)["result"]
+    assert result["validation"]["micro_f1"] > 0.6
+    assert {"micro_f1", "macro_f1", "loss", "samples"} == set(result["test"])
+    said = json.loads(thrifty("predict", "runs/reviews", "the film was goodly music", "--json", cwd=tmp_path).stdout)
+    assert set(said["probabilities"]) == {"bad", "film", "good"}
+    assert set(said["labels"]) == {label for label, each in said["probabilities"].items() if each > 0.5}
+    page = (tmp_path / "runs" / "reviews" / "report.html").read_text(encoding="utf-8")
+    assert "micro F1" in page and "held-out test texts" in page

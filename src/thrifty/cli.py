@@ -210,6 +210,8 @@ def predict(
         _print_json(answer)
     elif said := next((key for key in ("completion", "filled", "transcript", "value") if key in answer), None):
         print(answer[said])
+    elif "labels" in answer:
+        print(", ".join(f"{label}  {answer['probabilities'][label]:.4f}" for label in answer["labels"]) or "no label")
     else:
         print(f"{answer['label']}  {answer['probability']:.4f}")
 

@@ -518,6 +518,11 @@ def _told(metrics: dict[str, float]) -> str:
     return f"{figures} of {metrics['words']:,.0f} hidden words"
 
 
+def _tagged(metrics: dict[str, float]) -> str:
+    figures = f"micro F1 {metrics['micro_f1']:.4f}, macro F1 {metrics['macro_f1']:.4f}, loss {metrics['loss']:.4f}"
+    return f"{figures} on {metrics['samples']:,.0f} held-out samples"
+
+
 def _transcribed(metrics: dict[str, float]) -> str:
     figures = f"word error rate {metrics['wer']:.4f}, character error rate {metrics['cer']:.4f}"
     return f"{figures} on {metrics['samples']:,.0f} held-out recordings"
@@ -527,6 +532,7 @@ def _transcribed(metrics: dict[str, float]) -> str:
 _HELD_OUT: dict[str, Callable[[dict[str, float]], str]] = {
     "accuracy_low": _classified,
     "bits_per_byte": _predicted,
+    "micro_f1": _tagged,
     "rmse": _regressed,
     "wer": _transcribed,
     "words": _told,

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thrifty.data.inputs import Reject
-from thrifty.data.text_rows import Row, find_columns, read_rows
+from thrifty.data.text_row import Row
+from thrifty.data.text_rows import find_columns, read_rows
 from thrifty.errors import DataError
 from thrifty.spec import TextData
 

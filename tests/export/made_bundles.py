@@ -121,6 +121,8 @@ def write_text_bundle(
     if task == "mask":
         # as the tokenizer numbers its marks
         data, answers = data.model_copy(update={"task": task, "labels": (), "marks": (4, 0, 1, 2, 3)}), {}
+    if task == "tag":
+        data = data.model_copy(update={"task": task})
     sizes = {"layers": 1, "width": 32, "heads": 2, "vocabulary": data.vocabulary, "length": data.shape[0]}
     plan = ModelPlan(name=f"{family}-pico", family=family, arguments={**sizes, **answers})
     model = build(plan)

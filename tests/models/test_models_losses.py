@@ -71,6 +71,25 @@ def test_a_sum_of_squares_is_in_float32(dtype: torch.dtype) -> None:
     assert int(count) == 600
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_several_labels_are_summed_over_labels_and_counted_by_samples(dtype: torch.dtype) -> None:
+    logits, y = torch.linspace(-2, 3, 12, dtype=dtype).view(4, 3), torch.tensor([[1.0, 0, 1], [0, 0, 0], [1, 1, 1]])
+    batch = {"x": logits, "y": torch.cat([y, torch.full((1, 3), math.nan)])}
+    alone, (loss_sum, count) = LOSS_SUMS["tag"](Says(logits), batch), LOSSES["tag"](Says(logits), batch)
+    assert torch.equal(alone, loss_sum) and alone.dtype == torch.promote_types(dtype, torch.float32)
+    right = logits[:3].double().sigmoid()
+    wanted = -torch.where(y > 0, right.log(), (1 - right).log()).sum().item()
+    assert loss_sum.item() == pytest.approx(wanted, rel=1e-5)
+    assert int(count) == 3
+
+
+def test_samples_without_answers_have_no_gradient() -> None:
+    logits = torch.zeros(2, 3, requires_grad=True)
+    LOSS_SUMS["tag"](Says(logits), {"x": logits, "y": torch.tensor([[math.nan] * 3, [1.0, 0.0, 1.0]])}).backward()
+    assert logits.grad is not None
+    assert logits.grad.tolist() == [[0.0, 0.0, 0.0], [-0.5, 0.5, -0.5]]
+
+
 def test_batches_become_tensors(tmp_path: pytest.TempPathFactory) -> None:
     batch = {"x": np.ones((2, 3, 4, 4), np.float64), "y": np.array([1, 65_000], np.uint16)}
     tensors = to_tensors(batch, "cpu", "channels_last")

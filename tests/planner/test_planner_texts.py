@@ -72,6 +72,20 @@ def test_rules_of_texts() -> None:
     assert learning.stop.metric == "accuracy"
 
 
+def test_several_labels_are_planned_as_they_are_learned() -> None:
+    data = texts().model_copy(update={"task": "tag", "labels": ("a", "b", "c")})
+    assert batch_of(data, 4, 24) == {"x": ((4, 24), "int64"), "y": ((4, 3), "float32")}
+    assert batch_of(data, 4, PackedShape(64, ((2, 24), (3, 8))))["y"] == ((5, 3), "float32")
+    asked = {"name": "a", "data": {"kind": "text", "path": "x"}, "task": "tag", "model": "bert-tiny"}
+    learning = decide(parse_job(asked), data, Reasons([]))
+    assert (learning.task, learning.stop.metric, learning.stop.higher_is_better) == ("tag", "micro_f1", True)
+    assert learning.model.arguments["classes"] == 3
+    with pytest.raises(JobError, match="of several labels each is told by itself"):
+        decide(parse_job({**asked, "train": {"label_smoothing": 0.1}}), data, Reasons([]))
+    with pytest.raises(JobError, match="task 'tag' has no target 'accuracy'"):
+        parse_job({**asked, "target": {"accuracy": 0.9}})
+
+
 def here(**pins: Any) -> Local:
     job = parse_job(
         {

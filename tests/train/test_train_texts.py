@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -18,6 +19,7 @@ from thrifty.evaluate import evaluate
 from thrifty.models import resolve
 from thrifty.spec import Batching, Plan, TextData
 from thrifty.spec.events import Resumed, StepDone
+from thrifty.train.step import take_step
 
 # each trains a real model for some steps
 pytestmark = pytest.mark.slow
@@ -112,6 +114,51 @@ def test_packed_texts_learn_what_padded_ones_do(text_plan: TextPlan, texts: Stor
         assert [event.loss for event in told if isinstance(event, StepDone)] == pytest.approx(losses, rel=1e-4)
         for got, wanted in zip(packed.parameters(), padded.parameters(), strict=True):
             torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-4)
+
+
+def test_several_labels_are_learned_alike_in_any_batching_and_micro_batch(
+    text_plan: TextPlan, tmp_path: Path, own_cache: Path
+) -> None:
+    rows = [(text, f"{label}|odd" if at % 3 else "") for at, (text, label) in enumerate(reviews(70))]
+    path = write_tables(tmp_path / "tags", {"all.tsv": [("text", "tags"), *rows]})
+    data = TextData(kind="text", path=path, task="tag", label_separator="|", vocabulary=128)
+    store = prepare(data, seed=0, cache=own_cache, emit=lambda event: None)
+    model = resolve("bert-tiny", store.dataset)
+
+    def losses_and_weights(batching: Batching, micro: int) -> tuple[list[float], torch.Tensor]:
+        plan = text_plan(batching, micro=micro, steps=4, optimizer="momentum", learning_rate=0.02, metric="micro_f1")
+        plan = plan.model_copy(update={"model": model, "task": "tag"})
+        trained, _, told = go(plan, store, tmp_path / f"{batching}{micro}")
+        weights = torch.cat([p.detach().flatten() for p in trained.parameters()])
+        return [event.loss for event in told if isinstance(event, StepDone)], weights
+
+    losses, weights = losses_and_weights("padded", SIZE)
+    for batching, micro in (("padded", 5), ("packed", SIZE), ("packed", 5)):
+        other, found = losses_and_weights(batching, micro)
+        assert other == pytest.approx(losses, rel=1e-4)
+        torch.testing.assert_close(found, weights, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("task", ["classify", "regress", "tag"])
+def test_a_batch_without_answers_counts_for_nothing(task: str, text_plan: TextPlan) -> None:
+    answers = {
+        "classify": (np.array([0, 1]), np.array([-100])),
+        "regress": (np.array([0.5, -1.0], np.float32), np.array([np.nan], np.float32)),
+        "tag": (np.array([[0, 1], [1, 1]], np.float32), np.full((1, 2), np.nan, np.float32)),
+    }
+    batch, idle = ({"x": np.ones((len(y), 3), np.float32), "y": y} for y in answers[task])
+    plan = text_plan(optimizer="sgd").model_copy(update={"task": task})
+
+    def step(parts: list[dict[str, np.ndarray]]) -> tuple[float, torch.Tensor]:
+        layer = torch.nn.Linear(3, 1 if task == "regress" else 2)
+        torch.nn.init.ones_(layer.weight)
+        torch.nn.init.zeros_(layer.bias)
+        loss, _ = take_step(plan, layer, torch.optim.SGD(layer.parameters(), lr=0.1), parts, 0.1)
+        return loss, layer.weight.detach()
+
+    (loss, weight), (other, found) = step([batch]), step([batch, idle])
+    assert other == pytest.approx(loss)
+    assert torch.equal(found, weight)
 
 
 def test_packed_texts_are_trained_under_a_budget_of_memory(text_plan: TextPlan, texts: Store, tmp_path: Path) -> None:

@@ -43,3 +43,14 @@ def smoothed(shares_bK: np.ndarray, smoothing: float) -> np.ndarray:
     """
     alike_b1 = shares_bK.mean(axis=1, keepdims=True, dtype=np.float32)
     return np.asarray(shares_bK * (1 - smoothing) + alike_b1 * smoothing, np.float32)
+
+
+def count_answers(y: np.ndarray) -> int:
+    """Count the answers there are: whole numbers but -100; numbers [B] that are not NaN; samples [B, K] without NaN.
+
+    >>> count_answers(np.array([[3, -100], [0, 1]])), count_answers(np.array([[0.0, 1.0], [np.nan, np.nan]]))
+    (3, 1)
+    """
+    if y.dtype.kind in "iu":
+        return int(np.count_nonzero(y != IGNORED_TARGET))
+    return int(np.count_nonzero(~np.isnan(y.reshape(len(y), -1)).any(1)))

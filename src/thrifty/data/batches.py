@@ -99,7 +99,8 @@ class Batches:
 
         Images: ``x`` float32 [b, C, H, W] normalised, changed by ``augment``, ``y`` int64 [b]. Texts: ``x`` int64
         [b, T], ``y`` int64 [b]; packed ``x`` int64 [1, T], which texts of label -100 fill up, ``y`` int64 of all of
-        them, as they lie, and their places by groups, as `thrifty.data.packing.places_of` has them. Where words are
+        them, as they lie, and their places by groups, as `thrifty.data.packing.places_of` has them. Of several
+        labels ``y`` is float32 [b, K], 1 for each that a text has, NaN of those that fill a row up. Where words are
         hidden: ``y`` int64 of the shape of ``x``, the word where one is asked for and -100 elsewhere.
         Recordings: ``x`` float32 [b, T, M] normalised, changed by ``augment``, filled up with -100, ``y`` int64 [b], or
         of transcripts their tokens [b, L], filled up with -100.

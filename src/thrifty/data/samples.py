@@ -96,7 +96,8 @@ def _texts(store: Store, split: str, chosen: np.ndarray, turn: Turn) -> Batch:
     if store.dataset.task == "mask":
         return _hidden(store, split, chosen, turn)
     labels = np.asarray(store.array(split, "y")[chosen])
-    return {"x": _padded(store, split, chosen, store.dataset.shape[0]), "y": labels}
+    told = labels.astype(np.float32) if store.dataset.task == "tag" else labels
+    return {"x": _padded(store, split, chosen, store.dataset.shape[0]), "y": told}
 
 
 def _rows(store: Store, split: str, chosen: np.ndarray, turn: Turn) -> Batch:
@@ -154,7 +155,8 @@ def packed(store: Store, split: str, chosen: np.ndarray, turn: Turn = AS_PREPARE
     begins, tokens, labels = (np.asarray(store.array(split, name)) for name in ("starts", "tokens", "y"))
     order, lengths = pack(begins[chosen + 1] - begins[chosen])
     x_T = np.full(int(lengths.sum()), PAD_ID, np.int64)
-    y = np.full(len(order), IGNORED_TARGET, np.int64)
+    several = store.dataset.task == "tag"
+    y = np.full((len(order), *labels.shape[1:]), *((np.nan, np.float32) if several else (IGNORED_TARGET, np.int64)))
     for at, (number, end, length) in enumerate(zip(order, np.cumsum(lengths), lengths, strict=True)):
         if number < len(chosen):
             begin = begins[chosen[number]]

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
-from thrifty.data.cells import Cells, is_unicode, read_cells
+from thrifty.data.cells import Cells, read_cells
 from thrifty.data.inputs import Reject
+from thrifty.data.text_row import Row, checked_row, tagged_row
 from thrifty.data.together import no_key
-from thrifty.data.word_pieces import PAIR_MARK
 from thrifty.errors import DataError, nearest
 from thrifty.spec import TextData
 
@@ -24,7 +24,10 @@ TEXT_NAMES = (
 )
 LABEL_NAMES = (
     *("label", "class", "category", "target", "sentiment", "polarity", "intent", "topic", "rating", "stars"),
+    "labels",
 )
+# and of several labels; documents of a corpus may have such columns too
+SEVERAL_NAMES = ("tags", "genres", "emotions", "topics", "categories")
 # what the second text of a pair is called where the first has such a name
 SECOND_NAMES = {
     "text": "text_b", "text_a": "text_b", "sentence1": "sentence2", "question1": "question2", "premise": "hypothesis",
@@ -36,20 +39,6 @@ _ROWS_TO_TELL = 20
 _SHORTEST_TEXT = 6
 _SPLIT_BY = {".tsv": "tabs", ".csv": "commas"}
 _SHOWN = 60
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A text with its label; ``name`` is its file and the line it begins on, such as ``train.tsv:17``.
-
-    The two texts of a pair are one, with `PAIR_MARK` between them. ``key`` is the group or moment that it belongs to,
-    where the split goes by one.
-    """
-
-    name: str
-    text: str
-    label: str
-    key: str = ""
 
 
 @dataclass(frozen=True)
@@ -98,6 +87,15 @@ def _sampled(data: TextData, name: str, raw: bytes) -> list[Cells]:
     return list(itertools.islice((cells for cells in rows if not isinstance(cells, tuple)), SAMPLED_ROWS))
 
 
+def sample_labels(data: TextData, name: str, raw: bytes, columns: Columns) -> list[Any]:
+    """Return the cells of labels in the first thousand rows of a file, as they stand there."""
+    sample = _sampled(data, name, raw)
+    if not columns.header:
+        return [_cell(cells, columns.label) for cells in sample]
+    place = _place(columns.label, [str(cell) for cell in sample[0]], name)
+    return [_cell(cells, place) for cells in sample[1:]]
+
+
 def read_rows(data: TextData, name: str, raw: bytes, columns: Columns) -> Iterator[Row | Reject]:
     """Go through the rows of a file; those that cannot be used come as rejects. Blank lines are passed over.
 
@@ -123,7 +121,7 @@ def read_rows(data: TextData, name: str, raw: bytes, columns: Columns) -> Iterat
         else:
             label, *texts = (_cell(cells, place) for place in places)
             key = None if columns.key is None else texts.pop()
-            row = checked_row(here, texts, label)
+            row = tagged_row(here, texts, label, data) if data.task == "tag" else checked_row(here, texts, label)
             yield row if columns.key is None or isinstance(row, Reject) else _belonging(data, row, key)
 
 
@@ -132,22 +130,6 @@ def _belonging(data: TextData, row: Row, key: Any) -> Row | Reject:
     text = "" if key is None else str(key).strip()
     problem = no_key(text, by_time=data.split.time is not None)
     return Reject(row.name, problem, f": {text[:_SHOWN]!r}") if problem else replace(row, key=text)
-
-
-def checked_row(name: str, texts: Sequence[Any], label: Any) -> Row | Reject:
-    """Make a row of its cells, one text or the two of a pair, or say why it is none."""
-    if isinstance(label, bool | int):
-        label = str(label)
-    for value, what in (*((text, "text") for text in texts), (label, "label")):
-        if value is None or (isinstance(value, str) and not value.strip()):
-            return Reject(name, f"empty {what}")
-        if not isinstance(value, str):
-            return Reject(name, f"{what} is no text", f": {type(value).__name__}")
-        if "\0" in value:
-            return Reject(name, "binary", f": NUL in the {what}")
-        if not is_unicode(value):
-            return Reject(name, "not Unicode", f": half of a pair of surrogates in the {what}")
-    return Row(name, PAIR_MARK.join(text.strip().replace(PAIR_MARK, " ") for text in texts), label.strip())
 
 
 def _cell(cells: Cells, at: str | int) -> Any:
@@ -230,7 +212,7 @@ def _one_column(name: str, sample: list[list[str]]) -> DataError:
 def _looks_like_header(cells: list[str], body: list[list[str]]) -> bool:
     """Whether the first row names columns: by known names, or because its label is one that no other row has."""
     first = [cell.strip().lower() for cell in cells]
-    if any(name in first for name in TEXT_NAMES) and any(name in first for name in LABEL_NAMES):
+    if any(name in first for name in TEXT_NAMES) and any(name in first for name in (*LABEL_NAMES, *SEVERAL_NAMES)):
         return True
     if len(body) < _ROWS_TO_TELL or len(cells) != len(body[0]):
         return False
@@ -251,7 +233,8 @@ def _choose(data: TextData, name: str, names: Sequence[str], body: Sequence[Sequ
     if text is None:
         text = next((known.index(each) for each in TEXT_NAMES if each in known and known.index(each) != label), None)
     if label is None:
-        label = next((known.index(each) for each in LABEL_NAMES if each in known and known.index(each) != text), None)
+        named = (each for each in (*LABEL_NAMES, *SEVERAL_NAMES) if each in known and known.index(each) != text)
+        label = next((known.index(each) for each in named), None)
     if text is None or label is None:
         if not body:
             raise DataError(f"'{name}' has no rows beside its header", mend="A row holds a text and its label.")

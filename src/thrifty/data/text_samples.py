@@ -14,23 +14,14 @@ from thrifty.data.inputs import DUPLICATE, DUPLICATE_ACROSS, InputFile, Reject, 
 from thrifty.data.inventory import Inventory, read_unchanged
 from thrifty.data.labels import folders_of, in_order
 from thrifty.data.split import HELD_OUT, rank, split_by_count, split_of
-from thrifty.data.text_rows import Columns, Row, checked_row, find_columns, read_rows
+from thrifty.data.text_labels import Sample, check_labels, check_tags, strata_of
+from thrifty.data.text_row import Row, checked_row
+from thrifty.data.text_rows import Columns, find_columns, read_rows
 from thrifty.data.together import split_together
 from thrifty.errors import DataError
 from thrifty.spec import SPLITS, TextData
 
 NOT_A_SPLIT = "not named after a split"
-ONLY_HELD_OUT = "label not in the training split"
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """A row with its place: the split its file says, or training where no file does; its rank in the seeded order."""
-
-    row: Row
-    split: str
-    rank: bytes
-    order: int
 
 
 @dataclass(frozen=True)
@@ -53,12 +44,15 @@ def read_samples(data: TextData, inventory: Inventory, seed: int) -> Samples:
     samples, unread, notes = _read_all(data, inventory, given, seed)
     kept, copies, conflicting = _find_copies(samples)
     missing = tuple(part for part in HELD_OUT if part not in given.values())
-    kept, splits, few = _deal(data, kept, missing, seed)
+    by_stratum = strata_of(data, kept, missing)
+    kept, splits, few = _deal(data, kept, missing, seed, by_stratum)
     rejects = [*inventory.rejects, *rejects, *unread, *conflicting, *few]
-    kept, labels, odd = _check_labels(data, kept, splits, rejects)
+    check = check_tags if data.task == "tag" else check_labels
+    kept, labels, odd, told = check(data, kept, splits, rejects)
     rejects += odd
+    notes += told
     by_key = {sample.row.key: splits[sample.order] for sample in kept} if data.split.together is not None else {}
-    rejects += _reject_copies(copies, kept, splits, missing, by_key)
+    rejects += _reject_copies(copies, kept, splits, missing, by_key, by_stratum)
     parts = {part: [sample for sample in kept if splits[sample.order] == part] for part in SPLITS}
     _check_parts(data, parts)
     if missing and set(given.values()) != {""}:
@@ -77,6 +71,11 @@ def _splits_of(data: TextData, inventory: Inventory) -> tuple[dict[str, str], li
     if data.path.is_file():
         return {inventory.files[0].name: ""}, []
     if _in_folders(inventory):
+        if data.task == "tag":
+            raise DataError(
+                f"task tag is of texts with several labels, and each text of '{data.path}' lies in the folder of one",
+                mend="Put them into a table, or take task: classify.",
+            )
         if data.split.together is not None:
             raise DataError(
                 f"data.split names the column {data.split.together!r}, and the texts of '{data.path}' are files",
@@ -188,7 +187,7 @@ def _find_copies(samples: Sequence[Sample]) -> tuple[list[Sample], list[tuple[Sa
 
 
 def _deal(
-    data: TextData, kept: Sequence[Sample], missing: Sequence[str], seed: int
+    data: TextData, kept: Sequence[Sample], missing: Sequence[str], seed: int, strata: Mapping[int, str]
 ) -> tuple[list[Sample], dict[int, str], list[Reject]]:
     """Give every row its split: its file's, or, of the training rows, the splits that no file gives, label by label.
 
@@ -204,38 +203,20 @@ def _deal(
     by_label: dict[str, dict[int, bytes]] = defaultdict(dict)
     for sample in kept:
         if sample.split == "train":
-            by_label[sample.row.label][sample.order] = sample.rank
+            by_label[strata[sample.order]][sample.order] = sample.rank
     few: set[str] = set()
     for label, ranks in by_label.items():
         if len(ranks) <= len(missing):
-            few.add(label)
+            # of several labels each may be learned of other rows too
+            few |= set() if data.task == "tag" else {label}
         else:
             dealt = split_by_count({str(order): place for order, place in ranks.items()}, data.split, missing)
             splits |= {int(order): part for order, part in dealt.items()}
     # training alone is no use: such a label could be learned and never be checked
     reason = f"label of under {len(missing) + 1} rows"
-    lone = {sample.order for sample in kept if sample.row.label in few and sample.split == "train"}
+    lone = {sample.order for sample in kept if strata.get(sample.order) in few}
     rejects = [Reject(s.row.name, reason, f": {s.row.label[:50]}") for s in kept if s.order in lone]
     return [sample for sample in kept if sample.order not in lone], splits, rejects
-
-
-def _check_labels(
-    data: TextData, kept: Sequence[Sample], splits: Mapping[int, str], rejects: Sequence[Reject]
-) -> tuple[list[Sample], tuple[str, ...], list[Reject]]:
-    """The labels of the training split, in order; rows with another one are rejects."""
-    labels = in_order({sample.row.label for sample in kept if splits[sample.order] == "train"})
-    if len(labels) < 2:
-        found = f"one label only, '{labels[0]}'" if labels else "no labels"
-        aside = ", ".join(f"{count:,} {reason}" for reason, count in count_reasons(rejects).items())
-        beside = f"; put aside: {aside}" if aside else ""
-        raise DataError(
-            f"the training rows of '{data.path}' have {found}: there is nothing to tell apart{beside}",
-            mend="Name the column of the labels: data.label.",
-        )
-    known = set(labels)
-    odd = [sample for sample in kept if sample.row.label not in known]
-    rejects = [Reject(sample.row.name, ONLY_HELD_OUT, f": {sample.row.label[:50]}") for sample in odd]
-    return [sample for sample in kept if sample.row.label in known], labels, rejects
 
 
 def _reject_copies(
@@ -244,15 +225,16 @@ def _reject_copies(
     splits: Mapping[int, str],
     missing: Sequence[str],
     by_key: Mapping[str, str],
+    strata: Mapping[int, str],
 ) -> list[Reject]:
     """Tell the copies that would have stood in their original's own split from those in another.
 
-    ``by_key`` is the split of each group or moment, where rows were dealt so.
+    ``by_key`` is the split of each group or moment, where rows were dealt so; ``strata`` what others were dealt by.
     """
     ends: dict[tuple[str, str], bytes] = {}
     for sample in kept:
         if sample.split == "train":
-            place = (sample.row.label, splits[sample.order])
+            place = (strata[sample.order], splits[sample.order])
             ends[place] = max(ends.get(place, b""), sample.rank)
     rejects = []
     for copy, original in copies:
@@ -260,7 +242,9 @@ def _reject_copies(
         if own == "train" and by_key:
             own = by_key.get(copy.row.key, "train")
         elif own == "train":
-            own = next((part for part in missing if copy.rank <= ends.get((copy.row.label, part), b"")), "train")
+            # one whose original a file holds out has no place among those that were dealt
+            label = strata.get(original.order, copy.row.label)
+            own = next((part for part in missing if copy.rank <= ends.get((label, part), b"")), "train")
         reason = DUPLICATE if own == splits[original.order] else DUPLICATE_ACROSS
         rejects.append(Reject(copy.row.name, reason, f": {original.row.name}"))
     return rejects

@@ -21,7 +21,7 @@ from thrifty.data.teller import Teller
 from thrifty.data.text_samples import Sample, read_samples
 from thrifty.data.word_pieces import MARKS, MASK, UNKNOWN, encode_texts, keep_pieces, learn_pieces, read_pieces
 from thrifty.errors import DataError
-from thrifty.spec import LENGTH_MULTIPLE, SPLITS, Cleaning, Dataset, TextData
+from thrifty.spec import LENGTH_MULTIPLE, SPLITS, Cleaning, Dataset, Task, TextData
 from thrifty.spec.events import Emit
 from thrifty.spec.units import format_bytes
 
@@ -37,7 +37,8 @@ def prepare_texts(data: TextData, inventory: Inventory, *, seed: int, draft: Dra
     """Write the tokens, labels, word pieces and rejects of a data set of texts into a draft; return what it holds.
 
     Arrays of each split: ``tokens``, all texts end to end, unsigned; ``starts`` int64 [N + 1], where each begins and
-    the last ends; ``y`` int64 [N], their labels.
+    the last ends; ``y`` int64 [N], their labels, or where each may have several
+    uint8 [N, K], 1 for each that it has.
 
     Raises:
         DataError: as `read_samples`; or the tokenizer cannot be read.
@@ -49,12 +50,12 @@ def prepare_texts(data: TextData, inventory: Inventory, *, seed: int, draft: Dra
     length = _length(data, flat["train"].lengths, notes)
     cut_texts = {part: int((each.lengths > length).sum()) for part, each in flat.items()}
     shorter = {part: each.cut(length) for part, each in flat.items()}
-    _write(draft, shorter, parts, labels, tokenizer)
+    _write(draft, shorter, parts, labels, tokenizer, data.task)
     _say_unknown(tokenizer, shorter, notes)
 
     draft.write("rejects.jsonl", reject_lines(found.rejects))
     reasons = count_reasons(found.rejects)
-    trained = Counter(sample.row.label for sample in parts["train"])
+    trained = Counter(label for sample in parts["train"] for label in _labels_of(sample, data.task))
     hides = data.task == "mask"
     return Dataset(
         kind="text",
@@ -84,6 +85,10 @@ def prepare_texts(data: TextData, inventory: Inventory, *, seed: int, draft: Dra
         ),
         lengths={part: _histogram(each.lengths, length) for part, each in shorter.items()},
     )
+
+
+def _labels_of(sample: Sample, task: Task) -> Sequence[str]:
+    return sample.row.labels if task == "tag" else (sample.row.label,)
 
 
 def _marks(tokenizer: Tokenizer) -> tuple[int, ...]:
@@ -195,20 +200,34 @@ def _write(
     parts: Mapping[str, Sequence[Sample]],
     labels: Sequence[str],
     tokenizer: Tokenizer,
+    task: Task,
 ) -> None:
     dtype = np.dtype(np.uint16 if tokenizer.get_vocab_size() <= 1 << 16 else np.uint32)
-    draft.reserve(sum(each.tokens.size * dtype.itemsize + each.lengths.size * 16 for each in flat.values()))
+    answer_bytes = len(labels) if task == "tag" else 8
+    draft.reserve(
+        sum(each.tokens.size * dtype.itemsize + each.lengths.size * (8 + answer_bytes) for each in flat.values())
+    )
     draft.write(TOKENIZER_FILE, tokenizer.to_str(pretty=True))
     number = {label: place for place, label in enumerate(labels)}
     for part, each in flat.items():
         columns = {
             "tokens": each.tokens.astype(dtype),
             "starts": np.concatenate([[0], np.cumsum(each.lengths)]).astype(np.int64),
-            "y": np.array([number[sample.row.label] for sample in parts[part]], np.int64),
+            "y": _answers(parts[part], number, task),
         }
         for name, array in columns.items():
-            with draft.rows(part, name, array.dtype, ()) as file:
+            with draft.rows(part, name, array.dtype, array.shape[1:]) as file:
                 file.append(array)
+
+
+def _answers(samples: Sequence[Sample], number: Mapping[str, int], task: Task) -> np.ndarray:
+    """The labels of texts by their numbers, int64 [N], or uint8 [N, K] where a text may have several."""
+    if task != "tag":
+        return np.array([number[sample.row.label] for sample in samples], np.int64)
+    y_NK = np.zeros((len(samples), len(number)), np.uint8)
+    for y_K, sample in zip(y_NK, samples, strict=True):
+        y_K[[number[label] for label in sample.row.labels]] = 1
+    return y_NK
 
 
 def _say_unknown(tokenizer: Tokenizer, flat: Mapping[str, _Flat], notes: list[str]) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from thrifty.data.columns import numbers_of, texts_of
 from thrifty.data.labels import in_order
-from thrifty.data.text_samples import ONLY_HELD_OUT
+from thrifty.data.text_labels import ONLY_HELD_OUT
 from thrifty.errors import DataError
 
 if TYPE_CHECKING:

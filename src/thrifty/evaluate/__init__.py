@@ -14,6 +14,7 @@ from thrifty.evaluate.figures import Evaluation, Measure
 from thrifty.evaluate.hidden import Hidden
 from thrifty.evaluate.predicted import Predicted
 from thrifty.evaluate.regressed import Regressed
+from thrifty.evaluate.tagged import Tagged
 from thrifty.evaluate.transcribed import Transcribed
 from thrifty.models.inputs import to_tensors
 from thrifty.models.precision import autocasting
@@ -26,6 +27,7 @@ MEASURES: dict[Task, Callable[[int, Sequence[str], float], Measure]] = {
     "classify": lambda text_bytes, labels, unit: Classified(),
     "language": lambda text_bytes, labels, unit: Predicted(text_bytes),
     "regress": lambda text_bytes, labels, unit: Regressed(unit),
+    "tag": lambda text_bytes, labels, unit: Tagged(),
     "transcribe": lambda text_bytes, labels, unit: Transcribed(labels),
     "mask": lambda text_bytes, labels, unit: Hidden(),
 }

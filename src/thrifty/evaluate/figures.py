@@ -21,6 +21,7 @@ class Evaluation:
             ``bits_per_byte`` where the bytes of the text are known. Of ``transcribe``: ``wer`` and ``cer``, the shares
             of words and characters in error, ``whole``, the share of transcripts without one, ``loss`` (nats a token),
             ``tokens``, ``samples``. Of ``mask``: ``loss`` (nats a word), ``accuracy``, ``perplexity``, ``words``.
+            Of ``tag``: ``micro_f1`` and ``macro_f1``, ``loss`` (nats a sample, all labels summed), ``samples``.
         confusion: samples by true label (row) and answer (column); of ``classify`` alone.
     """
 

@@ -98,7 +98,7 @@ def _check_names(info: BundleInfo, path: Path) -> None:
         raise BundleError(f"'{path}' names the files '{named}'; a bundle of this kind has: {known}", mend=_FOREIGN)
     _check_model(info, path)
     _DATA_CHECKS[info.data.kind](info, path)
-    if info.task == "classify":
+    if info.task in {"classify", "tag"}:
         _check_labels(info, path)
 
 

@@ -69,8 +69,11 @@ def _write_model(bundle: Bundle, folder: Path) -> None:
         with library():
             cast(Any, model.model).save_pretrained(folder)
         return
-    marks = {"bos_token_id": END_ID, "eos_token_id": END_ID} if bundle.info.task == "language" else {}
-    exchange.save(model, plan, folder, bundle.info.data.labels, **marks)
+    more: dict[str, dict[str, Any]] = {
+        "language": {"bos_token_id": END_ID, "eos_token_id": END_ID},
+        "tag": {"problem_type": "multi_label_classification"},
+    }
+    exchange.save(model, plan, folder, bundle.info.data.labels, **more.get(bundle.info.task, {}))
 
 
 def _write_input(bundle: Bundle, folder: Path) -> None:

@@ -60,17 +60,19 @@ class Served(nn.Module):
 class ServedTexts(nn.Module):
     """A classifier of texts: token numbers int64 [N, T] to ``probabilities`` and ``logits`` [N, K].
 
-    Texts are cut into numbers outside, by the ``tokenizer.json`` of the bundle, and filled up with 0.
+    Texts are cut into numbers outside, by the ``tokenizer.json`` of the bundle, and filled up with 0. Where a text may
+    have several labels each has a probability by itself.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, *, several: bool = False) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.several = model, several
 
     def forward(self, tokens: Tensor) -> dict[str, Tensor]:
         """Answer token numbers."""
         logits = self.model(tokens)
-        return {"probabilities": torch.softmax(logits, dim=1), "logits": logits}
+        probabilities = torch.sigmoid(logits) if self.several else torch.softmax(logits, dim=1)
+        return {"probabilities": probabilities, "logits": logits}
 
 
 class ServedRows(nn.Module):
@@ -207,6 +209,7 @@ SERVED: dict[tuple[str, str], Callable[[Bundle], nn.Module]] = {
     ("table", "classify"): _served_rows,
     ("table", "regress"): _served_rows,
     ("text", "classify"): lambda bundle: ServedTexts(bundle.model),
+    ("text", "tag"): lambda bundle: ServedTexts(bundle.model, several=True),
     ("text", "mask"): lambda bundle: ServedTokens(bundle.model),
     ("language", "language"): lambda bundle: ServedTokens(bundle.model),
 }

@@ -1,6 +1,6 @@
 """The loss of each task, as a sum and what it is a sum over, so that micro-batches add up to their batch.
 
-Shapes: B batch, T tokens, V classes or vocabulary.
+Shapes: B batch, T tokens, V classes or vocabulary, K labels of which a sample may have several.
 """
 
 from __future__ import annotations
@@ -76,12 +76,31 @@ def squared_error(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, T
     return squared_error_sum(model(batch["x"]), batch["y"])
 
 
+def several_sum(logits_BK: Tensor, y_BK: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum the binary cross entropies of logits and answers of 0 and 1, over labels and samples; and count the samples.
+
+    In float32 at least, in nats. Samples whose answers are none (NaN) are not counted.
+    """
+    return _several(logits_BK, y_BK), (~y_BK.isnan().any(1)).sum()
+
+
+def sum_several(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    """Run a model on ``batch["x"]``, packed or not, and sum as `several_sum` against ``batch["y"]``."""
+    return _several(model(input_of(batch)), batch["y"])
+
+
+def several(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """As `sum_several`, with the count of the samples."""
+    return several_sum(model(input_of(batch)), batch["y"])
+
+
 # Each takes a model and a batch and returns the sum of the losses and the number of samples or tokens in it. The number
 # is a tensor: reading it would make a GPU wait, and cannot be done on fake tensors.
 LOSSES: dict[str, Loss] = {
     "classify": cross_entropy,
     "language": cross_entropy,
     "regress": squared_error,
+    "tag": several,
     "transcribe": ctc,
     "mask": cross_entropy,
 }
@@ -90,6 +109,7 @@ LOSS_SUMS: dict[str, Callable[[nn.Module, dict[str, Tensor]], Tensor]] = {
     "classify": sum_cross_entropy,
     "language": sum_cross_entropy,
     "regress": sum_squared_error,
+    "tag": sum_several,
     "transcribe": sum_ctc,
     "mask": sum_cross_entropy,
 }
@@ -100,6 +120,15 @@ def _squares(answers: Tensor, y: Tensor) -> Tensor:
         answers = answers.float()
     error_BK = torch.where(y.isnan()[:, None], 0.0, answers.flatten(1) - y[:, None])
     return error_BK.square().mean(1).sum()
+
+
+def _several(logits_BK: Tensor, y_BK: Tensor) -> Tensor:
+    if logits_BK.itemsize < 4:
+        logits_BK = logits_BK.float()
+    none_BK = y_BK.isnan()
+    wanted_BK = torch.where(none_BK, 0.0, y_BK).to(logits_BK.dtype)
+    loss_BK = F.binary_cross_entropy_with_logits(logits_BK, wanted_BK, reduction="none")
+    return torch.where(none_BK, 0.0, loss_BK).sum()
 
 
 def _sum(logits: Tensor, y: Tensor) -> Tensor:

@@ -156,6 +156,12 @@ def _check_smoothing(job: Job, task: str, why: Reasons) -> None:
     smoothing = job.train.label_smoothing
     if not smoothing:
         return
+    if task == "tag":
+        raise JobError(
+            f"train.label_smoothing is {smoothing}, and of several labels each is told by itself: no answer is shared "
+            "out between them",
+            mend="Leave it out.",
+        )
     if task != "classify":
         raise JobError(f"train.label_smoothing is {smoothing}, and task '{task}' has no classes", mend="Leave it out.")
     why.say(
@@ -169,7 +175,7 @@ def _rows(
     """Which rows of the embedding a step trains, where there is a choice."""
     elsewhere = job.plan.zero or job.plan.offload
     # what tells words reads all of them
-    reads = model.family in READS_ROWS and dataset.task == "classify"
+    reads = model.family in READS_ROWS and dataset.task in {"classify", "tag"}
     able = reads and optim.optimizer == "adamw" and adapt == AdaptPlan() and not elsewhere
     if job.plan.rows == "used" and not able:
         raise JobError(

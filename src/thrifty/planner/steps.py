@@ -14,7 +14,7 @@ from thrifty import models
 from thrifty.cost import Trace, trace_step
 from thrifty.models.adapters import adapting
 from thrifty.models.dropout import use_dropout
-from thrifty.models.losses import LOSSES, whole_cross_entropy
+from thrifty.models.losses import LOSSES, cross_entropy, whole_cross_entropy
 from thrifty.models.recompute import recomputing
 from thrifty.optim import by_name
 from thrifty.optim.gather import Closure
@@ -50,7 +50,14 @@ def _images(dataset: Dataset, samples: int, length: int | None) -> Shapes:
 
 def _texts(dataset: Dataset, samples: int, length: int | None) -> Shapes:
     x = (samples, length or dataset.shape[0])
-    return {"x": (x, "int64"), "y": (x if dataset.task == "mask" else (samples,), "int64")}
+    return {"x": (x, "int64"), "y": _told(dataset, samples, x)}
+
+
+def _told(dataset: Dataset, samples: int, x: tuple[int, ...]) -> tuple[tuple[int, ...], str]:
+    """Shape and type of what is told of texts."""
+    if dataset.task == "tag":
+        return (samples, len(dataset.labels)), "float32"
+    return x if dataset.task == "mask" else (samples,), "int64"
 
 
 def _rows(dataset: Dataset, samples: int, length: int | None) -> Shapes:
@@ -72,8 +79,8 @@ _SHAPES: dict[KindName, Callable[[Dataset, int, int | None], Shapes]] = {
 
 
 def batch_of(dataset: Dataset, samples: int, length: int | PackedShape | None = None) -> Shapes:
-    """Shapes and types of a batch: images [B, C, H, W], recordings [B, T, M] or texts [B, T] and their labels [B], or
-    tokens [B, T] twice.
+    """Shapes and types of a batch: images [B, C, H, W], recordings [B, T, M] or texts [B, T] and their labels [B], of
+    texts several labels [B, K], or tokens [B, T] twice.
 
     Texts and recordings are as long as the longest there is, or of ``length`` tokens, or packed to that shape; images
     as they were prepared, or of that side.
@@ -81,8 +88,8 @@ def batch_of(dataset: Dataset, samples: int, length: int | PackedShape | None = 
     if isinstance(length, PackedShape):
         places = {f"places{index}": (grid, "int64") for index, grid in enumerate(length.grids)}
         texts = sum(each for each, _ in length.grids)
-        told = (1, length.tokens) if dataset.task == "mask" else (texts,)
-        return {"x": ((1, length.tokens), "int64"), "y": (told, "int64"), **places}
+        x = (1, length.tokens)
+        return {"x": (x, "int64"), "y": _told(dataset, texts, x), **places}
     return _SHAPES[dataset.kind](dataset, samples, length)
 
 
@@ -136,9 +143,10 @@ def trace_of(
     Raises:
         JobError: as `thrifty.cost.trace_step` and `thrifty.models.recompute.recomputing`.
     """
+    loss = LOSSES[learning.task]
     return trace_step(
         lambda: built(learning, checkpointing),
-        whole_cross_entropy if whole_logits else LOSSES[learning.task],
+        whole_cross_entropy if whole_logits and loss is cross_entropy else loss,
         batch_of(dataset, samples, length),
         precision=precision,
         memory_format=memory_format,

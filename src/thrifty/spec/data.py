@@ -142,16 +142,19 @@ class LanguageData(Plain):
 
 
 class TextData(Plain):
-    """Texts with one label each, as rows of tables, TSV, CSV, JSONL or Parquet, or as files in class folders.
+    """Texts with one label each, or with several, as rows of tables, TSV, CSV, JSONL or Parquet; or with one as
+    files in class folders.
 
     Files and folders named train, dev (or valid, validation) and test are the splits they say; what they lack is dealt
     from the training rows, and so are all splits of data that names none.
 
     Attributes:
         path: a folder, searched to any depth, or one file; relative to the job file.
-        task: ``classify``, or ``mask`` to learn hidden words and no labels; as the job's own ``task`` says.
+        task: ``classify``; ``tag``, where a text has several labels or none; or ``mask`` to learn hidden words and no
+            labels; as the job's own ``task`` says.
         text, label: columns, by the name in the header or by number from 1; found when left out.
         text_b: column of the second text, where each sample is a pair; found by its name when left out.
+        label_separator: what stands between the labels of a cell, where it is no JSON list; of ``tag``.
         header: whether the first row names the columns; told from the rows when left out.
         encoding: of the files; found when left out.
         split: shares dealt where files do not say.
@@ -170,10 +173,11 @@ class TextData(Plain):
 
     kind: Literal["text"]
     path: Path
-    task: Literal["classify", "mask"] = "classify"
+    task: Literal["classify", "mask", "tag"] = "classify"
     text: Column | None = None
     text_b: Column | None = None
     label: Column | None = None
+    label_separator: Annotated[str, Field(min_length=1, max_length=8)] | None = None
     header: bool | None = None
     encoding: EncodingName | None = None
     split: Split = Split()
@@ -187,11 +191,13 @@ class TextData(Plain):
     max_file_bytes: ByteCount = 2**30
 
     @model_validator(mode="after")
-    def _one_vocabulary(self) -> TextData:
+    def _fits_together(self) -> TextData:
         if self.tokenizer is not None and self.vocabulary is not None:
             raise ValueError("vocabulary is of pieces that are learned, and tokenizer names some; give one of them")
         if self.tokenizer is None and self.cut_vocabulary:
             raise ValueError("cut_vocabulary cuts the pieces that tokenizer names, and that is left out")
+        if self.label_separator is not None and self.task != "tag":
+            raise ValueError(f"label_separator is of texts with several labels; set task: tag, not {self.task}")
         columns = [each for each in (self.text, self.text_b, self.label) if each is not None]
         if twice := next((each for each in columns if columns.count(each) > 1), None):
             raise ValueError(f"two of text, text_b and label are column {twice!r}")

@@ -42,6 +42,8 @@ class Target(Plain):
     cer: Annotated[float, Field(ge=0, lt=1)] | None = None
     loss: PositiveFloat | None = None
     mae: PositiveFloat | None = None
+    macro_f1: Annotated[float, Field(gt=0, le=1)] | None = None
+    micro_f1: Annotated[float, Field(gt=0, le=1)] | None = None
     r2: Annotated[float, Field(gt=0, le=1)] | None = None
     rmse: PositiveFloat | None = None
     wer: Annotated[float, Field(ge=0, lt=1)] | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Task = Literal["classify", "language", "mask", "regress", "transcribe"]
+Task = Literal["classify", "language", "mask", "regress", "tag", "transcribe"]
 KindName = Literal["audio", "image", "language", "table", "text"]
 
 
@@ -35,5 +35,5 @@ KINDS: dict[KindName, Kind] = {
     "image": Kind(("classify",), "images", "files", varies=False, tokenized=False, validated=256),
     "language": Kind(("language",), "windows of text", "files", varies=False, tokenized=True, validated=16),
     "table": Kind(("classify", "regress"), "rows", "rows", varies=False, tokenized=False, validated=2048),
-    "text": Kind(("classify", "mask"), "texts", "rows", varies=True, tokenized=True, validated=64),
+    "text": Kind(("classify", "mask", "tag"), "texts", "rows", varies=True, tokenized=True, validated=64),
 }

@@ -27,6 +27,8 @@ METRICS: dict[str, Metric] = {
     "auc": Metric("area under the ROC curve", rises=True),
     "bits_per_byte": Metric("bits per byte"),
     "cer": Metric("character error rate", share=True),
+    "macro_f1": Metric("macro F1", rises=True),
+    "micro_f1": Metric("micro F1", rises=True),
     "rmse": Metric("root mean squared error"),
     "mae": Metric("mean absolute error"),
     "r2": Metric("R²", rises=True),
@@ -39,6 +41,7 @@ TASK_METRICS: dict[Task, tuple[str, ...]] = {
     "classify": ("accuracy", "auc", "loss"),
     "language": ("bits_per_byte", "loss"),
     "regress": ("rmse", "mae", "r2", "loss"),
+    "tag": ("micro_f1", "macro_f1", "loss"),
     "transcribe": ("wer", "cer", "loss"),
     "mask": ("loss", "accuracy"),
 }

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from thrifty.data.language import IGNORED_TARGET
+from thrifty.data.answers import count_answers
 from thrifty.train.ranks import World
 
 
@@ -52,7 +52,7 @@ class SharedNorms:
     def begin(self, answers: Any) -> None:
         """Have the next micro-batch count if any of its answers does."""
         if self.norms:
-            self._counts = bool((answers != IGNORED_TARGET).any())
+            self._counts = count_answers(answers) > 0
 
     def release(self) -> None:
         """Let norms compute over what is given to them alone, as they did."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from thrifty import optim
+from thrifty.data.answers import count_answers
 from thrifty.models.inputs import to_tensors
 from thrifty.models.losses import LOSS_SUMS
 from thrifty.models.precision import autocasting
@@ -21,7 +22,6 @@ from thrifty.spec import Plan
 from thrifty.train.precision import LossScale, gradient_norm, read
 from thrifty.train.spread import ONE_DEVICE, Spread
 
-IGNORED_LABEL = -100
 UNSCALED = LossScale()
 
 
@@ -58,7 +58,7 @@ def take_step(
     """
     for each in used:
         each.take(list(itertools.chain(*spread.world.everyones([batch["x"] for batch in micro_batches]))))
-    weight = spread.world.total(sum(int(np.count_nonzero(batch["y"] != IGNORED_LABEL)) for batch in micro_batches))
+    weight = spread.world.total(sum(count_answers(batch["y"]) for batch in micro_batches))
     losses, by = [], scale.scale
     with spread.world.own_draws():
         for number, arrays in enumerate(micro_batches, start=1):

@@ -13,7 +13,8 @@ from thrifty.data.document_files import ROW_SUFFIXES, first_rows
 from thrifty.data.inputs import InputFile
 from thrifty.data.look.found import Look, Seen, job_name, shown
 from thrifty.data.packed_files import inner_name
-from thrifty.data.text_rows import LABEL_NAMES
+from thrifty.data.tags import tell_apart
+from thrifty.data.text_rows import LABEL_NAMES, SEVERAL_NAMES
 from thrifty.spec import SPLITS
 from thrifty.spec.units import format_bytes
 
@@ -60,7 +61,8 @@ def rows_of_texts(seen: Seen) -> Look | None:
 def _column_of_texts(file: InputFile) -> str:
     """The column of long texts in a file of rows; empty where there is none, or a column is named as labels are."""
     columns = first_rows(file, _LOOKED_AT)
-    if any(name.lower() in LABEL_NAMES for name in columns):
+    tags = [cells for name, cells in columns.items() if name.lower() in SEVERAL_NAMES]
+    if any(name.lower() in LABEL_NAMES for name in columns) or any(map(tell_apart, tags)):
         return ""
     lengths = {
         name: sum(map(len, cells)) / len(cells)

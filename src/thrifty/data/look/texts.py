@@ -13,7 +13,9 @@ from thrifty.data.labels import folders_of
 from thrifty.data.look.found import Look, Seen, job_name, shares, shown
 from thrifty.data.look.language import TEXT_SUFFIXES
 from thrifty.data.split import split_of
-from thrifty.data.text_rows import SAMPLED_ROWS, Row, find_columns, read_rows
+from thrifty.data.tags import recognise
+from thrifty.data.text_row import Row
+from thrifty.data.text_rows import SAMPLED_ROWS, find_columns, read_rows, sample_labels
 from thrifty.errors import DataError
 from thrifty.spec import SPLITS, TextData
 
@@ -35,7 +37,11 @@ def labelled_texts(seen: Seen) -> Look | None:
     named = {file.name: split_of(file.name) for file in tables} if not path.is_file() else {}
     tables = [file for file in tables if named.get(file.name)] or tables
     first = next((file for file in tables if named.get(file.name) == "train"), tables[0])
-    columns = find_columns(data, first.name, Path(first.path).read_bytes())
+    raw = Path(first.path).read_bytes()
+    columns = find_columns(data, first.name, raw)
+    several = recognise(sample_labels(data, first.name, raw, columns))
+    if several is not None:
+        data = data.model_copy(update={"task": "tag", "label_separator": several[0]})
     counts: Counter[str] = Counter()
     labels: Counter[str] = Counter()
     sizes: list[int] = []
@@ -44,7 +50,7 @@ def labelled_texts(seen: Seen) -> Look | None:
         for row in read_rows(data, file.name, Path(file.path).read_bytes(), columns):
             if isinstance(row, Row):
                 counts[named.get(file.name, "")] += 1
-                labels[row.label] += 1
+                labels.update((row.label,) if several is None else row.labels)
                 sizes.append(len(row.text))
                 sample += [row.text] if len(sample) < SAMPLED_ROWS else []
     rows = " + ".join(f"{counts[part]:,}" for part in ("", *SPLITS) if counts[part])
@@ -52,22 +58,29 @@ def labelled_texts(seen: Seen) -> Look | None:
     if not sizes:
         raise DataError(f"no row of '{path}' can be used", mend="A row holds a text and its label.")
     size = f"{min(sizes):,} to {max(sizes):,} characters"
-    says = f"{shown(path)}: {rows} texts, {len(labels)} labels ({shares(labels)}), {size}, {forms}"
+    each = "" if several is None else f", {labels.total() / len(sizes):.2g} a text"
+    says = f"{shown(path)}: {rows} texts, {len(labels)} labels{each} ({shares(labels)}), {size}, {forms}"
     # what was found is written down, so that a row that comes first one day does not change it
     at = {"text": columns.text, "label": columns.label}
     at |= {"text_b": columns.text_b} if columns.text_b is not None else {}
     asked: dict[str, Any] = {"kind": "text", "path": str(path)}
     asked |= {key: place + 1 if isinstance(place, int) else place for key, place in at.items()}
+    asked |= {} if data.label_separator is None else {"label_separator": data.label_separator}
     if tables[0].suffix in {".tsv", ".csv"}:
         asked["header"] = columns.header
     # all of them where no file is named after a split
     chosen, why = _model(counts["train"] or counts.total(), sample, pairs=columns.text_b is not None)
-    return _look(path, says, asked, chosen, {"data.text": columns.says, **why})
+    why = {"data.text": columns.says, **why}
+    if several is None:
+        return _look(path, says, asked, chosen, why)
+    return _look(path, says, asked, chosen, {"task": f"texts have several labels: {several[1]}", **why}, task="tag")
 
 
-def _look(path: Path, says: str, data: dict[str, Any], chosen: dict[str, Any], why: dict[str, str]) -> Look:
+def _look(
+    path: Path, says: str, data: dict[str, Any], chosen: dict[str, Any], why: dict[str, str], **task: str
+) -> Look:
     data |= {name: value for name, value in chosen.items() if name != "model"}
-    return Look("text", says, {"name": job_name(path), "data": data, "model": chosen["model"]}, why)
+    return Look("text", says, {"name": job_name(path), "data": data, **task, "model": chosen["model"]}, why)
 
 
 def texts_in_folders(seen: Seen) -> Look | None:

@@ -11,6 +11,7 @@ from thrifty.export.forms.images import Images
 from thrifty.export.forms.prompts import Prompts
 from thrifty.export.forms.rows import Rows
 from thrifty.export.forms.sounds import Sounds, Transcripts
+from thrifty.export.forms.tags import Tags
 from thrifty.export.forms.texts import Texts
 from thrifty.spec import BundleInfo
 
@@ -30,4 +31,5 @@ FORMS: dict[tuple[str, str], Callable[[BundleInfo, nn.Module, Tokenizer | None],
     ("table", "regress"): Rows,
     ("text", "classify"): Texts,
     ("text", "mask"): Hidden,
+    ("text", "tag"): Tags,
 }

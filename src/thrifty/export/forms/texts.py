@@ -45,8 +45,8 @@ class Texts:
         encoding = self._tokenizer.encode(*pair) if isinstance(pair, tuple) else self._tokenizer.encode(pair)
         return cut(encoding.ids, self._data.shape[0])
 
-    def probabilities(self, tokens: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """Return the probability of each label for each text: token numbers of `row` to float32 [N, K].
+    def logits(self, tokens: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """Return the logits of each label for each text: token numbers of `row` to float32 [N, K].
 
         Texts of like length are computed together; rows do not know each other.
         """
@@ -61,8 +61,15 @@ class Texts:
             for start in range(0, len(order), ROWS_AT_ONCE):
                 rows = order[start : start + ROWS_AT_ONCE]
                 x_NT = torch.from_numpy(pad([tokens[row] for row in rows], self._data.shape[0]))
-                answers[rows] = torch.softmax(self._model(x_NT).float(), dim=1).numpy()
+                answers[rows] = self._model(x_NT).float().numpy()
         return answers
+
+    def probabilities(self, tokens: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """Return the probability of each label for each text: token numbers of `row` to float32 [N, K]."""
+        import torch
+
+        found: NDArray[np.float32] = torch.softmax(torch.from_numpy(self.logits(tokens)), dim=1).numpy()
+        return found
 
     def answers(self, rows: Sequence[Sequence[int]]) -> list[dict[str, Any]]:
         """Label texts of `row`."""
