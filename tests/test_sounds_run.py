@@ -22,7 +22,7 @@ def test_labels_the_whole_way(tmp_path: Path) -> None:
     path = tmp_path / "job.yaml"
     job = yaml.safe_load(path.read_text())
     assert (job["model"], job["data"]["kind"]) == ("speech-tiny", "audio")
-    train = {"epochs": 3, "augment": {"stretch": 0.1, "warp": 0.02, "noise": 30, "blank_frames": 2}}
+    train = {"epochs": 6, "augment": {"stretch": 0.1, "warp": 0.02, "noise": 30, "blank_frames": 2}}
     path.write_text(yaml.safe_dump({**job, "train": train}))
     done = thrifty("run", "job.yaml", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

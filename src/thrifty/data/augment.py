@@ -37,7 +37,7 @@ class Augmentation:
         self.augment, self._count, self._seed = augment, count, seed
         self._blank_C = np.rint(255 * np.asarray(mean)).astype(np.uint8)
         self._changes: RandomChanges | None = None
-        if augment.randaugment is not None:
+        if augment.randaugment.changes:
             self._changes = RandomChanges(augment.randaugment, blank_C=self._blank_C, count=count, seed=seed)
         self.begin(0)
 

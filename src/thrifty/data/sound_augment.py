@@ -53,7 +53,7 @@ class SoundAugmentation:
         bands = frames_TM.shape[1]
         if wanted.colour:
             frames_TM = frames_TM + wanted.colour * _between(knots, bands)
-        if wanted.noise is not None and noisy < 0:
+        if wanted.noise and noisy < 0:
             loudness = wanted.noise + (level + 1) / 2 * max(_FAINTEST - wanted.noise, 0.0)
             floor_M = frames_TM.max() - loudness / _DECIBELS + slope * np.linspace(-_STEEPEST, _STEEPEST, bands)
             rough = 0.5 * draw.standard_normal(frames_TM.shape, np.float32)

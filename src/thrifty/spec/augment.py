@@ -19,11 +19,11 @@ class RandAugment(Plain):
     """Some changes out of fourteen for each image, all of one strength (Cubuk et al. 2020).
 
     Attributes:
-        changes: for each image.
+        changes: for each image; 0 for none.
         magnitude: of 30; how far each change goes.
     """
 
-    changes: Annotated[int, Field(ge=1, le=14)] = 2
+    changes: Annotated[int, Field(ge=0, le=14)] = 2
     magnitude: Annotated[int, Field(ge=0, le=30)] = 9
 
 
@@ -47,7 +47,7 @@ class Augment(Plain):
         warp: its bands move up or down by up to ``exp`` of so much, as with another speaker (Jaitly and Hinton 2013).
         colour: deviation, in nepers of energy, by which each part of the bands is louder or softer, as with another
             microphone.
-        noise: half of the recordings get noise, at most so many decibels under their loudest band.
+        noise: half of the recordings get noise, at most so many decibels under their loudest band; 0 for none.
         blank_bands, blank_frames: the widest of two stripes of bands and two of time that are blanked (SpecAugment:
             Park et al. 2019); one of time takes no more than a fifth of a recording.
     """
@@ -57,14 +57,14 @@ class Augment(Plain):
     brightness: Share = 0.0
     contrast: Share = 0.0
     saturation: Share = 0.0
-    randaugment: RandAugment | None = None
+    randaugment: RandAugment = RandAugment(changes=0)
     cutout: Pixels = 0
     mixup: Beta = 0.0
     cutmix: Beta = 0.0
     stretch: Share = 0.0
     warp: Share = 0.0
     colour: Annotated[float, Field(ge=0, le=10)] = 0.0
-    noise: Annotated[float, Field(ge=-20, le=100)] | None = None
+    noise: Annotated[float, Field(ge=0, le=100)] = 0.0
     blank_bands: Annotated[int, Field(ge=0, le=256)] = 0
     blank_frames: Annotated[int, Field(ge=0, le=1000)] = 0
 
@@ -102,14 +102,14 @@ class Augment(Plain):
             f"brightness by {self.brightness:g}": self.brightness,
             f"contrast by {self.contrast:g}": self.contrast,
             f"saturation by {self.saturation:g}": self.saturation,
-            f"RandAugment({rand.changes}, {rand.magnitude})" if rand else "": rand is not None,
+            f"RandAugment({rand.changes}, {rand.magnitude})": rand.changes,
             f"cutout of {self.cutout} pixels": self.cutout,
             f"mixup by Beta({self.mixup:g})": self.mixup,
             f"cutmix by Beta({self.cutmix:g})": self.cutmix,
             f"stretch by {self.stretch:g}": self.stretch,
             f"warp by {self.warp:g}": self.warp,
             f"colour by {self.colour:g}": self.colour,
-            f"noise from {self.noise or 0:g} dB down": self.noise is not None,
+            f"noise from {self.noise:g} dB down": self.noise,
             f"blank {self.blank_bands} bands": self.blank_bands,
             f"blank {self.blank_frames} frames": self.blank_frames,
         }
