@@ -109,7 +109,7 @@ def table(section: dict[str, Any], processes: int, cache: str) -> float:
     """Number what is named, and make standard scores of numbers; returns the rows."""
     files = [str(path) for path in Path(section["path"]).glob("*.csv")]
     raw = datasets.load_dataset("csv", data_files=files, split="train", cache_dir=cache)
-    named = [name for name, feature in raw.features.items() if feature.dtype == "string"]
+    named = [name for name, feature in raw.features.items() if "string" in feature.dtype]
     numbers = [name for name in raw.column_names if name not in named]
     codes = {name: {value: at for at, value in enumerate(sorted(map(str, raw.unique(name))))} for name in named}
     columns = {name: np.asarray(raw.with_format("numpy")[name], np.float64) for name in numbers}
