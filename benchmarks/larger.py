@@ -66,7 +66,7 @@ def main() -> int:
         folder.mkdir()
         raw_bytes = write_shards(folder, QUICK_IMAGES if asked.quick else IMAGES)
         told(f"{format_bytes(raw_bytes)} of images; limit {format_bytes(LIMIT_BYTES)}")
-        split = {"validation": 0.01, "test": 0.01}
+        split = {"validation": 0.001, "test": 0.001}
         job = {
             "name": "larger",
             "data": {"kind": "image", "path": str(folder), "size": SIDE, "split": split},

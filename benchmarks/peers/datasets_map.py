@@ -112,7 +112,8 @@ def table(section: dict[str, Any], processes: int, cache: str) -> float:
     named = [name for name, feature in raw.features.items() if "string" in feature.dtype]
     numbers = [name for name in raw.column_names if name not in named]
     codes = {name: {value: at for at, value in enumerate(sorted(map(str, raw.unique(name))))} for name in named}
-    columns = {name: np.asarray(raw.with_format("numpy")[name], np.float64) for name in numbers}
+    # a slice: a column by its name is read row by row
+    columns = raw.select_columns(numbers).with_format("numpy")[:]
     scales = {name: (float(np.nanmean(each)), float(np.nanstd(each)) or 1.0) for name, each in columns.items()}
 
     def encode(rows: dict[str, list[Any]]) -> dict[str, Any]:
