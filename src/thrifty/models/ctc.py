@@ -50,7 +50,9 @@ def _forward(log_UBV: Tensor, y_BL: Tensor, lengths_B: Tensor) -> tuple[Tensor, 
     """Losses [B], and the logarithms of the forward variables [B, U, 2 L + 1]."""
     frames_B = torch.full_like(lengths_B, log_UBV.shape[0])
     losses, alphas = torch.ops.aten._ctc_loss.Tensor(log_UBV, y_BL, frames_B, lengths_B, BLANK, False)
-    return losses, alphas
+    # torch leaves what lies beyond a shorter transcript as it found it in memory
+    places_S = torch.arange(alphas.shape[-1], device=alphas.device)
+    return losses, alphas.masked_fill_(places_S > 2 * lengths_B[:, None, None], -torch.inf)
 
 
 @_forward.register_fake
