@@ -11,7 +11,7 @@ PEERS_READY := $(PEERS)/.ready
 # what they start that wait must not keep cores from the others.
 SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test quick check format bench bench-plan bench-gpu peers bench-train bench-train-gpu clean
+.PHONY: demo test quick check format bench bench-plan bench-gpu peers bench-train bench-train-gpu bench-data clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py
@@ -54,6 +54,12 @@ bench-train: $(READY) $(PEERS_READY)
 # The same of large models on one NVIDIA GPU, in under ten minutes.
 bench-train-gpu: $(READY)
 	$(BIN)/python -W ignore -m benchmarks.gpu_train $(QUICK)
+
+# What is reached on the data sets of ../shared/data, and how fast data is prepared and read; an hour or two.
+SUBJECTS := mnist cifar sst2 douban fsdd digits adult california shakespeare
+bench-data: $(READY) $(PEERS_READY)
+	code=0; for each in $(SUBJECTS); do $(BIN)/python -W ignore -m benchmarks.accuracy $$each $(QUICK) || code=1; done; \
+	  for each in checkpoint_accuracy prepare read larger; do $(BIN)/python -W ignore -m benchmarks.$$each $(QUICK) || code=1; done; exit $$code
 
 peers: $(PEERS_READY)
 

@@ -146,7 +146,7 @@ def run(
 ) -> None:
     """Prepare, build, initialise, train, validate, bundle; with the bill."""
     from thrifty import api
-    from thrifty.pipeline import held_out_line
+    from thrifty.report.held_out import held_out_line
     from thrifty.report.rows import Aside
     from thrifty.report.tables import bill
 

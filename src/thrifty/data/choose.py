@@ -80,13 +80,7 @@ def _images(data: ImageData) -> Chosen:
         return _sorted_out(
             files, rejects, lambda file: _no_image(file) if folders.label(file.name) else "not in a class folder"
         )
-    others = [file for file in files if file != manifest.file]
-    chosen = _sorted_out(
-        others,
-        [*rejects, *manifest.rejects],
-        lambda file: _no_image(file) or ("" if file.name in manifest.named else "not in the manifest"),
-    )
-    return Chosen(chosen.files, chosen.rejects, manifest)
+    return _listed(files, rejects, manifest, _no_image)
 
 
 def _needs_no_column(data: ImageData) -> None:
@@ -105,13 +99,7 @@ def _sounds(data: AudioData) -> Chosen:
     files, rejects = list_files(data.path)
     manifest = manifest_of(data, files)
     if manifest is not None:
-        others = [file for file in files if file != manifest.file]
-        chosen = _sorted_out(
-            others,
-            [*rejects, *manifest.rejects],
-            lambda file: _no_sound(file) or ("" if file.name in manifest.named else "not in the manifest"),
-        )
-        return Chosen(chosen.files, chosen.rejects, manifest)
+        return _listed(files, rejects, manifest, _no_sound)
     check_labelled(data, files, rejects)
     folders = folders_of((file.name for file in files), SOUND_SUFFIXES)
 
@@ -163,6 +151,18 @@ CHOOSERS: dict[KindName, Callable[[Any], Chosen]] = {
     "table": _tables,
     "text": _texts,
 }
+
+
+def _listed(
+    files: list[InputFile], rejects: list[Reject], manifest: Manifest, wrong: Callable[[InputFile], str]
+) -> Chosen:
+    """Keep the files of the kind that a table names."""
+    chosen = _sorted_out(
+        [file for file in files if file != manifest.file],
+        [*rejects, *manifest.rejects],
+        lambda file: wrong(file) or ("" if file.name in manifest.named else "not in the manifest"),
+    )
+    return Chosen(chosen.files, chosen.rejects, manifest)
 
 
 def _sorted_out(files: list[InputFile], rejects: list[Reject], reason: Callable[[InputFile], str]) -> Chosen:

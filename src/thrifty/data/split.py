@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 
+from thrifty.data.inputs import Reject
+from thrifty.errors import DataError
 from thrifty.spec import Split
 
 HELD_OUT = ("test", "validation")
+NOT_A_SPLIT = "not named after a split"
 # what files and folders of published data sets are called after the split that they hold
 SPLIT_NAMES = {
     "train": "train", "training": "train", "dev": "validation", "val": "validation", "valid": "validation",
@@ -30,6 +33,35 @@ def split_of(name: str) -> str:
         if found := _NAMED_AFTER_SPLIT.fullmatch(part):
             return SPLIT_NAMES[found[1]]
     return ""
+
+
+def splits_by_name(
+    path: Path, names: Iterable[str], tell: Callable[[str], str] = split_of, *, example: str
+) -> tuple[dict[str, str], list[Reject]]:
+    """Tell the split of each file to read; an empty string for all where no name says one.
+
+    Args:
+        path: of the data, for the error.
+        names: of its files.
+        tell: returns the split that a name says.
+        example: a file to train on, for the error.
+
+    Returns:
+        The splits, and the files that are not named after one beside others that are.
+
+    Raises:
+        DataError: files are named after splits, and none to train on.
+    """
+    named = {name: tell(name) for name in names}
+    if not any(named.values()):
+        return named, []
+    given = {name: part for name, part in named.items() if part}
+    if "train" not in given.values():
+        raise DataError(
+            f"'{path}' has files for {' and '.join(sorted(set(given.values())))} and none to train on",
+            mend=f"Name one {example}, or give the path of a single file to be split.",
+        )
+    return given, [Reject(name, NOT_A_SPLIT) for name, part in named.items() if not part]
 
 
 def rank(seed: int, sha256: str, name: str) -> bytes:

@@ -22,9 +22,8 @@ from thrifty.data.inputs import DUPLICATE_ACROSS, Reject, count_reasons, reject_
 from thrifty.data.inventory import Inventory
 from thrifty.data.leaks import find_leaks
 from thrifty.data.spill import Spill, digests_of, spill, table_split
-from thrifty.data.split import HELD_OUT
+from thrifty.data.split import HELD_OUT, splits_by_name
 from thrifty.data.target import Target, column_named, find_target
-from thrifty.data.text_samples import NOT_A_SPLIT
 from thrifty.data.told import Told, tell_labels, tell_numbers
 from thrifty.errors import DataError, nearest
 from thrifty.spec import SPLITS, Cleaning, Dataset, Table, TableData
@@ -115,16 +114,7 @@ def _splits_of(data: TableData, inventory: Inventory) -> tuple[dict[str, str], l
         )
     if data.path.is_file():
         return {inventory.files[0].name: ""}, []
-    named = {file.name: table_split(file.name) for file in inventory.files}
-    if not any(named.values()):
-        return named, []
-    given = {name: part for name, part in named.items() if part}
-    if "train" not in given.values():
-        raise DataError(
-            f"'{data.path}' has files for {' and '.join(sorted(set(given.values())))} and none to train on",
-            mend="Name one train.csv, or give the path of a single file to be split.",
-        )
-    return given, [Reject(name, NOT_A_SPLIT) for name, part in named.items() if not part]
+    return splits_by_name(data.path, (file.name for file in inventory.files), table_split, example="train.csv")
 
 
 def _ranks(data: TableData, rows: Spill, seed: int) -> tuple[NDArray[np.uint64], dict[int, tuple[str, str]]]:

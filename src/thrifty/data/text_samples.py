@@ -13,15 +13,13 @@ from thrifty.data.encodings import SAMPLE_BYTES, UTF8, Encoding, find_encoding
 from thrifty.data.inputs import DUPLICATE, DUPLICATE_ACROSS, InputFile, Reject, count_reasons
 from thrifty.data.inventory import Inventory, read_unchanged
 from thrifty.data.labels import folders_of, in_order
-from thrifty.data.split import HELD_OUT, rank, split_by_count, split_of
+from thrifty.data.split import HELD_OUT, rank, split_by_count, splits_by_name
 from thrifty.data.text_labels import Sample, check_labels, check_tags, strata_of
 from thrifty.data.text_row import Row, checked_row
 from thrifty.data.text_rows import Columns, find_columns, read_rows
 from thrifty.data.together import split_together
 from thrifty.errors import DataError
 from thrifty.spec import SPLITS, TextData
-
-NOT_A_SPLIT = "not named after a split"
 
 
 @dataclass(frozen=True)
@@ -83,16 +81,7 @@ def _splits_of(data: TextData, inventory: Inventory) -> tuple[dict[str, str], li
             )
         folders = folders_of((file.name for file in inventory.files), TEXT_FILES)
         return {file.name: folders.split(file.name) for file in inventory.files}, []
-    named = {file.name: split_of(file.name) for file in inventory.files}
-    if not any(named.values()):
-        return named, []
-    given = {name: part for name, part in named.items() if part}
-    if "train" not in given.values():
-        raise DataError(
-            f"'{data.path}' has files for {' and '.join(sorted(set(given.values())))} and none to train on",
-            mend="Name one train.tsv, or give the path of a single file to be split.",
-        )
-    return given, [Reject(name, NOT_A_SPLIT) for name, part in named.items() if not part]
+    return splits_by_name(data.path, (file.name for file in inventory.files), example="train.tsv")
 
 
 def _in_folders(inventory: Inventory) -> bool:
