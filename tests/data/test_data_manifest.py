@@ -201,7 +201,7 @@ def test_the_latest_images_are_held_out(folder: Path) -> None:
 
 
 BELONGING_TO_NOTHING = [
-    ("who", {}, "has no column 'hwo', which data.split names. Did you mean 'who'", Split(group="hwo")),
+    ("who", {}, "has no column 'hwo', which the job names. Did you mean 'who'", Split(group="hwo")),
     ("who", {}, "has no column 9", Split(time=9)),
     ("who", {3: ""}, "no group", Split(group="who")),
     ("who", {3: "soon"}, "no moment", Split(time="who")),

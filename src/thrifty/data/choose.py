@@ -13,7 +13,8 @@ from thrifty.data.image import IMAGE_SUFFIXES
 from thrifty.data.inputs import CELL_SUFFIXES, TABLE_SUFFIXES, InputFile, Reject, list_files, list_one
 from thrifty.data.labelled import check_labelled, manifest_of
 from thrifty.data.labels import check_class_folders, folders_of
-from thrifty.data.manifest import Manifest, find_manifest
+from thrifty.data.manifest import ANY_LABEL, Answer, Manifest, find_manifest
+from thrifty.data.picture_columns import find_picture_columns, picture_files
 from thrifty.data.shards import SHARD_SUFFIX, shards_of
 from thrifty.data.sound import SOUND_SUFFIXES
 from thrifty.errors import DataError
@@ -60,19 +61,30 @@ def choose(data: RawData) -> Chosen:
 
 def _holds_many(file: InputFile) -> bool:
     """Whether a file is of many images, each of which has limits of its own."""
-    return file.suffix == SHARD_SUFFIX or holds_arrays(file.name)
+    return file.suffix in {SHARD_SUFFIX, PARQUET} or holds_arrays(file.name)
 
 
 def _images(data: ImageData) -> Chosen:
-    alone = holds_arrays(data.path.name) or data.path.suffix.lower() == SHARD_SUFFIX
+    alone = holds_arrays(data.path.name) or data.path.suffix.lower() in {SHARD_SUFFIX, PARQUET}
     files, rejects = list_one(data.path) if alone else list_files(data.path)
     if shards := shards_of(files):
         _needs_no_column(data)
         return _sorted_out(files, rejects, lambda file: "" if file in shards else "not a shard")
+    if tables := picture_files(files):
+        if data.split.together is not None:
+            raise DataError(
+                f"data.split names the column {data.split.together!r}, and images in Parquet are dealt one by one",
+                mend="Leave group and time out of data.split.",
+            )
+        find_picture_columns(tables[0], data.label)
+        return _sorted_out(files, rejects, lambda file: "" if file in tables else "not a Parquet file")
     if any(holds_arrays(file.name) for file in files):
         _needs_no_column(data)
         return _sorted_out(files, rejects, lambda file: "" if holds_arrays(file.name) else "not an array file")
-    manifest = find_manifest(files, [file for file in files if file.suffix in IMAGE_SUFFIXES], data.split)
+    answer = ANY_LABEL if data.label is None else Answer(data.label)
+    manifest = find_manifest(
+        files, [file for file in files if file.suffix in IMAGE_SUFFIXES], data.split, answer=answer
+    )
     if manifest is None:
         _needs_no_column(data)
         check_class_folders(data.path, {file.name for file in files} | {reject.name for reject in rejects})
@@ -84,11 +96,12 @@ def _images(data: ImageData) -> Chosen:
 
 
 def _needs_no_column(data: ImageData) -> None:
-    if data.split.together is not None:
-        raise DataError(
-            f"data.split names the column {data.split.together!r}, and no table in '{data.path}' names the images",
-            mend="Add one, a row for each image, or leave group and time out of data.split.",
-        )
+    for key, column in (("data.split", data.split.together), ("data.label", data.label)):
+        if column is not None:
+            raise DataError(
+                f"{key} names the column {column!r}, and no table in '{data.path}' names the images",
+                mend="Add one, a row for each image, or leave group and time out of data.split, and data.label.",
+            )
 
 
 def _no_image(file: InputFile) -> str:

@@ -12,13 +12,15 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from thrifty.data.cells import PARQUET
 from thrifty.data.copies import deal, deal_together, find_copies, not_given, reject_copies, reject_odd_sizes
 from thrifty.data.draft import Draft
 from thrifty.data.image import CHANNELS
 from thrifty.data.inputs import DUPLICATE, DUPLICATE_ACROSS, Reject, count_reasons, reject_lines
 from thrifty.data.inventory import Inventory
 from thrifty.data.labels import folders_of, in_order
-from thrifty.data.pictures import pictures_of
+from thrifty.data.picture_columns import find_picture_columns
+from thrifty.data.pictures import holds_rows, pictures_of
 from thrifty.data.shards import SHARD_SUFFIX
 from thrifty.data.survey import Seen, Shape, decide_shape, decode_all
 from thrifty.spec import SPLITS, Cleaning, Dataset, ImageData
@@ -88,14 +90,14 @@ def prepare_images(data: ImageData, inventory: Inventory, *, seed: int, draft: D
             rejected=reasons,
             duplicates=reasons.get(DUPLICATE, 0),
             across_splits=reasons.get(DUPLICATE_ACROSS, 0),
-            notes=(*_said(inventory), *shape.notes, *_notes(shape, kept, reasons)),
+            notes=(*_said(data, inventory), *shape.notes, *_notes(shape, kept, reasons)),
         ),
     )
 
 
 def _put_aside(inventory: Inventory, rejects: Sequence[Reject]) -> dict[str, str]:
     """What was put aside of the files of each class folder, in words; a class may have lost all of them."""
-    if inventory.manifest is not None or any(file.suffix == SHARD_SUFFIX for file in inventory.files):
+    if inventory.manifest is not None or any(file.suffix in {SHARD_SUFFIX, PARQUET} for file in inventory.files):
         return {}
     folders = folders_of([*(file.name for file in inventory.files), *(reject.name for reject in inventory.rejects)])
     by_label: dict[str, list[Reject]] = {}
@@ -115,7 +117,10 @@ def _keys(data: ImageData, inventory: Inventory) -> dict[str, str]:
     return {name: each.key for name, each in inventory.manifest.named.items()}
 
 
-def _said(inventory: Inventory) -> tuple[str, ...]:
+def _said(data: ImageData, inventory: Inventory) -> tuple[str, ...]:
+    """Which columns were taken, where there are any."""
+    if holds_rows(inventory):
+        return (find_picture_columns(inventory.files[0], data.label).says,)
     return () if inventory.manifest is None else (inventory.manifest.says,)
 
 

@@ -254,7 +254,7 @@ def _column(name: str, header: Sequence[str], width: int, asked: Column) -> int:
         return at
     known = ", ".join(header) or f"numbers 1 to {width}"
     raise DataError(
-        f"'{name}' has no column {asked!r}, which data.split names",
+        f"'{name}' has no column {asked!r}, which the job names",
         nearest=nearest(str(asked), header),
         mend=f"Columns: {known}.",
     )

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from thrifty.data.arrays import holds_arrays, read_labelled
+from thrifty.data.cells import PARQUET
 from thrifty.data.image import decoded
 from thrifty.data.inputs import InputFile, Reject
 from thrifty.data.inventory import Inventory, read_unchanged
 from thrifty.data.labels import folders_of
 from thrifty.data.manifest import Named
+from thrifty.data.picture_rows import Kept, PictureRow, read_pictures
 from thrifty.data.shards import SHARD_SUFFIX, Sample, read_shard
 from thrifty.errors import DataError
 from thrifty.spec import ImageData
@@ -52,14 +54,34 @@ class Picture:
 
 
 def pictures_of(data: ImageData, inventory: Inventory) -> tuple[list[Picture], list[Reject]]:
-    """Return the images of files, in the order of their names; and what in shards is none.
+    """Return the images of files, in the order of their names; and what in shards and rows is none.
 
     Raises:
         DataError: arrays of images and labels cannot be read or do not go together.
     """
     if inventory.files and all(file.suffix == SHARD_SUFFIX for file in inventory.files):
         return _in_shards(data, inventory.files)
+    if holds_rows(inventory):
+        return _in_rows(data, inventory.files)
     return _in_files(data, inventory), []
+
+
+def holds_rows(inventory: Inventory) -> bool:
+    """Say whether images are rows of Parquet."""
+    return bool(inventory.files) and all(file.suffix == PARQUET for file in inventory.files)
+
+
+def _in_rows(data: ImageData, files: Sequence[InputFile]) -> tuple[list[Picture], list[Reject]]:
+    pictures: list[Picture] = []
+    rejects: list[Reject] = []
+    kept = Kept()
+    for file in files:
+        rows, odd = read_pictures(file, data.label, kept, max_file_bytes=data.max_file_bytes)
+        rejects += odd
+        for row in rows:
+            read = functools.partial(_of_row, row, data.max_pixels)
+            pictures.append(Picture(row.name, row.label, row.split, row.sha256, read))
+    return pictures, rejects
 
 
 def _in_shards(data: ImageData, shards: Sequence[InputFile]) -> tuple[list[Picture], list[Reject]]:
@@ -108,6 +130,10 @@ def _of_file(file: InputFile, sha256: str, max_pixels: int) -> Pixels:
 
 def _of_shard(sample: Sample, sha256: str, max_pixels: int) -> Pixels:
     return _decoded(sample.read_unchanged(sha256), max_pixels)
+
+
+def _of_row(row: PictureRow, max_pixels: int) -> Pixels:
+    return _decoded(row.read_unchanged(), max_pixels)
 
 
 def _decoded(raw: bytes, max_pixels: int) -> Pixels:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import tarfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from thrifty.data.image import IMAGE_SUFFIXES
 from thrifty.data.inputs import InputFile, Reject
 from thrifty.data.manifest import SPLIT_COLUMNS
-from thrifty.data.split import SPLIT_NAMES, split_of
+from thrifty.data.split import SPLIT_NAMES, split_by_words
 from thrifty.data.text_rows import LABEL_NAMES
 from thrifty.data.unchanged import changed, gone
 from thrifty.errors import DataError
@@ -118,7 +117,7 @@ def read_shard(file: InputFile, *, max_file_bytes: int) -> tuple[list[Sample], l
         groups.setdefault(_parted(entry.name)[0], []).append(entry)
     if not groups:
         return [], rejects
-    samples, split = [], _split_of(file.name)
+    samples, split = [], split_by_words(file.name)
     with Path(file.path).open("rb") as raw:
         for entries in groups.values():
             images = [each for each in entries if each.suffix in IMAGE_SUFFIXES]
@@ -188,12 +187,6 @@ def _parted(name: str) -> tuple[str, str]:
     path = PurePosixPath(name)
     own, dot, suffix = path.name.partition(".")
     return str(path.with_name(own)) if own else name, dot + suffix.lower()
-
-
-def _split_of(name: str) -> str:
-    """The split that a shard is named after, by a word of its name or a folder's."""
-    words = re.split(r"[^a-z]+", PurePosixPath(name).stem.lower())
-    return next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), split_of(name))
 
 
 def _label(entry: _Entry, raw: bytes) -> tuple[str, str | Reject]:

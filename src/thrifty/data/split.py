@@ -35,6 +35,16 @@ def split_of(name: str) -> str:
     return ""
 
 
+def split_by_words(name: str) -> str:
+    """As `split_of`, and by any word of a file's name: what is packed is often named after its data set first.
+
+    >>> split_by_words("pets-train-000.tar"), split_by_words("train-00000-of-00002.parquet"), split_by_words("a.tar")
+    ('train', 'train', '')
+    """
+    words = re.split(r"[^a-z]+", PurePosixPath(name).stem.lower())
+    return next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), split_of(name))
+
+
 def splits_by_name(
     path: Path, names: Iterable[str], tell: Callable[[str], str] = split_of, *, example: str
 ) -> tuple[dict[str, str], list[Reject]]:

@@ -74,16 +74,18 @@ def decide_shape(data: ImageData, pictures: Sequence[Picture], rejects: Sequence
     Raises:
         DataError: none can be read; it counts why, the rejects of files among them.
     """
-    order = sorted(pictures, key=lambda picture: rank(seed, picture.sha256, picture.name))
+    order = sorted(range(len(pictures)), key=lambda at: rank(seed, pictures[at].sha256, pictures[at].name))
+    wanted = 1 if data.size and data.color else SAMPLED_IMAGES
     sampled: list[tuple[int, int, bool]] = []
-    for picture in order:
-        if len(sampled) == SAMPLED_IMAGES or (sampled and data.size and data.color):
-            break
-        try:
-            image, _ = picture.read()
-        except Unreadable:
-            continue
-        sampled.append((image.shape[0], image.shape[1], is_gray(image)))
+    while order and len(sampled) < wanted:
+        some, order = order[: wanted - len(sampled)], order[wanted - len(sampled) :]
+        # those chosen are read in the order they lie in: rows of one row group one after another
+        for at in sorted(some):
+            try:
+                image, _ = pictures[at].read()
+            except Unreadable:
+                continue
+            sampled.append((image.shape[0], image.shape[1], is_gray(image)))
     if not sampled:
         raise _nothing_readable(data, pictures, rejects)
     notes: list[str] = []

@@ -69,10 +69,12 @@ class Split(Plain):
 
 
 class ImageData(Plain):
-    """Images with one label each: in class folders, within splits or not, named by a table, or as arrays.
+    """Images with one label each: in class folders, within splits or not, named by a table, in rows of Parquet, in tar
+    shards, or as arrays.
 
     Attributes:
-        path: a folder, searched to any depth, a file of arrays, or an archive; relative to the job file.
+        path: a folder, searched to any depth, a file of arrays or of Parquet, or an archive; relative to the job file.
+        label: the column of labels, by name or by number from 1, of a table or of Parquet; found when left out.
         size: side in pixels that every image is resized to; decided from the data when left out.
         color: ``gray`` or ``rgb``; decided from the data when left out.
         crop: ``center`` cuts the largest centred square first; ``none`` resizes the whole image; ``letterbox`` too, but
@@ -85,6 +87,7 @@ class ImageData(Plain):
 
     kind: Literal["image"]
     path: Path
+    label: Column | None = None
     split: Split = Split()
     size: Annotated[int, Field(ge=4, le=1024)] | None = None
     color: Literal["gray", "rgb"] | None = None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from thrifty.data.inputs import list_one
 from thrifty.data.look.found import MEND, Look, Recogniser, Seen, job_name
-from thrifty.data.look.images import arrays, class_folders, listed, sharded
+from thrifty.data.look.images import arrays, class_folders, in_rows, listed, sharded
 from thrifty.data.look.language import corpus, rows_of_texts
 from thrifty.data.look.sounds import recordings
 from thrifty.data.look.tables import columns
@@ -23,6 +23,7 @@ __all__ = ["Look", "look"]
 RECOGNISERS: tuple[Recogniser, ...] = (
     arrays,
     sharded,
+    in_rows,
     listed,
     class_folders,
     recordings,

@@ -14,8 +14,9 @@ from thrifty.data.unpacked import SUFFIXES as ARCHIVES
 
 SHOWN_LABELS = 4
 MEND = (
-    "Point it at class folders of images (cat/1.png, dog/2.png), at tar shards of them (1.png, 1.cls), at images as "
-    "arrays (.npz, IDX), at tables of texts and labels (train.tsv), or at a folder of text or source files."
+    "Point it at class folders of images (cat/1.png, dog/2.png), at tar shards of them (1.png, 1.cls), at images in "
+    "Parquet or as arrays (.npz, IDX), at tables of texts and labels (train.tsv), or at a folder of text or source "
+    "files."
 )
 
 

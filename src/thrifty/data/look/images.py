@@ -1,7 +1,8 @@
-"""Recognise images: in class folders, named by a table, in tar shards, or as arrays."""
+"""Recognise images: in class folders, named by a table, in tar shards, in rows of Parquet, or as arrays."""
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -16,7 +17,9 @@ from thrifty.data.labels import check_class_folders, folders_of
 from thrifty.data.look.found import MEND, Look, Seen, job_name, shares, shown
 from thrifty.data.look.language import TEXT_SUFFIXES
 from thrifty.data.manifest import find_manifest
+from thrifty.data.picture_columns import find_picture_columns, first_pictures, labels_of, picture_files
 from thrifty.data.shards import read_shard, shards_of
+from thrifty.data.split import split_by_words
 from thrifty.data.survey import SMALLEST_SIDE
 from thrifty.errors import DataError
 from thrifty.spec import SPLITS, ImageData
@@ -83,6 +86,26 @@ def sharded(seen: Seen) -> Look | None:
     parts = "".join(f", {part} {given[part]:,}" for part in SPLITS if given[part])
     form = f", {len(shards):,} shard{'s' * (len(shards) > 1)}{parts}"
     return _images(seen.path, counts, shapes, colored=bool(colored), form=form)
+
+
+def in_rows(seen: Seen) -> Look | None:
+    """Images with their labels in rows of Parquet, as Hugging Face has them; a few of the first rows are decoded."""
+    files = picture_files(seen.files)
+    if not files:
+        return None
+    counts: Counter[str] = Counter()
+    given: Counter[str] = Counter()
+    for file in files:
+        labels = [label for label in labels_of(file, find_picture_columns(file)) if isinstance(label, str)]
+        counts.update(labels)
+        given[split_by_words(file.name)] += len(labels)
+    columns = find_picture_columns(files[0])
+    cells = first_pictures(files[0], columns, SHOWN_IMAGES)
+    shapes, colored = _shapes(functools.partial(bytes, cell) for cell in cells)
+    parts = "".join(f", {part} {given[part]:,}" for part in SPLITS if given[part])
+    form = f", {len(files):,} Parquet file{'s' * (len(files) > 1)}{parts}"
+    found = _images(seen.path, counts, shapes, colored=bool(colored), form=form)
+    return replace(found, why={"data": columns.says, **found.why})
 
 
 def _images(path: Path, counts: Counter[str], shapes: Sequence[tuple[int, int]], *, colored: bool, form: str) -> Look:
