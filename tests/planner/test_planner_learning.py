@@ -167,12 +167,17 @@ def test_mup_lowers_the_rates_of_wide_models(images: Dataset) -> None:
     shares = decided(images, "mlp-large", init={"fc.weight": "zeros", "*": "mup"}, optimizer="momentum")[0].optim.shares
     assert shares["fc.weight"] == 1 / 8 and shares["hidden.0.weight"] == 8 and "hidden.1.weight" not in shares
     assert decided(images, "mlp-large")[0].optim.shares == {}
+    learning, why = decided(images, "mlp-large", init="mup", optimizer="muon")
+    assert learning.optim.shares["hidden.1.weight"] == 8**-0.5 and learning.optim.shares["fc.weight"] == 1 / 8
+    (line,) = [line for line in why.lines if line.field == "rates"]
+    assert "Qiu et al. 2025" in line.reason
 
 
 @pytest.mark.parametrize(
     ("model", "train", "said"),
     [
-        ("mlp-large", {"init": "mup", "optimizer": "muon"}, "not known for muon. Set train.optimizer to one of: adam"),
+        ("mlp-large", {"init": "mup", "optimizer": "soap"}, "not known for soap: the rule that is published for it"),
+        ("mlp-large", {"init": "mup", "optimizer": "schedule_free"}, "Set train.optimizer to one of: adam, adamw"),
         ("mlp-large", {"init": {"fc.*": "mup"}}, "train.init is mup for 'fc.*', and it is for whole models"),
     ],
 )

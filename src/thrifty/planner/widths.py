@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+from torch import nn
+
 from thrifty import models
 from thrifty.errors import JobError
 from thrifty.models.init import REST
 from thrifty.models.mup import Steps, rate_shares, relative_width
+from thrifty.optim.groups import RULES, sort_parameters
 from thrifty.planner.rules import Reasons
 from thrifty.spec import Job, ModelPlan
 
-# of steps that are of one size whatever the gradient's, and of those in proportion to it
 STEPS: dict[str, Steps] = {
-    "adam": "adam", "adamw": "adam", "adamw_8bit": "adam", "nadam": "adam", "gd": "sgd", "sgd": "sgd",
-    "momentum": "sgd", "nesterov": "sgd",
+    "adam": "adam", "adamw": "adam", "adamw_8bit": "adam", "nadam": "adam", "lion": "adam", "rmsprop": "adam",
+    "adagrad": "adam", "gd": "sgd", "sgd": "sgd", "momentum": "sgd", "nesterov": "sgd", "lamb": "lamb",
+    "adafactor": "adafactor", "muon": "muon",
 }  # fmt: skip
+SOURCES: dict[Steps, str] = {
+    "adam": "Yang et al. 2022, table 3", "lamb": "Gupta et al. 2026", "adafactor": "Everett et al. 2024",
+    "muon": "Yang et al. 2023, Qiu et al. 2025",
+}  # fmt: skip
+# why others have none
+UNKNOWN = {
+    "soap": "the rule that is published for it (Qiu et al. 2025) supposes gradients that stay in their first basis; in "
+    "measured steps its moves grow with the width by that rule, and fall by Adam's",
+    "schedule_free": "no rule is published for the average of weights that it keeps",
+}
 
 
 def shares_of(init: str | dict[str, str], job: Job, model: ModelPlan, optimizer: str, why: Reasons) -> dict[str, float]:
@@ -26,7 +39,8 @@ def shares_of(init: str | dict[str, str], job: Job, model: ModelPlan, optimizer:
         return {}
     if optimizer not in STEPS:
         raise JobError(
-            f"train.init is mup, and the rates that go with it are not known for {optimizer}",
+            f"train.init is mup, and the rates that go with it are not known for {optimizer}"
+            + (f": {UNKNOWN[optimizer]}" if optimizer in UNKNOWN else ""),
             mend=f"Set train.optimizer to one of: {', '.join(STEPS)}.",
         )
     if model.weights or job.train.adapter is not None:
@@ -35,10 +49,17 @@ def shares_of(init: str | dict[str, str], job: Job, model: ModelPlan, optimizer:
             mend="Leave it out where weights were trained before.",
         )
     bare = models.build(model, "meta")
-    shares = rate_shares(bare, STEPS[optimizer])
+    shares = rate_shares(bare, STEPS[optimizer], hidden_matrices(bare))
     width = relative_width(bare)
-    why.say("rates", _shown(shares), f"muP at {width:g} base widths (Yang et al. 2022, table 3)")
+    why.say("rates", _shown(shares), f"muP at {width:g} base widths ({SOURCES.get(STEPS[optimizer], SOURCES['adam'])})")
     return shares
+
+
+def hidden_matrices(model: nn.Module) -> set[str]:
+    """Return the names of the parameters that optimizers of whole matrices take (`thrifty.optim.groups.RULES`)."""
+    kinds = sort_parameters(model).by_kind
+    taken = {id(each) for kind, rule in RULES.items() if rule.hidden for each in kinds[kind]}
+    return {name for name, each in model.named_parameters() if id(each) in taken}
 
 
 def _shown(shares: dict[str, float]) -> str:
