@@ -5,7 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from thrifty.data.spectrum import FLOOR, LOWEST_HERTZ, features_of, hertz_of, log_mel, mel_filters, mel_of, mfcc
+from thrifty.data.spectrum import (
+    FLOOR,
+    LOWEST_HERTZ,
+    features_of,
+    features_of_all,
+    frame_count,
+    hertz_of,
+    log_mel,
+    mel_filters,
+    mel_of,
+    mfcc,
+)
 from thrifty.spec import Sound
 
 SOUNDS = {
@@ -78,3 +89,18 @@ def test_any_length_has_a_frame_for_each_hop(length: int) -> None:
     frames = log_mel(np.zeros(length, np.float32), sound)
     assert frames.shape == (1 + length // sound.hop, 40)
     assert frames == pytest.approx(np.log(FLOOR))
+
+
+def test_recordings_together_have_the_frames_that_each_has() -> None:
+    generator = np.random.default_rng(1)
+    for sound in SOUNDS.values():
+        lengths = (1, sound.hop - 1, sound.hop, sound.window, 3333, 90_000)
+        several = [generator.standard_normal(length).astype(np.float32) for length in lengths]
+        together = features_of_all(several, sound)
+        for samples, frames in zip(several, together, strict=True):
+            assert len(frames) == frame_count(len(samples), sound)
+            assert np.abs(frames - log_mel(samples, sound)).max() < 1e-4
+
+
+def test_no_recordings_have_no_frames() -> None:
+    assert features_of_all([], SOUNDS["8 kHz"]) == []

@@ -12,6 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import accumulate
 
 import numpy as np
 
@@ -30,6 +31,8 @@ from thrifty.spec.events import Emit
 from thrifty.spec.transcripts import pieces
 
 ONLY_HELD_OUT = "label not in the training split"
+# recordings whose frames are copied at a time, and frames that are summed
+_AT_ONCE, _BLOCK = 64, 8192
 
 
 def prepare_audio(data: AudioData, inventory: Inventory, *, seed: int, draft: Draft, emit: Emit) -> Dataset:
@@ -58,10 +61,13 @@ def prepare_audio(data: AudioData, inventory: Inventory, *, seed: int, draft: Dr
 
     frames = np.asarray(np.load(scratch, mmap_mode="r"))
     draft.reserve(frames.nbytes)
+    ends = accumulate(each.count for each in heard)
+    where = {each.name: slice(end - each.count, end) for each, end in zip(heard, ends, strict=True)}
     parts = {part: [each for each in kept if splits[each.name] == part] for part in SPLITS}
-    for part, each in parts.items():
-        _write_split(draft, part, each, frames, data, labels)
-    mean, std = _statistics(frames, parts["train"])
+    for part, some in parts.items():
+        _write_frames(draft, part, [frames[where[each.name]] for each in some])
+        _write_answers(draft, part, some, data, labels)
+    mean, std = _statistics(draft.array("train", "frames"))
     del frames
     scratch.unlink()
     draft.write("names.json", json.dumps({part: [each.name for each in some] for part, some in parts.items()}))
@@ -158,12 +164,13 @@ def _check_parts(data: AudioData, found: Sequence[str]) -> None:
             )
 
 
-def _write_split(
-    draft: Draft, part: str, heard: Sequence[Heard], frames: np.ndarray, data: AudioData, labels: tuple[str, ...]
-) -> None:
-    with draft.rows(part, "frames", FRAME_TYPE, frames.shape[1:]) as file:
-        for each in heard:
-            file.append(frames[each.first : each.first + each.count])
+def _write_frames(draft: Draft, part: str, recordings: Sequence[np.ndarray]) -> None:
+    with draft.rows(part, "frames", FRAME_TYPE, recordings[0].shape[1:]) as file:
+        for start in range(0, len(recordings), _AT_ONCE):
+            file.append(np.concatenate(recordings[start : start + _AT_ONCE]))
+
+
+def _write_answers(draft: Draft, part: str, heard: Sequence[Heard], data: AudioData, labels: tuple[str, ...]) -> None:
     columns = {"starts": _starts([each.count for each in heard])}
     if data.transcript is None:
         number = {label: place for place, label in enumerate(labels)}
@@ -181,17 +188,16 @@ def _starts(lengths: Sequence[int]) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
-def _statistics(frames: np.ndarray, heard: Sequence[Heard]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each number of a frame, in float64, recording after recording."""
-    total, squares, count = np.zeros(frames.shape[1]), np.zeros(frames.shape[1]), 0
-    for each in heard:
-        own = frames[each.first : each.first + each.count].astype(np.float64)
-        total += own.sum(0)
-        squares += np.square(own).sum(0)
-        count += each.count
-    mean = total / count
+def _statistics(frames: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each number of a frame, in float64, block after block."""
+    total, squares = np.zeros(frames.shape[1]), np.zeros(frames.shape[1])
+    for start in range(0, len(frames), _BLOCK):
+        block = frames[start : start + _BLOCK].astype(np.float64)
+        total += block.sum(0)
+        squares += np.square(block).sum(0)
+    mean = total / len(frames)
     # a number that never changes has nothing to scale
-    deviation = np.sqrt(np.maximum(squares / count - np.square(mean), 0.0))
+    deviation = np.sqrt(np.maximum(squares / len(frames) - np.square(mean), 0.0))
     return tuple(mean.tolist()), tuple(np.where(deviation > 1e-3, deviation, 1.0).tolist())
 
 

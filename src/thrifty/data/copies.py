@@ -61,6 +61,9 @@ def find_copies(
     rejects: list[Reject] = []
     copies: list[tuple[AnySample, AnySample]] = []
     for group in groups.values():
+        if len(group) == 1:
+            kept += group
+            continue
         labels = in_order({image.label for image in group})
         if len(labels) > 1:
             reason = f"same {what} under labels {', '.join(labels[:-1])} and {labels[-1]}"

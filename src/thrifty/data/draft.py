@@ -91,6 +91,10 @@ class Draft:
         """Open an array of a split for writing."""
         return Rows(self.folder / f"{split}.{name}.npy", dtype, row_shape)
 
+    def array(self, split: str, name: str) -> np.ndarray:
+        """Return an array that was written, mapped read-only."""
+        return np.asarray(np.load(self.folder / f"{split}.{name}.npy", mmap_mode="r"))
+
     def stored_bytes(self) -> int:
         """Bytes of the arrays written so far."""
         return sum(path.stat().st_size for path in self.folder.glob("*.npy"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import time
@@ -16,6 +17,8 @@ from thrifty.errors import StorageError
 from thrifty.files import write_atomic
 
 _FORMAT = 1
+# a task for each small file costs as much as the file, and so does the buffer that a large one is read through
+_TASK_FILES, _SMALL_BYTES = 16, 1 << 20
 # A file written within one tick of the file system's clock after it was hashed keeps its time stamp (git calls this
 # racy). Linux stamps by its timer, 4 to 10 ms; a stamp without fractions comes from a system that counts in seconds
 # (FAT counts in twos). A network server's clock that lags by more is not seen.
@@ -40,8 +43,10 @@ def fingerprint(folder: Path, files: Iterable[InputFile], cache: Path) -> dict[s
         else:
             stale.append(file)
     unreadable: dict[str, str] = {}
+    tasks = [stale[start : start + _TASK_FILES] for start in range(0, len(stale), _TASK_FILES)]
     with ThreadPoolExecutor() as pool:
-        for file, entry in zip(stale, pool.map(_hash, stale), strict=True):
+        entries = itertools.chain.from_iterable(pool.map(lambda files: [_hash(file) for file in files], tasks))
+        for file, entry in zip(stale, entries, strict=True):
             if entry[5]:
                 fresh[file.name] = entry
             else:
@@ -67,8 +72,11 @@ def _hash(file: InputFile) -> list[int | str]:
     """Entry of the memory: identity when it was listed, the time just before it was read, the sha256 ("" if unread)."""
     hashed_at_ns = time.time_ns()
     try:
-        with Path(file.path).open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        if file.size <= _SMALL_BYTES:
+            digest = hashlib.sha256(Path(file.path).read_bytes()).hexdigest()
+        else:
+            with Path(file.path).open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError:
         digest = ""
     return [*_identity(file), hashed_at_ns, digest]

@@ -1,6 +1,6 @@
 """Listens to every recording: decides the rate, decodes, makes frames, and says what was heard.
 
-Memory holds the frames of one chunk of recordings. Shapes: T frames, M numbers of a frame.
+Memory holds a few tasks for each thread, of some recordings each. Shapes: T frames, M numbers of a frame.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from thrifty.data.inputs import Reject, count_reasons
 from thrifty.data.inventory import Inventory, read_unchanged
 from thrifty.data.recordings import Recording
 from thrifty.data.sound import Limits, read_sound, resample
-from thrifty.data.spectrum import features_of
+from thrifty.data.spectrum import features_of_all, frame_count
 from thrifty.data.split import rank
 from thrifty.data.teller import Teller
 from thrifty.errors import DataError
@@ -34,13 +34,15 @@ SAMPLED_RECORDINGS = 64
 SPEECH_RATE = 16_000
 # mel bands: as many as the frequencies that a frame of 25 ms tells apart allow
 NARROW_BANDS, WIDE_BANDS = 40, 80
-_CHUNK = 256
+_TASK_FILES, _TASK_BYTES = 32, 1 << 20
+# finished or waiting before they are written
+_TASKS_A_THREAD = 8
 _THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What was learned of one recording; its frames are ``count`` rows of the scratch file from ``first`` on."""
+    """What was learned of one recording; its frames are the next ``count`` rows of the scratch file."""
 
     name: str
     label: str
@@ -48,7 +50,6 @@ class Heard:
     row: int
     digest: bytes
     rank: bytes
-    first: int
     count: int
     rate: int
     seconds: float
@@ -120,32 +121,55 @@ def hear_all(
 ) -> tuple[list[Heard], list[Reject]]:
     """Decode every recording, append its frames to the scratch file, float16 [T, M], and say what was heard."""
 
-    def work(row: int) -> tuple[Heard, np.ndarray] | Reject:
+    def listen(row: int) -> tuple[Heard, np.ndarray] | Reject:
         each, name = recordings[row], recordings[row].file.name
         raw = read_unchanged(each.file, inventory.hashes[name])
         try:
             samples, rate = read_sound(raw, limits_of(data))
         except DataError as error:
             return _reject(each, error)
-        frames_TM = features_of(resample(samples, rate, sound.rate), sound).astype(FRAME_TYPE)
         digest = hashlib.sha256(rate.to_bytes(4, "little") + samples.tobytes()).digest()
         place, seconds = rank(seed, inventory.hashes[name], name), len(samples) / rate
-        return Heard(name, each.label, each.split, row, digest, place, 0, len(frames_TM), rate, seconds), frames_TM
+        samples = resample(samples, rate, sound.rate)
+        count = frame_count(len(samples), sound)
+        return Heard(name, each.label, each.split, row, digest, place, count, rate, seconds), samples
+
+    def work(rows: range) -> tuple[list[Heard], list[Reject], list[np.ndarray]]:
+        found = [listen(row) for row in rows]
+        heard = [each for each in found if not isinstance(each, Reject)]
+        frames = features_of_all([samples for _, samples in heard], sound)
+        return (
+            [each for each, _ in heard],
+            [each for each in found if isinstance(each, Reject)],
+            [frames_TM.astype(FRAME_TYPE) for frames_TM in frames],
+        )
 
     heard: list[Heard] = []
     rejects: list[Reject] = []
     teller = Teller(len(recordings), emit, "recordings")
-    numbers = range(len(recordings))
+    tasks = _tasks(recordings)
+    at_once = _TASKS_A_THREAD * _THREADS
     with Rows(scratch, FRAME_TYPE, (sound.width,)) as file, ThreadPoolExecutor(_THREADS) as pool:
-        for rows in (numbers[start : start + _CHUNK] for start in numbers[::_CHUNK]):
-            for found in pool.map(work, rows):
-                if isinstance(found, Reject):
-                    rejects.append(found)
-                else:
-                    heard.append(replace(found[0], first=file.count))
-                    file.append(found[1])
-            teller.count(len(rows))
+        for some in (tasks[start : start + at_once] for start in range(0, len(tasks), at_once)):
+            for found, odd, frames in pool.map(work, some):
+                heard += found
+                rejects += odd
+                for frames_TM in frames:
+                    file.append(frames_TM)
+                teller.count(len(found) + len(odd))
     return heard, rejects
+
+
+def _tasks(recordings: Sequence[Recording]) -> list[range]:
+    """Cut recordings into runs: long ones stand alone, and of short ones a task for each would cost as much as they."""
+    tasks: list[range] = []
+    start, held = 0, 0
+    for row, each in enumerate(recordings):
+        if row > start and (held + each.file.size > _TASK_BYTES or row - start == _TASK_FILES):
+            tasks.append(range(start, row))
+            start, held = row, 0
+        held += each.file.size
+    return [*tasks, range(start, len(recordings))]
 
 
 def _reject(recording: Recording, error: DataError) -> Reject:

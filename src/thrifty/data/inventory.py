@@ -15,7 +15,7 @@ from thrifty.data.choose import choose
 from thrifty.data.fingerprint import fingerprint
 from thrifty.data.inputs import CANNOT_BE_READ, InputFile, Reject
 from thrifty.data.manifest import Manifest
-from thrifty.data.unchanged import open_unchanged
+from thrifty.data.unchanged import changed, gone
 from thrifty.data.unpacked import unpacked
 from thrifty.errors import DataError, nearest
 from thrifty.spec import RawData, TextData
@@ -135,8 +135,13 @@ def read_unchanged(file: InputFile, sha256: str) -> bytes:
     Raises:
         DataError: it has changed since it was hashed, or is gone.
     """
-    with open_unchanged(file, sha256) as stream:
-        return stream.read()
+    try:
+        raw = Path(file.path).read_bytes()
+    except OSError as error:
+        raise gone(file.name, error) from error
+    if hashlib.sha256(raw).hexdigest() != sha256:
+        raise changed(file.name)
+    return raw
 
 
 @functools.cache

@@ -6,22 +6,22 @@ Shapes: S samples, C channels.
 from __future__ import annotations
 
 import io
-import struct
 from dataclasses import dataclass
 
 import numpy as np
 
 from thrifty.data.labels import Files
+from thrifty.data.wav import plain_wav
 from thrifty.errors import DataError
 
 SOUND_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".au"})
 SOUNDS = Files("recording", SOUND_SUFFIXES, ".wav")
 MOST_CHANNELS = 16
 LOWEST_RATE, HIGHEST_RATE = 4_000, 384_000
-# what a WAV written to a pipe says of its length: nothing
-_UNKNOWN_SIZE = 0xFFFFFFFF
 # samples may exceed full scale by so much, which a float file can; more is another unit
 _LOUDEST = 64.0
+# of 16 bits
+_FULL_SCALE = np.float32(1 << 15)
 
 
 @dataclass(frozen=True)
@@ -49,20 +49,29 @@ def read_sound(raw: bytes, limits: Limits) -> tuple[np.ndarray, int]:
     """
     if not raw:
         raise DataError("empty")
-    _check_whole(raw)
+    wav = plain_wav(raw)
+    if wav is None:
+        samples_SC, rate = _by_library(raw, limits)
+    else:
+        _check_header(*wav.samples.shape, wav.rate, limits)
+        samples_SC, rate = wav.samples / _FULL_SCALE, wav.rate
+    _check_samples(samples_SC)
+    return samples_SC[:, 0] if samples_SC.shape[1] == 1 else samples_SC.mean(1, dtype=np.float32), rate
+
+
+def _by_library(raw: bytes, limits: Limits) -> tuple[np.ndarray, int]:
     import soundfile
 
     try:
         with soundfile.SoundFile(io.BytesIO(raw)) as file:
-            _check_header(file.frames, file.samplerate, file.channels, limits)
+            _check_header(file.frames, file.channels, file.samplerate, limits)
             samples_SC = file.read(dtype="float32", always_2d=True)
             rate, promised = file.samplerate, file.frames
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise DataError(f"not a sound: {' '.join(str(error).split()).removesuffix('.')}") from error
     if len(samples_SC) < promised:
         raise DataError(f"truncated: {len(samples_SC):,} samples where its header says {promised:,}")
-    _check_samples(samples_SC)
-    return samples_SC.mean(1, dtype=np.float32), rate
+    return samples_SC, rate
 
 
 def resample(samples_S: np.ndarray, rate: int, wanted: int) -> np.ndarray:
@@ -75,23 +84,7 @@ def resample(samples_S: np.ndarray, rate: int, wanted: int) -> np.ndarray:
     return resampled
 
 
-def _check_whole(raw: bytes) -> None:
-    """Tell a WAV that ends early, which libsndfile reads as a shorter one (RIFF: Microsoft and IBM 1991)."""
-    if raw[:4] != b"RIFF" or raw[8:12] != b"WAVE":
-        return
-    place = 12
-    while place + 8 <= len(raw):
-        name, size = struct.unpack_from("<4sI", raw, place)
-        place += 8
-        if name == b"data":
-            if size != _UNKNOWN_SIZE and place + size > len(raw):
-                raise DataError(f"truncated: {len(raw) - place:,} bytes of sound where its header says {size:,}")
-            return
-        place += size + size % 2
-    raise DataError("truncated: the WAV has no sound in it")
-
-
-def _check_header(frames: int, rate: int, channels: int, limits: Limits) -> None:
+def _check_header(frames: int, channels: int, rate: int, limits: Limits) -> None:
     if not LOWEST_RATE <= rate <= HIGHEST_RATE:
         raise DataError(f"odd rate: {rate:,} samples a second, {LOWEST_RATE:,} to {HIGHEST_RATE:,} are read")
     if channels > MOST_CHANNELS:
@@ -106,9 +99,10 @@ def _check_header(frames: int, rate: int, channels: int, limits: Limits) -> None
 
 
 def _check_samples(samples_SC: np.ndarray) -> None:
-    if not np.isfinite(samples_SC).all():
-        raise DataError("not numbers: it holds NaN or infinity")
+    # NaN and infinity are the least or the most of what holds one
     low, high = float(samples_SC.min()), float(samples_SC.max())
+    if not np.isfinite([low, high]).all():
+        raise DataError("not numbers: it holds NaN or infinity")
     if max(-low, high) > _LOUDEST:
         raise DataError(f"out of scale: samples up to {max(-low, high):.3g} where full scale is 1")
     if low == high:

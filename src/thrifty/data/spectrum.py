@@ -6,6 +6,8 @@ Shapes: S samples, T frames, F bins of the Fourier transform, M mel bands.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
+from itertools import accumulate
 
 import numpy as np
 
@@ -15,6 +17,10 @@ from thrifty.spec import Sound
 LOWEST_HERTZ = 20.0
 # the least energy of a band: -100 dB below a full-scale bin, under the noise of 16 bits
 FLOOR = 1e-10
+# that are transformed at a time: their spectra stay within a processor's own cache
+_FRAMES = 1024
+# frames of one product: larger ones wake all threads of the linear algebra, for each thread that asks for one
+_ROWS = 8
 
 
 def mel_of(hertz: np.ndarray | float) -> np.ndarray:
@@ -53,20 +59,50 @@ def log_mel(samples_S: np.ndarray, sound: Sound) -> np.ndarray:
     """Return the natural logarithm of the energy in each mel band, float32 [T, M].
 
     The frame of number t is centred on sample ``t * hop`` and weighted by a periodic Hann window; beyond the ends there
-    is silence. T is ``1 + S // hop``.
+    is silence. T is as `frame_count` has it.
 
     Args:
         samples_S: float32, full scale 1, at the rate of ``sound``.
         sound: window, hop and bands.
     """
-    half = sound.window // 2
-    padded = np.pad(samples_S.astype(np.float32, copy=False), (half, sound.window - half))
-    frames = np.lib.stride_tricks.sliding_window_view(padded, sound.window)[:: sound.hop]
-    frames = frames[: 1 + len(samples_S) // sound.hop] * _hann(sound.window)
-    spectrum_TF = np.fft.rfft(frames, sound.transform, axis=1)
+    return _log_mels([samples_S], sound)[0]
+
+
+def _log_mels(recordings: Sequence[np.ndarray], sound: Sound) -> list[np.ndarray]:
+    """Frames of several recordings, laid end to end with silence between, so that short ones are one transform."""
+    if not recordings:
+        return []
+    hop, window, half = sound.hop, sound.window, sound.window // 2
+    # each begins at a whole frame, and so far behind the one before that no frame has a part of both
+    frames = [-(-(len(samples_S) + window - half) // hop) for samples_S in recordings]
+    starts = list(accumulate(frames, initial=0))
+    total = -(-starts[-1] // _ROWS) * _ROWS
+    line = np.zeros((total - 1) * hop + window, np.float32)
+    for start, samples_S in zip(starts, recordings, strict=False):
+        line[start * hop + half :][: len(samples_S)] = samples_S
+    blocks = ((start, min(_FRAMES, total - start)) for start in range(0, total, _FRAMES))
+    energy_TM = np.concatenate([_energies(line[start * hop :], count, sound) for start, count in blocks])
+    logs_TM = np.log(np.maximum(energy_TM, FLOOR))
+    counts = (frame_count(len(samples_S), sound) for samples_S in recordings)
+    return [logs_TM[start : start + count] for start, count in zip(starts, counts, strict=False)]
+
+
+def _energies(line_S: np.ndarray, frames: int, sound: Sound) -> np.ndarray:
+    """Energy in each mel band of the first frames of a line of samples."""
+    windows = np.lib.stride_tricks.sliding_window_view(line_S, sound.window)[:: sound.hop][:frames]
+    spectrum_TF = np.fft.rfft(windows * _hann(sound.window), sound.transform, axis=1)
     power_TF = np.square(spectrum_TF.real) + np.square(spectrum_TF.imag)
-    energy_TM: np.ndarray = power_TF.astype(np.float32) @ mel_filters(sound)
-    return np.log(np.maximum(energy_TM, FLOOR))
+    few_F = power_TF.astype(np.float32, copy=False).reshape(-1, _ROWS, sound.bins)
+    return np.matmul(few_F, mel_filters(sound)).reshape(frames, sound.bands)
+
+
+def frame_count(samples: int, sound: Sound) -> int:
+    """Return how many frames a recording has, ``1 + S // hop``: one for each hop, and one for what is left.
+
+    >>> frame_count(8000, Sound(rate=8000, bands=40))
+    101
+    """
+    return 1 + samples // sound.hop
 
 
 def mfcc(log_mel_TM: np.ndarray, count: int) -> np.ndarray:
@@ -81,8 +117,13 @@ def mfcc(log_mel_TM: np.ndarray, count: int) -> np.ndarray:
 
 def features_of(samples_S: np.ndarray, sound: Sound) -> np.ndarray:
     """Return the frames that ``sound`` asks for, float32 [T, width]."""
-    frames_TM = log_mel(samples_S, sound)
-    return mfcc(frames_TM, sound.width) if sound.features == "mfcc" else frames_TM
+    return features_of_all([samples_S], sound)[0]
+
+
+def features_of_all(recordings: Sequence[np.ndarray], sound: Sound) -> list[np.ndarray]:
+    """Return the frames of several recordings, each as `features_of` has them; of short ones in less time."""
+    frames = _log_mels(recordings, sound)
+    return [mfcc(each, sound.width) for each in frames] if sound.features == "mfcc" else frames
 
 
 @functools.cache
