@@ -61,3 +61,48 @@ def write_strings(folder: Path, counts: dict[str, int] | None = None) -> Path:
             rows.append(f"{split}{number}.flac,{' '.join(said).title()},{split}")
     (folder / "said.csv").write_text("\n".join(rows) + "\n")
     return folder
+
+
+def write_voices(folder: Path, counts: dict[str, int] | None = None) -> Path:
+    """Tones one after another in ``clips``, with tables of them as Common Voice has, named after splits or not."""
+    (folder / "clips").mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    rows: dict[str, list[tuple[str, str]]] = {}
+    for split, count in (counts or {"train": 40, "dev": 8, "test": 8, "other": 5}).items():
+        for number in range(count):
+            said = generator.choice(sorted(PITCHES), size=generator.integers(1, 4)).tolist()
+            seed = 1000 * sum(map(len, rows.values()))
+            pieces = [tone(label, seed + at, 0.25) for at, label in enumerate(said)]
+            name = f"common_voice_xx_{len(rows)}{number:04}.flac"
+            (folder / "clips" / name).write_bytes(encoded(np.concatenate(pieces), form="FLAC"))
+            rows.setdefault(split, []).append((name, " ".join(said).title()))
+    rows["validated"] = [row for split in ("train", "dev", "test") for row in rows.get(split, [])]
+    rows["invalidated"] = []
+    for split, named in rows.items():
+        lines = ["client_id\tpath\tsentence_id\tsentence\tup_votes\tlocale"]
+        lines += [f"{len(name) * 7:x}{at % 5}\t{name}\t{at:x}\t{said}\t2\txx" for at, (name, said) in enumerate(named)]
+        (folder / f"{split}.tsv").write_text("\n".join(lines) + "\n")
+    durations = [f"{path.name}\t{path.stat().st_size}" for path in sorted((folder / "clips").iterdir())]
+    (folder / "clip_durations.tsv").write_text("clip\tduration[ms]\n" + "\n".join(durations) + "\n")
+    return folder
+
+
+def write_books(folder: Path, counts: dict[str, int] | None = None) -> Path:
+    """Tones one after another by speaker and chapter, as LibriSpeech has them."""
+    generator = np.random.default_rng(0)
+    seed = 0
+    for part, count in (counts or {"train-clean-100": 10, "dev-clean": 3, "test-clean": 3}).items():
+        for speaker, chapter in ((len(part), 7), (len(part) + 100, 9)):
+            place = folder / part / f"{speaker}" / f"{chapter}"
+            place.mkdir(parents=True)
+            lines = []
+            for number in range(count):
+                said = generator.choice(sorted(PITCHES), size=generator.integers(1, 4)).tolist()
+                pieces = [tone(label, seed + at, 0.25) for at, label in enumerate(said)]
+                seed += 10
+                name = f"{speaker}-{chapter}-{number:04}"
+                (place / f"{name}.flac").write_bytes(encoded(np.concatenate(pieces), form="FLAC"))
+                lines.append(f"{name} {' '.join(said).upper()}")
+            (place / f"{speaker}-{chapter}.trans.txt").write_text("\n".join(lines) + "\n")
+    (folder / "README.TXT").write_text("about it")
+    return folder

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_sounds import encoded, tone, write_folders, write_named, write_strings
+from made_sounds import encoded, tone, write_books, write_folders, write_named, write_strings, write_voices
 
 from thrifty.data import Store, prepare
 from thrifty.data.sound import Limits, read_sound
@@ -95,6 +95,57 @@ def test_a_table_tells_transcripts(tmp_path: Path) -> None:
     assert sum(dataset.label_counts.values()) == len(store.array("train", "y"))
     characters = run(tmp_path / "said", transcript="transcript", tokens="characters").dataset
     assert "".join(characters.labels) == " dghilmow"
+
+
+def test_tables_named_after_splits_tell_transcripts(tmp_path: Path) -> None:
+    folder = write_voices(tmp_path / "voices")
+    # a clip of two tables stays where it is held out further, and one of none is none's
+    train = (folder / "train.tsv").read_text().splitlines()
+    held_out = (folder / "test.tsv").read_text().splitlines()[1]
+    gone = train[1].replace(".flac", ".mp3").replace("_00000", "_99999")
+    (folder / "train.tsv").write_text("\n".join([*train, held_out, gone]) + "\n")
+    store = run(folder, transcript="sentence")
+    assert store.dataset.counts == {"train": 40, "validation": 8, "test": 8}
+    for split, table in (("train", "train"), ("validation", "dev"), ("test", "test")):
+        named = {line.split("\t")[1] for line in (folder / f"{table}.tsv").read_text().splitlines()[1:]}
+        assert {Path(name).name for name in store.names(split)} <= named
+    twice = f"clips/{held_out.split(chr(9))[1]}"
+    found = rejects(store)
+    assert found["train.tsv:42"] == f"named twice: {twice}, in test.tsv too"
+    assert found["train.tsv:43"].startswith("names no recording: 'common_voice_xx_9")
+    for table in ("validated", "invalidated", "other", "clip_durations"):
+        assert found[f"{table}.tsv"] == "not named after a split"
+    assert sum(reason == "not in the manifest" for reason in found.values()) == 5
+    assert any("left out: 'clip_durations.tsv'" in note for note in store.dataset.cleaning.notes)
+
+
+@pytest.mark.slow
+def test_text_files_beside_recordings_tell_transcripts(tmp_path: Path) -> None:
+    folder = write_books(tmp_path / "books")
+    text = folder / "dev-clean/109/9/109-9.trans.txt"
+    text.write_text(text.read_text() + "109-9-7777 LOW\n109-9-0000 LOW\n109-9-0001\n")
+    store = run(folder, transcript="transcript")
+    assert store.dataset.counts == {"train": 20, "validation": 6, "test": 6}
+    assert store.dataset.labels == ("high", "low", "mid")
+    for split, part in (("train", "train-clean-100"), ("validation", "dev-clean"), ("test", "test-clean")):
+        assert {name.split("/")[0] for name in store.names(split)} == {part}
+    assert rejects(store) == {
+        "README.TXT": "not a sound file",
+        "dev-clean/109/9/109-9.trans.txt:4": "names no recording: '109-9-7777'",
+        "dev-clean/109/9/109-9.trans.txt:5": "named twice: dev-clean/109/9/109-9-0000.flac",
+        "dev-clean/109/9/109-9.trans.txt:6": "empty label: of '109-9-0001'",
+    }
+
+
+@pytest.mark.slow
+def test_text_files_without_splits_are_dealt_by_speaker_where_asked(tmp_path: Path) -> None:
+    folder = write_books(tmp_path / "books", {"a": 8, "bbb": 8, "ccccc": 8})
+    asked = {"transcript": "transcript", "split": {"group": "speaker"}}
+    with pytest.raises(DataError, match="tells transcripts alone"):
+        run(folder, **asked)
+    store = run(folder, **asked, names="{speaker}-{chapter}-{index}")
+    speakers = [{Path(name).name.split("-")[0] for name in store.names(split)} for split in SPLITS]
+    assert len(set.union(*speakers)) == sum(map(len, speakers)) == 6
 
 
 @pytest.mark.slow

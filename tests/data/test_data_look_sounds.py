@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from made_sounds import encoded, tone, write_folders, write_named, write_strings
+from made_sounds import encoded, tone, write_books, write_folders, write_named, write_strings, write_voices
 
 from thrifty.data import look
 from thrifty.errors import DataError
@@ -48,7 +48,7 @@ def test_transcripts_of_a_table_are_learned(tmp_path: Path) -> None:
     assert found.job["data"]["transcript"] == "transcript"
     assert found.job["model"] == "speech-mini"
     assert "56 recordings" in found.says
-    assert "3 different, as 'said.csv' says" in found.says
+    assert "3 different, train 40, validation 8, test 8, as 'said.csv' says" in found.says
 
 
 def test_a_table_of_labels_is_read(tmp_path: Path) -> None:
@@ -67,3 +67,24 @@ def test_names_that_say_nothing_are_refused(tmp_path: Path) -> None:
         (folder / f"take{number}.wav").write_bytes(encoded(tone("low", number)))
     with pytest.raises(DataError, match="8 recordings and nothing says what they are"):
         look(folder)
+
+
+def test_tables_named_after_splits_are_read_together(tmp_path: Path) -> None:
+    found = look(write_voices(tmp_path / "voices"))
+    assert found.job["data"]["transcript"] == "sentence"
+    assert "56 recordings" in found.says
+    assert "train 40, validation 8, test 8, as 'dev.tsv', 'test.tsv' and 'train.tsv' say" in found.says
+    assert found.why["data.transcript"].startswith(
+        "'dev.tsv', 'test.tsv' and 'train.tsv' name the recordings: recording 'path', label 'sentence', split by their "
+        "own names; left out: 'clip_durations.tsv', 'invalidated.tsv', 'other.tsv' and 'validated.tsv'; what is said"
+    )
+
+
+def test_text_files_of_transcripts_are_read(tmp_path: Path) -> None:
+    found = look(write_books(tmp_path / "books"))
+    assert found.job["data"]["transcript"] == "transcript"
+    assert "32 recordings" in found.says
+    assert "3 different, train 20, validation 6, test 6, as 'dev-clean/109/9/109-9.trans.txt'" in found.says
+    assert found.why["data.transcript"].startswith(
+        "6 files such as 'dev-clean/109/9/109-9.trans.txt' say what is said, split by their folders; what is said"
+    )

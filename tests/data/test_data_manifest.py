@@ -98,6 +98,36 @@ def test_a_column_says_the_split(folder: Path) -> None:
     assert look(folder).says.endswith("train 36, validation 12, test 12, as 'labels.csv' says")
 
 
+def test_tables_named_after_splits_are_read_together(folder: Path) -> None:
+    for said, numbers in (("train", range(40)), ("valid", range(40, 50)), ("test", range(50, COUNT))):
+        write(folder / f"{said}.csv", [["image", "label"], *([f"{n:04d}.png", label(n)] for n in numbers)])
+    write(folder / "all.csv", [["image", "label"], *([f"{n:04d}.png", label(n)] for n in range(COUNT))])
+    store = prepared(folder)
+    assert store.dataset.counts == {"train": 40, "validation": 10, "test": 10}
+    assert {int(Path(name).stem) // 10 for name in store.names("validation")} == {4}
+    assert store.dataset.cleaning.rejected == {"not named after a split": 1}
+    tables = "'test.csv', 'train.csv' and 'valid.csv'"
+    says = f"{tables} name the images: image 'image', label 'label', split by their own names; left out: 'all.csv'"
+    assert says in store.dataset.cleaning.notes
+    assert f"train 40, validation 10, test 10, as {tables} say" in look(folder).says
+
+
+def test_tables_in_folders_of_splits_are_read_together(folder: Path) -> None:
+    # as Hugging Face has folders of images with metadata: names are used anew in each
+    for said, numbers in (("train", range(40)), ("test", range(40, COUNT))):
+        (folder / said).mkdir()
+        for at, n in enumerate(numbers):
+            (folder / "pictures" / f"{n:04d}.png").rename(folder / said / f"{at}.png")
+        rows = [[f"{at}.png", label(n)] for at, n in enumerate(numbers)]
+        write(folder / said / "metadata.csv", [["file_name", "label"], *rows])
+    store = prepared(folder)
+    assert store.dataset.counts == {"train": 36, "validation": 4, "test": 20}
+    assert labels_of(store) == {
+        f"{said}/{at}.png": label(at + start) for said, start, count in (("train", 0, 40), ("test", 40, 20))
+        for at in range(count)
+    }  # fmt: skip
+
+
 def test_columns_without_names_are_found_too(folder: Path) -> None:
     (folder / "labels.tsv").write_text(table([[label(n), f"{n:04d}"] for n in range(COUNT)], ".tsv"))
     store = prepared(folder)

@@ -17,6 +17,7 @@ from thrifty.data.manifest import ANY_LABEL, Answer, Manifest, find_manifest
 from thrifty.data.picture_columns import find_picture_columns, picture_files
 from thrifty.data.shards import SHARD_SUFFIX, shards_of
 from thrifty.data.sound import SOUND_SUFFIXES
+from thrifty.data.split import NOT_A_SPLIT
 from thrifty.errors import DataError
 from thrifty.spec import AudioData, ImageData, KindName, LanguageData, RawData, TableData, TextData
 from thrifty.spec.file_names import read_name
@@ -169,12 +170,15 @@ CHOOSERS: dict[KindName, Callable[[Any], Chosen]] = {
 def _listed(
     files: list[InputFile], rejects: list[Reject], manifest: Manifest, wrong: Callable[[InputFile], str]
 ) -> Chosen:
-    """Keep the files of the kind that a table names."""
-    chosen = _sorted_out(
-        [file for file in files if file != manifest.file],
-        [*rejects, *manifest.rejects],
-        lambda file: wrong(file) or ("" if file.name in manifest.named else "not in the manifest"),
-    )
+    """Keep the files of the kind that tables name."""
+
+    def reason(file: InputFile) -> str:
+        if manifest.by_name and file.suffix in TEXT_TABLES:
+            return NOT_A_SPLIT
+        return wrong(file) or ("" if file.name in manifest.named else "not in the manifest")
+
+    saying = {file.name for file in manifest.files}
+    chosen = _sorted_out([file for file in files if file.name not in saying], [*rejects, *manifest.rejects], reason)
     return Chosen(chosen.files, chosen.rejects, manifest)
 
 

@@ -1,18 +1,21 @@
-"""Tables that name files and their labels: TSV, CSV, JSONL or Parquet, a row for each file, with its split."""
+"""Tables that name files and their labels: TSV, CSV, JSONL or Parquet, a row for each file, with its split.
+
+One table may name them all, or one for each split, as ``train.tsv``, ``dev.tsv`` and ``test.tsv`` of Common Voice.
+"""
 
 from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from thrifty.data.cells import PARQUET, read_cells
 from thrifty.data.inputs import TABLE_SUFFIXES, InputFile, Reject
 from thrifty.data.labels import in_order
-from thrifty.data.split import SPLIT_NAMES
+from thrifty.data.split import HELD_OUT, SPLIT_NAMES, split_of
 from thrifty.data.text_rows import LABEL_NAMES, SAMPLED_ROWS
 from thrifty.data.together import no_key
 from thrifty.errors import DataError, nearest
@@ -23,7 +26,7 @@ SPLIT_COLUMNS = ("split", "subset", "partition", "set")
 MOST_ROW_BYTES = 64 << 10
 # of the rows looked at, that must name a file of the folder
 _NAMING = 0.5
-_SHOWN = 60
+_SHOWN, _FILES_SHOWN = 60, 4
 AS_IT_COMES = Split()
 
 Row = tuple[int, list[Any]]
@@ -46,19 +49,31 @@ class Named:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A table whose rows name images or other files.
+    """What tables, or other files, say of the images or recordings of a folder.
 
     Attributes:
-        file: the table.
+        files: that say so.
         named: of each file that a row names, by its relative name.
         rejects: rows that cannot be used.
-        says: which columns were taken.
+        label: the name of the column of labels; its number, in words, where it has none.
+        says: which files and columns were taken.
     """
 
-    file: InputFile
+    files: tuple[InputFile, ...]
     named: dict[str, Named]
     rejects: tuple[Reject, ...]
+    label: str
     says: str
+
+    @property
+    def source(self) -> str:
+        """Who says so, in words: ``'labels.csv' says``."""
+        return f"{in_words([file.name for file in self.files])} say{'s' * (len(self.files) == 1)}"
+
+    @property
+    def by_name(self) -> bool:
+        """Whether files are named after splits, and others beside them are left out."""
+        return len(self.files) > 1
 
 
 @dataclass(frozen=True)
@@ -68,10 +83,12 @@ class Answer:
     Attributes:
         asked: by its name, or by number from 1; found where nobody asks.
         names: that it may have, the likelier first.
+        guessed: one of another name is taken where none has these.
     """
 
     asked: str | int | None = None
     names: tuple[str, ...] = LABEL_NAMES
+    guessed: bool = True
 
 
 ANY_LABEL = Answer()
@@ -85,10 +102,11 @@ def find_manifest(
     what: str = "image",
     answer: Answer = ANY_LABEL,
 ) -> Manifest | None:
-    """Return what the first table says whose rows name images or other samples of the folder; None where none does.
+    """Return what tables say whose rows name images or other samples of the folder; None where none does.
 
-    A row names a file by its path from the data folder or from the table's own, or by its bare name, with or without
-    suffix, where only one has it.
+    Where tables that name samples are named after splits, or lie in folders that are, and some are to train on, they
+    are read together; else the first is read. A row names a file by its path from the data folder or from the table's
+    own, or by its bare name, with or without suffix, where only one has it.
 
     Args:
         files: of the data folder.
@@ -98,18 +116,87 @@ def find_manifest(
         answer: which column is its label.
 
     Raises:
-        DataError: the table has no such column.
+        DataError: tables name samples, and none has such a column.
     """
     samples = tuple(samples)
-    for file in files:
-        if file.suffix in {*TABLE_SUFFIXES, PARQUET} and samples:
-            found = _read(file, samples, asked, what, answer)
+    tables = [file for file in files if file.suffix in {*TABLE_SUFFIXES, PARQUET}] if samples else []
+    problems: list[DataError] = []
+
+    def listings(chosen: Iterable[InputFile]) -> Iterator[_Listing]:
+        for file in chosen:
+            try:
+                found = _read(file, samples, asked, what, answer)
+            except DataError as error:
+                problems.append(error)
+                continue
             if found is not None:
-                return found
+                yield found
+
+    named_after = {file.name: split_of(file.name) for file in tables}
+    if are_splits(named_after.values()):
+        parts = list(listings(file for file in tables if named_after[file.name]))
+        if are_splits(named_after[part.file.name] for part in parts):
+            return _joined(parts, named_after, what)
+    for listing in listings(tables):
+        named = {name: each for name, (_, each) in listing.named.items()}
+        says = f"'{listing.file.name}' names the {what}s: {listing.says}"
+        return Manifest((listing.file,), named, listing.rejects, listing.label, says)
+    if problems:
+        raise problems[0]
     return None
 
 
-def _read(file: InputFile, samples: Sequence[InputFile], asked: Split, what: str, answer: Answer) -> Manifest | None:
+def are_splits(splits: Iterable[str]) -> bool:
+    """Say whether there is something to train on among splits that files are named after, and something else."""
+    found = {*splits} - {""}
+    return "train" in found and len(found) > 1
+
+
+def _joined(parts: Sequence[_Listing], named_after: Mapping[str, str], what: str) -> Manifest:
+    """Put tables of splits together; what stands in several stays in the one that is furthest held out."""
+    order = sorted(parts, key=lambda part: (*HELD_OUT, "train").index(named_after[part.file.name]))
+    named: dict[str, Named] = {}
+    first: dict[str, str] = {}
+    rejects = [reject for part in parts for reject in part.rejects]
+    for part in order:
+        table = part.file.name
+        for name, (line, each) in part.named.items():
+            if name in named:
+                rejects.append(Reject(f"{table}:{line}", "named twice", f": {name}, in {first[name]} too"))
+                continue
+            named[name] = each if each.split else replace(each, split=named_after[table])
+            first[name] = table
+    titles = in_words([part.file.name for part in parts])
+    others = [name for name, split in named_after.items() if not split]
+    left_out = f"; left out: {in_words(others)}" if others else ""
+    says = f"{titles} name the {what}s: {parts[0].says}, split by their own names{left_out}"
+    return Manifest(tuple(part.file for part in parts), named, tuple(rejects), parts[0].label, says)
+
+
+def in_words(names: Sequence[str]) -> str:
+    """Name a few of some files, and count the others.
+
+    >>> in_words(["a.csv"]), in_words(["dev.tsv", "test.tsv", "train.tsv"])
+    ("'a.csv'", "'dev.tsv', 'test.tsv' and 'train.tsv'")
+    """
+    shown = [f"'{name}'" for name in names[:_FILES_SHOWN]]
+    more = len(names) - len(shown)
+    shown += [f"{more:,} more"] if more else []
+    return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
+
+
+@dataclass(frozen=True)
+class _Listing:
+    """One table: what it says of each file, with the line that does."""
+
+    file: InputFile
+    named: dict[str, tuple[int, Named]]
+    rejects: tuple[Reject, ...]
+    label: str
+    says: str
+
+
+def _read(file: InputFile, samples: Sequence[InputFile], asked: Split, what: str, answer: Answer) -> _Listing | None:
     known = _known(file, samples)
     rejects: list[Reject] = []
     if file.suffix == PARQUET:
@@ -129,7 +216,8 @@ def _read(file: InputFile, samples: Sequence[InputFile], asked: Split, what: str
     named, odd = _named(file.name, rows, known, (image, label, split, key), what, by_time=asked.time is not None)
     taken = {what: image, "label": label, "split": split, "group" if asked.time is None else "time": key}
     said = ", ".join(f"{what} {_title(header, at)}" for what, at in taken.items() if at is not None)
-    return Manifest(file, named, (*rejects, *odd), f"'{file.name}' names the {what}s: {said}")
+    title = header[label] if label < len(header) else str(label + 1)
+    return _Listing(file, named, (*rejects, *odd), title, said)
 
 
 def _known(file: InputFile, samples: Sequence[InputFile]) -> dict[str, str]:
@@ -198,7 +286,7 @@ def _label_of(
     if by_name is not None:
         return by_name
     kinds = {at: len({str(cell) for cell in columns[at]}) for at in others}
-    several = [at for at in others if 1 < kinds[at] < len(columns[at])]
+    several = [at for at in others if 1 < kinds[at] < len(columns[at]) and answer.guessed]
     return min(several, key=lambda at: (kinds[at], at), default=None)
 
 
@@ -210,8 +298,8 @@ def _named(
     what: str,
     *,
     by_time: bool,
-) -> tuple[dict[str, Named], list[Reject]]:
-    """What rows say of samples; those that name none, say no label, or say it twice are put aside."""
+) -> tuple[dict[str, tuple[int, Named]], list[Reject]]:
+    """What rows say of samples, with their lines; those that name none, say no label, or say it twice are put aside."""
     said: dict[str, list[tuple[int, Named]]] = defaultdict(list)
     rejects: list[Reject] = []
     for line, cells in rows:
@@ -228,14 +316,14 @@ def _named(
             rejects.append(Reject(here, problem, f": {belongs[:_SHOWN]!r}"))
         else:
             said[found].append((line, Named(wanted, SPLIT_NAMES.get(part.lower(), ""), belongs)))
-    named: dict[str, Named] = {}
+    named: dict[str, tuple[int, Named]] = {}
     for found, each in said.items():
         labels = in_order({one.label for _, one in each})
         if len(labels) > 1:
             reason = f"same {what} under labels {', '.join(labels[:-1])} and {labels[-1]}"
             rejects += [Reject(f"{name}:{line}", reason) for line, _ in each]
             continue
-        named[found] = each[0][1]
+        named[found] = each[0]
         rejects += [Reject(f"{name}:{line}", "named twice", f": {found}") for line, _ in each[1:]]
     return named, rejects
 

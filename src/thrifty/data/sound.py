@@ -53,7 +53,7 @@ def read_sound(raw: bytes, limits: Limits) -> tuple[np.ndarray, int]:
     if wav is None:
         samples_SC, rate = _by_library(raw, limits)
     else:
-        _check_header(*wav.samples.shape, wav.rate, limits)
+        _check_header(len(wav.samples), wav.samples.shape[1], wav.rate, limits)
         samples_SC, rate = wav.samples / _FULL_SCALE, wav.rate
     _check_samples(samples_SC)
     return samples_SC[:, 0] if samples_SC.shape[1] == 1 else samples_SC.mean(1, dtype=np.float32), rate

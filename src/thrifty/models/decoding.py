@@ -6,11 +6,13 @@ Shapes: B recordings, U frames, V tokens with the blank, token 0.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections.abc import Sequence
 
 import numpy as np
 
 BLANK = 0
+
+Said = tuple[int, ...]
 
 
 def greedy(logits_BUV: np.ndarray) -> list[list[int]]:
@@ -41,25 +43,40 @@ def beam(logits_BUV: np.ndarray, width: int = 8) -> list[list[int]]:
 
 def _search(log_UV: np.ndarray, width: int) -> list[int]:
     # of each transcript so far: log probabilities of its paths that end in a blank, and in its last token
-    kept: dict[tuple[int, ...], tuple[float, float]] = {(): (0.0, -math.inf)}
+    kept: dict[Said, tuple[float, float]] = {(): (0.0, -math.inf)}
     for log_V in log_UV:
-        ended: dict[tuple[int, ...], float] = defaultdict(lambda: -math.inf)
-        going: dict[tuple[int, ...], float] = defaultdict(lambda: -math.inf)
+        either = {said: _add(*ends) for said, ends in kept.items()}
+        longer_WV = np.array(list(either.values()))[:, None] + log_V
+        longer_WV[:, BLANK] = -math.inf
+        rows = {said: row for row, said in enumerate(kept)}
+        found: dict[Said, tuple[float, float]] = {}
         for said, (blank, last) in kept.items():
-            either = _add(blank, last)
-            ended[said] = _add(ended[said], either + float(log_V[BLANK]))
+            going = -math.inf
             if said:
-                going[said] = _add(going[said], last + float(log_V[said[-1]]))
-            for token in range(BLANK + 1, len(log_V)):
+                going = last + float(log_V[said[-1]])
                 # the same token again is another one only after a blank
-                before = blank if said and token == said[-1] else either
-                longer = (*said, token)
-                going[longer] = _add(going[longer], before + float(log_V[token]))
-        found = {said: (ended[said], going[said]) for said in {*ended, *going}}
-        # ties go to the one that sorts first, so that the answer is the same everywhere
-        best = sorted(found.items(), key=lambda item: (-_add(*item[1]), item[0]))[:width]
-        kept = dict(best)
+                longer_WV[rows[said], said[-1]] = blank + log_V[said[-1]]
+            found[said] = either[said] + float(log_V[BLANK]), going
+        for said, (ended, going) in found.items():
+            if (before := rows.get(said[:-1])) is not None and said:
+                found[said] = ended, _add(going, float(longer_WV[before, said[-1]]))
+                longer_WV[before, said[-1]] = -math.inf
+        kept = _best(found, list(kept), longer_WV, width)
     return list(next(iter(kept)))
+
+
+def _best(
+    found: dict[Said, tuple[float, float]], before: Sequence[Said], longer_WV: np.ndarray, width: int
+) -> dict[Said, tuple[float, float]]:
+    """The likeliest of transcripts that go on as they are and of those that grew by a token, the best first."""
+    flat = longer_WV.ravel()
+    # only so many can be among the best; of equal ones all are looked at
+    least = np.partition(flat, -width)[-width] if len(flat) > width else -math.inf
+    rows, tokens = np.nonzero((longer_WV >= least) & (longer_WV > -math.inf))
+    for row, token in zip(rows.tolist(), tokens.tolist(), strict=True):
+        found[(*before[row], token)] = -math.inf, float(longer_WV[row, token])
+    # ties go to the one that sorts first, so that the answer is the same everywhere
+    return dict(sorted(found.items(), key=lambda item: (-_add(*item[1]), item[0]))[:width])
 
 
 def _add(one: float, other: float) -> float:

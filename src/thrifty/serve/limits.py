@@ -22,6 +22,7 @@ class Limits:
         queue_rows: waiting for one model; over it 503.
         max_pixels: of one image, known before it is decoded; over it 400.
         max_tokens: of one completion; over it 400.
+        beam: transcripts of a recording that are followed at once; over it 400.
         prompt_bytes: of one prompt or text; over it 400.
         drain_seconds: for what waits to be answered once the server is told to stop.
 
@@ -38,6 +39,7 @@ class Limits:
     queue_rows: int = 1024
     max_pixels: int = 50_000_000
     max_tokens: int = 1024
+    beam: int = 8
     prompt_bytes: int = 64 * 2**10
     drain_seconds: float = 30.0
 

@@ -18,6 +18,9 @@ from thrifty.serve.metrics import Metrics
 if TYPE_CHECKING:
     from thrifty.export.bundle import Bundle
 
+# whole numbers that a request may ask for beside its input
+_LEAST = {"max_tokens": 1, "top_k": 1, "seed": 0, "beam": 1}
+
 
 @dataclass(frozen=True)
 class Ask:
@@ -73,22 +76,26 @@ class Model:
         """The name of the raw input."""
         return next(iter(self.form.inputs))
 
+    @property
+    def options(self) -> tuple[str, ...]:
+        """What a request may ask for beside its input."""
+        return tuple(key for key in self.form.options if key == "temperature" or key in _LEAST)
+
     def row(self, raw: Any, options: Mapping[str, Any]) -> Any:
         """Make a row of a raw input, bytes of a file, text or cells, and the options that came with it."""
-        if self.form.takes == "bytes":
-            limits = {"max_pixels": self.limits.max_pixels}
-            return self.form.row(raw, **{key: value for key, value in limits.items() if key in self.form.options})
         if self.form.takes == "row" and isinstance(raw, dict):
             return self.form.row(raw)
-        if not isinstance(raw, str):
-            raise RequestError(f"A {self.input} must be a string")
-        if len(raw.encode("utf-8", "surrogatepass")) > self.limits.prompt_bytes:
-            raise RequestError(f"A {self.input} has over {self.limits.prompt_bytes} bytes")
+        if self.form.takes != "bytes":
+            if not isinstance(raw, str):
+                raise RequestError(f"A {self.input} must be a string")
+            if len(raw.encode("utf-8", "surrogatepass")) > self.limits.prompt_bytes:
+                raise RequestError(f"A {self.input} has over {self.limits.prompt_bytes} bytes")
         self._check_options(options)
-        return self.form.row(raw, **options)
+        own = {"max_pixels": self.limits.max_pixels} if "max_pixels" in self.form.options else {}
+        return self.form.row(raw, **own, **options)
 
     def _check_options(self, options: Mapping[str, Any]) -> None:
-        highest = {"max_tokens": self.limits.max_tokens, "top_k": 2**31 - 1, "seed": 2**63 - 1}
+        most = {"max_tokens": self.limits.max_tokens, "top_k": 2**31 - 1, "seed": 2**63 - 1, "beam": self.limits.beam}
         for key, value in options.items():
             if key == "temperature":
                 number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -96,8 +103,8 @@ class Model:
                     raise RequestError("temperature must be a number from 0 to 100")
             else:
                 whole = isinstance(value, int) and not isinstance(value, bool)
-                if not (whole and (key != "seed") <= value <= highest[key]):
-                    raise RequestError(f"{key} must be a whole number from {int(key != 'seed')} to {highest[key]}")
+                if not (whole and _LEAST[key] <= value <= most[key]):
+                    raise RequestError(f"{key} must be a whole number from {_LEAST[key]} to {most[key]}")
 
 
 class Models:

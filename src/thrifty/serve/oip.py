@@ -177,15 +177,15 @@ def _rows(model: Model, given: dict[str, Any], parameters: dict[str, Any]) -> li
     _check_count(data, shape[0], given["name"])
     if not all(isinstance(each, str) for each in data):
         raise RequestError(f"input '{given['name']}' of BYTES must hold strings alone")
-    options = {key: parameters[key] for key in model.form.options if key in parameters}
+    options = {key: parameters[key] for key in model.options if key in parameters}
     if model.form.takes != "bytes":
         return [model.row(each, options) for each in data]
-    return [_file(model, number, each) for number, each in enumerate(data)]
+    return [_file(model, number, each, options) for number, each in enumerate(data)]
 
 
-def _file(model: Model, number: int, text: str) -> Any:
+def _file(model: Model, number: int, text: str, options: dict[str, Any]) -> Any:
     try:
-        return model.row(from_base64(text), {})
+        return model.row(from_base64(text), options)
     except ThriftyError as error:
         raise RequestError(f"{model.input} {number}: {error.what}") from None
 

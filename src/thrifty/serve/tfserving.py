@@ -161,12 +161,12 @@ def _rows_of_instances(model: Model, request: dict[str, Any]) -> list[Any]:
 
 
 def _row_of_instance(model: Model, instance: Any, number: int) -> Any:
-    """One row; an instance is the input itself, or an object that names it (and a language model's options)."""
+    """One row; an instance is the input itself, or an object that names it, and may have options beside it."""
     name, options, value, named = model.input, {}, instance, ""
     where = f"Failed to process element: {number}"
     # the cells of a row name themselves
     if _is_named(instance) and not (model.form.takes == "row" and set(instance) != {name}):
-        options = {key: each for key, each in instance.items() if _is_option(model, key)}
+        options = {key: each for key, each in instance.items() if key in model.options}
         unknown = next((key for key in instance if key != name and key not in options), None)
         if unknown is not None:
             raise RequestError(
@@ -189,7 +189,7 @@ def _rows_of_inputs(model: Model, inputs: Any) -> list[Any]:
     if _is_named(inputs):
         if name not in inputs:
             raise RequestError(f"Missing named input: {name} in 'inputs' object.")
-        options = {key: each for key, each in inputs.items() if _is_option(model, key)}
+        options = {key: each for key, each in inputs.items() if key in model.options}
         inputs = inputs[name]
     if not isinstance(inputs, list):
         raise RequestError(f"JSON Value: {shown(inputs)} must be a list: its first dimension is the batch")
@@ -217,10 +217,6 @@ def _row(model: Model, value: Any, options: dict[str, Any]) -> Any:
         return from_nested(value, pixels[1][1:])
     nested = " nor nested pixels" if pixels is not None else ""
     raise RequestError(f'JSON Value: {shown(value)} is {"neither" if nested else "not"} {{"b64": ...}}{nested}')
-
-
-def _is_option(model: Model, key: str) -> bool:
-    return model.form.takes == "text" and key in model.form.options
 
 
 def _examples(model: Model, body: bytes) -> Ask:

@@ -69,7 +69,7 @@ def listed(seen: Seen) -> Look | None:
     shapes, colored = _sampled([file for file in images if file.name in manifest.named])
     given = Counter(each.split for each in manifest.named.values())
     parts = "".join(f", {part} {given[part]:,}" for part in SPLITS if given[part])
-    found = _images(seen.path, counts, shapes, colored=bool(colored), form=f"{parts}, as '{manifest.file.name}' says")
+    found = _images(seen.path, counts, shapes, colored=bool(colored), form=f"{parts}, as {manifest.source}")
     return replace(found, why={"data": manifest.says, **found.why})
 
 

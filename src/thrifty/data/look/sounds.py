@@ -9,14 +9,15 @@ from statistics import median
 from typing import Any
 
 from thrifty.data.inputs import InputFile
-from thrifty.data.labelled import TRANSCRIPT_NAMES
+from thrifty.data.labelled import transcripts_of
 from thrifty.data.labels import folders_of
 from thrifty.data.look.found import MEND, Look, Seen, job_name, shares, shown
 from thrifty.data.look.language import TEXT_SUFFIXES
-from thrifty.data.manifest import Answer, find_manifest
+from thrifty.data.manifest import Manifest, find_manifest
 from thrifty.data.sound import SOUND_SUFFIXES, SOUNDS, Limits, read_sound
 from thrifty.data.split import SPLIT_NAMES
 from thrifty.errors import DataError
+from thrifty.spec import SPLITS
 from thrifty.spec.file_names import read_name
 
 SHOWN_RECORDINGS = 64
@@ -37,19 +38,15 @@ def recordings(seen: Seen) -> Look | None:
 
 
 def _transcribed(seen: Seen, sounds: list[InputFile]) -> Look | None:
-    for column in TRANSCRIPT_NAMES:
-        try:
-            manifest = find_manifest(seen.files, sounds, what=SOUNDS.what, answer=Answer(column))
-        except DataError:
-            continue
-        if manifest is not None:
-            words = Counter(word for each in manifest.named.values() for word in each.label.lower().split())
-            said = f"{words.total():,} words, {len(words):,} different, as '{manifest.file.name}' says"
-            found = _look(seen, [file for file in sounds if file.name in manifest.named], said, "speech-mini")
-            why = f"{manifest.says}; what is said is learned, letter by letter or word by word"
-            found.job["data"]["transcript"] = column
-            return Look(found.kind, found.says, found.job, {"data.transcript": why, **found.why})
-    return None
+    manifest = transcripts_of(seen.files)
+    if manifest is None:
+        return None
+    words = Counter(word for each in manifest.named.values() for word in each.label.lower().split())
+    said = f"{words.total():,} words, {len(words):,} different{_parts(manifest)}, as {manifest.source}"
+    found = _look(seen, [file for file in sounds if file.name in manifest.named], said, "speech-mini")
+    found.job["data"]["transcript"] = manifest.label
+    why = f"{manifest.says}; what is said is learned, letter by letter or word by word"
+    return Look(found.kind, found.says, found.job, {"data.transcript": why, **found.why})
 
 
 def _labelled(seen: Seen, sounds: list[InputFile]) -> Look | None:
@@ -58,8 +55,15 @@ def _labelled(seen: Seen, sounds: list[InputFile]) -> Look | None:
         return None
     counts = Counter(each.label for each in manifest.named.values())
     chosen = [file for file in sounds if file.name in manifest.named]
-    found = _look(seen, chosen, f"{len(counts)} labels ({shares(counts)}), as '{manifest.file.name}' says")
+    held = f"{len(counts)} labels ({shares(counts)}){_parts(manifest)}, as {manifest.source}"
+    found = _look(seen, chosen, held)
     return Look(found.kind, found.says, found.job, {"data": manifest.says, **found.why})
+
+
+def _parts(manifest: Manifest) -> str:
+    """How many recordings each split is given."""
+    given = Counter(each.split for each in manifest.named.values())
+    return "".join(f", {part} {given[part]:,}" for part in SPLITS if given[part])
 
 
 def _in_folders(seen: Seen, sounds: list[InputFile]) -> Look | None:

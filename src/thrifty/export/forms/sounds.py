@@ -104,8 +104,8 @@ class Transcripts(Sounds):
 
     def row(self, raw: bytes, *, max_seconds: float = MAX_SECONDS, beam: int = 1) -> Any:
         """Make frames of a sound file, with how many transcripts are followed at once: 1 is the greedy way."""
-        if not 1 <= beam <= WIDEST_BEAM:
-            raise RequestError(f"beam {beam} is out of range", mend=f"It is from 1 to {WIDEST_BEAM}.")
+        if not (isinstance(beam, int) and 1 <= beam <= WIDEST_BEAM):
+            raise RequestError(f"beam {beam!r} is out of range", mend=f"It is a whole number from 1 to {WIDEST_BEAM}.")
         return super().row(raw, max_seconds=max_seconds), beam
 
     def answers(self, rows: Sequence[Any]) -> list[dict[str, Any]]:
