@@ -7,9 +7,10 @@ import json
 from pathlib import Path
 
 import pytest
-from made_bundles import DECODERS, write_language_bundle, write_text_bundle
+from made_bundles import DECODERS, sound, write_language_bundle, write_text_bundle, write_wave_bundle
 
 from thrifty import api
+from thrifty.data.sound import Limits, read_sound
 from thrifty.errors import BundleError, JobError
 from thrifty.export import hugging_face
 from thrifty.export.bundle import load_bundle
@@ -83,3 +84,44 @@ def test_a_model_without_a_form_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(JobError, match=r"'bert-pico' has no form in Hugging Face's transformers"):
         export_hugging_face(load_bundle(tmp_path / "bundle"), tmp_path / "there")
     assert not (tmp_path / "there").exists()
+
+
+@pytest.mark.slow
+@transformers_installed
+@pytest.mark.parametrize("norm", ["group", "layer"])
+def test_recordings_are_heard_there_as_here(norm: str, tmp_path: Path) -> None:
+    import transformers
+
+    write_wave_bundle(tmp_path / "bundle", norm=norm)
+    bundle = load_bundle(tmp_path / "bundle")
+    export_hugging_face(bundle, tmp_path / "there")
+    hear = transformers.pipeline("audio-classification", model=str(tmp_path / "there"), top_k=None)
+    samples, _ = read_sound(sound(0.5, 16_000), Limits(0, 1))
+    told = {each["label"]: each["score"] for each in hear(samples)}
+    assert told == pytest.approx(bundle.predict(sound(0.5, 16_000))["probabilities"], abs=1e-5)
+
+
+@pytest.mark.slow
+@transformers_installed
+def test_what_is_said_is_spelled_there_as_here(tmp_path: Path) -> None:
+    import torch
+    import transformers
+
+    write_wave_bundle(tmp_path / "bundle", task="transcribe", norm="layer")
+    bundle = load_bundle(tmp_path / "bundle")
+    report = export_hugging_face(bundle, tmp_path / "there")
+    assert report["max_abs_difference"] <= report["tolerance"]
+    processor = transformers.Wav2Vec2Processor.from_pretrained(tmp_path / "there")
+    model = transformers.Wav2Vec2ForCTC.from_pretrained(tmp_path / "there").eval()
+    raws = [sound(0.5, 16_000, 200.0), sound(0.3, 16_000, 3000.0)]
+    waves = [read_sound(raw, Limits(0, 1))[0] for raw in raws]
+    asked = processor(waves, sampling_rate=16_000, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        logits = model(**asked).logits
+    ends = model._get_feat_extract_output_lengths(asked["attention_mask"].sum(1)).tolist()
+    found = [processor.decode(each[:end].argmax(-1)) for each, end in zip(logits, ends, strict=True)]
+    assert found == [bundle.predict(raw)["transcript"] for raw in raws]
+    assert any(found)
+    assert json.loads((tmp_path / "there" / "vocab.json").read_text()) == {
+        token: number for number, token in enumerate(["<pad>", "|", *"abcdef"])
+    }

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from made_bundles import LABELS, sound, write_sound_bundle
+from made_bundles import LABELS, sound, write_sound_bundle, write_wave_bundle
 
 from thrifty.errors import BundleError, DataError, RequestError
 from thrifty.export.bundle import Bundle, load_bundle
@@ -50,6 +50,17 @@ def test_an_answer_does_not_depend_on_its_batch(ear: Bundle, scribe: Bundle, mon
     assert np.allclose(together, alone, atol=1e-5)
     rows = [scribe.form.row(each) for each in TONES]
     assert scribe.form.answers(rows) == [scribe.form.answers([row])[0] for row in rows]
+
+
+@pytest.mark.parametrize("norm", ["group", "layer"])
+def test_waves_are_answered_whatever_their_batch(norm: str, tmp_path: Path) -> None:
+    write_wave_bundle(tmp_path / "ear", norm=norm)
+    ear = load_bundle(tmp_path / "ear")
+    rows = [ear.form.row(each) for each in (*TONES, sound(0.001))]
+    assert [row.shape for row in rows] == [(10, 320), (55, 320), (3, 320), (30, 320), (1, 320)]
+    together = [each["probabilities"] for each in ear.form.answers(rows)]
+    assert np.allclose(together, [ear.form.answers([row])[0]["probabilities"] for row in rows], atol=1e-5)
+    assert np.isfinite(together).all()
 
 
 def test_transcripts_are_spelled_with_the_bundles_symbols(scribe: Bundle) -> None:
@@ -103,12 +114,13 @@ def test_a_bundle_that_cannot_be_meant_is_refused(name: str, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("waves", [False, True], ids=["bands", "waves"])
 @pytest.mark.parametrize("task", ["classify", "transcribe"])
-def test_the_onnx_form_answers_as_torch_at_any_length(task: str, tmp_path: Path) -> None:
+def test_the_onnx_form_answers_as_torch_at_any_length(task: str, waves: bool, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     from thrifty.export.onnx import TOLERANCE, export_onnx
 
-    write_sound_bundle(tmp_path / "b", task=task)
+    (write_wave_bundle if waves else write_sound_bundle)(tmp_path / "b", task=task)
     report = export_onnx(load_bundle(tmp_path / "b"), tmp_path / "onnx")
     assert report["max_abs_difference"] <= TOLERANCE
     assert report["inputs"][0]["name"] == "frames"

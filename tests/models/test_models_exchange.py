@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from thrifty.errors import JobError
+from thrifty.errors import BundleError, JobError
 from thrifty.models import MODELS, build
 from thrifty.models.exchange import FORMS, form_of, load_weights, read_plan, save
 from thrifty.models.exchange.resnet import STATISTICS
 from thrifty.models.exchange.weights import collect
 from thrifty.models.init import initialise
+from thrifty.models.speech import PADDING
 from thrifty.spec import ModelPlan
 
 transformers_installed = pytest.mark.skipif(
@@ -48,6 +50,13 @@ VIT = {
     "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
     "image_size": IMAGES["vit"], "patch_size": 4, "num_labels": 3,
 }  # fmt: skip
+WAV2VEC2 = {
+    "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
+    "conv_dim": [12, 12, 12], "conv_kernel": [10, 3, 2], "conv_stride": [5, 2, 2], "num_feat_extract_layers": 3,
+    "num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 4, "classifier_proj_size": 10, "vocab_size": 9,
+    "num_labels": 3, "mask_time_prob": 0.0,
+}  # fmt: skip
+STABLE = {**WAV2VEC2, "feat_extract_norm": "layer", "conv_bias": True, "do_stable_layer_norm": True}
 # a class of transformers, a type and sizes of its config
 THEIRS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "gpt2": ("GPT2LMHeadModel", "gpt2", GPT2),
@@ -65,6 +74,10 @@ THEIRS: dict[str, tuple[str, str, dict[str, Any]]] = {
         {"layer_type": "basic", "depths": [2, 2, 2, 2], "hidden_sizes": [64, 128, 256, 512]},
     ),
     "resnet 50": ("ResNetForImageClassification", "resnet", {}),
+    "wav2vec2": ("Wav2Vec2ForSequenceClassification", "wav2vec2", WAV2VEC2),
+    "wav2vec2, transcribing": ("Wav2Vec2ForCTC", "wav2vec2", {**WAV2VEC2, "num_conv_pos_embeddings": 7}),
+    "wav2vec2, stable": ("Wav2Vec2ForSequenceClassification", "wav2vec2", STABLE),
+    "wav2vec2, stable, transcribing": ("Wav2Vec2ForCTC", "wav2vec2", STABLE),
     "vit": ("ViTForImageClassification", "vit", VIT),
     "vit, gray": ("ViTForImageClassification", "vit", {**VIT, "num_channels": 1, "num_labels": 11}),
 }
@@ -76,7 +89,9 @@ def theirs(kind: str) -> nn.Module:
 
     architecture, model_type, sizes = THEIRS[kind]
     config = transformers.AutoConfig.for_model(model_type, **sizes)
-    model: nn.Module = getattr(transformers, architecture)(config).eval()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model: nn.Module = getattr(transformers, architecture)(config).eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -86,12 +101,17 @@ def theirs(kind: str) -> nn.Module:
 
 
 def inputs(kind: str) -> Tensor:
-    """Pixels, or token numbers; of texts that are padded, the second is shorter."""
+    """Pixels, waves, or token numbers; of texts and waves that are padded, the second is shorter."""
     generator = torch.Generator().manual_seed(1)
     family, sizes = THEIRS[kind][1:]
     if family in IMAGES:
         side = IMAGES[family]
         return torch.randn(3, sizes.get("num_channels", 3), side, side, generator=generator)
+    if family == "wav2vec2":
+        waves = torch.randn(3, 26, 20, generator=generator)
+        if sizes is STABLE:
+            waves[1, 13, 7:], waves[1, 14:] = PADDING, PADDING
+        return waves
     x = torch.randint(1, VOCABULARY, (3, LENGTH - 3), generator=generator)
     if kind.startswith("bert"):
         x[1, 5:] = 0
@@ -99,7 +119,13 @@ def inputs(kind: str) -> Tensor:
 
 
 def logits_of(reference: nn.Module, x: Tensor) -> Tensor:
-    """What a model of transformers answers: a BERT is told what is padding, the others have none."""
+    """What a model of transformers answers: of texts and waves it is told what is padding."""
+    if x.dim() == 3:
+        # a group norm would see padding, which is why its authors' code leaves the mask out
+        wave = x.flatten(1)
+        real = wave != PADDING
+        more = {} if real.all() else {"attention_mask": real.long()}
+        return reference(wave.where(real, 0.0), **more).logits  # type: ignore[no-any-return]
     more = {} if x.is_floating_point() else {"attention_mask": (x != 0).long()}
     return reference(x, **more).logits  # type: ignore[no-any-return]
 
@@ -134,6 +160,10 @@ def test_logits_and_gradients_are_theirs(kind: str, tmp_path: Path) -> None:
     reference.save_pretrained(tmp_path / "theirs")
     plan, model = read(tmp_path / "theirs")
     wanted, found = logits_of(reference, x), model(x)
+    if wanted.dim() == 3 and x.dim() == 3:
+        # of what has ended only ours says that it has, and where frames end it has one more
+        there = (x[:, 1:, 9] != PADDING)[..., None]
+        wanted, found = wanted * there, found[:, :-1] * there
     assert apart(found, wanted) <= 1e-5
     pull = torch.randn(wanted.shape, generator=torch.Generator().manual_seed(2))
     if pull.shape[:2] == x.shape:
@@ -148,9 +178,9 @@ def test_logits_and_gradients_are_theirs(kind: str, tmp_path: Path) -> None:
     for name, gradient in named.items():
         if name.endswith(STATISTICS):
             continue
-        if name.endswith("key.bias"):
+        if name.endswith(("key.bias", "k_proj.bias")):
             # a softmax forgets it: what there is of a gradient is rounding
-            queries = named[name.replace("key", "query")].norm()
+            queries = named[name.replace("key", "query").replace("k_proj", "q_proj")].norm()
             assert max(gradient.norm(), under_their_names[name].norm()) < 1e-4 * queries
             continue
         assert apart(under_their_names[name], gradient) <= 1e-5, name
@@ -237,6 +267,66 @@ def test_names_of_the_authors_own_checkpoint_are_understood(tmp_path: Path) -> N
     assert sum(name.endswith((".gamma", ".beta")) for name in renamed) == 10
     found = read(tmp_path)[1].state_dict()
     assert all(torch.equal(each, wanted[name]) for name, each in found.items())
+
+
+@pytest.mark.slow
+@transformers_installed
+@pytest.mark.parametrize("saved_as", ["Wav2Vec2ForPreTraining", "Wav2Vec2Model", "Wav2Vec2ForCTC"])
+def test_a_hearer_takes_what_was_trained_on_something_else(saved_as: str, tmp_path: Path) -> None:
+    import transformers
+
+    config = transformers.AutoConfig.for_model("wav2vec2", **{**WAV2VEC2, "mask_time_prob": 0.05})
+    other = getattr(transformers, saved_as)(config)
+    other.save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    # as torch called them before 2.0, and published checkpoints do
+    older = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
+    named = {
+        next((name.replace(new, old) for new, old in older.items() if new in name), name): each
+        for name, each in load_file(path).items()
+    }
+    save_file(named, path, metadata={"format": "pt"})
+    assert sum(name.endswith(("weight_g", "weight_v")) for name in named) == 2
+    plan = read_plan(tmp_path)
+    assert plan.arguments["transcribes"] == (saved_as == "Wav2Vec2ForCTC")
+    wanted = plan.model_copy(update={"arguments": {**plan.arguments, "outputs": 5, "transcribes": False}})
+    model = build(wanted)
+    filled = load_weights(model, wanted, tmp_path)
+    assert filled.new == ("projector.weight", "projector.bias", "fc.weight", "fc.bias")
+    assert all("masked_spec" in name or name.startswith(("quantizer", "project_", "lm_")) for name in filled.unused)
+    theirs = {name.removeprefix("wav2vec2."): each for name, each in other.state_dict().items()}
+    wanted_weight = theirs["encoder.pos_conv_embed.conv.parametrizations.weight.original1"]
+    assert torch.equal(model.positions.direction, wanted_weight)
+
+
+@pytest.mark.slow
+@transformers_installed
+def test_where_a_norm_is_over_time_a_wave_is_heard_beside_others_as_theirs_hears_it_alone(tmp_path: Path) -> None:
+    reference, x = theirs("wav2vec2"), inputs("wav2vec2")
+    reference.save_pretrained(tmp_path)
+    x[1, 13, 7:], x[1, 14:] = PADDING, PADDING
+    alone = reference(x[1].flatten()[: 13 * 20 + 7][None]).logits
+    assert apart(read(tmp_path)[1](x)[1:2], alone) <= 1e-5
+
+
+@pytest.mark.slow
+@transformers_installed
+def test_what_ours_cannot_be_of_a_hearer_is_told(tmp_path: Path) -> None:
+    import transformers
+
+    for changed, says in (
+        ({"pad_token_id": 3}, r"has 3 pad_token_id and ours takes 0"),
+        ({"add_adapter": True}, r"has true add_adapter and ours takes false"),
+        (
+            {"conv_dim": [8, 8], "conv_kernel": [3], "conv_stride": [2, 2]},
+            r"\[3\] conv_kernel and ours takes a list of 2",
+        ),
+    ):
+        config = transformers.AutoConfig.for_model("wav2vec2", **WAV2VEC2).to_dict()
+        config |= {"architectures": ["Wav2Vec2ForCTC"], **changed}
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        with pytest.raises(BundleError, match=says):
+            read_plan(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["gpt-nano", "llama-nano", "llama3.2-1b"])

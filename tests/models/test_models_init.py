@@ -21,6 +21,7 @@ from thrifty.models.residuals import residual_ends
 from thrifty.models.resnet import ResNet
 from thrifty.models.schemes import INITS
 from thrifty.models.vit import ViT
+from thrifty.models.wav2vec2 import Wav2Vec2
 
 MODELS = {
     "mlp": lambda: MLP(inputs=400, widths=[300], classes=10),
@@ -37,6 +38,22 @@ MODELS = {
     "llama": lambda: Llama(vocabulary=500, length=64, layers=2, width=64, heads=4, kv_heads=2, ffn=128, tied=False),
     "vit": lambda: ViT(patch=4, layers=2, width=64, heads=4, channels=3, side=32, classes=10),
     "bert": lambda: BERT(vocabulary=500, length=64, layers=2, width=64, heads=4, classes=10),
+    "wav2vec2": lambda: Wav2Vec2(
+        channels=[64, 64],
+        kernels=[10, 3],
+        strides=[5, 2],
+        norm="layer",
+        bias=True,
+        window=16,
+        groups=4,
+        layers=2,
+        width=64,
+        heads=4,
+        stable=True,
+        projected=32,
+        outputs=10,
+        transcribes=False,
+    ),
 }
 # of a normal cut at two deviations: 1 - 4 phi(2) / (2 Phi(2) - 1)
 CUT = 0.7737
@@ -91,7 +108,7 @@ def test_variance_by_name(name: str, family: str) -> None:
     model = MODELS[family]()
     initialise(model, name, 0)
     for module in model.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
+        if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
             assert_variance(module.weight, DRAWN[name].variance(*fans(module.weight)), bound=DRAWN[name].bound)
 
 
@@ -104,7 +121,9 @@ def test_orthogonal_rows_or_columns(shape: tuple[int, ...]) -> None:
     torch.testing.assert_close(few @ few.T, torch.eye(len(few)))
 
 
-@pytest.mark.parametrize(("family", "ends"), [("resnet", 2), ("vit", 4), ("gpt", 6), ("llama", 4), ("bert", 4)])
+@pytest.mark.parametrize(
+    ("family", "ends"), [("resnet", 2), ("vit", 4), ("gpt", 6), ("llama", 4), ("bert", 4), ("wav2vec2", 4)]
+)
 def test_residual_branches_by_depth_and_from_zero(family: str, ends: int) -> None:
     usual, less, zero = (MODELS[family]() for _ in range(3))
     initialise(usual, "default", 0)
@@ -114,7 +133,7 @@ def test_residual_branches_by_depth_and_from_zero(family: str, ends: int) -> Non
     assert len(last) == ends
     for name, weight in usual.named_parameters():
         # GPT, Llama and BERT are scaled by default
-        factor = ends**-0.5 if name in last and family in {"resnet", "vit"} else 1.0
+        factor = ends**-0.5 if name in last and family in {"resnet", "vit", "wav2vec2"} else 1.0
         torch.testing.assert_close(less.get_parameter(name), factor * weight, rtol=1e-6, atol=0)
         assert torch.equal(zero.get_parameter(name), torch.zeros_like(weight) if name in last else weight)
 
@@ -256,5 +275,5 @@ def test_norms_and_biases_start_neutral(family: str) -> None:
     for name, value in model.state_dict().items():
         if name.endswith(("bias", "running_mean", "num_batches_tracked")):
             assert not value.any(), name
-        elif value.dim() == 1:
+        elif value.dim() == 1 and name != "positions.gain":
             assert torch.equal(value, torch.ones_like(value)), name

@@ -51,6 +51,11 @@ def recordings(frames: int = 64, bands: int = 40, classes: int = 10) -> Dataset:
     return images(classes=classes).model_copy(update={**changes, "sound": Sound(rate=8000, bands=bands)})
 
 
+def waves(classes: int = 10) -> Dataset:
+    more = {"shape": (64, 320), "mean": (), "std": (), "sound": Sound(rate=16_000, features="wave")}
+    return recordings(classes=classes).model_copy(update=more)
+
+
 def rows() -> Dataset:
     table = Table(columns=(Column(name="a", kind="number", edges=(0.0, 1.0), missing=True),), target="b")
     shape = (table.numbers + table.codes,)
@@ -59,7 +64,7 @@ def rows() -> Dataset:
 
 
 def data_for(name: str) -> Dataset:
-    made = {"speech": recordings, "tabular": rows, "gpt": text, "llama": text}
+    made = {"speech": recordings, "tabular": rows, "gpt": text, "llama": text, "wav2vec2": waves}
     made |= dict.fromkeys(("bert", "bert_original", "ngrams"), sentences)
     return made.get(MODELS[name].family, images)()
 
@@ -95,6 +100,9 @@ PUBLISHED = {
     # those of the released weights, with a head of two classes
     "bert-base-original": (sentences(30_522, 512), 109_483_778),
     "bert-large-original": (sentences(30_522, 512), 335_143_938),
+    # transformers' own, with a head of ten classes
+    "wav2vec2-base": (waves(), 94_570_378),
+    "wav2vec2-large": (waves(), 315_702_666),
     "gpt3-125m": (text(50_257, 2048), 125_226_240),
     "gpt3-175b": (text(50_257, 2048), 174_604_259_328),
 }

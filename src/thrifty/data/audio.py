@@ -24,7 +24,7 @@ from thrifty.data.inventory import Inventory
 from thrifty.data.labels import in_order
 from thrifty.data.recordings import recordings_of
 from thrifty.data.sound import SOUNDS
-from thrifty.data.vocabulary import decide_symbols, numbered, reject_unsayable
+from thrifty.data.vocabulary import decide_symbols, numbered, read_symbols, reject_unsayable
 from thrifty.errors import DataError
 from thrifty.spec import LENGTH_MULTIPLE, SPLITS, AudioData, Cleaning, Dataset, Sound
 from thrifty.spec.events import Emit
@@ -53,7 +53,7 @@ def prepare_audio(data: AudioData, inventory: Inventory, *, seed: int, draft: Dr
     kept, mislabelled, copies = find_copies(heard, SOUNDS.what)
     keys = {each.file.name: each.key for each in recordings} if data.split.together is not None else {}
     rejected = [*inventory.rejects, *rejects, *mislabelled]
-    kept, splits, unanswered, labels = _answered(data, kept, keys, seed, rejected, notes)
+    kept, splits, unanswered, labels = _answered(data, inventory, sound, kept, keys, seed, rejected, notes)
     rejects = [*rejected, *unanswered]
     still = {each.name for each in kept}
     rejects += reject_copies([pair for pair in copies if pair[1].name in still], kept, splits, keys)
@@ -67,7 +67,7 @@ def prepare_audio(data: AudioData, inventory: Inventory, *, seed: int, draft: Dr
     for part, some in parts.items():
         _write_frames(draft, part, [frames[where[each.name]] for each in some])
         _write_answers(draft, part, some, data, labels)
-    mean, std = _statistics(draft.array("train", "frames"))
+    mean, std = ((), ()) if sound.is_wave else _statistics(draft.array("train", "frames"))
     del frames
     scratch.unlink()
     draft.write("names.json", json.dumps({part: [each.name for each in some] for part, some in parts.items()}))
@@ -108,6 +108,8 @@ def prepare_audio(data: AudioData, inventory: Inventory, *, seed: int, draft: Dr
 
 def _answered(
     data: AudioData,
+    inventory: Inventory,
+    sound: Sound,
     kept: Sequence[Heard],
     keys: Mapping[str, str],
     seed: int,
@@ -123,8 +125,9 @@ def _answered(
     # dealt regardless of what is said
     splits = _dealt(data, [replace(each, label="") for each in kept], ("",), keys, seed)
     trained = [each.label for each in kept if splits[each.name] == "train"]
-    symbols = decide_symbols(trained, data.tokens, notes)
-    sayable, unsayable = reject_unsayable(kept, symbols)
+    given = read_symbols(inventory.tokenizer, data.tokenizer.name, notes) if data.tokenizer is not None else None
+    symbols = given or decide_symbols(trained, data.tokens, notes)
+    sayable, unsayable = reject_unsayable(kept, symbols, sound)
     _check_parts(data, [splits[each.name] for each in sayable])
     return sayable, splits, unsayable, symbols
 

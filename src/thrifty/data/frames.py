@@ -22,8 +22,10 @@ def normalised(frames_TM: np.ndarray, dataset: Dataset) -> np.ndarray:
     """Take a recording's own mean from its frames, and scale them by the deviations of the training split.
 
     What a microphone and a room do to a recording is a factor of energy for each band, and so a difference of its
-    logarithm: taking the mean away takes them away (Atal 1974, of cepstra).
+    logarithm: taking the mean away takes them away (Atal 1974, of cepstra). A wave is scaled already.
     """
+    if dataset.sound is not None and dataset.sound.is_wave:
+        return frames_TM.astype(np.float32, copy=False)
     scaled = (frames_TM - frames_TM.mean(0, dtype=np.float32)) / np.asarray(dataset.std, np.float32)
     return np.clip(scaled, -_FARTHEST, _FARTHEST)
 

@@ -27,7 +27,8 @@ from thrifty.errors import DataError
 from thrifty.spec import AudioData, Sound
 from thrifty.spec.events import Emit
 
-# what frames are kept in: of log energies, the rounding is a hundredth of what differs from one breath to the next
+# what frames are kept in: of log energies, the rounding is a hundredth of what differs from one breath to the next; of
+# samples it is 74 dB under them
 FRAME_TYPE = np.dtype(np.float16)
 SAMPLED_RECORDINGS = 64
 # speech lies below 8 kHz, and recognisers of it are trained at twice that (wav2vec 2.0, Whisper)
@@ -73,12 +74,17 @@ def decide_sound(
     """
     notes: list[str] = []
     rate = data.rate
+    if rate is None and data.features == "wave":
+        rate = SPEECH_RATE
+        notes.append(f"rate {rate:,}: what models of raw waves were trained on")
     if rate is None:
         rates = _rates(data, recordings, inventory, seed)
         common = max(rates, key=lambda each: (rates[each], each))
         rate = min(common, SPEECH_RATE)
         why = f", {SPEECH_RATE:,} is enough for speech; set data.rate to keep more" if rate < common else ""
         notes.append(f"rate {rate:,}: {rates[common]} of the {rates.total()} recordings looked at have {common:,}{why}")
+    if data.features == "wave":
+        return Sound(rate=rate, features="wave"), notes
     bands = data.bands
     if bands is None:
         bands = NARROW_BANDS if rate < SPEECH_RATE else WIDE_BANDS

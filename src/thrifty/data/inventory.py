@@ -18,11 +18,12 @@ from thrifty.data.manifest import Manifest
 from thrifty.data.unchanged import changed, gone
 from thrifty.data.unpacked import unpacked
 from thrifty.errors import DataError, nearest
-from thrifty.spec import RawData, TextData
+from thrifty.spec import AudioData, RawData, TextData
 from thrifty.spec.units import format_bytes
 
 KEY_LENGTH = 20
 MAX_TOKENIZER_BYTES = 64 * 2**20
+_TOKENIZERS = {"audio": "the vocab.json of a checkpoint", "text": "a vocab.txt or a tokenizer.json"}
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Inventory:
         files: those worth reading, sorted by name.
         hashes: sha256 of each of them, by name.
         rejects: those put aside without reading.
-        tokenizer: content of the file that a job of texts names.
+        tokenizer: content of the file that a job of texts or transcripts names.
         manifest: what a table says of images or recordings, where there is one; it is none of the files.
     """
 
@@ -98,11 +99,11 @@ def opened(data: RawData, cache: Path) -> RawData:
 def _without_paths(data: RawData) -> RawData:
     """What is asked of the data, wherever it and its tokenizer lie."""
     bare: RawData = data.model_copy(update={"path": Path()})
-    return bare.model_copy(update={"tokenizer": None}) if isinstance(bare, TextData) else bare
+    return bare.model_copy(update={"tokenizer": None}) if isinstance(bare, AudioData | TextData) else bare
 
 
 def _tokenizer_of(data: RawData) -> bytes:
-    if not isinstance(data, TextData) or data.tokenizer is None:
+    if not isinstance(data, AudioData | TextData) or data.tokenizer is None:
         return b""
     path = data.tokenizer
     if not path.is_file():
@@ -110,7 +111,7 @@ def _tokenizer_of(data: RawData) -> bytes:
         raise DataError(
             f"there is no tokenizer file '{path}'",
             nearest=nearest(path.name, beside),
-            mend="Set data.tokenizer to a vocab.txt or a tokenizer.json, or leave it out.",
+            mend=f"Set data.tokenizer to {_TOKENIZERS[data.kind]}, or leave it out.",
         )
     if path.stat().st_size > MAX_TOKENIZER_BYTES:
         limit = format_bytes(MAX_TOKENIZER_BYTES)

@@ -11,6 +11,7 @@ from itertools import accumulate
 
 import numpy as np
 
+from thrifty.data.waves import wave_frames
 from thrifty.spec import Sound
 
 # below it lies no speech, and the hum of mains and fans does (the low edge of Kaldi's filters too)
@@ -97,12 +98,13 @@ def _energies(line_S: np.ndarray, frames: int, sound: Sound) -> np.ndarray:
 
 
 def frame_count(samples: int, sound: Sound) -> int:
-    """Return how many frames a recording has, ``1 + S // hop``: one for each hop, and one for what is left.
+    """Return how many frames a recording has, ``1 + S // hop``: one for each hop, and one for what is left; of a wave
+    those that its samples fill, the last one in part.
 
     >>> frame_count(8000, Sound(rate=8000, bands=40))
     101
     """
-    return 1 + samples // sound.hop
+    return -(-samples // sound.width) if sound.is_wave else 1 + samples // sound.hop
 
 
 def mfcc(log_mel_TM: np.ndarray, count: int) -> np.ndarray:
@@ -122,6 +124,8 @@ def features_of(samples_S: np.ndarray, sound: Sound) -> np.ndarray:
 
 def features_of_all(recordings: Sequence[np.ndarray], sound: Sound) -> list[np.ndarray]:
     """Return the frames of several recordings, each as `features_of` has them; of short ones in less time."""
+    if sound.is_wave:
+        return [wave_frames(each, sound) for each in recordings]
     frames = _log_mels(recordings, sound)
     return [mfcc(each, sound.width) for each in frames] if sound.features == "mfcc" else frames
 

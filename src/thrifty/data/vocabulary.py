@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
@@ -10,12 +11,14 @@ from typing import Literal
 from thrifty.data.hearing import Heard
 from thrifty.data.inputs import Reject
 from thrifty.errors import DataError
-from thrifty.spec.transcripts import are_words, pieces
+from thrifty.spec import Sound
+from thrifty.spec.transcripts import BETWEEN_WORDS, BLANKS, are_words, pieces
 
 # Words are tokens where there are so few of them, each heard so often, that every one can be learned by its sound
 MOST_WORDS, LEAST_HEARD = 100, 10
-# frames after the model's two strides of two; each token needs one
-FRAMES_A_TOKEN = 4
+MOST_TOKENS = 100_000
+# frames of a wave at whose ends no window of the model's is whole
+_CUT_FRAMES = 2
 
 
 def decide_symbols(
@@ -44,6 +47,39 @@ def decide_symbols(
     return tuple(sorted(characters))
 
 
+def read_symbols(raw: bytes, name: str, notes: list[str]) -> tuple[str, ...]:
+    """Return what the tokens of a checkpoint's vocabulary stand for, from token 1 on, in lower case; token 0 is blank.
+
+    Args:
+        raw: JSON of numbers by token, as ``vocab.json`` of a wav2vec 2.0 has them; ``|`` stands between words.
+        name: of its file.
+        notes: to be added to.
+
+    Raises:
+        DataError: it is something else, its blank is not token 0, or two tokens differ by case alone.
+    """
+    try:
+        numbers = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"tokenizer '{name}' is no JSON: {error}") from None
+    whole = isinstance(numbers, dict) and all(type(number) is int for number in numbers.values())
+    if not whole or sorted(numbers.values()) != list(range(len(numbers))):
+        raise DataError(
+            f"tokenizer '{name}' does not number its tokens from 0 on", mend="Give the vocab.json of a checkpoint."
+        )
+    tokens = sorted(numbers, key=lambda token: numbers[token])
+    if len(tokens) < 2 or len(tokens) > MOST_TOKENS or tokens[0] not in BLANKS:
+        raise DataError(
+            f"tokenizer '{name}' has {len(tokens)} tokens, of which the first is {(tokens or [''])[0]!r:.50}",
+            mend=f"Token 0 is the blank, {' or '.join(BLANKS)}.",
+        )
+    symbols = tuple(" " if token == BETWEEN_WORDS else token.lower() for token in tokens[1:])
+    if twice := next((each for each in symbols if symbols.count(each) > 1), None):
+        raise DataError(f"tokenizer '{name}' has {twice!r:.50} twice, in both cases", mend="Leave data.tokenizer out.")
+    notes.append(f"tokens are those of {name}, {len(symbols)} beside the blank")
+    return symbols
+
+
 def numbered(transcript: str, symbols: Sequence[str]) -> list[int]:
     """Return the tokens of a transcript, of which the first symbol is number 1.
 
@@ -54,7 +90,7 @@ def numbered(transcript: str, symbols: Sequence[str]) -> list[int]:
     return [number[piece] for piece in pieces(transcript, symbols)]
 
 
-def reject_unsayable(heard: Sequence[Heard], symbols: Sequence[str]) -> tuple[list[Heard], list[Reject]]:
+def reject_unsayable(heard: Sequence[Heard], symbols: Sequence[str], sound: Sound) -> tuple[list[Heard], list[Reject]]:
     """Put aside recordings whose transcripts are empty, use a symbol that training lacks, or are too long for them."""
     known, what = set(symbols), "word" if are_words(symbols) else "character"
     kept, rejects = [], []
@@ -67,7 +103,7 @@ def reject_unsayable(heard: Sequence[Heard], symbols: Sequence[str]) -> tuple[li
             rejects.append(Reject(each.name, "empty transcript"))
         elif unknown is not None:
             rejects.append(Reject(each.name, f"{what} not in the training split", f": {unknown[:50]!r}"))
-        elif needed > -(-each.count // FRAMES_A_TOKEN):
+        elif needed > sound.answered(each.count) - (_CUT_FRAMES if sound.is_wave else 0):
             detail = f": {len(said)} {what}s in {each.seconds:.2f} s"
             rejects.append(Reject(each.name, "too short for its transcript", detail))
         else:

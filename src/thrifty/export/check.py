@@ -186,7 +186,7 @@ def _check_sound(info: BundleInfo, path: Path) -> None:
         raise BundleError(f"'{path}' does not say how recordings become frames", mend=_AGAIN)
     if len(data.shape) != 2 or not 1 <= data.shape[0] <= MAX_FRAMES or data.shape[1] != data.sound.width:
         raise BundleError(f"'{path}' has recordings of shape {data.shape}", mend="The shape is (frames, width).")
-    _check_scales(info, path, data.sound.width)
+    _check_scales(info, path, 0 if data.sound.is_wave else data.sound.width)
     if info.task == "transcribe" and not (len(set(data.labels)) == len(data.labels) == data.vocabulary - 1 >= 1):
         raise BundleError(f"'{path}' has {len(data.labels)} symbols for {data.vocabulary} tokens", mend=_AGAIN)
 

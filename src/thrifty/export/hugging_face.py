@@ -19,9 +19,12 @@ from thrifty.models import build, exchange
 from thrifty.models.exchange.folder import CONFIG, read_config
 from thrifty.models.hf import library
 from thrifty.models.logits import Logits
+from thrifty.models.wav2vec2 import Wav2Vec2
+from thrifty.spec.transcripts import BETWEEN_WORDS, BLANKS, are_words
 
 TOLERANCE = 1e-4  # both compute in fp32; their operators add in another order
 _ROWS, _SEED = 3, 0
+_MARKS = {"pad_token": BLANKS[0], "unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
 
 
 def export_hugging_face(bundle: Bundle, folder: str | Path) -> dict[str, Any]:
@@ -46,7 +49,7 @@ def export_hugging_face(bundle: Bundle, folder: str | Path) -> dict[str, Any]:
         reader, model = _read(fresh)
         x = _example(bundle)
         with torch.inference_mode():
-            worst = float((_logits(model, x) - bundle.model(x)).abs().max())
+            worst = float((_logits(model, x) - _logits(bundle.model, x)).abs().max())
         if not worst <= TOLERANCE:  # NaN must fail too
             raise BundleError(
                 f"'{bundle.info.name}' answers otherwise in {reader}: difference {worst:.3g}, over {TOLERANCE:g}"
@@ -77,11 +80,14 @@ def _write_model(bundle: Bundle, folder: Path) -> None:
 
 
 def _write_input(bundle: Bundle, folder: Path) -> None:
-    """Write how raw input becomes tensors: the tokenizer of texts, size and statistics of images."""
+    """Write how raw input becomes tensors: the tokenizer of texts, size and statistics of images, rate of waves."""
     from thrifty.data.language import END_TOKEN
     from thrifty.data.word_pieces import CLASS, END, PAD, UNKNOWN
 
     data = bundle.info.data
+    if data.kind == "audio":
+        _write_waves(bundle, folder)
+        return
     if data.kind == "image":
         channels, height, width = data.shape
         values: dict[str, Any] = {
@@ -107,6 +113,31 @@ def _write_input(bundle: Bundle, folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(values, indent=2), encoding="utf-8")
 
 
+def _write_waves(bundle: Bundle, folder: Path) -> None:
+    """Write how waves are scaled, and of transcripts in characters what tokens stand for."""
+    data = bundle.info.data
+    assert data.sound is not None
+    values: dict[str, Any] = {
+        "feature_extractor_type": "Wav2Vec2FeatureExtractor",
+        "feature_size": 1,
+        "sampling_rate": data.sound.rate,
+        "padding_value": 0.0,
+        "padding_side": "right",
+        "do_normalize": True,
+        # theirs normalises padding too, where it is over time
+        "return_attention_mask": bundle.info.model.arguments["norm"] == "layer",
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(values, indent=2), encoding="utf-8")
+    if bundle.info.task != "transcribe" or are_words(data.labels):
+        return  # their tokenizer puts no space between words that are tokens
+    tokens = [BLANKS[0], *(BETWEEN_WORDS if symbol == " " else symbol for symbol in data.labels)]
+    numbers = {token: number for number, token in enumerate(tokens)}
+    (folder / "vocab.json").write_text(json.dumps(numbers, ensure_ascii=False, indent=1), encoding="utf-8")
+    marks = {mark: token if token in numbers else None for mark, token in _MARKS.items()}
+    values = {"tokenizer_class": "Wav2Vec2CTCTokenizer", "word_delimiter_token": BETWEEN_WORDS, **marks}
+    (folder / "tokenizer_config.json").write_text(json.dumps(values, indent=2), encoding="utf-8")
+
+
 def _read(folder: Path) -> tuple[str, nn.Module]:
     """Read the directory as its users will."""
     if importlib.util.find_spec("transformers") is None:
@@ -121,14 +152,19 @@ def _read(folder: Path) -> tuple[str, nn.Module]:
 
 
 def _logits(model: nn.Module, x: Tensor) -> Tensor:
-    out = model(x)
+    """Answer input of ours; of theirs a wave is one row."""
+    if isinstance(model, Wav2Vec2):
+        out = model(x)
+        # at its end a wave has one frame more, in which it has ended
+        return cast(Tensor, out[:, :-1] if out.dim() == 3 else out)
+    out = model(x.flatten(1) if x.dim() == 3 else x)
     return out if isinstance(out, Tensor) else cast(Tensor, out.logits)
 
 
 def _example(bundle: Bundle) -> Tensor:
-    """Random input of the model's kind; texts without padding."""
+    """Random input of the model's kind; texts and waves without padding."""
     generator = torch.Generator().manual_seed(_SEED)
     data = bundle.info.data
-    if data.kind == "image":
+    if data.kind in {"audio", "image"}:
         return torch.randn(_ROWS, *data.shape, generator=generator)
     return torch.randint(1, data.vocabulary, (_ROWS, data.shape[0]), generator=generator)

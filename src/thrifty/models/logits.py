@@ -20,7 +20,6 @@ from torch._subclasses.fake_tensor import (
 )
 
 from thrifty.errors import JobError
-from thrifty.models.speech import frames_out
 from thrifty.spec import Dataset, KindName
 
 
@@ -105,8 +104,8 @@ def check_logits(
 
 _CONTRACT = {
     "audio": (
-        "It takes frames [B, T, width], -100 for padding, and returns logits [B, classes], or of transcripts [B, T / 4 "
-        "rounded up, tokens with the blank first]."
+        "It takes frames [B, T, width], -100 for padding, and returns logits [B, classes], or of transcripts [B, U, "
+        "tokens with the blank first], where U is T / 4 rounded up, and of waves T."
     ),
     "image": "It takes images [B, C, H, W] and returns logits [B, classes].",
     "language": "It takes tokens [B, T], T up to the data's length, and returns logits [B, T, vocabulary].",
@@ -121,8 +120,9 @@ Question = tuple[tuple[int, ...], torch.dtype, tuple[int, ...]]
 
 
 def _of_recordings(dataset: Dataset) -> Iterator[Question]:
+    assert dataset.sound is not None
     for samples, frames in ((2, dataset.shape[0]), (1, 9)):
-        said = (samples, frames_out(frames), dataset.vocabulary)
+        said = (samples, dataset.sound.answered(frames), dataset.vocabulary)
         wanted = said if dataset.task == "transcribe" else (samples, len(dataset.labels))
         yield (samples, frames, dataset.shape[1]), torch.float32, wanted
 

@@ -19,7 +19,7 @@ from thrifty.spec import Dataset, ModelPlan
 
 PREFIX = "ours:"
 # what the data may have otherwise than the weights: what is answered, and a length that is no longer
-_ANSWERS, _LENGTH = "classes", "length"
+_ANSWERS, _LENGTH = {"classes", "outputs", "transcribes"}, "length"
 # what to set in a job where the weights have another size than the data
 _MENDS = {
     "vocabulary": "Cut texts with the tokenizer of the weights: data.tokenizer.",
@@ -98,7 +98,7 @@ def resolve(name: str, dataset: Dataset, kinds: Mapping[str, tuple[str, ...]], f
             f"'{dataset.kind}'"
         )
     sizes = from_data(plan.family, plan.arguments, dataset)
-    kept = {key: value for key, value in plan.arguments.items() if key != _ANSWERS}
+    kept = {key: value for key, value in plan.arguments.items() if key not in _ANSWERS}
     for key, wanted in sizes.items():
         had = kept.get(key, wanted)
         if key == _LENGTH and wanted > had:

@@ -18,6 +18,7 @@ from thrifty.models.fills import (
     SPREAD,
     Distribution,
     Fill,
+    constant,
     fans,
     identity,
     normal,
@@ -36,6 +37,7 @@ from thrifty.models.resnet import ResNet
 from thrifty.models.speech import Speech
 from thrifty.models.tabular import TableMLP
 from thrifty.models.vit import ViT
+from thrifty.models.wav2vec2 import Wav2Vec2, position_std
 
 # of lookups beside the embedded numbers of a table
 LOOKUP_STD = 0.5
@@ -130,6 +132,25 @@ def _speech(model: nn.Module) -> Scheme:
     return _spread(model, f"normal, variance 1 / fan_in, residual projections by 1 / sqrt({len(ends)}) less", weight)
 
 
+def _wav2vec2(model: nn.Module) -> Scheme:
+    """As its authors' code and transformers' draw it; lengths of positions are what their directions have."""
+    assert isinstance(model, Wav2Vec2)
+    std = position_std(model.positions)
+    rows = model.positions.direction.shape[0] * model.positions.direction.shape[1]
+
+    def fill(place: Place) -> Fill | None:
+        if place.layer == "positions" and place.role == "other":
+            return normal(std) if place.tensor.dim() > 1 else constant(std * math.sqrt(rows))
+        if place.role != "weight":
+            return usual(place)
+        ins = fans(place.tensor)[0]
+        if place.layer.startswith("convolutions."):
+            return normal(math.sqrt(2 / ins))
+        return uniform(math.sqrt(1 / (3 * ins))) if place.layer == "join" else normal(SPREAD)
+
+    return Scheme(f"normal {SPREAD}, convolutions He normal by fan_in (Baevski et al. 2020)", fill)
+
+
 def _tabular(model: nn.Module) -> Scheme:
     """Variance 1 / fan_in in the trunk, lookups as large as the numbers beside them; the rest as its code draws it."""
 
@@ -157,6 +178,7 @@ FAMILY_DEFAULTS: dict[type[nn.Module], Callable[[nn.Module], Scheme]] = {
     NGrams: _distributed(DISTRIBUTIONS["lecun_normal"]),
     ViT: _distributed(DISTRIBUTIONS["truncated_normal"]),
     Speech: _speech,
+    Wav2Vec2: _wav2vec2,
 }
 # whose default scales residual branches by depth already
 SCALED_BY_DEFAULT = (GPT, Llama, BERT, Speech)

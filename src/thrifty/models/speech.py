@@ -16,13 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from thrifty.models.bert import Attention, FeedForward
+from thrifty.spec.sound import BANDS_STRIDE
 
 # stands in every place of a frame that is none; frames of sound are within a few tens of zero
 PADDING = -100.0
 # the logit of all tokens but the blank where there is no sound: their probability is zero in float32
 _NEVER = -1e4
 BLANK = 0
-STRIDE = 4
 
 
 class Mixing(nn.Module):
@@ -95,7 +95,7 @@ class Speech(nn.Module):
         self.transcribes = transcribes
         self.conv_1 = nn.Conv2d(1, channels, 3, stride=2, padding=1)
         self.conv_2 = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
-        self.join = nn.Linear(channels * -(-bands // STRIDE), width)
+        self.join = nn.Linear(channels * -(-bands // BANDS_STRIDE), width)
         self.norm_0 = nn.LayerNorm(width)
         self.positions = nn.Conv1d(width, width, 15, padding=7, groups=width)
         self.drop = nn.Dropout(drop)
@@ -107,7 +107,7 @@ class Speech(nn.Module):
         real_BT = x_BTM[..., 0] != PADDING
         x_BTM = x_BTM.masked_fill(~real_BT.unsqueeze(-1), 0.0)
         # a frame after a stride of two is centred on every second one, and is real where that is
-        real_BT, real_BU = real_BT[:, ::2], real_BT[:, ::STRIDE]
+        real_BT, real_BU = real_BT[:, ::2], real_BT[:, ::BANDS_STRIDE]
         maps_BCTM = F.gelu(self.conv_1(x_BTM.unsqueeze(1))) * real_BT[:, None, :, None]
         maps_BCUM = F.gelu(self.conv_2(maps_BCTM))
         real_BU1 = real_BU.to(maps_BCUM.dtype).unsqueeze(-1)
@@ -119,19 +119,10 @@ class Speech(nn.Module):
             x_BUC = block(x_BUC, bias_B11U, real_BU1)
         x_BUC = self.norm(x_BUC)
         if self.transcribes:
-            return _ended(self.fc(x_BUC), real_BU)
+            return ended(self.fc(x_BUC), real_BU)
         mean_BC = (x_BUC * real_BU1).sum(1) / real_BU1.sum(1)
         logits: Tensor = self.fc(self.drop(mean_BC))
         return logits
-
-
-def frames_out(frames: int) -> int:
-    """Return how many frames a transcriber answers for so many.
-
-    >>> frames_out(100), frames_out(101)
-    (25, 26)
-    """
-    return -(-frames // STRIDE)
 
 
 def _along(filters: nn.Module, x_BUC: Tensor) -> Tensor:
@@ -140,7 +131,7 @@ def _along(filters: nn.Module, x_BUC: Tensor) -> Tensor:
     return filtered_BCU.transpose(1, 2)
 
 
-def _ended(logits_BUV: Tensor, real_BU: Tensor) -> Tensor:
+def ended(logits_BUV: Tensor, real_BU: Tensor) -> Tensor:
     """After the end the blank alone: the probability of a transcript is that of its own frames, whatever follows."""
     never_V = torch.full_like(logits_BUV[0, 0], _NEVER)
     never_V = torch.where(torch.arange(len(never_V), device=never_V.device) == BLANK, 0.0, never_V)

@@ -82,6 +82,25 @@ def _speech(layers: int, width: int, heads: int, channels: int, says: str) -> Re
     return Recipe("speech", sizes, says)
 
 
+def _wav2vec2(layers: int, width: int, heads: int, size: str, **more: Any) -> Recipe:
+    # Baevski et al. 2020, section 4.2; what is large is as its authors call it large (LV-60)
+    sizes = {
+        "channels": (512,) * 7,
+        "kernels": (10, 3, 3, 3, 3, 2, 2),
+        "strides": (5, 2, 2, 2, 2, 2, 2),
+        "norm": "group",
+        "bias": False,
+        "window": 128,
+        "groups": 16,
+        "layers": layers,
+        "width": width,
+        "heads": heads,
+        "stable": False,
+        "projected": 256,
+    }
+    return Recipe("wav2vec2", {**sizes, **more}, f"wav2vec 2.0 over raw waves: {size}")
+
+
 def _gpt3(layers: int, width: int, heads: int, size: str, note: str = "") -> Recipe:
     return _gpt(layers, width, heads, f"the shape of GPT-3 {size} (Brown et al. 2020, table 2.1{note})")
 
@@ -199,6 +218,13 @@ MODELS: dict[str, Recipe] = {
     "speech-tiny": _speech(2, 96, 4, 16, "speech for seconds on a laptop: 0.4 M parameters"),
     "speech-mini": _speech(3, 128, 4, 32, "speech for minutes on a laptop: 0.9 M parameters"),
     "speech-small": _speech(8, 256, 4, 64, "speech for hours of recordings: 8.5 M parameters"),
+    "wav2vec2-tiny": _wav2vec2(
+        2, 64, 4, "to try with, 0.2 M parameters", channels=(32,) * 7, window=32, groups=4, projected=64
+    ),
+    "wav2vec2-base": _wav2vec2(12, 768, 12, "the shape of base, 95 M parameters (Baevski et al. 2020)"),
+    "wav2vec2-large": _wav2vec2(
+        24, 1024, 16, "the shape of large, 317 M parameters (LV-60)", norm="layer", bias=True, stable=True
+    ),
     "table-mlp-small": _tabular(8, 128, 128),
     "table-mlp": _tabular(16, 256, 256),
     "table-mlp-large": _tabular(32, 512, 512, 512),
@@ -230,6 +256,7 @@ FAMILY_KINDS = {
     "bert": ("text",),
     "bert_original": ("text",),
     "speech": ("audio",),
+    "wav2vec2": ("audio",),
     "ngrams": ("text",),
     "tabular": ("table",),
     "own": ("audio", "image", "language", "table", "text"),
@@ -240,7 +267,7 @@ FAMILY_KINDS = {
 # families whose models can tell hidden words
 TELLING_WORDS = ("bert", "bert_original")
 # families whose models take a rate of dropout
-DROPPING = ("bert", "bert_original", "gpt", "ngrams")
+DROPPING = ("bert", "bert_original", "gpt", "ngrams", "wav2vec2")
 
 
 def check_name(name: str) -> None:
@@ -338,10 +365,8 @@ def _from_data(family: str, arguments: Mapping[str, Any], dataset: Dataset) -> d
         )
     if family in {"gpt", "llama"}:
         return {"vocabulary": dataset.vocabulary, "length": dataset.shape[0]}
-    if family == "speech":
-        transcribes = dataset.task == "transcribe"
-        outputs = dataset.vocabulary if transcribes else len(dataset.labels)
-        return {"bands": dataset.shape[1], "outputs": outputs, "transcribes": transcribes}
+    if family in {"speech", "wav2vec2"}:
+        return _from_sound(family, dataset)
     classes = len(dataset.labels)
     if family == "ngrams":
         return {"classes": classes}
@@ -364,6 +389,21 @@ def _from_data(family: str, arguments: Mapping[str, Any], dataset: Dataset) -> d
         _check_side(height, arguments["patch"])
         return {"channels": channels, "side": height, "classes": classes}
     return {"channels": channels, "classes": classes}
+
+
+def _from_sound(family: str, dataset: Dataset) -> dict[str, Any]:
+    assert dataset.sound is not None
+    waves, wanted = dataset.sound.features == "wave", family == "wav2vec2"
+    if waves != wanted:
+        reads, mend = ("raw waves", "wave") if wanted else ("frames of bands", "log_mel")
+        raise JobError(
+            f"a model of the family '{family}' reads {reads}, and data.features is {dataset.sound.features}",
+            mend=f"Set data.features: {mend}.",
+        )
+    transcribes = dataset.task == "transcribe"
+    outputs = dataset.vocabulary if transcribes else len(dataset.labels)
+    bands = {} if waves else {"bands": dataset.shape[1]}
+    return {**bands, "outputs": outputs, "transcribes": transcribes}
 
 
 def _check_side(side: int, patch: int) -> None:
@@ -415,6 +455,7 @@ def build(plan: ModelPlan, device: str = "cpu", seed: int = 0) -> nn.Module:
     from thrifty.models.speech import Speech
     from thrifty.models.tabular import TableMLP
     from thrifty.models.vit import ViT
+    from thrifty.models.wav2vec2 import Wav2Vec2
 
     families: dict[str, Callable[..., nn.Module]] = {
         "resnet": ResNet,
@@ -427,6 +468,7 @@ def build(plan: ModelPlan, device: str = "cpu", seed: int = 0) -> nn.Module:
         "ngrams": NGrams,
         "mlp": MLP,
         "speech": Speech,
+        "wav2vec2": Wav2Vec2,
         "tabular": TableMLP,
         "own": own.make,
         "hf": hf.make,

@@ -57,6 +57,7 @@ FAMILIES = {
     "ngrams": Traits(drops=True),
     "mlp": Traits(),
     "speech": Traits(convolves=True, attends=True, drops=True),
+    "wav2vec2": Traits(convolves=True, attends=True),
     "tabular": Traits(drops=True),
 }
 

@@ -11,7 +11,6 @@ from dataclasses import replace
 import torch
 
 from thrifty.models.layers import ATTENTION, direction
-from thrifty.models.speech import frames_out
 from thrifty.planner.learning import Learning
 from thrifty.planner.lengths import mean_length
 from thrifty.planner.moves import values
@@ -29,7 +28,8 @@ _LEAN, _HARDLY = "sdpa", 1.03
 
 
 # families whose attention is ours, and whether a token sees those before it alone
-_CAUSAL = {"gpt": True, "llama": True, "bert": False, "bert_original": False, "speech": False, "vit": False}
+_CAUSAL = dict.fromkeys(("gpt", "llama"), True)
+_CAUSAL |= dict.fromkeys(("bert", "bert_original", "speech", "vit", "wav2vec2"), False)
 
 
 class Shape(Plain):
@@ -122,7 +122,7 @@ def _length(learning: Learning, dataset: Dataset) -> int:
     if not KINDS[dataset.kind].varies:
         return dataset.shape[0]
     length = mean_length(dataset, batch=learning.size, micro=learning.size, batching="by_length")
-    return frames_out(length) if learning.model.family == "speech" else length
+    return dataset.sound.answered(length) if dataset.sound is not None else length
 
 
 def fastest(seconds: dict[str, float]) -> str:

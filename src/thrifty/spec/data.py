@@ -219,11 +219,13 @@ class AudioData(Plain):
         label: the table's column of labels, by name or number; found when left out.
         transcript: the table's column of what is said, by name or number; then it is that that is learned.
         tokens: of transcripts, ``words`` or ``characters``; decided from the data when left out.
+        tokenizer: of transcripts, the `vocab.json` of a checkpoint, whose tokens are then taken; relative to the job
+            file.
         test, validation: which recordings are held out, by fields of ``names``, such as ``{index: 0-4}`` or
             ``{speaker: [theo, lucas]}``.
         split: shares dealt where nothing says.
-        rate: samples a second that recordings are brought to; decided from the data when left out.
-        features: ``log_mel`` or ``mfcc``.
+        rate: samples a second that recordings are brought to; when left out decided from the data, for waves 16,000.
+        features: ``log_mel``, ``mfcc``, or ``wave``: the samples themselves.
         bands: mel bands; decided by the rate when left out.
         coefficients: that ``mfcc`` keeps.
         min_seconds, max_seconds: a shorter or longer recording is rejected.
@@ -236,6 +238,7 @@ class AudioData(Plain):
     label: Column | None = None
     transcript: Column | None = None
     tokens: Literal["words", "characters"] | None = None
+    tokenizer: Path | None = None
     test: Rule = Field(default_factory=dict)
     validation: Rule = Field(default_factory=dict)
     split: Split = Split()
@@ -256,6 +259,12 @@ class AudioData(Plain):
             raise ValueError(f"names has no field {{label}}, got {self.names!r}")
         if self.tokens is not None and self.transcript is None:
             raise ValueError("tokens are of transcripts, and transcript is left out")
+        if self.tokenizer is not None and self.transcript is None:
+            raise ValueError("tokenizer is of transcripts, and transcript is left out")
+        if self.tokenizer is not None and self.tokens is not None:
+            raise ValueError("tokens says what to find, and tokenizer names some; give one of them")
+        if self.bands is not None and self.features == "wave":
+            raise ValueError("bands are of log_mel and mfcc, and features is wave")
         if self.min_seconds >= self.max_seconds:
             raise ValueError(f"min_seconds {self.min_seconds} is not under max_seconds {self.max_seconds}")
         for field in (*self.test, *self.validation):

@@ -178,7 +178,7 @@ def load_job(path: str | Path) -> Job:
     if isinstance(job.data, Declared):
         return job
     located = {"path": _located(job.data.path, path.parent)}
-    if isinstance(job.data, TextData) and job.data.tokenizer is not None:
+    if isinstance(job.data, AudioData | TextData) and job.data.tokenizer is not None:
         located["tokenizer"] = _located(job.data.tokenizer, path.parent)
     return job.model_copy(update={"data": job.data.model_copy(update=located)})
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+# how a vocabulary of wav2vec 2.0 writes the blank, and what stands between words
+BLANKS, BETWEEN_WORDS = ("<pad>", "[PAD]"), "|"
+
 
 def tidied(transcript: str) -> str:
     """Return a transcript in lower case, its words one space apart.

@@ -21,10 +21,15 @@ if TYPE_CHECKING:
 
 MAX_SECONDS = 60.0
 WIDEST_BEAM = 64
+# of waves: what convolutions make of a second of them is 6.5 MB a row, where there are 512 channels
+WAVES_AT_ONCE = 8
 
 
 class Sounds:
-    """Files of sound to labels."""
+    """Files of sound to labels.
+
+    Rows are frames of bands or of samples.
+    """
 
     takes: Takes = "bytes"
     says = "the bytes of one sound file"
@@ -59,11 +64,13 @@ class Sounds:
 
         from thrifty.data.frames import padded_frames
 
+        assert self._data.sound is not None
+        at_once = WAVES_AT_ONCE if self._data.sound.is_wave else ROWS_AT_ONCE
         found: dict[int, NDArray[np.float32]] = {}
         order = sorted(range(len(rows)), key=lambda row: -len(rows[row]))
         with torch.inference_mode():
-            for start in range(0, len(order), ROWS_AT_ONCE):
-                chosen = order[start : start + ROWS_AT_ONCE]
+            for start in range(0, len(order), at_once):
+                chosen = order[start : start + at_once]
                 x_NTM = padded_frames([rows[row] for row in chosen], len(rows[chosen[0]]))
                 found |= zip(chosen, self._model(torch.from_numpy(x_NTM)).float().numpy(), strict=True)
         return [found[row] for row in range(len(rows))]

@@ -18,6 +18,7 @@ from thrifty.models.exchange.gpt2 import GPT2
 from thrifty.models.exchange.llama import LLAMA
 from thrifty.models.exchange.resnet import RESNET
 from thrifty.models.exchange.vit import VIT
+from thrifty.models.exchange.wav2vec2 import WAV2VEC2
 from thrifty.spec import ModelPlan
 
 if TYPE_CHECKING:
@@ -25,7 +26,14 @@ if TYPE_CHECKING:
 
     from thrifty.models.exchange.weights import Filled
 
-FORMS: dict[str, Form] = {"bert": BERT, "gpt2": GPT2, "llama": LLAMA, "resnet": RESNET, "vit": VIT}
+FORMS: dict[str, Form] = {
+    "bert": BERT,
+    "gpt2": GPT2,
+    "llama": LLAMA,
+    "resnet": RESNET,
+    "vit": VIT,
+    "wav2vec2": WAV2VEC2,
+}
 
 
 def read_plan(folder: Path) -> ModelPlan:
@@ -97,8 +105,9 @@ def save(model: nn.Module, plan: ModelPlan, folder: Path, labels: Sequence[str] 
         "eos_token_id": None,
         **more,
     }
-    names = list(labels) or [f"LABEL_{number}" for number in range(plan.arguments.get("classes", 0))]
-    if names:
+    classes = plan.arguments.get("classes", plan.arguments.get("outputs", 0))
+    names = list(labels) or [f"LABEL_{number}" for number in range(classes)]
+    if names and not plan.arguments.get("transcribes", False):
         config["id2label"] = {str(number): name for number, name in enumerate(names)}
         config["label2id"] = {name: number for number, name in enumerate(names)}
     write_folder(folder, config, collect(model, form, plan.arguments))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 INFO = "bundle.json"
 MAX_INFO_BYTES = 4 * 2**20
 # what of our families tells classes or words, and is new where another is asked for
-HEADS = ("fc.", "pooler.", "words.")
+HEADS = ("fc.", "head_", "pooler.", "projector.", "words.")
 
 
 def read_bundled(folder: Path) -> ModelPlan:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ class Pair:
         rows: of each of several.
         transposed: theirs has inputs before outputs.
         head: it tells the data's answers: where theirs is missing or of other sizes, ours stays as it was drawn.
-        boxed: theirs has one more axis, of one, before the others.
+        boxed: theirs has so many more axes, of one, before the others.
         cut: ours is the first rows of theirs: a table of positions, of which shorter texts read fewer.
     """
 
@@ -36,7 +36,7 @@ class Pair:
     rows: tuple[int, ...] = ()
     transposed: bool = False
     head: bool = False
-    boxed: bool = False
+    boxed: int = 0
     cut: bool = False
 
 
@@ -112,9 +112,11 @@ class Config:
             raise self._wrong(key, "true or false")
         return value
 
-    def counts(self, key: str, *, most: int = MAX_SIZE, length: int | None = None) -> tuple[int, ...]:
+    def counts(
+        self, key: str, default: Sequence[int] | None = None, *, most: int = MAX_SIZE, length: int | None = None
+    ) -> tuple[int, ...]:
         """Return whole numbers from 1, a few at most; or ``length`` of them."""
-        value = self.values.get(key)
+        value = self._get(key, default if default is None else list(default))
         if not isinstance(value, list) or not 1 <= len(value) <= MAX_STAGES or len(value) != (length or len(value)):
             raise self._wrong(key, f"a list of {length or ''} whole numbers".replace("  ", " "))
         if not all(type(each) is int and 1 <= each <= most for each in value):

@@ -48,8 +48,8 @@ def _config(arguments: Arguments) -> dict[str, Any]:
 
 def _pairs(arguments: Arguments) -> Iterator[Pair]:
     width = arguments["width"]
-    yield Pair("first.weight", ("vit.embeddings.cls_token",), boxed=True)
-    yield Pair("positions.weight", ("vit.embeddings.position_embeddings",), boxed=True)
+    yield Pair("first.weight", ("vit.embeddings.cls_token",), boxed=1)
+    yield Pair("positions.weight", ("vit.embeddings.position_embeddings",), boxed=1)
     yield from layer("patches", "vit.embeddings.patch_embeddings.projection")
     for n in range(arguments["layers"]):
         ours, theirs = f"blocks.{n}", f"vit.encoder.layer.{n}"

@@ -49,7 +49,7 @@ def fill(model: nn.Module, form: Form, arguments: Arguments, folder: Path) -> Fi
         for each in taken:
             parts = [_finite(checkpoint, names[name]) for name in each.theirs]
             found = torch.cat(parts) if len(parts) > 1 else parts[0]
-            found = found.T if each.transposed else found[0] if each.boxed else found
+            found = found.T if each.transposed else found.flatten(0, each.boxed) if each.boxed else found
             own[each.ours].copy_(found[: len(own[each.ours])] if each.cut else found)
         used = {name for each in taken for name in each.theirs}
         return Filled(new=tuple(new), unused=tuple(sorted(names.keys() - used)))
@@ -61,7 +61,7 @@ def collect(model: nn.Module, form: Form, arguments: Arguments) -> dict[str, Ten
     found: dict[str, Tensor] = {}
     for each in form.pairs(arguments):
         tensor = own[each.ours].detach().cpu()
-        tensor = tensor.T if each.transposed else tensor[None] if each.boxed else tensor
+        tensor = tensor.T if each.transposed else tensor[(None,) * each.boxed]
         parts = tensor.split(each.rows) if len(each.theirs) > 1 else [tensor]
         # parts of one tensor would be written as the whole of it
         found |= {name: part.contiguous().clone() for name, part in zip(each.theirs, parts, strict=True)}
