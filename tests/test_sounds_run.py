@@ -14,6 +14,8 @@ from made_sounds import encoded, tone, write_folders, write_strings
 
 from test_cli import thrifty
 
+LETTERS = {"<pad>": 0, "<unk>": 1, "|": 2, **{each: 3 + at for at, each in enumerate("DGHILMOW")}}
+
 
 @pytest.mark.slow
 def test_labels_the_whole_way(tmp_path: Path) -> None:
@@ -46,3 +48,29 @@ def test_transcripts_the_whole_way(tmp_path: Path) -> None:
     test = json.loads(done.stdout)["result"]["test"]
     assert {"wer", "cer", "loss", "whole"} <= test.keys()
     assert test["wer"] < 0.5
+
+
+@pytest.mark.slow
+def test_weights_over_raw_waves_the_whole_way(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.Wav2Vec2Config(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, conv_dim=[8] * 7,
+        num_conv_pos_embeddings=8, num_conv_pos_embedding_groups=2, vocab_size=len(LETTERS), mask_time_prob=0.0,
+    )  # fmt: skip
+    transformers.Wav2Vec2ForCTC(config).save_pretrained(tmp_path / "ear")
+    (tmp_path / "ear" / "vocab.json").write_text(json.dumps(LETTERS))
+    write_strings(tmp_path / "said")
+    data = {"kind": "audio", "path": "said", "transcript": "transcript", "features": "wave"}
+    job = {"name": "said", "data": {**data, "tokenizer": "ear/vocab.json"}, "model": "ours:ear", "train": {"epochs": 1}}
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(job))
+    done = thrifty("run", "job.yaml", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {"wer", "cer"} <= json.loads(done.stdout)["result"]["test"].keys()
+    bundled = json.loads((tmp_path / "runs" / "said" / "bundle" / "bundle.json").read_text())
+    assert bundled["data"]["labels"] == ["<unk>", " ", *"dghilmow"]
+    said = json.loads(thrifty("predict", "runs/said", "said/test0.flac", "--json", cwd=tmp_path).stdout)
+    assert set(said) == {"transcript"}
+    done = thrifty("export", "runs/said", "--to", "hf", "--out", "there", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    there = json.loads((tmp_path / "there" / "vocab.json").read_text())
+    assert {token.lower(): number for token, number in LETTERS.items()} == there
