@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,17 @@ import numpy as np
 import polars as pl
 import pytest
 from data_folders import encoded, image, write_images
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from thrifty.api import silent
 from thrifty.data import Store, picture_rows, prepare
 from thrifty.data.image import decode
 from thrifty.data.inputs import InputFile, list_one
 from thrifty.data.look import look
-from thrifty.data.picture_columns import find_picture_columns, picture_files
+from thrifty.data.picture_columns import PictureColumns, find_picture_columns, picture_files
 from thrifty.data.picture_rows import Kept, PictureReader, read_pictures
-from thrifty.errors import DataError
+from thrifty.errors import DataError, MissingExtraError
 from thrifty.spec import SPLITS, ImageData
 
 LABELS = ("cat", "dog")
@@ -154,13 +157,55 @@ def test_damage_takes_no_more_than_its_row_group(tmp_path: Path) -> None:
     assert found[1][1][0].reason == "no images with labels" and not found[2][1]
 
 
+@settings(max_examples=8, deadline=None)
+@given(count=st.integers(0, 30), group=st.integers(1, 12), most=st.integers(100, 2000))
+def test_blocks_hold_each_row_once(count: int, group: int, most: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+    cells = [bytes(at) for at in range(count)]
+    path = rows(tmp_path_factory.getbasetemp() / "blocks.parquet", cells, [0] * count, group=group)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(picture_rows, "BLOCK_BYTES", most)
+        reader = PictureReader(file_of(path), PictureColumns("image", "label", nested=True), Kept())
+    ends = [0, *(each.end for each in reader.blocks)]
+    assert ends[-1] == count and [each.start for each in reader.blocks] == ends[:-1]
+    assert all(each.size_bytes <= most or len(each.groups) == 1 for each in reader.blocks)
+    assert [cell.as_py() for at in range(len(reader.blocks)) for cell in reader.cells(at)] == cells
+    assert [reader.cell(row) for row in range(count)] == cells
+
+
+@settings(max_examples=25, deadline=None)
+@given(cut=st.integers(0, 600), flipped=st.integers(0, 2000), bit=st.integers(0, 7))
+def test_a_damaged_file_is_told(cut: int, flipped: int, bit: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    raw = bytearray(pets(folder / "whole.parquet", 0, 9).read_bytes())
+    raw[-1 - flipped % len(raw)] ^= 1 << bit
+    (folder / "broken.parquet").write_bytes(raw[: len(raw) - cut])
+    pictures, rejects = read_pictures(file_of(folder / "broken.parquet"), None, Kept(), max_file_bytes=10**6)
+    assert len(pictures) + len(rejects) in {1, 9}
+
+
+def test_what_is_no_parquet_is_told(tmp_path: Path) -> None:
+    for raw in (b"", b"PAR1", b"\xff\xff\xff\x7fPAR1", b"\x1c" * 99 + b"\x63\0\0\0PAR1"):
+        (tmp_path / "a.parquet").write_bytes(raw)
+        with pytest.raises(DataError, match=r"'a\.parquet' is no Parquet file that can be read: "):
+            PictureReader(file_of(tmp_path / "a.parquet"), PictureColumns("image", "label", nested=True), Kept())
+
+
+def test_a_missing_package_names_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = pets(tmp_path / "a.parquet", 0, 8)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    assert look(path, tmp_path / "cache").job["data"]["kind"] == "image"
+    with pytest.raises(MissingExtraError, match=r"needs the package 'pyarrow'.*thrifty\[parquet\]"):
+        prepared(path, tmp_path / "cache")
+
+
 def test_few_row_groups_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(picture_rows, "BLOCK_BYTES", 1000)
     path = pets(tmp_path / "a.parquet", 0, 40)
     kept, read = Kept(), []
     pictures, _ = read_pictures(file_of(path), None, kept, max_file_bytes=10**6)
     reader = pictures[0].reader
-    assert len(reader.blocks) == 10 and [end - start for start, end, _ in reader.blocks] == [4] * 10
+    assert [(each.start, each.end) for each in reader.blocks] == [(at, at + 4) for at in range(0, 40, 4)]
     real = PictureReader.cells
     monkeypatch.setattr(PictureReader, "cells", lambda self, block: (read.append(block), real(self, block))[1])
     assert [each.read_unchanged() for each in pictures] == [encoded(image(at)) for at in range(40)]

@@ -86,7 +86,7 @@ def first_pictures(file: InputFile, columns: PictureColumns, count: int) -> list
         DataError: it cannot be read.
     """
     with parquet_errors(file.name):
-        cells = scanned(file).select(columns.image).head(count).collect().to_series()
+        cells = _scanned(file).select(columns.image).head(count).collect().to_series()
     return [cell for cell in columns.files(cells) if cell]
 
 
@@ -198,7 +198,7 @@ def labels_of(file: InputFile, columns: PictureColumns) -> Iterator[str | Reject
         DataError: it cannot be read.
     """
     with parquet_errors(file.name):
-        cells = scanned(file).select(columns.label).collect().to_series()
+        cells = _scanned(file).select(columns.label).collect().to_series()
     return (_label(f"{file.name}:{row}", cell, columns) for row, cell in enumerate(cells, 1))
 
 
@@ -214,8 +214,7 @@ def _label(name: str, cell: Any, columns: PictureColumns) -> str | Reject:
     return columns.names[cell] if 0 <= cell < len(columns.names) else Reject(name, "label without a name", f": {cell}")
 
 
-def scanned(file: InputFile) -> pl.LazyFrame:
-    """Return the rows of a file, not read yet."""
+def _scanned(file: InputFile) -> pl.LazyFrame:
     import polars
 
     return polars.scan_parquet(file.path, glob=False)
