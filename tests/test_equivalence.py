@@ -30,7 +30,9 @@ from thrifty.models.mlp import MLP
 from thrifty.models.ngrams import NGrams
 from thrifty.models.packed import Packed
 from thrifty.models.resnet import ResNet
+from thrifty.models.speech import PADDING
 from thrifty.models.vit import ViT
+from thrifty.models.wav2vec2 import Wav2Vec2
 from thrifty.spec import BatchPlan, Cost, Interval, ModelPlan, OptimPlan, Plan, StopPlan
 from thrifty.train.step import take_step
 
@@ -84,6 +86,15 @@ def images() -> Batch:
     }
 
 
+def waves() -> Batch:
+    """Waves of their own lengths, filled up."""
+    generator = np.random.default_rng(3)
+    x = generator.standard_normal((SAMPLES, 6, 20)).astype(np.float32)
+    ends = generator.integers(1, 121, SAMPLES)
+    x[np.arange(120).reshape(6, 20) >= ends[:, None, None]] = PADDING
+    return {"x": x, "y": generator.integers(0, CLASSES, SAMPLES)}
+
+
 def windows() -> Batch:
     """Windows of tokens, some of whose answers are not counted: none of one window, all but one of another."""
     generator = np.random.default_rng(1)
@@ -114,6 +125,26 @@ CASES = {
     ),
     "vit": Case(
         lambda: ViT(channels=1, side=8, classes=CLASSES, patch=4, layers=2, width=16, heads=2), "classify", images
+    ),
+    "wav2vec2": Case(
+        lambda: Wav2Vec2(
+            channels=(4, 4),
+            kernels=(10, 4),
+            strides=(5, 4),
+            norm="group",
+            bias=False,
+            window=4,
+            groups=2,
+            layers=2,
+            width=16,
+            heads=2,
+            stable=False,
+            projected=8,
+            outputs=CLASSES,
+            transcribes=False,
+        ),
+        "classify",
+        waves,
     ),
     "gpt": Case(lambda: GPT(vocabulary=VOCABULARY, length=LENGTH, layers=2, width=16, heads=2), "language", windows),
     "bert": Case(

@@ -29,6 +29,7 @@ CASES: dict[str, tuple[str, int, tuple[int, ...]]] = {
     "gpt-nano": ("gpt-nano", 4, (64,)),
     "vit-nano": ("vit-nano", 8, (3, 32, 32)),
     "mlp": ("mlp-large", 256, (1, 28, 28)),
+    "wav2vec2-tiny": ("wav2vec2-tiny", 4, (24, 320)),
 }
 
 
@@ -41,13 +42,16 @@ def status_bytes(field: str) -> int:
 def model_plan(case: str) -> ModelPlan:
     """Resolve the model of a case on data of its shape."""
     from thrifty.models import resolve
-    from thrifty.spec import KINDS, Dataset, KindName
+    from thrifty.spec import KINDS, Dataset, KindName, Sound
 
     name, _, shape = CASES[case]
-    kind: KindName = "language" if name.startswith("gpt") else "image"
+    kinds: dict[str, KindName] = {"gpt": "language", "wav": "audio"}
+    kind = kinds.get(name[:3], "image")
     labels = tuple("0123456789")
     task = KINDS[kind].tasks[0]
     dataset = Dataset.model_construct(kind=kind, task=task, shape=shape, labels=labels, vocabulary=512)
+    if kind == "audio":
+        dataset = dataset.model_copy(update={"sound": Sound(rate=16_000, features="wave")})
     return resolve(name, dataset)
 
 

@@ -89,11 +89,17 @@ def test_transcripts_take_the_tokens_of_a_checkpoint(tmp_path: Path) -> None:
     assert any(each.startswith("tokens are those of vocab.json, 12 beside") for each in dataset.cleaning.notes)
 
 
+def test_the_blank_may_be_any_token() -> None:
+    raw = json.dumps({"b": 1, "a": 0, "[PAD]": 2, "|": 3}).encode()
+    assert read_symbols(raw, "vocab.json", []) == ("a", "b", " ")
+
+
 FAULTS = {
     "no JSON": (b"a b c", "is no JSON"),
     "a gap": (b'{"<pad>": 0, "a": 2}', "does not number its tokens from 0 on"),
     "a list": (b'["<pad>"]', "does not number its tokens"),
-    "another first": (b'{"a": 0, "<pad>": 1}', "the first is 'a'. Token 0 is the blank"),
+    "no blank": (b'{"a": 0, "b": 1}', r"has 2 tokens, and no blank\. A blank, <pad> or \[PAD\], and"),
+    "a blank alone": (b'{"<pad>": 0}', "has 1 tokens, and no use"),
     "both cases": (b'{"[PAD]": 0, "a": 1, "A": 2}', "has 'a' twice, in both cases"),
 }
 

@@ -15,7 +15,6 @@ from thrifty.models import resolve
 from thrifty.models.init import initialise
 from thrifty.models.speech import PADDING
 from thrifty.models.wav2vec2 import OverTime, Positions, Wav2Vec2, receptive
-from thrifty.optim.groups import sort_parameters
 from thrifty.testing import check_model
 
 FRAME, OUTPUTS = 20, 5
@@ -104,12 +103,6 @@ def test_initial_lengths_of_positions_are_those_of_their_directions() -> None:
     positions = wav2vec2(width=64, groups=4).positions
     lengths = torch.linalg.vector_norm(positions.direction, dim=(0, 1))
     torch.testing.assert_close(positions.gain, lengths, rtol=0.1, atol=0)
-
-
-def test_kinds_of_parameters() -> None:
-    kinds = {kind: len(found) for kind, found in sort_parameters(wav2vec2()).by_kind.items()}
-    # two convolutions after the first and the directions of positions; a join, four of each block, a projector
-    assert kinds == {"vector": 27, "embedding": 0, "input": 1, "head": 1, "convolution": 3, "matrix": 10}
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from torch import nn
 
 from thrifty import optim
 from thrifty.models.gpt import GPT
+from thrifty.models.wav2vec2 import Wav2Vec2
 from thrifty.optim import OPTIMIZERS, tell_rules
 from thrifty.optim.groups import RULES as KINDS
 from thrifty.optim.groups import rate_of, sort_parameters
@@ -28,6 +29,14 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], dict[str, int]]] = {
     "convolutions": (
         lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Conv2d(2, 3, 3), nn.Linear(3, 2)),
         {"vector": 5, "input": 1, "convolution": 1, "head": 1},
+    ),
+    # two convolutions after the first and the directions of positions; a join, four of each block, a projector
+    "wav2vec2": (
+        lambda: Wav2Vec2(
+            channels=[4, 4, 4], kernels=[10, 3, 2], strides=[5, 2, 2], norm="group", bias=False, window=6, groups=2,
+            layers=2, width=8, heads=2, stable=False, projected=6, outputs=3, transcribes=False,
+        ),
+        {"vector": 27, "input": 1, "convolution": 3, "matrix": 10, "head": 1},
     ),
 }  # fmt: skip
 

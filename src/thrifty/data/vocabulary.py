@@ -48,7 +48,7 @@ def decide_symbols(
 
 
 def read_symbols(raw: bytes, name: str, notes: list[str]) -> tuple[str, ...]:
-    """Return what the tokens of a checkpoint's vocabulary stand for, from token 1 on, in lower case; token 0 is blank.
+    """Return what the tokens of a checkpoint's vocabulary stand for, in lower case, without the blank: from token 1 on.
 
     Args:
         raw: JSON of numbers by token, as ``vocab.json`` of a wav2vec 2.0 has them; ``|`` stands between words.
@@ -56,7 +56,7 @@ def read_symbols(raw: bytes, name: str, notes: list[str]) -> tuple[str, ...]:
         notes: to be added to.
 
     Raises:
-        DataError: it is something else, its blank is not token 0, or two tokens differ by case alone.
+        DataError: it is something else, it has no blank, or two tokens differ by case alone.
     """
     try:
         numbers = json.loads(raw)
@@ -68,12 +68,13 @@ def read_symbols(raw: bytes, name: str, notes: list[str]) -> tuple[str, ...]:
             f"tokenizer '{name}' does not number its tokens from 0 on", mend="Give the vocab.json of a checkpoint."
         )
     tokens = sorted(numbers, key=lambda token: numbers[token])
-    if len(tokens) < 2 or len(tokens) > MOST_TOKENS or tokens[0] not in BLANKS:
+    blank = next((each for each in BLANKS if each in numbers), None)
+    if not 2 <= len(tokens) <= MOST_TOKENS or blank is None:
         raise DataError(
-            f"tokenizer '{name}' has {len(tokens)} tokens, of which the first is {(tokens or [''])[0]!r:.50}",
-            mend=f"Token 0 is the blank, {' or '.join(BLANKS)}.",
+            f"tokenizer '{name}' has {len(tokens)} tokens, and {'no blank' if blank is None else 'no use'}",
+            mend=f"A blank, {' or '.join(BLANKS)}, and up to {MOST_TOKENS:,} others are what is wanted.",
         )
-    symbols = tuple(" " if token == BETWEEN_WORDS else token.lower() for token in tokens[1:])
+    symbols = tuple(" " if token == BETWEEN_WORDS else token.lower() for token in tokens if token != blank)
     if twice := next((each for each in symbols if symbols.count(each) > 1), None):
         raise DataError(f"tokenizer '{name}' has {twice!r:.50} twice, in both cases", mend="Leave data.tokenizer out.")
     notes.append(f"tokens are those of {name}, {len(symbols)} beside the blank")

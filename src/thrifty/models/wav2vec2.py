@@ -31,11 +31,12 @@ class OverTime(nn.GroupNorm):
         super().__init__(channels, channels)
 
     def forward(self, x_BCU: Tensor, real_BU1: Tensor) -> Tensor:  # type: ignore[override]
-        count_B11 = real_BU1.sum(1, keepdim=True)
-        centred_BCU = x_BCU - x_BCU @ real_BU1 / count_B11
+        # narrower types cannot count so far
+        count_B11 = real_BU1.sum(1, keepdim=True, dtype=torch.float32)
+        centred_BCU = x_BCU - (x_BCU @ real_BU1 / count_B11).to(x_BCU.dtype)
         variance_BC1 = centred_BCU.square() @ real_BU1 / count_B11
         scale_BC1 = self.weight[:, None] * (variance_BC1 + self.eps).rsqrt()
-        return centred_BCU * scale_BC1 + self.bias[:, None]
+        return centred_BCU * scale_BC1.to(x_BCU.dtype) + self.bias[:, None].to(x_BCU.dtype)
 
 
 class Convolution(nn.Module):

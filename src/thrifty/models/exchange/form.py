@@ -29,6 +29,7 @@ class Pair:
         head: it tells the data's answers: where theirs is missing or of other sizes, ours stays as it was drawn.
         boxed: theirs has so many more axes, of one, before the others.
         cut: ours is the first rows of theirs: a table of positions, of which shorter texts read fewer.
+        first: key of their config that says which row of theirs is our first; those before it follow it here.
     """
 
     ours: str
@@ -38,6 +39,7 @@ class Pair:
     head: bool = False
     boxed: int = 0
     cut: bool = False
+    first: str = ""
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,13 @@ class Config:
         value = self._get(key, default)
         if type(value) is not int or not 1 <= value <= most:
             raise self._wrong(key, f"a whole number from 1 to {most}")
+        return value
+
+    def row(self, key: str, rows: int) -> int:
+        """Return the number of one of so many rows, from 0; the first where the file has none."""
+        value = self._get(key, 0)
+        if type(value) is not int or not 0 <= value < rows:
+            raise self._wrong(key, f"a whole number from 0 to {rows - 1}")
         return value
 
     def number(self, key: str, default: float | None = None) -> float:

@@ -28,8 +28,6 @@ def _arguments(config: Config) -> dict[str, Any]:
     config.only("use_weighted_layer_sum", False)
     channels = config.counts("conv_dim", CHANNELS)
     transcribes = config.values.get("architectures") == [TRANSCRIPTS]
-    if transcribes:
-        config.only("pad_token_id", _BLANK)
     return {
         "channels": list(channels),
         "kernels": list(config.counts("conv_kernel", KERNELS, length=len(channels))),
@@ -108,8 +106,11 @@ def _pairs(arguments: Arguments) -> Iterator[Pair]:
         yield from layer(f"{ours}.mlp.up", f"{theirs}.feed_forward.intermediate_dense")
         yield from layer(f"{ours}.mlp.proj", f"{theirs}.feed_forward.output_dense")
         yield from layer(f"{ours}.norm_2", f"{theirs}.final_layer_norm")
-    heads = (("fc", "lm_head"),) if arguments["transcribes"] else (("projector", "projector"), ("fc", "classifier"))
-    for ours, theirs in heads:
+    if arguments["transcribes"]:
+        # our blank is token 0
+        yield from (replace(each, head=True, first="pad_token_id") for each in layer("fc", "lm_head"))
+        return
+    for ours, theirs in (("projector", "projector"), ("fc", "classifier")):
         yield from (replace(each, head=True) for each in layer(ours, theirs))
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from thrifty.errors import BundleError
-from thrifty.models.exchange.folder import Checkpoint, opened
-from thrifty.models.exchange.form import Arguments, Form, Pair
+from thrifty.models.exchange.folder import CONFIG, Checkpoint, opened, read_config
+from thrifty.models.exchange.form import Arguments, Config, Form, Pair
 
 SHOWN = 3
 
@@ -50,6 +50,7 @@ def fill(model: nn.Module, form: Form, arguments: Arguments, folder: Path) -> Fi
             parts = [_finite(checkpoint, names[name]) for name in each.theirs]
             found = torch.cat(parts) if len(parts) > 1 else parts[0]
             found = found.T if each.transposed else found.flatten(0, each.boxed) if each.boxed else found
+            found = _first_moved(found, each.first, folder) if each.first else found
             own[each.ours].copy_(found[: len(own[each.ours])] if each.cut else found)
         used = {name for each in taken for name in each.theirs}
         return Filled(new=tuple(new), unused=tuple(sorted(names.keys() - used)))
@@ -114,6 +115,12 @@ def _compare(
             mend="Take config and weights of one model.",
         )
     return taken, new
+
+
+def _first_moved(rows: Tensor, key: str, folder: Path) -> Tensor:
+    """Bring the row that a config names before the others."""
+    row = Config(read_config(folder), str(folder / CONFIG)).row(key, len(rows))
+    return torch.cat([rows[row : row + 1], rows[:row], rows[row + 1 :]])
 
 
 def _wanted(each: Pair, own: Tensor) -> dict[str, tuple[int, ...]]:
