@@ -5,16 +5,20 @@ from __future__ import annotations
 import csv
 import io
 import json
+import tracemalloc
+from pathlib import Path
 from typing import Any
 
 import pytest
 from data_folders import reviews
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from thrifty.data import text_rows
 from thrifty.data.inputs import Reject
+from thrifty.data.text_columns import Columns, find_columns
 from thrifty.data.text_row import Row
-from thrifty.data.text_rows import find_columns, read_rows
+from thrifty.data.text_rows import read_rows
 from thrifty.errors import DataError
 from thrifty.spec import TextData
 
@@ -30,8 +34,8 @@ def job(**values: Any) -> TextData:
 
 def read(name: str, content: str | bytes, **values: Any) -> list[Row | Reject]:
     raw = content.encode() if isinstance(content, str) else content
-    data = job(**values)
-    return list(read_rows(data, name, raw, find_columns(data, name, raw)))
+    data, stream = job(**values), io.BytesIO(raw)
+    return list(read_rows(data, name, stream, find_columns(data, name, stream)))
 
 
 def pairs(found: list[Row | Reject]) -> list[tuple[str, str]]:
@@ -77,12 +81,15 @@ FORMS = [
 
 @pytest.mark.parametrize(("name", "content", "asked", "says"), FORMS)
 def test_columns_are_found(name: str, content: str, asked: dict[str, Any], says: str) -> None:
-    assert says in find_columns(job(**asked), name, content.encode()).says
+    assert says in find_columns(job(**asked), name, io.BytesIO(content.encode())).says
     assert pairs(read(name, content, **asked)) == ROWS
 
 
 def test_objects_name_their_columns() -> None:
-    assert "text is column 'review', label column 'stars'" in find_columns(job(), "a.jsonl", JSONL.encode()).says
+    assert (
+        "text is column 'review', label column 'stars'"
+        in find_columns(job(), "a.jsonl", io.BytesIO(JSONL.encode())).says
+    )
     assert pairs(read("a.jsonl", JSONL)) == [(text, str(n % 2)) for n, (text, _) in enumerate(ROWS)]
 
 
@@ -171,9 +178,76 @@ def test_columns_that_cannot_be_told_are_asked_for(name: str, content: str, aske
 
 
 def test_each_file_is_read_by_its_own_header() -> None:
-    columns = find_columns(job(), "train.tsv", b"label\ttext\n" + TURNED.encode())
+    columns = find_columns(job(), "train.tsv", io.BytesIO(b"label\ttext\n" + TURNED.encode()))
     assert columns.header
-    other = list(read_rows(job(), "dev.tsv", b"text\tid\tlabel\nnice film\t7\tgood\n", columns))
+    other = list(read_rows(job(), "dev.tsv", io.BytesIO(b"text\tid\tlabel\nnice film\t7\tgood\n"), columns))
     assert other == [Row("dev.tsv:2", "nice film", "good")]
     with pytest.raises(DataError, match=r"'test\.tsv' has no column 'label'\. .*Its columns: text, id\."):
-        list(read_rows(job(), "test.tsv", b"text\tid\nnice film\t7\n", columns))
+        list(read_rows(job(), "test.tsv", io.BytesIO(b"text\tid\nnice film\t7\n"), columns))
+
+
+# cells that are right and cells that are wrong, each in its own way
+ODD_CELL = st.one_of(st.sampled_from(["", " ", "\x1c", "a\0b", " fine\tfilm ", "\u3000x", "b\xad"]), CELL)
+ODD_VALUE = st.one_of(ODD_CELL, st.sampled_from([None, True, 7, 1.5, ["a"], {"a": 1}, "\ud800"]))
+
+
+def both_ways(name: str, raw: bytes, columns: Columns, **asked: Any) -> tuple[list[Row | Reject], list[Row | Reject]]:
+    """Rows that were checked three together, and one by one."""
+    data = job(**asked)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text_rows, "ROWS_AT_ONCE", 3)
+        together = list(read_rows(data, name, io.BytesIO(raw), columns))
+        patch.setattr(text_rows._Reader, "together", lambda *_: None)
+        return together, list(read_rows(data, name, io.BytesIO(raw), columns))
+
+
+@given(
+    rows=st.lists(st.lists(ODD_CELL, min_size=1, max_size=4), max_size=6),
+    clean=st.lists(st.tuples(CELL, LABEL, CELL), min_size=3, max_size=6),
+)
+@settings(max_examples=10)
+def test_rows_checked_together_are_as_each_alone(rows: list[list[str]], clean: list[tuple[str, str, str]]) -> None:
+    """Whether all are right or some are wrong; ``clean`` are a block, so that some blocks are."""
+    pair, group = Columns(0, 1, False, "", text_b=2), Columns(0, 1, False, "", key=2)
+    asked: list[tuple[Columns, dict[str, Any]]] = [
+        (Columns(0, 1, False, ""), {}), (Columns(0, 1, False, ""), {"task": "tag"}), (pair, {}),
+        (group, {"split": {"group": 3}}), (group, {"split": {"time": 3}}),
+    ]  # fmt: skip
+    for lines in ([*clean, *rows], [*rows, *clean]):
+        tsv = "".join("\t".join(cell.replace("\t", " ") for cell in line) + "\n" for line in lines).encode()
+        out = io.StringIO()
+        csv.writer(out).writerows(lines)
+        for name, raw in (("a.tsv", tsv), ("a.tsv", tsv + b"\xe9\tb\tc\n"), ("a.csv", out.getvalue().encode())):
+            for columns, more in asked:
+                one, other = both_ways(name, raw, columns, **more)
+                assert one == other
+
+
+@given(rows=st.lists(st.dictionaries(st.sampled_from("tlb"), ODD_VALUE), max_size=8), text_b=st.booleans())
+@settings(max_examples=15)
+def test_objects_checked_together_are_as_each_alone(rows: list[dict[str, Any]], text_b: bool) -> None:
+    whole = [{"t": "a film", "l": number, "b": "so", "g": 5} for number in range(3)]
+    content = "".join(json.dumps(row) + "\n" for row in [*whole, *rows, *whole]).encode()
+    for key, more in ((None, {}), ("g", {"split": {"group": "g"}})):
+        columns = Columns("t", "l", False, "", "b" if text_b else None, key)
+        one, other = both_ways("a.jsonl", content, columns, **more)
+        assert one == other
+        assert one[0] == Row("a.jsonl:1", "a film\tso" if text_b else "a film", "0", "" if key is None else "5")
+
+
+@pytest.mark.slow
+def test_no_more_of_a_table_is_held_than_a_block(tmp_path: Path) -> None:
+    """However wide the columns are that are not used, and however many the rows."""
+    count, wide = 12_000, "x" * 1000
+    path = tmp_path / "a.tsv"
+    path.write_text("".join(f"a film\t{number % 2}\t{wide}\n" for number in range(count)), encoding="utf-8")
+    columns = Columns(0, 1, False, "")
+    with path.open("rb") as stream:
+        tracemalloc.start()
+        try:
+            found = sum(1 for _ in read_rows(job(), "a.tsv", stream, columns))
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert found == count
+    assert peak < path.stat().st_size / 3

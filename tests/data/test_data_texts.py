@@ -12,7 +12,7 @@ import polars
 import pytest
 from data_folders import reviews, write_tables, write_texts
 
-from thrifty.data import Store, content_key, prepare
+from thrifty.data import Store, chunks, content_key, prepare, text_rows
 from thrifty.data.word_pieces import MARKS, encode_texts, load_pieces
 from thrifty.errors import DataError
 from thrifty.spec import LENGTH_MULTIPLE, SPLITS, TextData
@@ -380,3 +380,32 @@ def test_texts_that_belong_to_nothing_are_told(tmp_path: Path) -> None:
     assert "split: its group or time is column 7" in refusal(path, split={"time": 7})
     folder = write_texts(tmp_path / "folders", {"pos/1.txt": "good " * 9, "neg/1.txt": "bad " * 9})
     assert "data.split names the column 'who'" in refusal(folder, split={"group": "who"})
+
+
+DIRTY = (
+    "text\tlabel\tby\n"
+    + "".join(f"{text}\t{label}\t{number}\n" for number, (text, label) in enumerate(reviews(3000)))
+    + "ragged\n\tgood\tx\nfine\t\tx\na\0b\tgood\tx\n"
+    + "".join(f"{text}\t{label}\t{number}\n" for number, (text, label) in enumerate(reviews(60)))
+    + "in two minds\tgood\tx\nin two minds\tbad\tx\nalone\tunique\tx\n"
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dirty", [False, True], ids=["clean", "dirty"])
+def test_a_store_is_the_same_however_its_rows_were_checked_and_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dirty: bool
+) -> None:
+    path = tmp_path / "reviews"
+    path.mkdir()
+    raw = DIRTY.encode() + b"caf\xe9\tgood\tx\n"
+    (path / "all.tsv").write_bytes(raw if dirty else b"".join(raw.splitlines(keepends=True)[:3001]))
+    quick = run(path)
+    monkeypatch.setattr(text_rows._Reader, "together", lambda *_: None)
+    monkeypatch.setattr(chunks, "find_locality", lambda _: None)
+    slow = prepare(job(path), seed=0, cache=tmp_path / "another", emit=lambda _: None)
+    assert quick.files == slow.files and quick.folder != slow.folder
+    assert bool(rejects(quick)) == dirty
+    if dirty:
+        reasons = quick.dataset.cleaning.rejected
+        assert {"ragged row", "empty text", "empty label", "binary", "not UTF-8"} <= set(reasons)

@@ -12,12 +12,14 @@ import io
 import json
 from collections.abc import Iterator
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
-from thrifty.data.encodings import SAMPLE_BYTES, UTF8, find_encoding
+from thrifty.data.encodings import SAMPLE_BYTES, UTF8, Encoding, find_encoding
 from thrifty.errors import DataError
 
 PARQUET = ".parquet"
+# of Parquet, so that no more of a file is held
+ROWS_AT_ONCE = 20_000
 # characters of a cell of CSV at least, as csv has it
 LONGEST_CELL = 1 << 17
 
@@ -26,13 +28,15 @@ Problem = tuple[str, str]
 
 
 def read_cells(
-    name: str, raw: bytes, most_bytes: float, encoding: str | None = None
+    name: str, stream: BinaryIO, most_bytes: float, encoding: str | None = None
 ) -> Iterator[tuple[int, Cells | Problem]]:
     """Go through a file: the line of each row, counted from 1, with its cells or what is wrong with it.
 
+    No more of it is held than a row, of Parquet than `ROWS_AT_ONCE`.
+
     Args:
         name: of the file, whose suffix tells its form.
-        raw: its content.
+        stream: its content, from the beginning; of Parquet a file or what is like one.
         most_bytes: a longer row cannot be used.
         encoding: that the job names; found when left out.
 
@@ -41,17 +45,31 @@ def read_cells(
     """
     suffix = PurePosixPath(name).suffix.lower()
     if suffix == PARQUET:
-        yield from _parquet(name, raw, most_bytes)
+        yield from _parquet(name, stream, most_bytes)
         return
-    found = find_encoding(raw[: SAMPLE_BYTES + 1], whole=len(raw) <= SAMPLE_BYTES, asked=encoding)
+    found = encoding_of(stream, encoding)
+    stream.read(found.mark)
     # bytes that are none of the encoding come as lone surrogates, so that one bad row does not take the file with it
-    file = io.TextIOWrapper(
-        io.BytesIO(raw[found.mark :]), found.name or UTF8, "surrogateescape", newline="" if suffix == ".csv" else "\n"
-    )
+    file = io.TextIOWrapper(stream, found.name or UTF8, "surrogateescape", newline="" if suffix == ".csv" else "\n")
     try:
         yield from _rows(suffix, file, most_bytes)
     except UnicodeDecodeError as error:
         yield 0, (f"not {error.encoding}", f": {error.reason}; what follows is not read")
+    finally:
+        # left open, for it is another's; who closed it before has no need of that
+        with contextlib.suppress(ValueError):
+            file.detach()
+
+
+def encoding_of(stream: BinaryIO, asked: str | None = None) -> Encoding:
+    """Tell what a file is written in by its beginning, to which it is turned back.
+
+    >>> encoding_of(io.BytesIO("größer".encode())).name
+    'utf-8'
+    """
+    head = stream.read(SAMPLE_BYTES + 1)
+    stream.seek(0)
+    return find_encoding(head[: SAMPLE_BYTES + 1], whole=len(head) <= SAMPLE_BYTES, asked=asked)
 
 
 def _rows(suffix: str, file: io.TextIOWrapper, most_bytes: float) -> Iterator[tuple[int, Cells | Problem]]:
@@ -99,6 +117,8 @@ def next_row(reader: Iterator[list[str]], most_bytes: int) -> list[str]:
 
 
 def _unusable(content: str, most_bytes: float) -> Problem | None:
+    if content.isascii() and len(content) <= most_bytes:
+        return None
     try:
         size = len(content.encode("utf-8"))
     except UnicodeEncodeError as error:
@@ -114,14 +134,18 @@ def _object(content: str) -> Cells | Problem:
     return found if isinstance(found, dict) else ("not a JSON object", f": {type(found).__name__}")
 
 
-def _parquet(name: str, raw: bytes, most_bytes: float) -> Iterator[tuple[int, Cells | Problem]]:
+def _parquet(name: str, stream: BinaryIO, most_bytes: float) -> Iterator[tuple[int, Cells | Problem]]:
     import polars
 
     with parquet_errors(name):
-        rows = polars.read_parquet(io.BytesIO(raw))
-    for line, row in enumerate(rows.iter_rows(named=True), 1):
-        texts = "".join(cell for cell in row.values() if isinstance(cell, str))
-        yield line, _unusable(texts, most_bytes) or row
+        table = polars.scan_parquet(stream)
+        count = int(table.select(polars.len()).collect().item())
+    for begin in range(0, count, ROWS_AT_ONCE):
+        with parquet_errors(name):
+            rows = table.slice(begin, ROWS_AT_ONCE).collect()
+        for line, row in enumerate(rows.iter_rows(named=True), begin + 1):
+            texts = "".join(cell for cell in row.values() if isinstance(cell, str))
+            yield line, _unusable(texts, most_bytes) or row
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ One table may name them all, or one for each split, as ``train.tsv``, ``dev.tsv`
 
 from __future__ import annotations
 
+import io
 import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from thrifty.data.cells import PARQUET, read_cells
 from thrifty.data.inputs import TABLE_SUFFIXES, InputFile, Reject
 from thrifty.data.labels import in_order
 from thrifty.data.split import HELD_OUT, SPLIT_NAMES, split_of
-from thrifty.data.text_rows import LABEL_NAMES, SAMPLED_ROWS
+from thrifty.data.text_columns import LABEL_NAMES, SAMPLED_ROWS
 from thrifty.data.together import no_key
 from thrifty.errors import DataError, nearest
 from thrifty.spec import Split
@@ -239,7 +240,7 @@ def _rows(name: str, raw: bytes, known: Mapping[str, str], rejects: list[Reject]
     """The names of the columns, none where the first row names a sample, and the rows; what is none is put aside."""
     header: list[str] = []
     rows: list[Row] = []
-    for line, cells in read_cells(name, raw, MOST_ROW_BYTES):
+    for line, cells in read_cells(name, io.BytesIO(raw), MOST_ROW_BYTES):
         if isinstance(cells, tuple):
             rejects.append(Reject(f"{name}:{line}", *cells))
         elif isinstance(cells, dict):

@@ -14,7 +14,7 @@ from thrifty.data.cells import PARQUET, parquet_errors
 from thrifty.data.header import read_header
 from thrifty.data.image import IMAGE_SUFFIXES
 from thrifty.data.inputs import InputFile, Reject
-from thrifty.data.text_rows import LABEL_NAMES
+from thrifty.data.text_columns import LABEL_NAMES
 from thrifty.errors import DataError, nearest
 from thrifty.spec.data import Column
 

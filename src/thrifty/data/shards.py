@@ -18,7 +18,7 @@ from thrifty.data.image import IMAGE_SUFFIXES
 from thrifty.data.inputs import InputFile, Reject
 from thrifty.data.manifest import SPLIT_COLUMNS
 from thrifty.data.split import SPLIT_NAMES, split_by_words
-from thrifty.data.text_rows import LABEL_NAMES
+from thrifty.data.text_columns import LABEL_NAMES
 from thrifty.data.unchanged import changed, gone
 from thrifty.errors import DataError
 

@@ -7,11 +7,13 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 from thrifty.data.inputs import Reject
 from thrifty.errors import DataError
 from thrifty.spec import Split
 
+AnySample = TypeVar("AnySample", str, int)
 HELD_OUT = ("test", "validation")
 NOT_A_SPLIT = "not named after a split"
 # what files and folders of published data sets are called after the split that they hold
@@ -79,13 +81,15 @@ def rank(seed: int, sha256: str, name: str) -> bytes:
     return hashlib.sha256(f"{seed}\0{sha256}\0{name}".encode()).digest()
 
 
-def split_by_count(ranks: Mapping[str, bytes], split: Split, held_out: Sequence[str] = HELD_OUT) -> dict[str, str]:
+def split_by_count(
+    ranks: Mapping[AnySample, bytes], split: Split, held_out: Sequence[str] = HELD_OUT
+) -> dict[AnySample, str]:
     """Deal the samples of one label: the lowest ranks to test, the next to validation, the rest to training.
 
     Each split gets the nearest whole number to its exact share, and at least one sample.
 
     Args:
-        ranks: place in the seeded order of each sample; at least one for each split.
+        ranks: place in the seeded order of each sample, by its name or number; at least one for each split.
         split: shares held out.
         held_out: the splits to deal to beside training.
 

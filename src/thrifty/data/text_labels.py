@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from thrifty.data.inputs import Reject, count_reasons
 from thrifty.data.labels import in_order
@@ -16,8 +16,7 @@ from thrifty.spec import TextData
 ONLY_HELD_OUT = "label not in the training split"
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(NamedTuple):
     """A row with its place: the split its file says, or training where no file does; its rank in the seeded order."""
 
     row: Row
@@ -68,7 +67,7 @@ def check_tags(
         if sample.order not in aside:
             off.update(label for label in sample.row.labels if label not in known)
             own = tuple(label for label in sample.row.labels if label in known)
-            left.append(replace(sample, row=replace(sample.row, labels=own)))
+            left.append(sample._replace(row=sample.row._replace(labels=own)))
     mean = sum(len(sample.row.labels) for sample in left) / len(left)
     none = sum(not sample.row.labels for sample in left)
     notes = [f"{mean:.2f} labels a text in the mean; {none:,} texts have none"]

@@ -1,11 +1,13 @@
-"""A row of text and label, made of cells that are checked; or why they make none."""
+"""A row of text and label, made of cells that are checked; or why they make none.
+
+Rows are checked one by one, and where nothing is wrong with any of them, many at once: the rows are the same.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from thrifty.data.cells import is_unicode
 from thrifty.data.inputs import Reject
@@ -17,8 +19,8 @@ from thrifty.spec import TextData
 _SHOWN = 60
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+# a tuple, since there are millions of them: it is made in a third of the time that a frozen dataclass takes
+class Row(NamedTuple):
     """A text with its label; ``name`` is its file and the line it begins on, such as ``train.tsv:17``.
 
     The two texts of a pair are one, with `PAIR_MARK` between them. ``key`` is the group or moment that it belongs to,
@@ -53,6 +55,34 @@ def tagged_row(name: str, texts: Sequence[Any], cell: Any, data: TextData) -> Ro
             return problem
     found = in_order({label.strip() for label in labels})
     return Row(name, _joined(texts), json.dumps(found, ensure_ascii=False), labels=found)
+
+
+def checked_rows(names: Sequence[str], texts: Sequence[Sequence[Any]], labels: Sequence[Any]) -> list[Row] | None:
+    """Make rows of their cells as `checked_row` does, all at once; None where any of them makes no row.
+
+    Args:
+        names: of the rows.
+        texts: a column, or the two of pairs.
+        labels: a column.
+    """
+    columns = [_tidied(column, PAIR_MARK) for column in texts]
+    tidy = _tidied([_spelled(label) for label in labels], "")
+    if tidy is None or any(column is None for column in columns):
+        return None
+    whole = [column for column in columns if column is not None]
+    joined = whole[0] if len(whole) == 1 else map(PAIR_MARK.join, zip(*whole, strict=True))
+    return list(map(Row, names, joined, tidy))
+
+
+def _tidied(cells: Sequence[Any], mark: str) -> list[str] | None:
+    """Drop the space around the cells of a column, and put spaces in the place of a mark; None where one is wrong."""
+    if set(map(type, cells)) - {str}:
+        return None
+    found = [cell.strip() for cell in cells]
+    together = "".join(found)
+    if not all(found) or "\0" in together or not is_unicode(together):
+        return None
+    return [cell.replace(mark, " ") for cell in found] if mark and mark in together else found
 
 
 def _spelled(label: Any) -> Any:

@@ -1,318 +1,99 @@
-"""Rows of text and label out of tables: which columns they are, and what is wrong with a row."""
+"""Rows of text and label out of tables, many at once, and what is wrong with a row."""
 
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, BinaryIO
 
-from thrifty.data.cells import Cells, read_cells
+from thrifty.data.cells import Cells, Problem, read_cells
 from thrifty.data.inputs import Reject
-from thrifty.data.text_row import Row, checked_row, tagged_row
+from thrifty.data.text_columns import Columns, cell_at, commonest_width, place_of, sampled_rows
+from thrifty.data.text_row import Row, checked_row, checked_rows, tagged_row
 from thrifty.data.together import no_key
-from thrifty.errors import DataError, nearest
 from thrifty.spec import TextData
 
-# names that columns of texts and labels have in published data sets, the likelier first
-TEXT_NAMES = (
-    *("text", "sentence", "text_a", "sentence1", "review", "content", "comment", "tweet", "message", "question"),
-    *("premise", "question1"),
-    *("query", "utterance", "document", "body", "title"),
-)
-LABEL_NAMES = (
-    *("label", "class", "category", "target", "sentiment", "polarity", "intent", "topic", "rating", "stars"),
-    "labels",
-)
-# and of several labels; documents of a corpus may have such columns too
-SEVERAL_NAMES = ("tags", "genres", "emotions", "topics", "categories")
-# what the second text of a pair is called where the first has such a name
-SECOND_NAMES = {
-    "text": "text_b", "text_a": "text_b", "sentence1": "sentence2", "question1": "question2", "premise": "hypothesis",
-}  # fmt: skip
-SAMPLED_ROWS = 1000
-# fewer rows tell neither a header that names no known column, nor a label by its values
-_ROWS_TO_TELL = 20
-# half of the cells of a column of texts have at least so many characters; Chinese says much in few
-_SHORTEST_TEXT = 6
-_SPLIT_BY = {".tsv": "tabs", ".csv": "commas"}
+# so many are checked together; one that is wrong has them checked one by one
+ROWS_AT_ONCE = 1024
 _SHOWN = 60
 
 
-@dataclass(frozen=True)
-class Columns:
-    """Where text and label stand in each row.
-
-    Attributes:
-        text, label: names in the header or keys of an object; numbers from 0 where there is no header.
-        text_b: of the second text of a pair; None where there is one alone.
-        header: whether the first row names the columns.
-        says: what was chosen and by what, a sentence.
-        key: of groups or moments; None where each text is dealt by itself.
-    """
-
-    text: str | int
-    label: str | int
-    header: bool
-    says: str
-    text_b: str | int | None = None
-    key: str | int | None = None
-
-
-def find_columns(data: TextData, name: str, raw: bytes) -> Columns:
-    """Find the columns of text and label: as the job says, by their names, else by what stands in them.
-
-    Without names the text is the column with the longest cells, the label the one with the fewest different values.
-
-    Args:
-        data: section ``data`` of the job.
-        name: of a file, whose suffix tells its form.
-        raw: its content; the first thousand rows are looked at.
-
-    Raises:
-        DataError: there are no rows, a column is not there, or several could be meant.
-    """
-    sample = _sampled(data, name, raw)
-    if not sample:
-        raise DataError(f"'{name}' has no row that can be read", mend="A row holds a text and its label, in UTF-8.")
-    if isinstance(sample[0], dict):
-        return _of_objects(data, name, [each for each in sample if isinstance(each, dict)])
-    return _of_rows(data, name, [each for each in sample if isinstance(each, list)])
-
-
-def _sampled(data: TextData, name: str, raw: bytes) -> list[Cells]:
-    rows = (cells for _, cells in read_cells(name, raw, data.max_row_bytes, data.encoding))
-    return list(itertools.islice((cells for cells in rows if not isinstance(cells, tuple)), SAMPLED_ROWS))
-
-
-def sample_labels(data: TextData, name: str, raw: bytes, columns: Columns) -> list[Any]:
-    """Return the cells of labels in the first thousand rows of a file, as they stand there."""
-    sample = _sampled(data, name, raw)
-    if not columns.header:
-        return [_cell(cells, columns.label) for cells in sample]
-    place = _place(columns.label, [str(cell) for cell in sample[0]], name)
-    return [_cell(cells, place) for cells in sample[1:]]
-
-
-def read_rows(data: TextData, name: str, raw: bytes, columns: Columns) -> Iterator[Row | Reject]:
+def read_rows(data: TextData, name: str, stream: BinaryIO, columns: Columns) -> Iterator[Row | Reject]:
     """Go through the rows of a file; those that cannot be used come as rejects. Blank lines are passed over.
 
     Raises:
         DataError: its header lacks the columns.
     """
-    rows = read_cells(name, raw, data.max_row_bytes, data.encoding)
+    for block in read_row_blocks(data, name, stream, columns):
+        yield from block
+
+
+def read_row_blocks(data: TextData, name: str, stream: BinaryIO, columns: Columns) -> Iterator[Sequence[Row | Reject]]:
+    """Go through the rows of a file as `read_rows`, `ROWS_AT_ONCE` together; no more of the file is held."""
     places = [columns.label, columns.text, *([] if columns.text_b is None else [columns.text_b])]
     places += [] if columns.key is None else [columns.key]
-    width = 0
+    width = 0 if columns.header else commonest_width(sampled_rows(data, name, stream))
+    rows = read_cells(name, stream, data.max_row_bytes, data.encoding)
     if columns.header:
         header = next((cells for _, cells in rows if isinstance(cells, list)), [])
-        places = [_place(place, header, name) for place in places]
+        places = [place_of(place, header, name) for place in places]
         width = len(header)
-    else:
-        width = _commonest_width(_sampled(data, name, raw))
-    for line, cells in rows:
-        here = f"{name}:{line}"
+    read = _Reader(data, name, places, width, keyed=columns.key is not None)
+    while block := list(itertools.islice(rows, ROWS_AT_ONCE)):
+        yield read.together(block) or [read.alone(line, cells) for line, cells in block]
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Makes rows of cells: ``places`` of label, texts and, where ``keyed``, key, among ``width`` of them."""
+
+    data: TextData
+    name: str
+    places: Sequence[str | int]
+    width: int
+    keyed: bool
+
+    def together(self, block: Sequence[tuple[int, Cells | Problem]]) -> list[Row] | None:
+        """Make rows of cells where nothing is wrong with any of them."""
+        lines, cells = zip(*block, strict=True)
+        columns = None if self.data.task == "tag" else self._columns(cells)
+        if columns is None:
+            return None
+        label, *texts = columns
+        keys = texts.pop() if self.keyed else ()
+        found = checked_rows([f"{self.name}:{line}" for line in lines], texts, label)
+        if found is None or not self.keyed:
+            return found
+        belonging = [_belonging(self.data, row, key) for row, key in zip(found, keys, strict=True)]
+        rows = [row for row in belonging if isinstance(row, Row)]
+        return rows if len(rows) == len(found) else None
+
+    def _columns(self, cells: Sequence[Any]) -> list[Sequence[Any]] | None:
+        kinds = set(map(type, cells))
+        if kinds == {dict}:
+            return [[each.get(str(place)) for each in cells] for place in self.places]
+        known = all(isinstance(place, int) and place < self.width for place in self.places)
+        if kinds != {list} or set(map(len, cells)) != {self.width} or not known:
+            return None
+        columns = list(zip(*cells, strict=True))
+        return [columns[int(place)] for place in self.places]
+
+    def alone(self, line: int, cells: Cells | Problem) -> Row | Reject:
+        """Make a row of its cells, or say why it is none."""
+        here = f"{self.name}:{line}"
         if isinstance(cells, tuple):
-            yield Reject(here, *cells)
-        elif isinstance(cells, list) and len(cells) != width:
-            yield Reject(here, "ragged row", f": {len(cells)} cells, {width} are usual")
-        else:
-            label, *texts = (_cell(cells, place) for place in places)
-            key = None if columns.key is None else texts.pop()
-            row = tagged_row(here, texts, label, data) if data.task == "tag" else checked_row(here, texts, label)
-            yield row if columns.key is None or isinstance(row, Reject) else _belonging(data, row, key)
+            return Reject(here, *cells)
+        if isinstance(cells, list) and len(cells) != self.width:
+            return Reject(here, "ragged row", f": {len(cells)} cells, {self.width} are usual")
+        label, *texts = (cell_at(cells, place) for place in self.places)
+        key = texts.pop() if self.keyed else None
+        row = tagged_row(here, texts, label, self.data) if self.data.task == "tag" else checked_row(here, texts, label)
+        return _belonging(self.data, row, key) if self.keyed and isinstance(row, Row) else row
 
 
 def _belonging(data: TextData, row: Row, key: Any) -> Row | Reject:
     """The row with its group or moment, or why it has none."""
     text = "" if key is None else str(key).strip()
     problem = no_key(text, by_time=data.split.time is not None)
-    return Reject(row.name, problem, f": {text[:_SHOWN]!r}") if problem else replace(row, key=text)
-
-
-def _cell(cells: Cells, at: str | int) -> Any:
-    if isinstance(cells, dict):
-        return cells.get(str(at))
-    assert isinstance(at, int)
-    return cells[at] if at < len(cells) else None
-
-
-def _of_objects(data: TextData, name: str, sample: Sequence[dict[str, Any]]) -> Columns:
-    keys = list(dict.fromkeys(key for each in sample for key in each))
-    for column, asked in (("text", data.text), ("text_b", data.text_b), ("label", data.label)):
-        if isinstance(asked, int):
-            raise DataError(
-                f"data.{column} is {asked}, and the rows of '{name}' are objects, whose columns have no numbers",
-                mend=f"Name a key: {', '.join(keys)[:200]}.",
-            )
-    if data.header:
-        raise DataError(
-            f"data.header is true, and the rows of '{name}' are objects, which name their own columns",
-            mend="Leave it out.",
-        )
-    body = [[each.get(key) for key in keys] for each in sample]
-    text, label, how = _choose(data, name, keys, body)
-    second = _second(data, name, keys, len(keys), text, label)
-    key = _asked(data.split.together, _BELONGING, keys, len(keys), name)
-    says = _said(keys, text, label, how, second, key)
-    named = [None if at is None else keys[at] for at in (second, key)]
-    return Columns(keys[text], keys[label], False, says, *named)
-
-
-def _of_rows(data: TextData, name: str, sample: list[list[str]]) -> Columns:
-    asked = (data.text, data.text_b, data.label, data.split.together)
-    named = [each for each in asked if isinstance(each, str)]
-    header = bool(named) if data.header is None else data.header
-    if named and not header:
-        raise DataError(f"'{named[0]}' names a column, and data.header says that none has a name", mend=_BY_NUMBER)
-    width = _commonest_width(sample)
-    if width < 2 and not header:
-        raise _one_column(name, sample)
-    if data.header is None and not named:
-        header = _looks_like_header(sample[0], [each for each in sample[1:] if len(each) == width])
-    names = [cell.strip() for cell in sample[0]] if header else []
-    body = [each for each in sample[header:] if len(each) == (len(names) or width)]
-    text, label, how = _choose(data, name, names, body)
-    second = _second(data, name, names, len(names) or width, text, label)
-    key = _asked(data.split.together, _BELONGING, names, len(names) or width, name)
-    if header:
-        for at in (text, label):
-            if names.count(names[at]) > 1:
-                raise DataError(f"the header of '{name}' names column '{names[at]}' twice", mend="Rename one of them.")
-        says = _said(names, text, label, how, second, key)
-        titles = [None if at is None else names[at] for at in (second, key)]
-        return Columns(names[text], names[label], True, says, *titles)
-    beside = "" if second is None else f", paired with column {second + 1}"
-    says = f"text is column {text + 1}{beside}, label column {label + 1}: {how}"
-    return Columns(text, label, False, says, second, key)
-
-
-_BELONGING = "split: its group or time"
-_BY_NUMBER = "Give the number of the column, from 1, or set data.header: true."
-
-
-def _commonest_width(sample: Sequence[Cells]) -> int:
-    counts = Counter(len(each) for each in sample)
-    return max(counts, key=lambda width: (counts[width], width), default=0)
-
-
-def _one_column(name: str, sample: list[list[str]]) -> DataError:
-    suffix = PurePosixPath(name).suffix.lower()
-    line = sample[0][0]
-    other = next((mark for mark, sign in (("tabs", "\t"), ("commas", ","), ("semicolons", ";")) if sign in line), "")
-    looks = f"; its first row '{line[:_SHOWN]}' looks split by {other}" if other else ""
-    return DataError(
-        f"the rows of '{name}' have one column, and a text and its label are two{looks}",
-        mend=f"A {suffix} file is split by {_SPLIT_BY.get(suffix, 'tabs')}; rename the file or write it anew.",
-    )
-
-
-def _looks_like_header(cells: list[str], body: list[list[str]]) -> bool:
-    """Whether the first row names columns: by known names, or because its label is one that no other row has."""
-    first = [cell.strip().lower() for cell in cells]
-    if any(name in first for name in TEXT_NAMES) and any(name in first for name in (*LABEL_NAMES, *SEVERAL_NAMES)):
-        return True
-    if len(body) < _ROWS_TO_TELL or len(cells) != len(body[0]):
-        return False
-    label = _by_content(body)[1]
-    counts = Counter(each[label].strip() for each in body)
-    return cells[label].strip() not in counts and min(counts.values()) > 1
-
-
-def _choose(data: TextData, name: str, names: Sequence[str], body: Sequence[Sequence[Any]]) -> tuple[int, int, str]:
-    """Choose the places of text and label, and say by what."""
-    width = len(names) or max(map(len, body), default=0)
-    text = _asked(data.text, "text", names, width, name)
-    label = _asked(data.label, "label", names, width, name)
-    if text is not None and label is not None:
-        return text, label, "as the job says"
-    how = "by the header"
-    known = [str(each).lower() for each in names]
-    if text is None:
-        text = next((known.index(each) for each in TEXT_NAMES if each in known and known.index(each) != label), None)
-    if label is None:
-        named = (each for each in (*LABEL_NAMES, *SEVERAL_NAMES) if each in known and known.index(each) != text)
-        label = next((known.index(each) for each in named), None)
-    if text is None or label is None:
-        if not body:
-            raise DataError(f"'{name}' has no rows beside its header", mend="A row holds a text and its label.")
-        by_content = _by_content(body, text, label)
-        if text is None:
-            _check_is_text(name, [str(each[by_content[0]]) for each in body])
-        _check_told_apart(name, names, body, *by_content, told=label is not None)
-        text, label = by_content
-        how = "the longest cells, and the fewest different values"
-    return text, label, how
-
-
-def _asked(asked: str | int | None, column: str, names: Sequence[str], width: int, name: str) -> int | None:
-    if asked is None:
-        return None
-    if isinstance(asked, str):
-        return _place(asked, names, name)
-    if asked > width:
-        raise DataError(f"data.{column} is column {asked}, and '{name}' has {width}", mend="Columns count from 1.")
-    return asked - 1
-
-
-def _place(column: str | int, header: Sequence[str], name: str) -> int:
-    names = [cell.strip() for cell in header]
-    if column not in names:
-        raise DataError(
-            f"'{name}' has no column '{column}'",
-            nearest=nearest(str(column), names),
-            mend=f"Its columns: {', '.join(names)[:200]}.",
-        )
-    return names.index(str(column))
-
-
-def _by_content(body: Sequence[Sequence[Any]], text: int | None = None, label: int | None = None) -> tuple[int, int]:
-    """The place of the longest cells, and of the fewest different values of those that have several."""
-    columns = [[str(cell).strip() for cell in column] for column in zip(*body, strict=True)]
-    if text is None:
-        text = max((at for at in range(len(columns)) if at != label), key=lambda at: sum(map(len, columns[at])))
-    if label is None:
-        others = [at for at in range(len(columns)) if at != text]
-        kinds = {at: len(set(columns[at])) for at in others}
-        label = min(others, key=lambda at: (kinds[at] < 2, kinds[at], at), default=text)
-    return text, label
-
-
-def _check_is_text(name: str, cells: Sequence[str]) -> None:
-    """Refuse to take for texts what are names, codes or numbers: texts have some length, and are seldom the same."""
-    wordy = sum(len(each) >= _SHORTEST_TEXT and any(map(str.isalpha, each)) for each in cells)
-    if len(cells) >= _ROWS_TO_TELL and (wordy < len(cells) / 2 or len(set(cells)) < len(cells) / 2):
-        raise DataError(f"no column of '{name}' looks like texts", mend="If one is, name it: data.text.")
-
-
-def _check_told_apart(
-    name: str, names: Sequence[str], body: Sequence[Sequence[Any]], text: int, label: int, *, told: bool
-) -> None:
-    """Refuse to guess a label where another column would do as well, or where most rows have one of their own."""
-    kinds = [len({str(cell).strip() for cell in column}) for column in zip(*body, strict=True)]
-    rivals = [at for at, each in enumerate(kinds) if at not in {text, label} and each == kinds[label]]
-    if told or (label != text and not rivals and (kinds[label] <= len(body) / 2 or len(body) < _ROWS_TO_TELL)):
-        return
-    shown = [names[at] if names else str(at + 1) for at in range(len(kinds))]
-    counts = ", ".join(f"{each} ({kinds[at]:,} different values)" for at, each in enumerate(shown))
-    raise DataError(
-        f"it cannot be told which column of '{name}' is the label: {counts[:300]}", mend="Name it: data.label."
-    )
-
-
-def _second(data: TextData, name: str, names: Sequence[str], width: int, text: int, label: int) -> int | None:
-    """The place of the second text of a pair: as the job says, or as its name says beside the first one's."""
-    if data.text_b is not None:
-        return _asked(data.text_b, "text_b", names, width, name)
-    known = [str(each).lower() for each in names]
-    second = SECOND_NAMES.get(known[text], "") if known else ""
-    return known.index(second) if second in known and known.index(second) != label else None
-
-
-def _said(names: Sequence[str], text: int, label: int, how: str, second: int | None, key: int | None) -> str:
-    unused = [each for at, each in enumerate(names) if at not in {text, label, second, key}]
-    beside = f"; not used: {', '.join(unused)[:200]}" if unused else ""
-    paired = "" if second is None else f", paired with '{names[second]}'"
-    return f"text is column '{names[text]}'{paired}, label column '{names[label]}': {how}{beside}"
+    return Reject(row.name, problem, f": {text[:_SHOWN]!r}") if problem else row._replace(key=text)

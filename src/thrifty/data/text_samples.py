@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import hashlib
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+import io
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
 
-from thrifty.data.cells import PARQUET
+from thrifty.data.cells import PARQUET, encoding_of
 from thrifty.data.choose import TEXT_FILES
-from thrifty.data.encodings import SAMPLE_BYTES, UTF8, Encoding, find_encoding
+from thrifty.data.encodings import UTF8
 from thrifty.data.inputs import DUPLICATE, DUPLICATE_ACROSS, InputFile, Reject, count_reasons
-from thrifty.data.inventory import Inventory, read_unchanged
+from thrifty.data.inventory import Inventory
 from thrifty.data.labels import folders_of, in_order
 from thrifty.data.split import HELD_OUT, rank, split_by_count, splits_by_name
+from thrifty.data.text_columns import Columns, find_columns
 from thrifty.data.text_labels import Sample, check_labels, check_tags, strata_of
 from thrifty.data.text_row import Row, checked_row
-from thrifty.data.text_rows import Columns, find_columns, read_rows
+from thrifty.data.text_rows import read_row_blocks
 from thrifty.data.together import split_together
+from thrifty.data.unchanged import open_unchanged
 from thrifty.errors import DataError
 from thrifty.spec import SPLITS, TextData
 
@@ -39,7 +47,8 @@ def read_samples(data: TextData, inventory: Inventory, seed: int) -> Samples:
         DataError: there are no texts, no columns of text and label, or fewer than two labels to tell apart.
     """
     given, rejects = _splits_of(data, inventory)
-    samples, unread, notes = _read_all(data, inventory, given, seed)
+    with _collector_paused():
+        samples, unread, notes = _read_all(data, inventory, given, seed)
     kept, copies, conflicting = _find_copies(samples)
     missing = tuple(part for part in HELD_OUT if part not in given.values())
     by_stratum = strata_of(data, kept, missing)
@@ -89,6 +98,18 @@ def _in_folders(inventory: Inventory) -> bool:
     return inventory.files[0].suffix in TEXT_FILES
 
 
+@contextlib.contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Have Python not look for circles: of rows, of which there are millions, none is in one, and it goes on and on."""
+    running = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if running:
+            gc.enable()
+
+
 def _read_all(
     data: TextData, inventory: Inventory, given: Mapping[str, str], seed: int
 ) -> tuple[list[Sample], list[Reject], list[str]]:
@@ -102,51 +123,60 @@ def _read_all(
     if not _in_folders(inventory):
         # those of the first file to train on; all files have them
         first = next(file for file in files if given[file.name] in {"train", ""})
-        columns = find_columns(data, first.name, read_unchanged(first, inventory.hashes[first.name]))
+        with _opened(first, inventory) as stream:
+            columns = find_columns(data, first.name, stream)
     for file in files:
-        raw = read_unchanged(file, inventory.hashes[file.name])
-        if told := _told_encoding(data, file, raw):
-            encodings[told].append(file.name)
-        rows: Iterable[Row | Reject] = (
-            [_of_file(data, file, raw, folders.label(file.name))]
-            if columns is None
-            else read_rows(data, file.name, raw, columns)
-        )
-        for row in rows:
-            if isinstance(row, Reject):
-                rejects.append(row)
-            else:
-                place = rank(seed, hashlib.sha256(row.text.encode()).hexdigest(), row.name)
-                samples.append(Sample(row, given[file.name] or "train", place, len(samples)))
-            if len(samples) > data.max_rows:
-                raise DataError(
-                    f"'{data.path}' has over {data.max_rows:,} rows, the limit of data.max_rows",
-                    mend="Raise it where there is memory for all texts, or take a part.",
-                )
+        part = given[file.name] or "train"
+        with _opened(file, inventory) as stream:
+            if told := _told_encoding(data, file, stream):
+                encodings[told].append(file.name)
+            blocks: Iterable[Sequence[Row | Reject]] = (
+                [[_of_file(data, file, stream, folders.label(file.name))]]
+                if columns is None
+                else read_row_blocks(data, file.name, stream, columns)
+            )
+            for block in blocks:
+                rows = [row for row in block if isinstance(row, Row)]
+                rejects += [row for row in block if isinstance(row, Reject)]
+                ranks = [rank(seed, hashlib.sha256(row.text.encode()).hexdigest(), row.name) for row in rows]
+                samples += map(Sample, rows, itertools.repeat(part), ranks, itertools.count(len(samples)))
+                if len(samples) > data.max_rows:
+                    raise DataError(
+                        f"'{data.path}' has over {data.max_rows:,} rows, the limit of data.max_rows",
+                        mend="Raise it where there is memory for all texts, or take a part.",
+                    )
     notes = [columns.says] if columns else ["each file is a text, its folder its label"]
     notes += [f"{', '.join(names[:3])}{' …' * (len(names) > 3)} {told}" for told, names in encodings.items()]
     return samples, rejects, notes
 
 
-def _told_encoding(data: TextData, file: InputFile, raw: bytes) -> str:
+@contextlib.contextmanager
+def _opened(file: InputFile, inventory: Inventory) -> Iterator[BinaryIO]:
+    """Open a file that is as it was hashed, which shows at the end; Parquet is read from places all over it."""
+    with open_unchanged(file, inventory.hashes[file.name]) as stream:
+        if file.suffix != PARQUET:
+            yield stream
+            return
+        with Path(file.path).open("rb") as plain:
+            yield plain
+
+
+def _told_encoding(data: TextData, file: InputFile, stream: BinaryIO) -> str:
     """What a user should know of a file's encoding; nothing of UTF-8."""
     if file.suffix == PARQUET:
         return ""
-    found = _encoding(data, raw)
+    found = encoding_of(stream, data.encoding)
     if found.name == UTF8:
         return ""
     return f"read as {found.name}" if found.name else f"read as UTF-8, though it is not: {''.join(found.problem)}"
 
 
-def _encoding(data: TextData, raw: bytes) -> Encoding:
-    return find_encoding(raw[: SAMPLE_BYTES + 1], whole=len(raw) <= SAMPLE_BYTES, asked=data.encoding)
-
-
-def _of_file(data: TextData, file: InputFile, raw: bytes, label: str) -> Row | Reject:
+def _of_file(data: TextData, file: InputFile, stream: BinaryIO, label: str) -> Row | Reject:
     """A file that is a text; its label is its folder."""
+    raw = stream.read()
     if len(raw) > data.max_row_bytes:
         return Reject(file.name, "text too long", f": {len(raw):,} bytes, over the limit of {data.max_row_bytes:,.0f}")
-    found = _encoding(data, raw)
+    found = encoding_of(io.BytesIO(raw), data.encoding)
     try:
         text = raw[found.mark :].decode(found.name) if found.name else ""
     except UnicodeDecodeError as error:
@@ -159,10 +189,15 @@ def _find_copies(samples: Sequence[Sample]) -> tuple[list[Sample], list[tuple[Sa
 
     Of equal rows the one furthest towards the held-out splits is kept, and of those the one of lowest rank.
     """
+    times = Counter(sample.row.text for sample in samples)
+    if len(times) == len(samples):
+        return list(samples), [], []
     groups: dict[str, list[Sample]] = defaultdict(list)
     for sample in samples:
-        groups[sample.row.text].append(sample)
-    kept, copies, rejects = [], [], []
+        if times[sample.row.text] > 1:
+            groups[sample.row.text].append(sample)
+    kept = [sample for sample in samples if times[sample.row.text] == 1]
+    copies, rejects = [], []
     for group in groups.values():
         labels = in_order({sample.row.label for sample in group})
         if len(labels) > 1:
@@ -199,8 +234,7 @@ def _deal(
             # of several labels each may be learned of other rows too
             few |= set() if data.task == "tag" else {label}
         else:
-            dealt = split_by_count({str(order): place for order, place in ranks.items()}, data.split, missing)
-            splits |= {int(order): part for order, part in dealt.items()}
+            splits |= split_by_count(ranks, data.split, missing)
     # training alone is no use: such a label could be learned and never be checked
     reason = f"label of under {len(missing) + 1} rows"
     lone = {sample.order for sample in kept if strata.get(sample.order) in few}

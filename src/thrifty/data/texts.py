@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from tokenizers import Tokenizer
 
+from thrifty.data.chunks import Chunks, Flat, joined
 from thrifty.data.corpus import TOKENIZER_TEXT_BYTES
 from thrifty.data.draft import Draft
 from thrifty.data.inputs import DUPLICATE, DUPLICATE_ACROSS, count_reasons, reject_lines
@@ -19,7 +19,7 @@ from thrifty.data.inventory import Inventory
 from thrifty.data.language import TOKENIZER_FILE
 from thrifty.data.teller import Teller
 from thrifty.data.text_samples import Sample, read_samples
-from thrifty.data.word_pieces import MARKS, MASK, UNKNOWN, encode_texts, keep_pieces, learn_pieces, read_pieces
+from thrifty.data.word_pieces import MARKS, MASK, UNKNOWN, keep_pieces, learn_pieces, read_pieces
 from thrifty.errors import DataError
 from thrifty.spec import LENGTH_MULTIPLE, SPLITS, Cleaning, Dataset, Task, TextData
 from thrifty.spec.events import Emit
@@ -31,6 +31,7 @@ LONGEST = 512
 READ_WHOLE = 0.999
 # About 25 tokens of text for each piece: one that is seen less often is hardly learned. Never over BERT's 30,000.
 TEXT_BYTES_A_PIECE, FEWEST_PIECES, MOST_PIECES = 100, 1024, 30_000
+_CHARACTERS_AT_ONCE = 1 << 21
 
 
 def prepare_texts(data: TextData, inventory: Inventory, *, seed: int, draft: Draft, emit: Emit) -> Dataset:
@@ -99,46 +100,31 @@ def _marks(tokenizer: Tokenizer) -> tuple[int, ...]:
     return tuple(number for number in numbers.values() if number is not None)
 
 
-@dataclass(frozen=True)
-class _Flat:
-    """Texts end to end: ``tokens`` uint32 [L] and the length of each, int64 [N]."""
-
-    tokens: np.ndarray
-    lengths: np.ndarray
-
-    def cut(self, length: int) -> _Flat:
-        """Cut the texts to ``length`` tokens, the last mark of each kept."""
-        if not (self.lengths > length).any():
-            return self
-        ends = np.cumsum(self.lengths)
-        place = np.arange(len(self.tokens)) - np.repeat(ends - self.lengths, self.lengths)
-        from_end = np.repeat(ends, self.lengths) - np.arange(len(self.tokens))
-        kept = (place < length - 1) | (from_end == 1)
-        return _Flat(self.tokens[kept], np.minimum(self.lengths, length))
-
-
 def _tokenize(
     data: TextData, inventory: Inventory, parts: Mapping[str, Sequence[Sample]], notes: list[str], emit: Emit
-) -> tuple[Tokenizer, dict[str, _Flat]]:
+) -> tuple[Tokenizer, dict[str, Flat]]:
     """Learn or read the word pieces, and cut the texts into them."""
     teller = Teller(sum(map(len, parts.values())), emit, "rows")
     if data.tokenizer is None:
         tokenizer = _learned(data, parts["train"], notes)
-        return tokenizer, {part: _flat(tokenizer, samples, teller) for part, samples in parts.items()}
+        chunks = Chunks(tokenizer)
+        return tokenizer, {part: _flat(chunks, samples, teller) for part, samples in parts.items()}
     name = data.tokenizer.name
     tokenizer = read_pieces(inventory.tokenizer, name)
-    train = _flat(tokenizer, parts["train"], teller)
+    chunks = Chunks(tokenizer)
+    train = _flat(chunks, parts["train"], teller)
     if data.cut_vocabulary:
         used, numbers = np.unique(train.tokens, return_inverse=True)
         whole, tokenizer = tokenizer, keep_pieces(tokenizer, used.tolist(), name)
+        chunks = Chunks(tokenizer)
         places = tokenizer.get_vocab()
         renumbered = [places[str(whole.id_to_token(int(number)))] for number in used]
-        train = _Flat(np.array(renumbered, np.uint32)[numbers], train.lengths)
+        train = Flat(np.array(renumbered, np.uint32)[numbers], train.lengths)
         notes.append(
             f"vocabulary {tokenizer.get_vocab_size():,}, cut from the {whole.get_vocab_size():,} of {name}: what the "
             "training split uses"
         )
-    held_out = {part: _flat(tokenizer, parts[part], teller) for part in SPLITS if part != "train"}
+    held_out = {part: _flat(chunks, parts[part], teller) for part in SPLITS if part != "train"}
     return tokenizer, {"train": train, **held_out}
 
 
@@ -165,14 +151,12 @@ def _training_texts(samples: Sequence[Sample], notes: list[str]) -> Iterator[str
         yield sample.row.text
 
 
-def _flat(tokenizer: Tokenizer, samples: Sequence[Sample], teller: Teller) -> _Flat:
-    def texts() -> Iterator[str]:
-        for sample in samples:
-            yield sample.row.text
-            teller.count(1)
-
-    rows = [np.array(numbers, np.uint32) for numbers in encode_texts(tokenizer, texts())]
-    return _Flat(np.concatenate(rows), np.array([len(row) for row in rows], np.int64))
+def _flat(chunks: Chunks, samples: Sequence[Sample], teller: Teller) -> Flat:
+    groups = []
+    for group in chunks.encode_groups((sample.row.text for sample in samples), _CHARACTERS_AT_ONCE):
+        groups.append(group)
+        teller.count(len(group.lengths))
+    return joined(groups)
 
 
 def _length(data: TextData, lengths: np.ndarray, notes: list[str]) -> int:
@@ -196,7 +180,7 @@ def _rounded(length: int) -> int:
 
 def _write(
     draft: Draft,
-    flat: Mapping[str, _Flat],
+    flat: Mapping[str, Flat],
     parts: Mapping[str, Sequence[Sample]],
     labels: Sequence[str],
     tokenizer: Tokenizer,
@@ -230,7 +214,7 @@ def _answers(samples: Sequence[Sample], number: Mapping[str, int], task: Task) -
     return y_NK
 
 
-def _say_unknown(tokenizer: Tokenizer, flat: Mapping[str, _Flat], notes: list[str]) -> None:
+def _say_unknown(tokenizer: Tokenizer, flat: Mapping[str, Flat], notes: list[str]) -> None:
     unknown = tokenizer.token_to_id(UNKNOWN)
     shares = {part: float((each.tokens == unknown).mean()) for part, each in flat.items()}
     said = ", ".join(f"{part} {share:.2%}".replace("%", " %") for part, share in shares.items() if share)

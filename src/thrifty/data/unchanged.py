@@ -20,6 +20,8 @@ _CHUNK_BYTES = 1 << 20
 def open_unchanged(file: InputFile, sha256: str) -> Iterator[BinaryIO]:
     """Open a file whose hash is known; when the block ends the rest of it is read, and the hash compared.
 
+    It may be turned back to its beginning, and nowhere else.
+
     Raises:
         DataError: it has changed since it was hashed, or is gone.
     """
@@ -57,6 +59,18 @@ class _Hashing(io.RawIOBase):
 
     def readable(self) -> bool:
         return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._inside.tell()
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        if offset or whence != io.SEEK_SET:
+            raise io.UnsupportedOperation("what is hashed as it is read may be turned back to its beginning alone")
+        self.digest = hashlib.sha256()
+        return self._inside.seek(0)
 
     def readinto(self, buffer: object) -> int:
         view = memoryview(buffer)  # type: ignore[arg-type]

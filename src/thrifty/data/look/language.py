@@ -14,7 +14,7 @@ from thrifty.data.inputs import InputFile
 from thrifty.data.look.found import Look, Seen, job_name, shown
 from thrifty.data.packed_files import inner_name
 from thrifty.data.tags import tell_apart
-from thrifty.data.text_rows import LABEL_NAMES, SEVERAL_NAMES
+from thrifty.data.text_columns import LABEL_NAMES, SEVERAL_NAMES
 from thrifty.spec import SPLITS
 from thrifty.spec.units import format_bytes
 

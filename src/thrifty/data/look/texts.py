@@ -14,8 +14,9 @@ from thrifty.data.look.found import Look, Seen, job_name, shares, shown
 from thrifty.data.look.language import TEXT_SUFFIXES
 from thrifty.data.split import split_of
 from thrifty.data.tags import recognise
+from thrifty.data.text_columns import SAMPLED_ROWS, find_columns, sample_labels
 from thrifty.data.text_row import Row
-from thrifty.data.text_rows import SAMPLED_ROWS, find_columns, read_rows, sample_labels
+from thrifty.data.text_rows import read_rows
 from thrifty.errors import DataError
 from thrifty.spec import SPLITS, TextData
 
@@ -37,9 +38,9 @@ def labelled_texts(seen: Seen) -> Look | None:
     named = {file.name: split_of(file.name) for file in tables} if not path.is_file() else {}
     tables = [file for file in tables if named.get(file.name)] or tables
     first = next((file for file in tables if named.get(file.name) == "train"), tables[0])
-    raw = Path(first.path).read_bytes()
-    columns = find_columns(data, first.name, raw)
-    several = recognise(sample_labels(data, first.name, raw, columns))
+    with Path(first.path).open("rb") as stream:
+        columns = find_columns(data, first.name, stream)
+        several = recognise(sample_labels(data, first.name, stream, columns))
     if several is not None:
         data = data.model_copy(update={"task": "tag", "label_separator": several[0]})
     counts: Counter[str] = Counter()
@@ -47,12 +48,13 @@ def labelled_texts(seen: Seen) -> Look | None:
     sizes: list[int] = []
     sample: list[str] = []
     for file in tables:
-        for row in read_rows(data, file.name, Path(file.path).read_bytes(), columns):
-            if isinstance(row, Row):
-                counts[named.get(file.name, "")] += 1
-                labels.update((row.label,) if several is None else row.labels)
-                sizes.append(len(row.text))
-                sample += [row.text] if len(sample) < SAMPLED_ROWS else []
+        with Path(file.path).open("rb") as stream:
+            for row in read_rows(data, file.name, stream, columns):
+                if isinstance(row, Row):
+                    counts[named.get(file.name, "")] += 1
+                    labels.update((row.label,) if several is None else row.labels)
+                    sizes.append(len(row.text))
+                    sample += [row.text] if len(sample) < SAMPLED_ROWS else []
     rows = " + ".join(f"{counts[part]:,}" for part in ("", *SPLITS) if counts[part])
     forms = "/".join(sorted({file.suffix.removeprefix(".").upper() for file in tables}))
     if not sizes:
