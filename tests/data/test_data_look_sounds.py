@@ -84,7 +84,9 @@ def test_text_files_of_transcripts_are_read(tmp_path: Path) -> None:
     found = look(write_books(tmp_path / "books"))
     assert found.job["data"]["transcript"] == "transcript"
     assert "32 recordings" in found.says
-    assert "3 different, train 20, validation 6, test 6, as 'dev-clean/109/9/109-9.trans.txt'" in found.says
+    assert (
+        "3 different, train 20, validation 6, test 6, as 'dev-clean/109/9/109-9.trans.txt' and 5 more say" in found.says
+    )
     assert found.why["data.transcript"].startswith(
         "6 files such as 'dev-clean/109/9/109-9.trans.txt' say what is said, split by their folders; what is said"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from thrifty.report import write_page
 from thrifty.report.figures import MOST_MARKS, MOST_POINTS, curves, log_axis, smooth, stages, thin
 from thrifty.report.happened import Mark, marks
 from thrifty.report.rows import Aside
-from thrifty.spec import Decision, Spent
+from thrifty.spec import Decision, Sound, Spent
 from thrifty.spec.events import (
     Checkpointed,
     Compiled,
@@ -220,6 +220,23 @@ def test_many_rejects_and_labels_are_capped_with_their_count(tmp_path: Path, run
     assert "96 labels between them are left out" in html
     assert "Most often confused" in html and 'class="confusion"' not in html
     assert re.search(r"label 3</bdi></td><td><bdi>label 7</bdi></td><td class=\"n\">1<", html)
+
+
+@pytest.mark.parametrize(
+    ("symbols", "says"),
+    [((" ", "a", "b"), "Characters of training transcripts"), (("one", "two"), "Words of training transcripts")],
+    ids=["characters", "words"],
+)
+def test_what_transcripts_hold_is_named(tmp_path: Path, run: dict[str, Any], symbols: Sequence[str], says: str) -> None:
+    dataset = make_dataset(
+        kind="audio", task="transcribe", labels=symbols, label_counts=dict.fromkeys(symbols, 70), shape=(64, 40),
+        tokens={"train": 300}, sound=Sound(rate=8000, bands=40),
+    )  # fmt: skip
+    html = write_page(tmp_path / "r.html", **{**run, "dataset": dataset, "confusion": ()}).read_text(encoding="utf-8")
+    assert says in html
+    assert f'<th scope="row">{says.split()[0].lower()}</th><td class="n">{len(symbols)}</td>' in html
+    assert ('<th scope="row"><bdi>␣</bdi></th>' in html) == (" " in symbols)
+    assert ">labels<" not in html
 
 
 def test_a_run_with_little_to_say_still_has_a_page(tmp_path: Path, run: dict[str, Any]) -> None:

@@ -175,14 +175,14 @@ def _joined(parts: Sequence[_Listing], named_after: Mapping[str, str], what: str
 
 
 def in_words(names: Sequence[str]) -> str:
-    """Name a few of some files, and count the others.
+    """Name some files; of many the first, and how many more there are.
 
-    >>> in_words(["a.csv"]), in_words(["dev.tsv", "test.tsv", "train.tsv"])
-    ("'a.csv'", "'dev.tsv', 'test.tsv' and 'train.tsv'")
+    >>> in_words(["dev.tsv", "test.tsv", "train.tsv"]), in_words([f"{at}.tsv" for at in range(9)])
+    ("'dev.tsv', 'test.tsv' and 'train.tsv'", "'0.tsv' and 8 more")
     """
-    shown = [f"'{name}'" for name in names[:_FILES_SHOWN]]
-    more = len(names) - len(shown)
-    shown += [f"{more:,} more"] if more else []
+    shown = [f"'{name}'" for name in names]
+    if len(names) > _FILES_SHOWN:
+        shown = [shown[0], f"{len(names) - 1:,} more"]
     return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
 
 

@@ -192,8 +192,11 @@ def _labels(dataset: Dataset) -> dict[str, Any]:
     most = max(dataset.label_counts.values(), default=0)
     counts = sorted(dataset.label_counts.items(), key=lambda pair: -pair[1])
     shown = counts if len(counts) <= MOST_LABELS else counts[: MOST_LABELS // 2] + counts[-MOST_LABELS // 2 :]
+    what = rows.labels_name(dataset)
     return {
-        "bars": [(label, f"{count:,}", 100 * count / max(1, most)) for label, count in shown],
+        "caption": "Training samples by label" if what == "labels" else f"{what.capitalize()} of training transcripts",
+        "what": what,
+        "bars": [(label if label.strip() else "␣", f"{count:,}", 100 * count / max(1, most)) for label, count in shown],
         "left": len(counts) - len(shown),
     }
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from thrifty import hardware
 from thrifty.ledger import TRAIN, Comparison, Entry
 from thrifty.spec import KINDS, METRICS, Budget, Dataset, Device, Interval, Plan, Spent
+from thrifty.spec.transcripts import are_words
 from thrifty.spec.units import format_bytes, format_count, format_joules, format_seconds, format_usd
 
 UNKNOWN = "–"
@@ -367,6 +368,13 @@ def samples_name(dataset: Dataset) -> str:
     return KINDS[dataset.kind].samples
 
 
+def labels_name(dataset: Dataset) -> str:
+    """Name what is told: labels, or the words or characters of transcripts."""
+    if dataset.task != "transcribe":
+        return "labels"
+    return "words" if are_words(dataset.labels) else "characters"
+
+
 def dataset_rows(dataset: Dataset) -> list[tuple[str, str]]:
     """Say what the prepared data is."""
     unit = f"windows of {dataset.shape[0]:,} tokens" if dataset.kind == "language" else samples_name(dataset)
@@ -390,7 +398,7 @@ def dataset_rows(dataset: Dataset) -> list[tuple[str, str]]:
     if dataset.kind == "text":
         rows.append(("each text", f"up to {dataset.shape[0]:,} tokens"))
     if dataset.labels:
-        rows.append(("labels", f"{len(dataset.labels):,}"))
+        rows.append((labels_name(dataset), f"{len(dataset.labels):,}"))
     rows.append(("read from", f"{format_bytes(dataset.source_bytes)} of files"))
     rows.append(("prepared store", format_bytes(dataset.stored_bytes)))
     return rows
