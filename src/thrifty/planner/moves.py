@@ -116,8 +116,8 @@ MOVES: tuple[Move, ...] = (
     ),
     Move(
         "by-length", "batching", "by_length",
-        "texts of like length together within a window of steps: another order, the same effective batch (Khomenko et "
-        "al. 2016)",
+        "samples of like length together within a window of steps: another order, the same effective batch (Khomenko "
+        "et al. 2016)",
         runs_here=True,
     ),
     Move("sampled-dropout", "dropout", "sampled", "torch's own random numbers", runs_here=True),

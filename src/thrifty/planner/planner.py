@@ -320,13 +320,14 @@ def _unproven(local: Local, precision: str) -> str:
 
 
 def _padding(local: Local, chosen: Way) -> str:
-    """What batching has to do with the tokens that texts take."""
+    """What batching has to do with the tokens that texts take, or frames that recordings do."""
     lengths = {how: local.length({**chosen.settings, "batching": how}) for how in local.batchings}
     if None in lengths.values():
         return ""
     said = ", ".join(f"{name_of('batching', how)} {length}" for how, length in lengths.items())
     done = rules.BATCHING[chosen.settings["batching"]]
-    return f"{done}; tokens that a text takes in the mean: {said}"
+    what = "frames that a recording" if local.dataset.kind == "audio" else "tokens that a text"
+    return f"{done}; {what} takes in the mean: {said}"
 
 
 def _memory_kept(local: Local, found: Found, chosen: Way) -> str:

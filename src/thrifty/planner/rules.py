@@ -23,8 +23,8 @@ COMPILE_ON_CPU = (
     "BERT of 6 x 384: 126 ms against 128 at 32 x 24 tokens, 357 both ways at 32 x 128)"
 )
 BATCHING = {
-    "padded": "texts come in random order, each padded to the longest of its micro-batch",
-    "by_length": "texts of like length are put together within a window of steps whose order is then drawn: another "
+    "padded": "samples come in random order, each padded to the longest of its micro-batch",
+    "by_length": "samples of like length are put together within a window of steps whose order is then drawn: another "
     "order of the data, the same effective batch (Khomenko et al. 2016)",
     "packed": "texts come in random order, end to end in one row, and each attends to itself alone (Krell et al. 2021)",
 }
