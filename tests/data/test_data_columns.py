@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from thrifty.data.coded import Cells, Coder, cells_of, count_cells
 from thrifty.data.columns import Tally, tell
 from thrifty.data.features import EDGES, edges_of, encode, learn_column
 from thrifty.spec.table import Table
@@ -33,17 +36,26 @@ KINDS = [
 ]
 
 
-def tallied(cells: list[str], name: str = "a", batches: int = 1) -> Tally:
+def coded(cells: pl.Series) -> Cells:
+    return Coder().code(cells)
+
+
+def tallied(
+    cells: list[str], name: str = "a", batches: int = 1, cells_as: Callable[[pl.Series], Cells] = Cells
+) -> Tally:
     tally = Tally()
     for part in np.array_split(np.array(cells, dtype=object), batches):
-        tally.add(pl.Series(name, part.tolist(), dtype=pl.String))
+        tally.add(count_cells([cells_as(pl.Series(name, part.tolist(), dtype=pl.String))]))
     return tally
 
 
 @pytest.mark.parametrize(("cells", "kind", "why"), KINDS, ids=[f"{row[1]} {row[2]}" for row in KINDS])
 @pytest.mark.parametrize("batches", [1, 2])
-def test_a_column_is_told_by_its_cells(cells: list[str], kind: str, why: str, batches: int) -> None:
-    found = tell("a", tallied(cells, batches=batches))
+@pytest.mark.parametrize("cells_as", [Cells, coded], ids=["plain", "coded"])
+def test_a_column_is_told_by_its_cells(
+    cells: list[str], kind: str, why: str, batches: int, cells_as: Callable[[pl.Series], Cells]
+) -> None:
+    found = tell("a", tallied(cells, batches=batches, cells_as=cells_as))
     assert found.kind == kind
     assert why in found.why
 
@@ -60,16 +72,30 @@ def test_odd_cells_are_counted() -> None:
 
 def test_values_that_fill_a_part_are_edges_and_leave_the_rest_theirs() -> None:
     values = np.concatenate([np.zeros(10_000), np.arange(1, 1001)])
-    edges = edges_of(values)
+    edges = edges_of(values, np.ones(len(values), np.int64))
     assert edges[0] == 0.0
     assert EDGES - 2 <= len(edges) <= EDGES
     assert list(edges) == sorted(set(edges))
 
 
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6), heavy=st.integers(0, 3))
+def test_edges_are_quantiles_of_the_cells_counted_or_not(seed: int, heavy: int) -> None:
+    draw = np.random.default_rng(seed)
+    values = np.concatenate([draw.normal(size=700), draw.integers(0, 300, 400), np.repeat(np.arange(heavy), 200)])
+    distinct, counts = np.unique(values, return_counts=True)
+    common = distinct[counts > len(values) / (EDGES - 1)]
+    rest = values[~np.isin(values, common)]
+    quantiles = np.quantile(rest, np.linspace(0, 1, EDGES - len(common)))
+    wanted = tuple(np.unique(np.concatenate([common, quantiles])).tolist())
+    assert edges_of(distinct, counts) == edges_of(values, np.ones(len(values), np.int64)) == wanted
+
+
 def one(cells: list[str | None], learned: list[str | None] | None = None) -> np.ndarray:
     series = pl.Series("a", cells if learned is None else learned, dtype=pl.String)
-    column = learn_column("a", tell("a", tallied([cell or "" for cell in series])), series)
-    return encode(pl.DataFrame({"a": pl.Series(cells, dtype=pl.String)}), Table(columns=(column,), target="y"))
+    column = learn_column("a", tell("a", tallied([cell or "" for cell in series])), count_cells([coded(series)]))
+    frame = pl.DataFrame({"a": pl.Series(cells, dtype=pl.String)})
+    return encode(cells_of(frame), Table(columns=(column,), target="y"))
 
 
 ENCODED = [
@@ -97,8 +123,9 @@ def test_rare_values_are_taken_for_unknown() -> None:
 @settings(max_examples=40, deadline=None)
 @given(values=st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=300))
 def test_numbers_keep_their_order(values: list[float]) -> None:
-    column = learn_column("a", tell("a", tallied(["0", "1"])), pl.Series("a", values))
-    places = encode(pl.DataFrame({"a": values}), Table(columns=(column,), target="y"))[:, 0]
+    cells = {"a": Cells(pl.Series("a", values))}
+    column = learn_column("a", tell("a", tallied(["0", "1"])), count_cells(cells.values()))
+    places = encode(cells, Table(columns=(column,), target="y"))[:, 0]
     assert ((places >= 0) & (places <= 1)).all()
     order = np.argsort(values, kind="stable")
     assert (np.diff(places[order].astype(np.float64)) >= 0).all()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import polars as pl
 import pytest
 
 SIDE, COUNT, SHARD = 512, 512, 128
@@ -73,3 +74,42 @@ def test_a_set_of_three_times_the_memory_is_prepared_and_read(tmp_path: Path) ->
     kept, seen, stored = map(int, done.stdout.split())
     assert kept == COUNT and 0.7 * COUNT < seen < 0.9 * COUNT
     assert stored > 2.9 * ROOM_BYTES
+
+
+ROWS_CHILD = textwrap.dedent(
+    """
+    import sys
+    from pathlib import Path
+    from thrifty.api import silent
+    from thrifty.data import blocks, prepare, tables, tape
+    from thrifty.spec import TableData
+
+    # what does not grow with the rows, made small
+    blocks.BLOCK_BYTES, tables.MOST_LEARNED_FROM, tape.PART_ROWS = 1 << 18, 20_000, 1 << 14
+    data = TableData(kind="table", path=Path(sys.argv[1]), target="y")
+    store = prepare(data, seed=0, cache=Path(sys.argv[2]), emit=silent)
+    lines = Path("/proc/self/status").read_text().splitlines()
+    print(sum(store.dataset.counts.values()), next(int(line.split()[1]) * 1024 for line in lines if "VmHWM" in line))
+    """
+)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is told by Linux")
+def test_rows_of_tables_take_few_bytes_each(tmp_path: Path) -> None:
+    draw, peaks = np.random.default_rng(0), {}
+    for count in (1_000_000, 2_500_000):
+        path = tmp_path / f"{count}.csv"
+        columns = {"a": draw.integers(0, 1000, count), "y": draw.integers(0, 10**6, count)}
+        pl.DataFrame(columns).with_columns(pl.col("y") / 100).write_csv(path)
+        command = [sys.executable, "-W", "error", "-c", ROWS_CHILD, path, tmp_path / "cache"]
+        environment = os.environ | {"MALLOC_ARENA_MAX": "2", "OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment, timeout=100)
+        assert done.returncode == 0, done.stderr[-2000:]
+        kept, peaks[count] = map(int, done.stdout.split())
+        assert kept == count
+    slope = (peaks[2_500_000] - peaks[1_000_000]) / 1_500_000
+    # two numbers of 8 bytes, and a byte each for splits and marks
+    assert 8 < slope <= 24, slope
+    # so that 60 million rows stay under 2 GiB
+    assert peaks[2_500_000] + 57_500_000 * slope < 2 << 30

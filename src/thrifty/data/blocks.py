@@ -1,6 +1,6 @@
-"""Rows of CSV, TSV and Parquet as frames of cells, batch after batch; rows that cannot be used come as rejects.
+"""Rows of CSV, TSV, JSONL and Parquet as frames of cells, batch after batch; rows that cannot be used come as rejects.
 
-A cell is text, or what Parquet says it is. Space around texts is dropped, and blank lines are passed over.
+A cell is text, or what Parquet says it is; there may be space around it. Blank lines are passed over.
 """
 
 from __future__ import annotations
@@ -8,22 +8,23 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from thrifty.data.cells import PARQUET, next_row, parquet_errors
+from thrifty.data.cells import JSONL, PARQUET, next_row, parquet_errors
 from thrifty.data.inputs import InputFile, Reject
+from thrifty.data.json_rows import read_row
 from thrifty.data.layout import SAMPLED_BYTES, Layout
 from thrifty.errors import DataError
 
 if TYPE_CHECKING:
     import polars as pl
 
-BLOCK_BYTES = 16 * 2**20
+BLOCK_BYTES = 8 * 2**20
 BLOCK_ROWS = 250_000
 _AGAIN = "Wait until nothing writes to the data folder, then run again."
 
@@ -47,7 +48,7 @@ def read_blocks(file: InputFile, sha256: str, layout: Layout, most_bytes: float)
     """Go through a file; no more of it is held than a block.
 
     Args:
-        file: CSV, TSV, or Parquet.
+        file: CSV, TSV, JSONL or Parquet.
         sha256: of the content that is expected.
         layout: how its rows are written.
         most_bytes: a longer row is a reject.
@@ -60,27 +61,41 @@ def read_blocks(file: InputFile, sha256: str, layout: Layout, most_bytes: float)
         return
     line = 1
     for block in _blocks(file, sha256, int(most_bytes)):
-        text, problems = _decoded(block, file.name, line)
-        read = _quoted if '"' in text else _plain
-        found = read(text, file.name, line, layout, int(most_bytes))
-        line += text.count("\n")
-        rows = _without_header(found, layout)
-        yield Block(rows.frame, rows.lines, [*problems, *rows.rejects])
+        found = _even(block, line, layout, int(most_bytes)) if layout.separator else None
+        if found is None:
+            text, problems = _decoded(block, file.name, line)
+            found = _reader(layout, text)(text, file.name, line, layout, int(most_bytes))
+            found = Block(found.frame, found.lines, [*problems, *found.rejects])
+        line += block.count(b"\n")
+        yield _without_header(found, layout)
 
 
 def first_block(file: InputFile, layout: Layout, most_bytes: int = 2**20) -> pl.DataFrame:
-    """Read some rows of a file's beginning.
+    """Read some rows of a file's beginning, without space around texts.
 
     Raises:
         DataError: it is no Parquet.
     """
+    import polars as pl
+
+    return _first_rows(file, layout, most_bytes).with_columns(pl.col(pl.String).str.strip_chars())
+
+
+def _first_rows(file: InputFile, layout: Layout, most_bytes: int) -> pl.DataFrame:
     if file.suffix == PARQUET:
         return next(_read_parquet(file)).frame
     with Path(file.path).open("rb") as stream:
         head = stream.read(SAMPLED_BYTES).removeprefix(b"\xef\xbb\xbf")
-    text, _ = _decoded(head[: _whole_rows(head)] or head + b"\n", file.name, 1)
-    found = (_quoted if '"' in text else _plain)(text, file.name, 1, layout, most_bytes)
+    end = head.rfind(b"\n") + 1 if file.suffix == JSONL else _whole_rows(head)
+    text, _ = _decoded(head[:end] or head + b"\n", file.name, 1)
+    found = _reader(layout, text)(text, file.name, 1, layout, most_bytes)
     return _without_header(found, layout).frame
+
+
+def _reader(layout: Layout, text: str) -> Callable[[str, str, int, Layout, int], Block]:
+    if not layout.separator:
+        return _objects
+    return _quoted if '"' in text else _plain
 
 
 def _without_header(found: Block, layout: Layout) -> Block:
@@ -96,7 +111,7 @@ def _blocks(file: InputFile, sha256: str, most_bytes: int) -> Iterator[bytes]:
             while block := stream.read(BLOCK_BYTES):
                 digest.update(block)
                 block = rest + block
-                end = _whole_rows(block)
+                end = block.rfind(b"\n") + 1 if file.suffix == JSONL else _whole_rows(block)
                 if not end and len(block) > BLOCK_BYTES + most_bytes:
                     end = block.rfind(b"\n") + 1 or len(block)
                 if end:
@@ -143,6 +158,37 @@ def _decoded(block: bytes, name: str, line: int) -> tuple[str, list[Reject]]:
     return "\n".join(kept), rejects
 
 
+def _even(block: bytes, line: int, layout: Layout, most_bytes: int) -> Block | None:
+    """Lines of which nothing is to be said: each a row without quotes, of as many cells as there are columns.
+
+    None where a line is something else: then each is looked at by itself.
+    """
+    import polars as pl
+
+    if b'"' in block or b"\0" in block:
+        return None
+    octets = np.frombuffer(block, np.uint8)
+    ends = np.flatnonzero(octets == ord("\n"))
+    separators = int(np.count_nonzero(octets == ord(layout.separator)))
+    # a line of fewer cells would need one of more, which the reader refuses
+    if (
+        not len(ends)
+        or separators != len(ends) * (layout.width - 1)
+        or int(np.diff(ends, prepend=-1).max()) > most_bytes
+    ):
+        return None
+    try:
+        block.decode()
+        frame = pl.read_csv(
+            block, has_header=False, separator=layout.separator, quote_char=None,
+            schema=dict.fromkeys(layout.names, pl.String),
+        )  # fmt: skip
+    except (UnicodeDecodeError, pl.exceptions.PolarsError):
+        return None
+    assert len(frame) == len(ends)
+    return Block(frame, np.arange(line, line + len(frame)), [])
+
+
 def _plain(text: str, name: str, line: int, layout: Layout, most_bytes: int) -> Block:
     """Rows without quotes: a line each."""
     import polars as pl
@@ -156,9 +202,7 @@ def _plain(text: str, name: str, line: int, layout: Layout, most_bytes: int) -> 
     )
     good = (pl.col("width") == layout.width) & (pl.col("bytes") <= most_bytes)
     kept = rows.filter(good)
-    frame = kept.select(
-        pl.col("cells").list.get(at).str.strip_chars().alias(column) for at, column in enumerate(layout.names)
-    )
+    frame = kept.select(pl.col("cells").list.get(at).alias(column) for at, column in enumerate(layout.names))
     wrong = rows.filter(~good).select("at", "width", "bytes").iter_rows()
     rejects = [_refused(f"{name}:{at}", width, size, layout, most_bytes) for at, width, size in wrong]
     return Block(frame, kept["at"].to_numpy().astype(np.int64), rejects)
@@ -187,7 +231,29 @@ def _quoted(text: str, name: str, line: int, layout: Layout, most_bytes: int) ->
         if len(cells) != layout.width or size > most_bytes:
             rejects.append(_refused(f"{name}:{at}", len(cells), size, layout, most_bytes))
         else:
-            rows.append([cell.strip() for cell in cells])
+            rows.append(cells)
+            lines.append(at)
+    schema = dict.fromkeys(layout.names, pl.String)
+    return Block(pl.DataFrame(rows, schema=schema, orient="row"), np.array(lines, np.int64), rejects)
+
+
+def _objects(text: str, name: str, line: int, layout: Layout, most_bytes: int) -> Block:
+    """Rows of JSONL: an object on each line."""
+    import polars as pl
+
+    rows, lines, rejects = [], [], []
+    for at, content in enumerate(text.split("\n"), line):
+        if not content.strip():
+            continue
+        size = len(content.encode())
+        if size > most_bytes:
+            rejects.append(_refused(f"{name}:{at}", 0, size, layout, most_bytes))
+            continue
+        found = read_row(content, layout.names)
+        if isinstance(found, tuple):
+            rejects.append(Reject(f"{name}:{at}", *found))
+        else:
+            rows.append(found)
             lines.append(at)
     schema = dict.fromkeys(layout.names, pl.String)
     return Block(pl.DataFrame(rows, schema=schema, orient="row"), np.array(lines, np.int64), rejects)
@@ -222,7 +288,7 @@ def _flat(frame: pl.DataFrame) -> pl.DataFrame:
         if column.dtype.is_numeric():
             plain.append(column)
         elif not (column.dtype.is_nested() or column.dtype == pl.Binary):
-            plain.append(column.cast(pl.String).str.strip_chars())
+            plain.append(column.cast(pl.String))
     return pl.DataFrame(plain)
 
 

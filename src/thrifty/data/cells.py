@@ -10,14 +10,14 @@ import contextlib
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
 from thrifty.data.encodings import SAMPLE_BYTES, UTF8, Encoding, find_encoding
 from thrifty.errors import DataError
 
-PARQUET = ".parquet"
+PARQUET, JSONL = ".parquet", ".jsonl"
 # of Parquet, so that no more of a file is held
 ROWS_AT_ONCE = 20_000
 # characters of a cell of CSV at least, as csv has it
@@ -82,8 +82,8 @@ def _rows(suffix: str, file: io.TextIOWrapper, most_bytes: float) -> Iterator[tu
             continue
         if problem := _unusable(content, most_bytes):
             yield line, problem
-        elif suffix == ".jsonl":
-            yield line, _object(content)
+        elif suffix == JSONL:
+            yield line, parse_object(content)
         else:
             yield line, content.split("\t")
 
@@ -126,9 +126,14 @@ def _unusable(content: str, most_bytes: float) -> Problem | None:
     return ("row too long", f": {size:,} bytes, over the limit of {most_bytes:,.0f}") if size > most_bytes else None
 
 
-def _object(content: str) -> Cells | Problem:
+def parse_object(content: str, decode: Callable[[str], Any] = json.loads) -> dict[str, Any] | Problem:
+    """Read a line of JSONL, or say what is wrong with it.
+
+    >>> parse_object('{"a": 1}'), parse_object("[1]")
+    ({'a': 1}, ('not a JSON object', ': list'))
+    """
     try:
-        found = json.loads(content)
+        found = decode(content)
     except (ValueError, RecursionError) as error:
         return "not JSON", f": {' '.join(str(error).split())[:200]}"
     return found if isinstance(found, dict) else ("not a JSON object", f": {type(found).__name__}")

@@ -6,10 +6,11 @@ Counts of batches are added up, so that no table need fit into memory.
 from __future__ import annotations
 
 import itertools
-from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from thrifty.data.coded import Cells, Counted
 from thrifty.data.layout import MISSING
 from thrifty.spec.table import ColumnKind
 
@@ -24,6 +25,8 @@ DATE_FORMATS = (
 )
 # fewer cells of another kind are taken for empty ones, and counted
 MOSTLY = 0.99
+# what no format reads has nothing of this; numbers may have a sign and space before them
+_DATE_LIKE = r"\d\s*[-/.年]\s*[-+]?\d"
 _MISSING_IN_ANY_CASE = sorted(
     {"".join(each) for word in MISSING for each in itertools.product(*zip(word.lower(), word.upper(), strict=True))}
 )
@@ -42,7 +45,7 @@ class Tally:
         numbers: of the others, those that are finite numbers.
         infinite: those that are infinite.
         dates: those that each format reads; a format that most cells are not in is dropped.
-        values: how often each value came.
+        values: those that came, as the keys; the commonest of the first batch first.
         crowded: there were more values than are told apart.
     """
 
@@ -51,32 +54,49 @@ class Tally:
     numbers: int = 0
     infinite: int = 0
     dates: dict[str, int] = field(default_factory=lambda: dict.fromkeys(DATE_FORMATS, 0))
-    values: Counter[str] = field(default_factory=Counter)
+    values: dict[str, None] = field(default_factory=dict)
     crowded: bool = False
 
-    def add(self, cells: pl.Series) -> None:
-        """Count the cells of a batch."""
-        there = texts_of(cells).drop_nulls()
-        self.cells += len(cells)
-        self.empty += len(cells) - len(there)
-        numbers = numbers_of(cells)
-        self.infinite += int(numbers.is_infinite().sum())
-        self.numbers += int(numbers.is_finite().sum())
-        counts = there.value_counts(sort=True)
-        if not self.mostly_numbers:
-            self._count_dates(counts[cells.name], counts["count"], self.filled - len(there))
-        most = MOST_NUMBERS if self.mostly_numbers else MOST_VALUES
-        self.crowded = self.crowded or len(counts) > most
-        for value, count in counts.head(most).iter_rows():
-            if value in self.values or len(self.values) < most:
-                self.values[value] += count
-            else:
-                self.crowded = True
+    def add(self, cells: Counted) -> None:
+        """Count cells; further ones of the same column may follow."""
+        import polars as pl
 
-    def _count_dates(self, values: pl.Series, counts: pl.Series, before: int) -> None:
+        value, number = pl.col("value"), pl.col("value").cast(pl.Float64, strict=False)
+        # all at once: on a few values, asking takes longer than answering
+        found = pl.DataFrame({"value": cells.values, "count": cells.counts}).select(
+            "count",
+            text=_text(value),
+            finite=number.is_finite().fill_null(False),
+            infinite=number.is_infinite().fill_null(False),
+            date_like=value.cast(pl.String).str.contains(_DATE_LIKE).fill_null(False),
+        )
+        self.cells += len(cells)
+        self.numbers += _counted(found, "finite")
+        self.infinite += _counted(found, "infinite")
+        filled = found.filter(pl.col("text").is_not_null())
+        count = int(filled["count"].sum())
+        self.empty += len(cells) - count
+        if not self.mostly_numbers:
+            self._count_dates(filled.filter("date_like"), self.filled - count)
+        # once there are more than are told apart, further ones tell nothing
+        if not self.crowded:
+            self._note_values(filled.sort("count", descending=True, maintain_order=True)["text"])
+
+    def _note_values(self, values: pl.Series) -> None:
+        most = MOST_NUMBERS if self.mostly_numbers else MOST_VALUES
+        for some in (values.head(4 * most), values.slice(4 * most)):
+            for value in some.unique(maintain_order=True).to_list() if not self.crowded else ():
+                if value not in self.values and len(self.values) == most:
+                    self.crowded = True
+                    break
+                self.values[value] = None
+
+    def _count_dates(self, filled: pl.DataFrame, before: int) -> None:
         """Count the cells of a batch that formats read; ``before`` of it others were looked at."""
         for form in list(self.dates):
-            found = self.dates[form] + int(counts.filter(dates_of(values, form).is_not_null()).sum())
+            found = self.dates[form]
+            if len(filled):
+                found += int(filled["count"].filter(dates_of(filled["text"], form).is_not_null()).sum())
             if before and found < MOSTLY * self.filled:
                 del self.dates[form]
             else:
@@ -114,8 +134,9 @@ def tell(name: str, tally: Tally) -> Found:
     """Tell what a column is by its cells.
 
     >>> import polars as pl
+    >>> from thrifty.data.coded import count_cells
     >>> tally = Tally()
-    >>> tally.add(pl.Series("age", ["31", "?", "42"]))
+    >>> tally.add(count_cells([Cells(pl.Series("age", ["31", "?", "42"]))]))
     >>> tell("age", tally).kind
     'number'
     """
@@ -147,27 +168,45 @@ def texts_of(cells: pl.Series) -> pl.Series:
     """Cells as text; None for those that say that there is nothing."""
     import polars as pl
 
-    texts = cells.cast(pl.String)
-    return texts.set(texts.is_in(_MISSING_IN_ANY_CASE), None)
+    return cells.to_frame("cell").select(_text(pl.col("cell")).alias(cells.name)).to_series()
+
+
+def _text(cell: pl.Expr) -> pl.Expr:
+    import polars as pl
+
+    text = cell.cast(pl.String)
+    return pl.when(~text.is_in(_MISSING_IN_ANY_CASE)).then(text)
 
 
 def numbers_of(cells: pl.Series) -> pl.Series:
-    """Cells as float64; None for those that are no number."""
+    """Cells, without space around them, as float64; None for those that are no number."""
     import polars as pl
 
     if cells.dtype.is_numeric():
         return cells.cast(pl.Float64).fill_nan(None)
-    return cells.str.strip_chars().cast(pl.Float64, strict=False).fill_nan(None)
+    return cells.cast(pl.Float64, strict=False).fill_nan(None)
 
 
-def times_of(cells: pl.Series) -> pl.Series:
-    """Cells as numbers, or as seconds since 1970 where they are dates of one format; None for the rest."""
-    numbers = numbers_of(cells)
-    if numbers.null_count() < len(cells):
-        return numbers
-    texts = texts_of(cells)
-    read = max((dates_of(texts, form) for form in DATE_FORMATS), key=lambda times: len(times) - times.null_count())
-    return read.dt.epoch("us").cast(float) / 1e6
+def time_format(column: Iterable[Cells], tally: Tally) -> str | None:
+    """Tell how a column writes times: in the format that reads most of its cells; an empty string for numbers, None
+    where it holds neither.
+    """
+    if tally.numbers or tally.infinite:
+        return ""
+    read = dict.fromkeys(DATE_FORMATS, 0)
+    for cells in column:
+        texts, counts = texts_of(cells.values), cells.counts()
+        for form in DATE_FORMATS:
+            read[form] += int(counts[dates_of(texts, form).is_not_null().to_numpy()].sum())
+    best = max(DATE_FORMATS, key=read.__getitem__)
+    return best if read[best] else None
+
+
+def times_of(cells: pl.Series, form: str) -> pl.Series:
+    """Cells as numbers, or as seconds since 1970 where ``form`` is that of dates; None for the rest."""
+    if not form:
+        return numbers_of(cells)
+    return dates_of(texts_of(cells), form).dt.epoch("us").cast(float) / 1e6
 
 
 def dates_of(cells: pl.Series, form: str) -> pl.Series:
@@ -177,3 +216,8 @@ def dates_of(cells: pl.Series, form: str) -> pl.Series:
     if "%H" not in form:
         return cells.str.to_date(form, strict=False).cast(pl.Datetime("us"))
     return cells.str.to_datetime(form, strict=False, time_unit="us")
+
+
+def _counted(found: pl.DataFrame, flag: str) -> int:
+    """How many cells have a flag."""
+    return int(found["count"].filter(found[flag]).sum())

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from thrifty.data.row_hashes import MIX, mixed
+from thrifty.data.tape import PART_ROWS, Tape
 from thrifty.data.told import Told
 from thrifty.spec import SPLITS, Split
 
 PARTS = SPLITS
 DROPPED = -1
-# odd constants of SplitMix64 (Steele et al. 2014), which spreads the bits of a digest with the seed's
-_MIX = (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 
 
 @dataclass(frozen=True)
@@ -36,17 +36,19 @@ class Dealt:
 
 
 def deal_rows(
-    digests: NDArray[np.uint64],
+    digests: Tape,
     told: Told,
     given: NDArray[np.int8],
     split: Split,
     missing: Sequence[str],
-    ranks: NDArray[np.uint64],
+    ranks: NDArray[np.uint64] | int,
 ) -> Dealt:
     """Give every usable row its split: its file's, or, of the training rows, one that no file gives.
 
     The lowest ranks are tested on, and rows of equal rank stand together. Labels are dealt each by itself, unless rows
     belong together by something else. Of equal rows that files give to two splits the held-out one stays.
+
+    Held of each row are at most two numbers of 8 bytes, its label and its split, and a few marks.
 
     Args:
         digests: of the rows' cells but the target, [N].
@@ -54,56 +56,90 @@ def deal_rows(
         given: the split of each row's file, [N].
         split: shares held out.
         missing: the held-out splits that no file gives.
-        ranks: the place of each row in the order of dealing, [N].
+        ranks: the place of each row in the order of dealing, [N], of what rows belong together by; else the seed.
     """
-    digests = digests ^ _mixed(told.y.view(np.uint64) + np.uint64(1))
-    parts = np.where(told.usable, given, DROPPED).astype(np.int8)
-    copies = _drop_copies(digests, parts)
+    parts = given.copy()
+    parts[list(told.rejects)] = DROPPED
+    copies, alike = _drop_copies(digests, told, parts)
     if missing:
-        alone = told.labels and split.together is None
-        groups = told.y if alone else np.zeros(len(parts), np.int64)
-        for group in np.unique(groups[parts == 0]):
-            _deal(np.flatnonzero((parts == 0) & (groups == group)), ranks, parts, split, missing)
-    used = digests[parts != DROPPED]
-    alike = len(used) - len(np.unique(used))
+        order = seeded(digests, ranks) if isinstance(ranks, int) else ranks
+        if told.labels and isinstance(ranks, int):
+            labels = told.y.read(0, len(told.y))
+            for label in range(len(told.labels)):
+                _deal((parts == 0) & (labels == label), order, parts, split, missing)
+        else:
+            _deal(parts == 0, order, parts, split, missing)
     notes = (f"{alike:,} rows equal another of their split: they stay, for two samples may be alike",) if alike else ()
     return Dealt(parts, copies, notes=notes)
 
 
-def _drop_copies(digests: NDArray[np.uint64], parts: NDArray[np.int8]) -> dict[int, int]:
-    """Drop rows that equal one of a split further held out; returns which."""
+def _drop_copies(digests: Tape, told: Told, parts: NDArray[np.int8]) -> tuple[dict[int, int], int]:
+    """Drop rows that equal one of a split further held out; returns which, and how many others equal one that stays."""
+    marks = np.empty(len(digests), np.uint64)
+    for (rows, some), (_, y) in zip(digests.parts(), told.y.parts(), strict=True):
+        marks[rows] = some ^ mixed((y.astype(np.int64) if told.labels else y).view(np.uint64) + np.uint64(1))
     copies: dict[int, int] = {}
     for part, further in ((0, (1, 2)), (1, (2,))):
-        there = np.flatnonzero(np.isin(parts, further))
-        own = np.flatnonzero(parts == part)
-        for row in own[np.isin(digests[own], digests[there])].tolist():
-            copies[row] = int(there[np.flatnonzero(digests[there] == digests[row])[0]])
-    parts[list(copies)] = DROPPED
-    return copies
+        held = np.isin(parts, further)
+        if held.any():
+            twice = np.flatnonzero(parts == part)[_holds(np.sort(marks[held]), marks[parts == part])]
+            first = _first_rows(marks, held, marks[twice])
+            copies |= {row: first[mark] for row, mark in zip(twice.tolist(), marks[twice].tolist(), strict=True)}
+            parts[twice] = DROPPED
+    used = _kept(marks, parts != DROPPED)
+    used.sort()
+    return copies, int((used[1:] == used[:-1]).sum())
 
 
-def seeded(digests: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
-    """Return the place of each row in the seeded order: content and seed alone decide it."""
-    return _mixed(digests + np.uint64((seed + 1) * _MIX[0] % 2**64))
+def _kept(numbers: NDArray[np.uint64], wanted: NDArray[np.bool_]) -> NDArray[np.uint64]:
+    """Move the wanted numbers to the front, where they are returned."""
+    count = 0
+    for start in range(0, len(numbers), PART_ROWS):
+        some = numbers[start : start + PART_ROWS][wanted[start : start + PART_ROWS]]
+        numbers[count : count + len(some)] = some
+        count += len(some)
+    return numbers[:count]
 
 
-def _mixed(mixed: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(_MIX[1])
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(_MIX[2])
-    return mixed ^ (mixed >> np.uint64(31))
+def _holds(rising: NDArray[np.uint64], wanted: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Which numbers are among others, that rise."""
+    return rising[np.minimum(np.searchsorted(rising, wanted), len(rising) - 1)] == wanted
+
+
+def _first_rows(marks: NDArray[np.uint64], held: NDArray[np.bool_], wanted: NDArray[np.uint64]) -> dict[int, int]:
+    """The first row that is held out and has each of some marks."""
+    if not len(wanted):
+        return {}
+    found = np.flatnonzero(held)
+    found = found[_holds(np.sort(wanted), marks[found])]
+    return dict(zip(marks[found[::-1]].tolist(), found[::-1].tolist(), strict=True))
+
+
+def seeded(digests: Tape, seed: int) -> NDArray[np.uint64]:
+    """Return the place of each row in the seeded order, [N]: content and seed alone decide it."""
+    ranks = np.empty(len(digests), np.uint64)
+    for rows, some in digests.parts():
+        ranks[rows] = by_seed(some, seed)
+    return ranks
+
+
+def by_seed(digests: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
+    """Return the place of digests in the seeded order."""
+    return mixed(digests + np.uint64((seed + 1) * MIX[0] % 2**64))
 
 
 def _deal(
-    rows: NDArray[np.int64], ranks: NDArray[np.uint64], parts: NDArray[np.int8], split: Split, missing: Sequence[str]
+    group_N: NDArray[np.bool_], ranks: NDArray[np.uint64], parts: NDArray[np.int8], split: Split, missing: Sequence[str]
 ) -> None:
     """Deal the rows of one label: the lowest ranks to test, the next to validation, the rest to training."""
-    order = rows[np.argsort(ranks[rows], kind="stable")]
+    order = ranks[group_N]
     start = 0
     for still, part in zip(range(len(missing), 0, -1), missing, strict=True):
         room = len(order) - start - still
         end = start + min(max(1, round(len(order) * getattr(split, part))), max(room, 0))
-        # equal rows have equal ranks, and stay together
-        while 0 < end < len(order) and ranks[order[end]] == ranks[order[end - 1]]:
-            end += 1
-        parts[order[start:end]] = PARTS.index(part)
-        start = end
+        if end > start:
+            order.partition(end - 1)
+            last = order[end - 1]
+            # equal rows have equal ranks, and stay together
+            parts[group_N & (parts == 0) & (ranks <= last)] = PARTS.index(part)
+            start = int((order <= last).sum())

@@ -17,7 +17,7 @@ DUPLICATE_ACROSS = "duplicate across splits"
 CANNOT_BE_READ = "cannot be read"
 TABLE_SUFFIXES = (".tsv", ".csv", ".jsonl")
 # of tables of columns; the last three are those of the machine learning repository of UCI
-CELL_SUFFIXES = (".csv", ".tsv", ".parquet", ".data", ".train", ".test")
+CELL_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".data", ".train", ".test")
 
 
 @dataclass(frozen=True, slots=True)

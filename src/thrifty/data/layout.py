@@ -23,14 +23,16 @@ class Layout:
     """How a file's rows are written.
 
     Attributes:
-        separator: between cells; of Parquet nothing.
+        separator: between cells; nothing where each cell is named.
         names: of its columns; numbers from 1 where it names none.
         header_line: the line that names them; 0 where none does.
+        form: ``Parquet`` or ``JSONL``, whose cells are named.
     """
 
     separator: str
     names: tuple[str, ...]
     header_line: int = 0
+    form: str = ""
 
     @property
     def width(self) -> int:
@@ -40,8 +42,10 @@ class Layout:
     @property
     def says(self) -> str:
         """What was found, in words."""
+        if self.form:
+            return f"{self.width} columns of {self.form}"
         named = f"named by line {self.header_line}" if self.header_line else "which no line names"
-        return f"{self.width} columns, split by {SEPARATORS[self.separator]}, {named}" if self.separator else "Parquet"
+        return f"{self.width} columns, split by {SEPARATORS[self.separator]}, {named}"
 
 
 def is_number(cell: str) -> bool:

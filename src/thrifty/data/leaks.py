@@ -43,7 +43,8 @@ def _places_of(x_NF: NDArray[np.float32], table: Table) -> Iterator[tuple[str, N
             yield column.name, (x_NF[:, number] * _PARTS).astype(np.int64)
             number += 1
         for _ in column.code_sizes:
-            yield column.name, np.unique(x_NF[:, code], return_inverse=True)[1]
+            codes = x_NF[:, code].astype(np.int64)
+            yield column.name, codes - codes.min()
             code += 1
 
 
@@ -52,8 +53,7 @@ def _wrong(
 ) -> float:
     """Errors of the commonest label of each place, over those of the commonest of all."""
     sizes = (int(max(learn.max(), check.max())) + 1, int(max(y_learn.max(), y_check.max())) + 1)
-    counts = np.zeros(sizes, np.int64)
-    np.add.at(counts, (learn, y_learn), 1)
+    counts = np.bincount(learn * sizes[1] + y_learn, minlength=sizes[0] * sizes[1]).reshape(sizes)
     errors = int((counts.sum(0).argmax() != y_check).sum())
     return float((counts.argmax(1)[check] != y_check).sum() / errors) if errors else 1.0
 

@@ -6,31 +6,37 @@ Shapes: N rows of all files, F numbers and codes of a row.
 from __future__ import annotations
 
 import shutil
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from thrifty.data.columns import Found, tell, texts_of, times_of
-from thrifty.data.dealt import DROPPED, PARTS, Dealt, deal_rows, seeded
+from thrifty.data.ahead import work_ahead
+from thrifty.data.coded import Cells, count_cells
+from thrifty.data.columns import Found, tell, texts_of, time_format, times_of
+from thrifty.data.dealt import DROPPED, PARTS, Dealt, by_seed, deal_rows
 from thrifty.data.draft import Draft
 from thrifty.data.features import encode, learn_column
 from thrifty.data.inputs import DUPLICATE_ACROSS, Reject, count_reasons, reject_lines
 from thrifty.data.inventory import Inventory
 from thrifty.data.leaks import find_leaks
-from thrifty.data.spill import Spill, digests_of, spill, table_split
+from thrifty.data.row_hashes import hash_texts
+from thrifty.data.spill import Spill, Spilled, spill, table_split
 from thrifty.data.split import HELD_OUT, splits_by_name
+from thrifty.data.tape import PART_ROWS, Tape
 from thrifty.data.target import Target, column_named, find_target
 from thrifty.data.told import Told, tell_labels, tell_numbers
 from thrifty.errors import DataError, nearest
 from thrifty.spec import SPLITS, Cleaning, Dataset, Table, TableData
 from thrifty.spec.events import Emit, Warned
+from thrifty.spec.table import Column
 
 # of more training rows than these, quantiles and values are learned from as many, spread evenly
 MOST_LEARNED_FROM = 1_000_000
+# of which cells are held to learn from
+COLUMNS_AT_ONCE = 8
 
 
 def prepare_tables(data: TableData, inventory: Inventory, *, seed: int, draft: Draft, emit: Emit) -> Dataset:
@@ -49,31 +55,37 @@ def prepare_tables(data: TableData, inventory: Inventory, *, seed: int, draft: D
     scratch.mkdir()
     rows = spill(data, inventory, given, scratch, emit)
     target = find_target(data, rows.names, rows.tallies)
-    parts = np.array([PARTS.index(given[name] or "train") for name in rows.sources], np.int8)[rows.files]
+    splits = [given[name] or "train" for name in rows.sources]
     missing = tuple(part for part in HELD_OUT if part not in given.values())
-    cells = rows.column(target.name)
-    told = tell_labels(cells, parts, missing) if target.task == "classify" else tell_numbers(cells)
+    if target.task == "classify":
+        told = tell_labels(rows, target.name, splits, missing, Tape(scratch / "y", np.int16))
+    else:
+        told = tell_numbers(rows, target.name, Tape(scratch / "y", np.float64))
     ranks, unplaced = _ranks(data, rows, seed)
     told = replace(told, rejects={**unplaced, **told.rejects})
+    parts = np.repeat(
+        np.array([PARTS.index(splits[block.file]) for block in rows.blocks], np.int8),
+        [block.count for block in rows.blocks],
+    )
     dealt = deal_rows(rows.digests, told, parts, data.split, missing, ranks)
-    _check_parts(data, target, dealt, [*inventory.rejects, *unread, *rows.rejects, *_rejects(rows, told, dealt)])
+    rejects = [*inventory.rejects, *unread, *rows.rejects, *_rejects(rows, told, dealt)]
+    _check_parts(data, target, dealt, rejects)
 
     found, notes = _columns(data, rows, target)
     if missing and set(given.values()) != {""}:
         notes.append(f"no file is named after {' and '.join(missing)}: dealt from the training rows")
     table = _learned(rows, target, found, dealt.parts == 0)
-    y_N, mean, deviation = told.standardised(dealt.parts == 0)
+    mean, deviation = told.scale(dealt.parts == 0)
     table = table.model_copy(update={"mean": mean, "deviation": deviation})
-    _write(draft, rows, table, dealt.parts, y_N)
+    some_x, some_y = _write(draft, rows, table, dealt.parts, told)
+    trained = told.count(dealt.parts == 0)
     shutil.rmtree(scratch)
-    notes += _warn_of_leaks(draft, table, target, emit)
+    notes += _warn_of_leaks(some_x, some_y, table, target, emit)
     notes += dealt.notes
 
-    rejects = [*inventory.rejects, *unread, *rows.rejects, *_rejects(rows, told, dealt)]
     draft.write("rejects.jsonl", reject_lines(rejects))
     reasons = count_reasons(rejects)
     counts = {part: int((dealt.parts == at).sum()) for at, part in enumerate(PARTS)}
-    trained = Counter(y_N[dealt.parts == 0].tolist()) if told.labels else Counter()
     odd = {f"column '{name}': of another kind, taken for empty": each.odd for name, each in found.items() if each.odd}
     return Dataset(
         kind="table",
@@ -81,7 +93,7 @@ def prepare_tables(data: TableData, inventory: Inventory, *, seed: int, draft: D
         key=inventory.key,
         counts=counts,
         labels=told.labels,
-        label_counts={label: trained[at] for at, label in enumerate(told.labels)},
+        label_counts=dict(zip(told.labels, trained, strict=True)),
         shape=(table.numbers + table.codes,),
         mean=(),
         std=(),
@@ -117,22 +129,34 @@ def _splits_of(data: TableData, inventory: Inventory) -> tuple[dict[str, str], l
     return splits_by_name(data.path, (file.name for file in inventory.files), table_split, example="train.csv")
 
 
-def _ranks(data: TableData, rows: Spill, seed: int) -> tuple[NDArray[np.uint64], dict[int, tuple[str, str]]]:
-    """The order of dealing: by content, by the group that rows belong to, or the latest first; and rows without one."""
+def _ranks(data: TableData, rows: Spill, seed: int) -> tuple[NDArray[np.uint64] | int, dict[int, tuple[str, str]]]:
+    """The order of dealing: the seed, by content; by the group that rows belong to, or the latest first; and the rows
+    without one.
+    """
     if data.split.together is None:
-        return seeded(rows.digests, seed), {}
+        return seed, {}
     name = column_named(data.split.together, rows.names, "data.split")
-    cells = rows.column(name)
-    if data.split.group is not None:
-        keys = texts_of(cells)
-        ranks = seeded(digests_of(keys), seed)
-    else:
-        keys = times_of(cells)
-        if keys.null_count() == len(keys):
-            raise DataError(f"column '{name}' holds neither numbers nor dates", mend="Name another: data.split.time.")
-        ranks = (-keys.fill_null(0.0)).rank("dense").cast(int).to_numpy().astype(np.uint64)
-    without = np.flatnonzero(keys.is_null().to_numpy()).tolist()
+    form = "" if data.split.group is not None else time_format(rows.column(name), rows.tallies[name])
+    if form is None:
+        raise DataError(f"column '{name}' holds neither numbers nor dates", mend="Name another: data.split.time.")
+    ranks, without = np.empty(len(rows.digests), np.uint64), []
+    for block, cells in zip(rows.blocks, rows.column(name), strict=True):
+        if data.split.group is not None:
+            keys = texts_of(cells.values)
+            found = by_seed(hash_texts(keys), seed)
+        else:
+            keys = times_of(cells.values, form)
+            found = _latest_first(keys.fill_null(0.0).to_numpy())
+        ranks[block.rows] = cells.spread(found)
+        without += (block.start + np.flatnonzero(cells.spread(keys.is_null().to_numpy()))).tolist()
     return ranks, dict.fromkeys(without, ("nothing to split by", f": column '{name}' is empty"))
+
+
+def _latest_first(times: NDArray[np.float64]) -> NDArray[np.uint64]:
+    """Numbers that rise as times fall."""
+    # the bits of IEEE 754 rise with positive numbers and fall with negative ones; -0 is taken for 0
+    bits = (times + 0.0).view(np.uint64)
+    return np.where(bits >> np.uint64(63), bits, ~(bits | np.uint64(1 << 63)))
 
 
 def _columns(data: TableData, rows: Spill, target: Target) -> tuple[dict[str, Found], list[str]]:
@@ -154,35 +178,66 @@ def _columns(data: TableData, rows: Spill, target: Target) -> tuple[dict[str, Fo
 
 def _learned(rows: Spill, target: Target, found: Mapping[str, Found], train_N: NDArray[np.bool_]) -> Table:
     """The columns as the training split has them."""
-    import polars as pl
-
-    chosen = np.flatnonzero(train_N)
-    # the same rows for the same data: no chance is in it
-    chosen = chosen[:: -(-len(chosen) // MOST_LEARNED_FROM)]
-    columns = []
-    for name, each in found.items():
-        cells = rows.column(name).gather(pl.Series(chosen))
-        column = learn_column(name, each, cells)
-        if column.edges or column.values:
-            columns.append(column)
+    chosen_N = _spread_evenly(train_N, MOST_LEARNED_FROM)
+    columns: list[Column] = []
+    for names in _some(list(found), COLUMNS_AT_ONCE):
+        seen: dict[str, list[Cells]] = {name: [] for name in names}
+        for block in rows.blocks:
+            for name, cells in block.read(names).items():
+                seen[name].append(cells.of(chosen_N[block.rows]))
+        learned = (learn_column(name, found[name], count_cells(seen[name])) for name in names)
+        columns += [column for column in learned if column.edges or column.values]
     if not columns:
         raise DataError(f"no column tells anything in the rows to train on of '{rows.sources[0]}'", mend="Add rows.")
     return Table(columns=tuple(columns), target=target.name)
 
 
-def _write(draft: Draft, rows: Spill, table: Table, parts_N: NDArray[np.int8], y_N: NDArray) -> None:
+def _some(names: Sequence[str], count: int) -> Iterator[Sequence[str]]:
+    return (names[at : at + count] for at in range(0, len(names), count))
+
+
+def _spread_evenly(train_N: NDArray[np.bool_], most: int) -> NDArray[np.bool_]:
+    """Choose so many of the training rows: the same ones for the same data, no chance is in it."""
+    step = -(-int(train_N.sum()) // most)
+    chosen_N, before = train_N.copy(), 0
+    for start in range(0, len(train_N) if step > 1 else 0, PART_ROWS):
+        part = chosen_N[start : start + PART_ROWS]
+        order = before + np.cumsum(part)
+        before += int(part.sum())
+        part &= (order - 1) % step == 0
+    return chosen_N
+
+
+def _write(
+    draft: Draft, rows: Spill, table: Table, parts_N: NDArray[np.int8], told: Told
+) -> tuple[NDArray[np.float32], NDArray]:
+    """Write rows and what they tell; return those of the training split that are learned from."""
     width = table.numbers + table.codes
-    draft.reserve(len(y_N) * (4 * width + y_N.itemsize))
+    y_type = np.dtype(np.int64 if told.labels else np.float32)
+    draft.reserve(len(parts_N) * (4 * width + y_type.itemsize))
     with ExitStack() as stack:
-        x_files = {part: stack.enter_context(draft.rows(part, "x", np.dtype(np.float32), (width,))) for part in SPLITS}
-        for start, frame in rows.batches():
-            parts = parts_N[start : start + len(frame)]
-            x = encode(frame, table)
-            for part, file in x_files.items():
-                file.append(x[parts == PARTS.index(part)])
-    for part in SPLITS:
-        with draft.rows(part, "y", y_N.dtype, ()) as file:
-            file.append(y_N[parts_N == PARTS.index(part)])
+        files = {
+            part: (
+                stack.enter_context(draft.rows(part, "x", np.dtype(np.float32), (width,))),
+                stack.enter_context(draft.rows(part, "y", y_type, ())),
+            )
+            for part in SPLITS
+        }
+
+        def encoded(block: Spilled) -> tuple[slice, NDArray[np.float32], NDArray]:
+            y = told.y.read(block.rows.start, block.rows.stop)
+            x = encode(block.read([column.name for column in table.columns]), table)
+            return block.rows, x, y if told.labels else (y - table.mean) / table.deviation
+
+        chosen_N = _spread_evenly(parts_N == 0, MOST_LEARNED_FROM)
+        chosen = []
+        for place, x, y in work_ahead(encoded, rows.blocks):
+            chosen.append((x[chosen_N[place]], y[chosen_N[place]]))
+            for part, (x_file, y_file) in files.items():
+                own = parts_N[place] == PARTS.index(part)
+                x_file.append(x[own])
+                y_file.append(y[own])
+    return np.concatenate([x for x, _ in chosen]), np.concatenate([y for _, y in chosen])
 
 
 def _check_parts(data: TableData, target: Target, dealt: Dealt, rejects: Sequence[Reject]) -> None:
@@ -204,11 +259,9 @@ def _rejects(rows: Spill, told: Told, dealt: Dealt) -> list[Reject]:
     return found
 
 
-def _warn_of_leaks(draft: Draft, table: Table, target: Target, emit: Emit) -> list[str]:
-    """Look for columns that alone tell the target, in the training split as it was written."""
-    x, y = (np.load(draft.folder / f"train.{name}.npy", mmap_mode="r") for name in ("x", "y"))
-    step = -(-len(y) // MOST_LEARNED_FROM)
-    leaks = find_leaks(np.asarray(x[::step]), np.asarray(y[::step]), table, classify=target.task == "classify")
+def _warn_of_leaks(x_NF: NDArray[np.float32], y_N: NDArray, table: Table, target: Target, emit: Emit) -> list[str]:
+    """Look for columns that alone tell the target, in rows of the training split."""
+    leaks = find_leaks(x_NF, y_N, table, classify=target.task == "classify")
     notes = [
         f"column '{name}' alone tells '{target.name}': if it is known only after that, leave it out (data.ignore)"
         for name in leaks

@@ -297,7 +297,7 @@ class AudioData(Plain):
 
 
 class TableData(Plain):
-    """Rows of columns: numbers, categories, booleans and dates, of which one column is told; CSV, TSV or Parquet.
+    """Rows of columns: numbers, categories, booleans and dates, of which one is told; CSV, TSV, JSONL or Parquet.
 
     Files named train, valid and test (or ``.data`` and ``.test``, as UCI has them) are the splits they say; what they
     lack is dealt from the training rows, and so are all splits of a file or folder that names none.

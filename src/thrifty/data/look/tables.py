@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thrifty.data.blocks import first_block
-from thrifty.data.cells import PARQUET
+from thrifty.data.coded import Coder, count_cells
 from thrifty.data.columns import Tally, tell, texts_of
 from thrifty.data.inputs import CELL_SUFFIXES
 from thrifty.data.layout import SAMPLED_ROWS, Layout
@@ -53,7 +53,7 @@ def columns(seen: Seen) -> Look | None:
         cells = first_block(first, layout)
         tallies = {name: Tally() for name in layout.names}
         for name, tally in tallies.items():
-            tally.add(cells[name])
+            tally.add(count_cells([Coder().code(cells[name])]))
         target = find_target(TableData(kind="table", path=seen.path), layout.names, tallies)
     except DataError:
         return None
@@ -64,13 +64,13 @@ def columns(seen: Seen) -> Look | None:
     holds = ", ".join(f"{count} of kind {kind}" for kind, count in counts.items() if count)
     size = format_bytes(sum(file.size for file in files))
     parts = ", ".join(f"{part} {file.name}" for file in files if (part := named.get(file.name)))
-    form = "Parquet" if first.suffix == PARQUET else layout.says
-    says = f"{shown(seen.path)}: a table, {size}; {form}; {holds}; tells '{target.name}'{f'; {parts}' if parts else ''}"
+    says = f"{shown(seen.path)}: a table, {size}; {layout.says}; {holds}; tells '{target.name}'"
+    says += f"; {parts}" if parts else ""
     # what was found is written down, so that a column that comes last one day does not change it
     asked: dict[str, Any] = {"kind": "table", "path": str(seen.path), "target": _named(target.name, layout.names)}
     if names:
         asked["names"] = list(names)
-    elif first.suffix != PARQUET:
+    elif layout.separator:
         asked["header"] = bool(layout.header_line)
     job = {"name": job_name(seen.path), "data": asked, "task": target.task, "model": MODEL}
     why = {"data.kind": _why_table(kinds), "data.target": target.says, "model": WHY_MODEL}

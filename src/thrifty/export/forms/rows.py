@@ -64,10 +64,12 @@ class Rows:
         """Encode rows as those that the model learned from: float32 [N, F]."""
         import polars as pl
 
+        from thrifty.data.coded import cells_of
         from thrifty.data.features import encode
 
         names = [column.name for column in self._table.columns]
-        return encode(pl.DataFrame(list(rows), schema=dict.fromkeys(names, pl.String), orient="row"), self._table)
+        frame = pl.DataFrame(list(rows), schema=dict.fromkeys(names, pl.String), orient="row")
+        return encode(cells_of(frame), self._table)
 
     def answers(self, rows: Sequence[Cells]) -> list[dict[str, Any]]:
         """Tell the labels of rows, or their numbers."""
