@@ -143,8 +143,8 @@ BROKEN: dict[str, tuple[dict[str, bytes], str]] = {
     "five channels": ({"a.npz": npz(x=pixels(4, 5), y=digits(4))}, r"\[N, H, W\], or that with 1 or 3 channels"),
     "no pixels": ({"a.npz": npz(x=np.zeros((4, 0, 6)), y=digits(4))}, r"shape \(4, 0, 6, 1\)"),
     "below zero": ({"a.npz": npz(x=np.full((4, 8, 6), -1.0), y=digits(4))}, "numbers from -1 to -1; pixels are from 0"),
-    "no number": ({"a.npz": npz(x=np.full((4, 8, 6), np.nan), y=digits(4))}, "numbers from nan to nan"),
-    "endless": ({"a.npz": npz(x=np.full((4, 8, 6), np.inf), y=digits(4))}, "numbers from inf to inf"),
+    "no number": ({"a.npz": npz(x=np.full((4, 8, 6), np.nan), y=digits(4))}, "hold NaN or infinity"),
+    "endless": ({"a.npz": npz(x=np.full((4, 8, 6), np.inf), y=digits(4))}, "hold NaN or infinity"),
     "names": ({"a.npz": npz(x=np.full((4, 8, 6), "a"), y=digits(4))}, "are of type <U1; numbers are pixels"),
     "shares of labels": ({"a.npz": npz(x=pixels(4), y=np.ones((4, 3)))}, r"shape \(4, 3\) and the type float64"),
 }  # fmt: skip

@@ -115,7 +115,7 @@ def test_tables_named_after_splits_tell_transcripts(tmp_path: Path) -> None:
     assert found["train.tsv:43"].startswith("names no recording: 'common_voice_xx_9")
     for table in ("validated", "invalidated", "other", "clip_durations"):
         assert found[f"{table}.tsv"] == "not named after a split"
-    assert sum(reason == "not in the manifest" for reason in found.values()) == 5
+    assert sum(reason == "named by no usable row" for reason in found.values()) == 5
     assert any("left out: 'clip_durations.tsv'" in note for note in store.dataset.cleaning.notes)
 
 
@@ -220,7 +220,7 @@ def test_transcripts_that_cannot_be_said_are_put_aside(tmp_path: Path) -> None:
     assert found["said.csv:60"].startswith("names no recording: 'gone.flac'")
     assert found["said.csv:61"].startswith("empty label")
     assert found["said.csv:62"] == "names no split: 'tomorrow'"
-    assert found["unnamed.flac"] == "not in the manifest"
+    assert found["unnamed.flac"] == "named by no usable row"
 
 
 REFUSED: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str]] = {

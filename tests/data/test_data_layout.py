@@ -48,20 +48,21 @@ NO_TABLES = [
     (b"\n \n", "'a.csv' is empty"),
     (b"one\ntwo\nthree\n", "the rows of 'a.csv' have one column; the first is 'one'. Cells are separated by commas"),
     ("a,b\n".encode("utf-16"), "'a.csv' is UTF-16. Save it as UTF-8."),
-    (b"a,b,a\n1,2,3\n4,5,6\n", None),
+    (b"a,b,a\n1,2,3\n4,5,6\n", "the header of 'a.csv' names column 'a' twice. Rename one of them."),
     (b"x,y\n" + b",".join(b"1" for _ in range(1001)) + b"\n" + b",".join(b"2" for _ in range(1001)), "1,001 columns"),
 ]
 
 
-@pytest.mark.parametrize(("raw", "says"), NO_TABLES, ids=[str(row[1])[:40] for row in NO_TABLES])
-def test_what_is_no_table_is_said(raw: bytes, says: str | None) -> None:
-    if says is None:
-        # a name that comes twice is no header that could be told
-        assert find_layout("a.csv", raw).header_line == 0
-        return
+@pytest.mark.parametrize(("raw", "says"), NO_TABLES, ids=[row[1][:40] for row in NO_TABLES])
+def test_what_is_no_table_is_said(raw: bytes, says: str) -> None:
     with pytest.raises(DataError) as caught:
         find_layout("a.csv", raw)
     assert says in str(caught.value)
+
+
+def test_what_comes_twice_in_a_row_of_words_is_no_header() -> None:
+    assert find_layout("a.csv", b"red,big,red\nred,small,big\n").header_line == 0
+    assert find_layout("a.csv", b"?,?,red\n1,2,red\n3,4,big\n").header_line == 0
 
 
 def test_a_header_that_names_a_column_twice_is_refused() -> None:

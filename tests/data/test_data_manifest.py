@@ -155,7 +155,7 @@ def test_what_cannot_be_used_is_put_aside_and_told(folder: Path) -> None:
     assert told == {
         **{f"labels.csv:{len(rows) + number}": reason for number, reason in enumerate(broken.values(), 1)},
         "labels.csv:3": "same image under labels cat and dog",
-        **dict.fromkeys((f"pictures/000{n}.png" for n in (0, 1, 2, 3, 5)), "not in the manifest"),
+        **dict.fromkeys((f"pictures/000{n}.png" for n in (0, 1, 2, 3, 5)), "named by no usable row"),
         "notes.md": "not an image file",
     }
     assert set(labels_of(store)) == {f"pictures/{n:04d}.png" for n in (4, *range(6, COUNT))}

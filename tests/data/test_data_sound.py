@@ -63,8 +63,8 @@ def _with(value: float) -> bytes:
 
 BROKEN = {
     "empty file": (lambda: b"", "empty"),
-    "text": (lambda: b"these are words " * 20, "not a sound: Error opening"),
-    "image": (lambda: b"\x89PNG\r\n\x1a\n" + bytes(200), "not a sound: Error opening"),
+    "text": (lambda: b"these are words " * 20, "not a sound: format not recognised"),
+    "image": (lambda: b"\x89PNG\r\n\x1a\n" + bytes(200), "not a sound: format not recognised"),
     "zero length": (lambda: written(TONE[:0]), "no samples: it has a header and nothing else"),
     "too short": (lambda: written(TONE[:80]), "too short: 0.010 s is under 0.05 s"),
     "too long": (lambda: written(np.tile(TONE, 3)), "too long: 3.0 s is over 2 s"),

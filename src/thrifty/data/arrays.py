@@ -198,6 +198,10 @@ def _pixels(name: str, images: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]
     if images.dtype.kind not in "iuf":
         raise DataError(f"images of '{name}' are of type {images.dtype}; numbers are pixels")
     low, high = float(images.min()), float(images.max())
+    if not math.isfinite(low + high):
+        raise DataError(
+            f"images of '{name}' hold NaN or infinity", mend="Pixels are numbers from 0 to 1, to 255 or to 65,535."
+        )
     if not (low >= 0 and high <= np.iinfo(np.uint16).max):
         raise DataError(
             f"images of '{name}' hold numbers from {low:g} to {high:g}; pixels are from 0 to 1, 255 or 65,535"

@@ -10,6 +10,7 @@ import contextlib
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO
@@ -126,7 +127,33 @@ def _unusable(content: str, most_bytes: float) -> Problem | None:
     return ("row too long", f": {size:,} bytes, over the limit of {most_bytes:,.0f}") if size > most_bytes else None
 
 
-def parse_object(content: str, decode: Callable[[str], Any] = json.loads) -> dict[str, Any] | Problem:
+def load_json(text: str) -> Any:
+    """Read JSON; an object that names a key twice is refused, lest one of the two be taken.
+
+    Raises:
+        ValueError: it is none.
+        RecursionError: it is too deep.
+
+    >>> load_json('{"label": 1}')
+    {'label': 1}
+    """
+    return json.loads(text, object_pairs_hook=named_once)
+
+
+def named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the object of some pairs of JSON.
+
+    Raises:
+        ValueError: two of them have one key.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"key '{twice[:60]}' comes twice")
+    return found
+
+
+def parse_object(content: str, decode: Callable[[str], Any] = load_json) -> dict[str, Any] | Problem:
     """Read a line of JSONL, or say what is wrong with it.
 
     >>> parse_object('{"a": 1}'), parse_object("[1]")

@@ -175,7 +175,7 @@ def _listed(
     def reason(file: InputFile) -> str:
         if manifest.by_name and file.suffix in TEXT_TABLES:
             return NOT_A_SPLIT
-        return wrong(file) or ("" if file.name in manifest.named else "not in the manifest")
+        return wrong(file) or ("" if file.name in manifest.named else "named by no usable row")
 
     saying = {file.name for file in manifest.files}
     chosen = _sorted_out([file for file in files if file.name not in saying], [*rejects, *manifest.rejects], reason)

@@ -55,6 +55,21 @@ def given_splits(names: Sequence[str]) -> dict[str, str]:
     return found if all(found.values()) and "train" in found.values() and len(set(found.values())) > 1 else {}
 
 
+def held_out_alone(names: Sequence[str]) -> str:
+    """Say so where all files are named after splits and none is to train on, which `given_splits` then passes over.
+
+    >>> held_out_alone(["valid.txt", "test.txt"])
+    'files are named after test and validation, and none after what is trained on: their names are not gone by'
+    >>> held_out_alone(["train.txt", "test.txt"]), held_out_alone(["test.txt", "a.txt"])
+    ('', '')
+    """
+    found = [_named_after(name) for name in names]
+    if not found or not all(found) or "train" in found:
+        return ""
+    parts = " and ".join(sorted(set(found)))
+    return f"files are named after {parts}, and none after what is trained on: their names are not gone by"
+
+
 def _named_after(name: str) -> str:
     path = PurePosixPath(name.lower())
     words = [*path.name.split(".")[::-1], *path.parent.parts[::-1]]

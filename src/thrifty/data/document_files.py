@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-from thrifty.data.cells import is_unicode, parquet_errors
+from thrifty.data.cells import is_unicode, load_json, parquet_errors
 from thrifty.data.encodings import SAMPLE_BYTES, UTF8, Encoding, find_encoding
 from thrifty.data.inputs import InputFile, Reject
 from thrifty.data.packed_files import inner_name, unpacking
@@ -118,7 +118,7 @@ def _json_rows(data: LanguageData, name: str, stream: BinaryIO) -> Iterator[Text
         if not line.strip():
             continue
         try:
-            content = json.loads(line.rstrip(b"\r\n").decode("utf-8-sig" if row == 1 else "utf-8"))
+            content = load_json(line.rstrip(b"\r\n").decode("utf-8-sig" if row == 1 else "utf-8"))
         except UnicodeDecodeError as error:
             yield Reject(here, "not UTF-8", f" at byte {error.start}")
             continue

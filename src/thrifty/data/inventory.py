@@ -18,16 +18,12 @@ from thrifty.data.manifest import Manifest
 from thrifty.data.unchanged import changed, gone
 from thrifty.data.unpacked import unpacked
 from thrifty.errors import DataError, nearest
-from thrifty.spec import AudioData, LanguageData, RawData, TextData
+from thrifty.spec import AudioData, RawData, TextData
 from thrifty.spec.units import format_bytes
 
 KEY_LENGTH = 20
 MAX_TOKENIZER_BYTES = 64 * 2**20
-_TOKENIZERS = {
-    "audio": "the vocab.json of a checkpoint",
-    "language": "a tokenizer.json",
-    "text": "a vocab.txt or a tokenizer.json",
-}
+_TOKENIZERS = {"audio": "the vocab.json of a checkpoint", "text": "a vocab.txt or a tokenizer.json"}
 
 
 @dataclass(frozen=True)
@@ -39,7 +35,7 @@ class Inventory:
         files: those worth reading, sorted by name.
         hashes: sha256 of each of them, by name.
         rejects: those put aside without reading.
-        tokenizer: content of the file that a job of texts, language or transcripts names.
+        tokenizer: content of the file that a job of texts or transcripts names.
         manifest: what a table says of images or recordings, where there is one; it is none of the files.
     """
 
@@ -63,7 +59,7 @@ def take_inventory(data: RawData, *, seed: int, cache: Path) -> Inventory:
     chosen = choose(data)
     files, rejects, manifest = chosen.files, list(chosen.rejects), chosen.manifest
     hashes = fingerprint(data.path, files, cache)
-    rejects += [Reject(file.name, CANNOT_BE_READ) for file in files if not hashes[file.name]]
+    rejects += [Reject(file.name, CANNOT_BE_READ, _why_not(file)) for file in files if not hashes[file.name]]
     files = [file for file in files if hashes[file.name]]
     rejects.sort(key=lambda reject: reject.name)
     tokenizer = _tokenizer_of(data)
@@ -89,6 +85,16 @@ def take_inventory(data: RawData, *, seed: int, cache: Path) -> Inventory:
     return Inventory(digest.hexdigest()[:KEY_LENGTH], tuple(files), hashes, tuple(rejects), tokenizer, manifest)
 
 
+def _why_not(file: InputFile) -> str:
+    """What the system says of a file that could not be read."""
+    try:
+        with Path(file.path).open("rb") as stream:
+            stream.read(1)
+    except OSError as error:
+        return f": {error.strerror}"
+    return ""
+
+
 def opened(data: RawData, cache: Path) -> RawData:
     """Return what is asked of the data where its files lie: those of an archive where it was unpacked.
 
@@ -103,14 +109,11 @@ def opened(data: RawData, cache: Path) -> RawData:
 def _without_paths(data: RawData) -> RawData:
     """What is asked of the data, wherever it and its tokenizer lie."""
     bare: RawData = data.model_copy(update={"path": Path()})
-    if isinstance(bare, LanguageData):
-        # what is decided as batches are made
-        return bare.model_copy(update={"documents": None, "tokenizer": None})
     return bare.model_copy(update={"tokenizer": None}) if isinstance(bare, AudioData | TextData) else bare
 
 
 def _tokenizer_of(data: RawData) -> bytes:
-    if not isinstance(data, AudioData | LanguageData | TextData) or data.tokenizer is None:
+    if not isinstance(data, AudioData | TextData) or data.tokenizer is None:
         return b""
     path = data.tokenizer
     if not path.is_file():

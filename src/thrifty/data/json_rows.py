@@ -6,11 +6,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from thrifty.data.cells import Problem, is_unicode, parse_object
+from thrifty.data.cells import Problem, is_unicode, named_once, parse_object
 from thrifty.errors import DataError
 
 # numbers stay as they are written
-_DECODE = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=str).decode
+_DECODE = json.JSONDecoder(object_pairs_hook=named_once, parse_int=str, parse_float=str, parse_constant=str).decode
 _NESTED: dict[type, str] = {list: "a list", dict: "an object"}
 MOST_KEYS = 1000
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from thrifty.data.image import IMAGE_SUFFIXES
-from thrifty.data.inputs import suffix_of
+from thrifty.data.inputs import TABLE_SUFFIXES, suffix_of
 from thrifty.data.split import SPLIT_NAMES
 from thrifty.errors import DataError
 
@@ -113,6 +113,10 @@ def _check_classes(folder: Path, names: Collection[str], files: Files) -> None:
             if names
             else "empty"
         )
+        tables = sorted(name for name in names if loose and suffix_of(name) in TABLE_SUFFIXES)
+        if tables:
+            found += f", and no column of '{tables[0]}' names most of them"
+            mend += " Or a row of a table names each: cells of .csv are split by commas, of .tsv by tabs."
         raise DataError(f"'{folder}' has no class folders ({found}; links to folders are not followed)", mend=mend)
     used = {name.split("/")[0] for name in names if "/" in name}
     for label in in_order(labels):

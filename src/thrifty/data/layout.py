@@ -63,7 +63,7 @@ def is_number(cell: str) -> bool:
 def find_layout(name: str, head: bytes, *, header: bool | None = None) -> Layout:
     """Tell from its beginning how a file is written.
 
-    A header is a first row without numbers above columns of numbers, or, where there are none, one whose cells are all
+    A header is a first row without numbers above a column of numbers, or, where there is none, one whose cells are all
     different and come in none of the rows below.
 
     Args:
@@ -139,9 +139,13 @@ def _even(rows: list[tuple[int, list[str]]]) -> tuple[bool, float, int]:
 
 
 def _names_columns(first: list[str], body: list[list[str]]) -> bool:
-    if any(is_number(cell) for cell in first) or len(set(first)) < len(first):
+    twice = {cell for cell in first if first.count(cell) > 1}
+    # cells that say that there is nothing come twice in rows, and names seldom do
+    if any(is_number(cell) for cell in first) or any(cell.lower() in MISSING for cell in twice):
         return False
     columns = [[cell for cell in column if cell.lower() not in MISSING] for column in zip(*body, strict=True)]
     if any(cells and sum(map(is_number, cells)) > len(cells) / 2 for cells in columns):
         return True
+    if twice:
+        return False
     return bool(body) and all(cell not in cells for cell, cells in zip(first, columns, strict=True))

@@ -13,6 +13,7 @@ from thrifty.data.inventory import Inventory, opened, take_inventory
 from thrifty.data.store import Store, open_store, prepared_folder
 from thrifty.data.tables import prepare_tables
 from thrifty.data.texts import prepare_texts
+from thrifty.data.unpacked import told_of
 from thrifty.errors import DataError
 from thrifty.spec import KINDS, Dataset, KindName, RawData
 from thrifty.spec.events import Emit, Warned
@@ -44,18 +45,19 @@ def prepare(data: RawData, *, seed: int, cache: Path, emit: Emit, strict: bool =
         DataError: the data cannot be read or cannot be learned from; or, where ``strict``, is not clean.
         StorageError: the cache has no room or cannot be written.
     """
-    cache = Path(cache)
+    cache, given = Path(cache), data.path
     data = opened(data, cache)
-    inventory = take_inventory(data, seed=seed, cache=cache)
-    remove_leftovers(prepared_folder(cache))
-    store = open_store(cache, inventory.key)
-    if store is None:
-        store = _made(data, inventory, seed=seed, cache=cache, emit=emit)
-        if not strict:
-            _warn_of_rejects(store, emit)
+    with told_of(given, data.path):
+        inventory = take_inventory(data, seed=seed, cache=cache)
+        remove_leftovers(prepared_folder(cache))
+        store = open_store(cache, inventory.key)
+        if store is None:
+            store = _made(data, inventory, seed=seed, cache=cache, emit=emit)
+            if not strict:
+                _warn_of_rejects(store, emit)
     if strict and store.dataset.cleaning.rejected:
         raise DataError(
-            f"'{data.path}' is not clean: {_put_aside(store)}",
+            f"'{given}' is not clean: {_put_aside(store)}",
             mend="Mend or remove them, or run without --strict, which leaves them out.",
         )
     return store

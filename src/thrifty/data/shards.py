@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from thrifty.data.cells import load_json
 from thrifty.data.image import IMAGE_SUFFIXES
 from thrifty.data.inputs import InputFile, Reject
 from thrifty.data.manifest import SPLIT_COLUMNS
@@ -196,7 +197,7 @@ def _label(entry: _Entry, raw: bytes) -> tuple[str, str | Reject]:
     try:
         text, split = raw.decode("utf-8").strip(), ""
         if entry.suffix == ".json":
-            text, split = _of_json(json.loads(text))
+            text, split = _of_json(load_json(text))
     except (ValueError, RecursionError) as error:
         return "", Reject(entry.name, "label cannot be read", f": {error}")
     if not text:

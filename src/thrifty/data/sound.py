@@ -68,7 +68,9 @@ def _by_library(raw: bytes, limits: Limits) -> tuple[np.ndarray, int]:
             samples_SC = file.read(dtype="float32", always_2d=True)
             rate, promised = file.samplerate, file.frames
     except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise DataError(f"not a sound: {' '.join(str(error).split()).removesuffix('.')}") from error
+        # the whole message tells of an object in memory, by its address
+        says = " ".join(getattr(error, "error_string", str(error)).split()).removeprefix("Error : ").removesuffix(".")
+        raise DataError(f"not a sound: {says[:1].lower()}{says[1:]}") from error
     if len(samples_SC) < promised:
         raise DataError(f"truncated: {len(samples_SC):,} samples where its header says {promised:,}")
     return samples_SC, rate

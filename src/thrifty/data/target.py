@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from thrifty.data.columns import Tally, tell
+from thrifty.data.layout import is_number
 from thrifty.errors import DataError, nearest
 from thrifty.spec.data import TableData
 
@@ -118,6 +119,13 @@ def _task_of(name: str, tally: Tally) -> tuple[Literal["classify", "regress"], s
         return "regress", "its cells are numbers"
     if found.kind == "date":
         raise DataError(f"column '{name}' holds dates, which are not told", mend=_NAME_IT)
+    if found.kind != "number" and tally.numbers >= tally.filled / 2 and _is_measured(tally):
+        odd = [value for value in tally.values if not is_number(value)]
+        raise DataError(
+            f"column '{name}' holds {tally.numbers:,} numbers and {tally.filled - tally.numbers:,} other cells, such "
+            f"as {', '.join(odd[:3])}: it cannot be told whether it is an amount",
+            mend="Set task: regress, which puts rows of other cells aside, or task: classify.",
+        )
     if len(tally.values) < 2:
         (only,) = tally.values
         raise DataError(f"column '{name}' has one label only, '{only[:50]}': there is nothing to tell", mend=_NAME_IT)
@@ -126,5 +134,6 @@ def _task_of(name: str, tally: Tally) -> tuple[Literal["classify", "regress"], s
 
 def _is_measured(tally: Tally) -> bool:
     """Whether numbers are amounts: they have fractions, or many values."""
-    whole = all(re.fullmatch(r"[+-]?\d+(\.0*)?", value) for value in tally.values)
-    return tally.crowded or not whole or len(tally.values) > MOST_NUMBER_LABELS
+    numbers = [value for value in tally.values if is_number(value)]
+    whole = all(re.fullmatch(r"[+-]?\d+(\.0*)?", value) for value in numbers)
+    return tally.crowded or not whole or len(numbers) > MOST_NUMBER_LABELS

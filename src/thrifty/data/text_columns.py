@@ -137,6 +137,8 @@ def _of_rows(data: TextData, name: str, sample: list[list[str]]) -> Columns:
         raise _one_column(name, sample)
     if data.header is None and not named:
         header = _looks_like_header(sample[0], [each for each in sample[1:] if len(each) == width])
+    if header and len(sample) == 1:
+        raise _no_rows(name)
     names = [cell.strip() for cell in sample[0]] if header else []
     body = [each for each in sample[header:] if len(each) == (len(names) or width)]
     text, label, how = _choose(data, name, names, body)
@@ -174,6 +176,10 @@ def _one_column(name: str, sample: list[list[str]]) -> DataError:
     )
 
 
+def _no_rows(name: str) -> DataError:
+    return DataError(f"'{name}' has no rows beside its header", mend="A row holds a text and its label.")
+
+
 def _looks_like_header(cells: list[str], body: list[list[str]]) -> bool:
     """Whether the first row names columns: by known names, or because its label is one that no other row has."""
     first = [cell.strip().lower() for cell in cells]
@@ -202,7 +208,7 @@ def _choose(data: TextData, name: str, names: Sequence[str], body: Sequence[Sequ
         label = next((known.index(each) for each in named), None)
     if text is None or label is None:
         if not body:
-            raise DataError(f"'{name}' has no rows beside its header", mend="A row holds a text and its label.")
+            raise _no_rows(name)
         by_content = _by_content(body, text, label)
         if text is None:
             _check_is_text(name, [str(each[by_content[0]]) for each in body])

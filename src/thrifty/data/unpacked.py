@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import lzma
 import os
 import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 from thrifty.data.draft import new_folder, remove_leftovers, remove_locked
@@ -24,7 +25,12 @@ SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", "
 LEAST_BYTES, MOST_RATIO = 1 << 30, 200
 MOST_FILES = 10_000_000
 _CHUNK_BYTES = 1 << 20
+_PLACE = "unpacked"
+# of the flags of a file in a zip (PKWARE APPNOTE 6.3, section 4.4.4)
+_ENCRYPTED = 1
 _MEND = "Free some space, or set THRIFTY_CACHE to a folder with room that you may write to."
+_ANEW = "Fetch it again, or pack it anew."
+_BY_HAND = "Unpack it yourself if you trust it, and give the folder."
 
 
 def is_archive(name: str) -> bool:
@@ -54,12 +60,25 @@ def unpacked(path: Path, cache: Path) -> Path:
     (file,), _ = list_one(path)
     sha256 = fingerprint(path, [file], cache)[file.name]
     if not sha256:
-        raise DataError(f"archive '{path}' {CANNOT_BE_READ}")
-    place = cache / "unpacked" / sha256[:20]
+        raise DataError(f"archive '{path}' {CANNOT_BE_READ}", mend="Give yourself the right to read it.")
+    place = cache / _PLACE / sha256[:20]
     if not place.is_dir():
         remove_leftovers(place.parent)
         _unpack(path, place)
     return _within(place)
+
+
+@contextlib.contextmanager
+def told_of(path: Path, folder: Path) -> Iterator[None]:
+    """Let errors about the folder that an archive was unpacked to tell of the archive: nobody knows the folder."""
+    try:
+        yield
+    except DataError as error:
+        if folder == path:
+            raise
+        # a name of the archive's own may stand in an example too
+        mend = error.mend.replace(f"{folder.name}/", "") if folder.parent.name == _PLACE else error.mend
+        raise DataError(error.what.replace(str(folder), str(path)), mend=mend, nearest=error.nearest) from error
 
 
 def _within(folder: Path) -> Path:
@@ -73,6 +92,8 @@ def _unpack(path: Path, place: Path) -> None:
         folder, handle = new_folder(place.parent, place.name)
         try:
             (_of_zip if path.name.lower().endswith(".zip") else _of_tar)(path, folder, _Limit(path))
+            if not any(folder.iterdir()):
+                raise DataError(f"archive '{path}' is empty", mend=_ANEW)
             # one call for all files: each flushed for itself, many small ones take minutes
             os.sync()
             if not place.is_dir():
@@ -80,22 +101,37 @@ def _unpack(path: Path, place: Path) -> None:
         finally:
             remove_locked(folder, handle)
     except (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, RuntimeError) as error:
-        raise DataError(f"archive '{path}' cannot be unpacked: {error}") from error
+        raise _damaged(path, error) from error
     except OSError as error:
+        # gzip and bz2 say so of what is damaged, and have no number of the system's
+        if error.errno is None:
+            raise _damaged(path, error) from error
         raise storage_error(error, place.parent, f"what is in archive '{path}'", mend=_MEND) from error
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    # of tar the first line says it, and more say how each packing failed
+    says = next(iter(str(error).splitlines()), type(error).__name__).removesuffix(":")
+    return DataError(f"archive '{path}' cannot be unpacked: {says}", mend=_ANEW)
 
 
 class _Limit:
     """Counts what is unpacked, and ends it where it is too much."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._files, self._bytes = path, 0, 0
+        self._path, self._names, self._bytes = path, set[str](), 0
         self._most = max(LEAST_BYTES, MOST_RATIO * path.stat().st_size)
 
-    def file(self) -> None:
-        self._files += 1
-        if self._files > MOST_FILES:
-            raise DataError(f"archive '{self._path}' holds over {MOST_FILES:,} files")
+    def file(self, name: str) -> None:
+        """Count a file that is no folder; one that stands there twice would be lost in the other's place."""
+        if name in self._names:
+            raise DataError(
+                f"archive '{self._path}' holds two files named '{name}'",
+                mend="Pack it anew with one of them, or unpack it yourself and give the folder.",
+            )
+        self._names.add(name)
+        if len(self._names) > MOST_FILES:
+            raise DataError(f"archive '{self._path}' holds over {MOST_FILES:,} files", mend=_BY_HAND)
 
     def bytes(self, count: int) -> None:
         self._bytes += count
@@ -103,7 +139,7 @@ class _Limit:
             raise DataError(
                 f"archive '{self._path}' unpacks to over {format_bytes(self._most)}, {MOST_RATIO} times its size or "
                 f"{format_bytes(LEAST_BYTES)}",
-                mend="Unpack it yourself if you trust it, and give the folder.",
+                mend=_BY_HAND,
             )
 
 
@@ -115,27 +151,47 @@ def _of_tar(path: Path, folder: Path, limit: _Limit) -> None:
     try:
         with tarfile.open(path, "r:*") as archive:
             for member in archive:
-                limit.file()
+                if not member.isdir():
+                    limit.file(str(PurePosixPath(member.name)))
                 limit.bytes(member.size)
-                archive.extract(member, folder, set_attrs=False, filter="data")
+                with _no_folder(path, member.name):
+                    archive.extract(member, folder, set_attrs=False, filter="data")
+    except tarfile.SpecialFileError as error:
+        raise DataError(f"archive '{path}' is not unpacked: '{error.tarinfo.name}' is a device or a pipe") from error
     except tarfile.FilterError as error:
-        raise DataError(f"archive '{path}' is not unpacked: {error}") from error
+        raise _leads_out(path, error.tarinfo.name) from error
+
+
+def _leads_out(path: Path, name: str) -> DataError:
+    return DataError(f"archive '{path}' is not unpacked: '{name}' would lead out of its folder", mend=_BY_HAND)
+
+
+@contextlib.contextmanager
+def _no_folder(path: Path, name: str) -> Iterator[None]:
+    """Say what is wrong where a file is to lie in another that is no folder, or the other way round."""
+    try:
+        yield
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        raise DataError(f"archive '{path}' is not unpacked: '{name}' is a file and a folder", mend=_ANEW) from error
 
 
 def _of_zip(path: Path, folder: Path, limit: _Limit) -> None:
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
-            limit.file()
             name = PurePosixPath(info.filename.replace("\\", "/"))
             if name.is_absolute() or ".." in name.parts or stat.S_ISLNK(info.external_attr >> 16):
-                raise DataError(f"archive '{path}' is not unpacked: '{info.filename}' would lead out of its folder")
+                raise _leads_out(path, info.filename)
+            if info.flag_bits & _ENCRYPTED:
+                raise DataError(f"archive '{path}' is not unpacked: it needs a password", mend=_BY_HAND)
             to = folder / name
-            if info.is_dir():
-                to.mkdir(parents=True, exist_ok=True)
-                continue
-            to.parent.mkdir(parents=True, exist_ok=True)
-            with archive.open(info) as source, to.open("wb") as target:
-                _copy(source.read, target.write, limit)
+            with _no_folder(path, info.filename):
+                if info.is_dir():
+                    to.mkdir(parents=True, exist_ok=True)
+                    continue
+                limit.file(str(name))
+                to.parent.mkdir(parents=True, exist_ok=True)
+                with archive.open(info) as source, to.open("wb") as target:
+                    _copy(source.read, target.write, limit)
 
 
 def _copy(read: Callable[[int], bytes], write: Callable[[bytes], object], limit: _Limit) -> None:

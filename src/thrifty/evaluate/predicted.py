@@ -8,7 +8,6 @@ import numpy as np
 from torch import Tensor, nn
 
 from thrifty.evaluate.figures import Evaluation
-from thrifty.models.inputs import input_of
 from thrifty.models.losses import cross_entropy
 
 
@@ -20,7 +19,7 @@ class Predicted:
 
     def add(self, model: nn.Module, batch: dict[str, Tensor]) -> None:
         if "y" not in batch:
-            model(input_of(batch))
+            model(batch["x"])
             return
         loss_sum, count = cross_entropy(model, batch)
         self.loss_sum += loss_sum.item()

@@ -217,19 +217,12 @@ class Local:
             "precision": self.precisions,
             "memory_format": (pins.memory_format,) if pins.memory_format else formats,
             "checkpointing": (pins.checkpointing,) if pins.checkpointing else again,
-            **({"batching": batching} if self.batches else {}),
+            **({"batching": batching} if KINDS[self.dataset.kind].varies else {}),
         }
 
     @property
-    def batches(self) -> bool:
-        """Whether the way of batching is told in settings: of texts, and where documents lie apart."""
-        return KINDS[self.dataset.kind].varies or self.learning.apart
-
-    @property
     def batchings(self) -> tuple[Batching, ...]:
-        """Ways of batching texts that the model takes, plain ones first; of windows whose documents lie apart one."""
-        if self.learning.apart:
-            return ("packed",)
+        """Ways of batching texts that the model takes, plain ones first."""
         ways: tuple[Batching, ...] = values("batching", self.device, here=True)
         return tuple(way for way in ways if way != "packed" or self.learning.traits.packs)
 
@@ -332,7 +325,7 @@ class Local:
 
     def length(self, settings: Settings) -> int | None:
         """Tokens that a text takes in the mean, padded or packed; None for data whose samples are all of one size."""
-        if not self.batches:
+        if not KINDS[self.dataset.kind].varies:
             return None
         if settings["batching"] == "packed":
             size, micro = self.learning.size, settings["micro_batch"]

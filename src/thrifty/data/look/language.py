@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from thrifty.data.dealing import given_splits
+from thrifty.data.dealing import given_splits, held_out_alone
 from thrifty.data.document_files import ROW_SUFFIXES, first_rows
 from thrifty.data.inputs import InputFile
 from thrifty.data.look.found import Look, Seen, job_name, shown
@@ -93,6 +93,8 @@ def _of_files(seen: Seen, texts: Sequence[InputFile], told: Sequence[InputFile])
             "too few documents to deal: the beginning of each is trained on, its end held out; a long text seldom "
             "repeats what it says, so little of what is held out was seen"
         )
+    if passed_over := held_out_alone([file.name for file in chosen]):
+        why["data.split"] = passed_over
     # 20 tokens a parameter (Hoffmann et al. 2022), about 4 bytes a token: gpt-mini's 10.6 M parameters could use
     # 850 MB; from a tenth of that on it is the better buy, since several epochs over the same text still help
     # (Muennighoff et al. 2023)
