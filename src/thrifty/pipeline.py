@@ -208,7 +208,8 @@ class _Run:
             batch = f"batch {plan.batch.size} = {ranks}{plan.batch.accumulation} x {plan.batch.micro}"
             again = "" if plan.checkpointing == "none" else f", {plan.checkpointing} checkpointing"
             compiled = {"none": "", "blocks": ", blocks compiled", "whole": ", compiled"}[plan.compile]
-            order = {"padded": "", "by_length": ", by length", "packed": ", packed"}[plan.batch.batching]
+            packed = ", documents apart" if plan.task == "language" else ", packed"
+            order = {"padded": "", "by_length": ", by length", "packed": packed}[plan.batch.batching]
             stage.says = f"{plan.precision}, {batch}{order}{again}{compiled}, {plan.stop.steps:,} steps"
         with self._stage("build") as stage:
             from thrifty.models import build
@@ -317,7 +318,9 @@ class _Run:
         bundle = load_bundle(self.folder.bundle)
         if plan.task != "language":
             return "", ""
-        prompt = load_tokenizer(store.folder).decode(store.array("test", "tokens")[1 : 1 + PROMPT_TOKENS].tolist())
+        prompt = load_tokenizer(store.folder, store.dataset.end).decode(
+            store.array("test", "tokens")[1 : 1 + PROMPT_TOKENS].tolist()
+        )
         return prompt, bundle.predict(prompt, max_tokens=COMPLETION_TOKENS)["completion"]
 
     @contextlib.contextmanager

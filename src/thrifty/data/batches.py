@@ -42,7 +42,7 @@ class Batches:
         micro: samples computed at once, at most; a step is cut into as few micro-batches as that allows, as equal as
             can be, so that none is left with a lone sample, of which batch norm can take no statistics.
         seed: of the order.
-        batching: of texts, how steps are made up; of other data there is one way.
+        batching: of texts, how steps are made up; of windows ``packed`` tells their documents apart.
         rank, ranks: whose share of each step's micro-batches is wanted, and among how many.
         along: a rank gets as many micro-batches as the others: where it has no sample of its own, one without answers.
         augment: how images or recordings are changed.
@@ -78,7 +78,8 @@ class Batches:
         self.count = store.dataset.counts[split]
         self.batching = batching
         self._lengths = lengths_of(store, split)
-        assert batching == "padded" or self._lengths is not None, "samples without lengths"
+        apart = batching == "packed" and store.dataset.kind == "language"
+        assert batching == "padded" or apart or self._lengths is not None, "samples without lengths"
         self._epoch = -1
         self._order = np.empty(0, np.int64)
         self._shift, self._salt = 0, 0
@@ -105,8 +106,8 @@ class Batches:
         Recordings: ``x`` float32 [b, T, M] normalised, changed by ``augment``, filled up with -100, ``y`` int64 [b], or
         of transcripts their tokens [b, L], filled up with -100.
         Rows of tables: ``x`` float32 [b, F], ``y`` int64 [b] or float32 [b]. Language: ``x`` and ``y`` int64 [b, T],
-        where ``y`` is the token after each of ``x``. Where a class is not the whole answer, ``answers`` has the share
-        of each, as `thrifty.data.answers.shares_of` has them.
+        where ``y`` is the token after each of ``x``; packed, both [1, b T] with the places of documents. Where a class
+        is not the whole answer, ``answers`` has the share of each, as `thrifty.data.answers.shares_of` has them.
         """
         epoch, place = divmod(index, self.steps_per_epoch)
         if epoch != self._epoch:
@@ -165,16 +166,18 @@ class Batches:
         self._epoch = epoch
 
 
-def sweep(store: Store, split: str, micro: int) -> Iterator[Batch]:
+def sweep(store: Store, split: str, micro: int, batching: Batching = "padded") -> Iterator[Batch]:
     """Go through a split once, in batches of ``micro`` samples or less: in order, texts from the longest on.
 
-    Batches are as in `Batches.step`. Every image or text, and every token to be predicted, comes exactly once.
+    Batches are as in `Batches.step`, and texts always padded. Every image or text, and every token to be predicted,
+    comes exactly once.
     """
+    made = packed if batching == "packed" and store.dataset.kind == "language" else take
     count, lengths = store.dataset.counts[split], lengths_of(store, split)
     # the longest first: what does not fit does so at once
     order = np.arange(count) if lengths is None else np.argsort(-lengths, kind="stable")
     for start in range(0, count, micro):
-        yield take(store, split, order[start : start + micro])
+        yield made(store, split, order[start : start + micro])
 
 
 def _augmentation(augment: Augment, store: Store, *, count: int, seed: int) -> Augmentation | SoundAugmentation:

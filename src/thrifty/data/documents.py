@@ -7,6 +7,7 @@ disk as they are made. Files are read three times: to check them, to learn the t
 from __future__ import annotations
 
 import contextlib
+from array import array
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -16,12 +17,13 @@ from thrifty.data.corpus import Corpus
 from thrifty.data.dealing import deal_documents, held_out_alone
 from thrifty.data.document_survey import NEAR_COPY, NEAR_COPY_ACROSS, Survey, survey_documents, without_copies
 from thrifty.data.draft import Draft
+from thrifty.data.given_tokenizer import read_given, try_texts
 from thrifty.data.inputs import DUPLICATE, DUPLICATE_ACROSS, Reject, count_reasons, list_one, reject_lines
 from thrifty.data.inventory import Inventory
-from thrifty.data.language import TOKENIZER_FILE, encode, train_tokenizer
+from thrifty.data.language import END_ID, SEAMS, TOKENIZER_FILE, cutting_of, encode, train_tokenizer
 from thrifty.data.teller import Teller
 from thrifty.errors import DataError
-from thrifty.spec import SPLITS, Cleaning, Dataset, LanguageData
+from thrifty.spec import LENGTH_MULTIPLE, SPLITS, Cleaning, Dataset, LanguageData
 from thrifty.spec.events import Emit
 
 LONGEST_DEFAULT, SHORTEST_DEFAULT = 256, 8
@@ -33,11 +35,11 @@ def prepare_documents(data: LanguageData, inventory: Inventory, *, seed: int, dr
     """Write the tokens, tokenizer and rejects of a corpus into a draft; return what it holds.
 
     The stream of a split is the end token, a document, the end token, the next document, …: each token but the
-    first is predicted from those before it, over the ends of documents too, which is how the end of one is learned.
-    Positions count from the begin of a window, wherever documents begin in it.
+    first is predicted from those before it, the end token by what it ends. Whether the next document sees what stands
+    before it is decided as batches are made.
 
     Raises:
-        DataError: there is no document, or a split has less text than one window.
+        DataError: there is no document, a split has less text than one window, or the given tokenizer does not do.
         StorageError: the cache has no room.
     """
     survey = survey_documents(data, inventory, seed)
@@ -53,11 +55,11 @@ def prepare_documents(data: LanguageData, inventory: Inventory, *, seed: int, dr
     # two bytes a token, and hardly any tokenizer needs a token for less than two bytes of text
     draft.reserve(sum(2 * each.characters if data.pieces == "characters" else each.text_bytes for each in documents))
 
-    tokenizer = train_tokenizer(corpus.training(notes), vocabulary=data.vocabulary, pieces=data.pieces)
+    tokenizer, end = _tokenizer(data, inventory, corpus, notes)
     draft.write(TOKENIZER_FILE, tokenizer.to_str(pretty=True))
-    tokens, text_bytes = _encode_all(corpus, tokenizer, draft, emit)
+    tokens, text_bytes, begins = _encode_all(corpus, tokenizer, end, draft, emit)
     vocabulary = tokenizer.get_vocab_size()
-    if vocabulary < data.vocabulary and data.pieces != "characters":
+    if data.tokenizer is None and vocabulary < data.vocabulary and data.pieces != "characters":
         notes.append(f"the vocabulary has {vocabulary:,} tokens, not {data.vocabulary:,}: no more pairs occur twice")
     length = _length(data, tokens, notes)
 
@@ -79,6 +81,8 @@ def prepare_documents(data: LanguageData, inventory: Inventory, *, seed: int, dr
         text_bytes=text_bytes,
         source_bytes=sum(file.size for file in inventory.files),
         stored_bytes=draft.stored_bytes(),
+        end=end,
+        lengths={part: pieces_by_length(np.array(begins[part]), count, length) for part, count in tokens.items()},
         cleaning=Cleaning(
             seen=len(documents) + len(rejects),
             kept=len(documents),
@@ -98,14 +102,29 @@ def _said_encodings(survey: Survey) -> list[str]:
     ]
 
 
+def _tokenizer(data: LanguageData, inventory: Inventory, corpus: Corpus, notes: list[str]) -> tuple[Tokenizer, int]:
+    """The tokenizer that is given, or one that is learned from the training split; and its end token's number."""
+    if data.tokenizer is None:
+        return train_tokenizer(corpus.training(notes), vocabulary=data.vocabulary, pieces=data.pieces), END_ID
+    name = data.tokenizer.name
+    tokenizer, end = read_given(inventory.tokenizer, name, data.end)
+    if said := try_texts(tokenizer, corpus.training([]), name):
+        notes.append(said)
+    notes.append(f"tokens of {name}; '{tokenizer.id_to_token(end)}', {end}, stands before each document")
+    return tokenizer, end
+
+
 def _encode_all(
-    corpus: Corpus, tokenizer: Tokenizer, draft: Draft, emit: Emit
-) -> tuple[dict[str, int], dict[str, int]]:
-    """Write the stream of each split; return how many tokens each has to predict, and the bytes of their text."""
+    corpus: Corpus, tokenizer: Tokenizer, end: int, draft: Draft, emit: Emit
+) -> tuple[dict[str, int], dict[str, int], dict[str, array[int]]]:
+    """Write the stream of each split; return how many tokens each has to predict, the bytes of their text, and where
+    documents begin.
+    """
     dtype = np.min_scalar_type(tokenizer.get_vocab_size() - 1)
     unit = "documents" if any(document.row for document in corpus.documents) else "files"
     teller = Teller(sum(map(len, corpus.parts)), emit, unit)
     text_bytes = dict.fromkeys(SPLITS, 0)
+    begins = {split: array("q") for split in SPLITS}
 
     def counted(split: str, chunks: Iterable[str]) -> Iterator[str]:
         for chunk in chunks:
@@ -116,9 +135,28 @@ def _encode_all(
     texts = ((split, counted(split, chunks)) for split, chunks in corpus.texts(range(len(corpus.documents))))
     with contextlib.ExitStack() as stack:
         streams = {split: stack.enter_context(draft.rows(split, "tokens", dtype, ())) for split in SPLITS}
-        for split, ids in encode(tokenizer, texts):
+        cutting = (SEAMS, False) if corpus.data.tokenizer is None else cutting_of(tokenizer)
+        for split, ids in encode(tokenizer, texts, end, cutting):
+            if ids[0] == end:
+                begins[split].append(streams[split].count)
             streams[split].append(ids)
-    return {split: stream.count - 1 for split, stream in streams.items()}, text_bytes
+    return {split: stream.count - 1 for split, stream in streams.items()}, text_bytes, begins
+
+
+def pieces_by_length(begins_N: np.ndarray, tokens: int, length: int) -> tuple[int, ...]:
+    """Count documents by their length, as windows of a stream cut them: as `Dataset.lengths` has it.
+
+    Args:
+        begins_N: of documents in the stream.
+        tokens: of the stream.
+        length: of windows.
+
+    >>> pieces_by_length(np.array([0, 5, 30]), tokens=40, length=16)
+    (3, 2)
+    """
+    cuts = np.union1d(begins_N[begins_N < tokens], np.arange(0, tokens, length))
+    sizes = np.diff(cuts, append=tokens)
+    return tuple(np.bincount((sizes - 1) // LENGTH_MULTIPLE, minlength=-(-length // LENGTH_MULTIPLE)).tolist())
 
 
 def _none_usable(data: LanguageData, rejects: list[Reject]) -> DataError:

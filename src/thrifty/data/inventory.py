@@ -18,12 +18,16 @@ from thrifty.data.manifest import Manifest
 from thrifty.data.unchanged import changed, gone
 from thrifty.data.unpacked import unpacked
 from thrifty.errors import DataError, nearest
-from thrifty.spec import AudioData, RawData, TextData
+from thrifty.spec import AudioData, LanguageData, RawData, TextData
 from thrifty.spec.units import format_bytes
 
 KEY_LENGTH = 20
 MAX_TOKENIZER_BYTES = 64 * 2**20
-_TOKENIZERS = {"audio": "the vocab.json of a checkpoint", "text": "a vocab.txt or a tokenizer.json"}
+_TOKENIZERS = {
+    "audio": "the vocab.json of a checkpoint",
+    "language": "a tokenizer.json",
+    "text": "a vocab.txt or a tokenizer.json",
+}
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Inventory:
         files: those worth reading, sorted by name.
         hashes: sha256 of each of them, by name.
         rejects: those put aside without reading.
-        tokenizer: content of the file that a job of texts or transcripts names.
+        tokenizer: content of the file that a job of texts, language or transcripts names.
         manifest: what a table says of images or recordings, where there is one; it is none of the files.
     """
 
@@ -109,11 +113,14 @@ def opened(data: RawData, cache: Path) -> RawData:
 def _without_paths(data: RawData) -> RawData:
     """What is asked of the data, wherever it and its tokenizer lie."""
     bare: RawData = data.model_copy(update={"path": Path()})
+    if isinstance(bare, LanguageData):
+        # what is decided as batches are made
+        return bare.model_copy(update={"documents": None, "tokenizer": None})
     return bare.model_copy(update={"tokenizer": None}) if isinstance(bare, AudioData | TextData) else bare
 
 
 def _tokenizer_of(data: RawData) -> bytes:
-    if not isinstance(data, AudioData | TextData) or data.tokenizer is None:
+    if not isinstance(data, AudioData | LanguageData | TextData) or data.tokenizer is None:
         return b""
     path = data.tokenizer
     if not path.is_file():

@@ -22,6 +22,8 @@ END_ID = 0
 UNKNOWN_CHARACTER = "\N{REPLACEMENT CHARACTER}"
 TOKENIZER_FILE = "tokenizer.json"
 IGNORED_TARGET = -100
+# what the tokenizers that are learned here never join with what stands before it, where it stands alone
+SEAMS = " \n"
 _ESTIMATIONS = 3
 _PIECE_CHARACTERS = 65_536
 _CUT_WINDOW = 4096
@@ -43,7 +45,7 @@ def train_tokenizer(texts: Iterable[str], *, vocabulary: int, pieces: str = "bpe
     """
     tokenizer = PIECES[pieces]((piece for text in texts for piece in cut([text])), vocabulary)
     assert tokenizer.token_to_id(END_TOKEN) == END_ID
-    return _safe(tokenizer)
+    return safe(tokenizer)
 
 
 def _learn_bpe(texts: Iterable[str], vocabulary: int) -> Tokenizer:
@@ -127,8 +129,12 @@ PIECES: dict[str, Callable[[Iterable[str], int], Tokenizer]] = {
 }
 
 
-def load_tokenizer(folder: Path) -> Tokenizer:
+def load_tokenizer(folder: Path, end: int = END_ID) -> Tokenizer:
     """Read the tokenizer of a store or a bundle.
+
+    Args:
+        folder: where it lies.
+        end: number of its end token.
 
     Raises:
         DataError: it is missing or damaged.
@@ -138,57 +144,86 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
     except Exception as error:  # the library raises bare Exception for a file it cannot read
         raise DataError(f"tokenizer '{path}' cannot be read: {error}") from error
-    if tokenizer.token_to_id(END_TOKEN) != END_ID:
-        raise DataError(f"tokenizer '{path}' has no token '{END_TOKEN}' with number {END_ID}")
-    return _safe(tokenizer)
+    if tokenizer.id_to_token(end) is None:
+        raise DataError(f"tokenizer '{path}' has no token with number {end}, which ends a document")
+    return safe(tokenizer)
 
 
-def _safe(tokenizer: Tokenizer) -> Tokenizer:
+def safe(tokenizer: Tokenizer) -> Tokenizer:
     """Make a text that spells the end token be read as text; the library's file does not keep this setting."""
     tokenizer.encode_special_tokens = True
     return tokenizer
 
 
-def cut(chunks: Iterable[str]) -> Iterator[str]:
+def cut(chunks: Iterable[str], seams: str = SEAMS, *, dropped: bool = False) -> Iterator[str]:
     """Cut a long text, which comes in chunks, into pieces whose tokens, put together, are those of the whole text.
 
     The tokenizer never joins a lone space or line end with what stands before it, so that is where to cut. Text
     without one for thousands of characters is cut anyway; it still decodes to the same text.
+
+    Args:
+        chunks: of the text.
+        seams: characters to cut before.
+        dropped: a space that is cut at is left out, by a tokenizer that puts one before each text.
     """
     text = ""
     for chunk in chunks:
         text, start = text + chunk, 0
         while len(text) - start > _PIECE_CHARACTERS:
             end = start + _PIECE_CHARACTERS
-            place = next((at for at in range(end, end - _CUT_WINDOW, -1) if _is_seam(text, at)), end)
+            place = next((at for at in range(end, end - _CUT_WINDOW, -1) if _is_seam(text, at, seams)), end)
             yield text[start:place]
-            start = place
+            start = place + (dropped and text[place] == " ")
         text = text[start:]
     if text:
         yield text
 
 
-def _is_seam(text: str, at: int) -> bool:
-    return text[at] in " \n" and not text[at - 1].isspace() and at + 1 < len(text) and not text[at + 1].isspace()
+def _is_seam(text: str, at: int, seams: str = SEAMS) -> bool:
+    return text[at] in seams and not text[at - 1].isspace() and at + 1 < len(text) and not text[at + 1].isspace()
 
 
-def encode(tokenizer: Tokenizer, texts: Iterable[tuple[str, Iterable[str]]]) -> Iterator[tuple[str, np.ndarray]]:
+def cutting_of(tokenizer: Tokenizer) -> tuple[str, bool]:
+    """Tell how a given tokenizer's texts are cut: the arguments ``seams`` and ``dropped`` of `cut`.
+
+    One may join punctuation and line ends, so cuts are before spaces alone; one that puts a space before each text, as
+    Llama's does, has another for one that is cut at.
+    """
+    whole, first, later, bare = (
+        tokenizer.encode(text, add_special_tokens=False).ids for text in ("one two", "one", " two", "two")
+    )
+    return " ", whole != first + later and whole == first + bare
+
+
+def encode(
+    tokenizer: Tokenizer,
+    texts: Iterable[tuple[str, Iterable[str]]],
+    end: int = END_ID,
+    cutting: tuple[str, bool] = (SEAMS, False),
+) -> Iterator[tuple[str, np.ndarray]]:
     """Encode texts of any length into streams: the end token, a text, the end token, the next text, …
 
     Some pieces are encoded at once, on all cores.
 
     Args:
-        tokenizer: as trained here.
+        tokenizer: as trained here, or given.
         texts: each with the name of its stream, and in chunks.
+        end: number of the end token.
+        cutting: of long texts, as `cutting_of` has it.
 
     Yields:
         The name of a stream and its next token numbers, int64.
     """
-    pieces = ((name, place == 0, piece) for name, chunks in texts for place, piece in enumerate(cut(chunks)))
+    seams, dropped = cutting
+    pieces = (
+        (name, place == 0, piece)
+        for name, chunks in texts
+        for place, piece in enumerate(cut(chunks, seams, dropped=dropped))
+    )
     for group in _groups(pieces, lambda piece: len(piece[-1])):
         encodings = tokenizer.encode_batch_fast([piece for _, _, piece in group])
         for (name, begins, _), encoding in zip(group, encodings, strict=True):
-            yield name, np.array([END_ID, *encoding.ids] if begins else encoding.ids, np.int64)
+            yield name, np.array([end, *encoding.ids] if begins else encoding.ids, np.int64)
 
 
 def _groups(items: Iterable[ItemT], size_of: Callable[[ItemT], int]) -> Iterator[list[ItemT]]:

@@ -1,7 +1,7 @@
 """How texts lie packed: end to end in one row without padding, in groups of like length for attention.
 
 Linear layers take the row as it is. Attention is over each text alone: for it the texts of a group are laid under each
-other, and those of a group are padded to its longest alone.
+other, and those of a group are padded to its longest alone. So are the documents of a language model's windows.
 
 Shapes: N texts, T tokens of the row, L tokens of the longest of a group.
 """
@@ -57,9 +57,11 @@ def places_of(lengths_N: np.ndarray) -> dict[str, np.ndarray]:
     """Return the places in the row of each group's tokens, int64 [texts, L]: ``places0`` and so on; T where is none.
 
     Args:
-        lengths_N: of the texts that lie end to end, filler included; from short to long.
+        lengths_N: of the texts that lie end to end, filler included.
     """
     begins_N, tokens = np.cumsum(lengths_N) - lengths_N, int(lengths_N.sum())
+    order_N = np.argsort(lengths_N, kind="stable")
+    begins_N, lengths_N = begins_N[order_N], lengths_N[order_N]
     places = {}
     for index, (begin, end, longest) in enumerate(groups_of(lengths_N)):
         place_L = np.arange(longest)

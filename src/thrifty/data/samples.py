@@ -16,7 +16,7 @@ from thrifty.data.frames import filled_up, normalised, padded_frames
 from thrifty.data.growth import shrunk
 from thrifty.data.hiding import Hiding
 from thrifty.data.image import normalise
-from thrifty.data.language import END_ID, IGNORED_TARGET
+from thrifty.data.language import IGNORED_TARGET
 from thrifty.data.mixing import Mixing
 from thrifty.data.packing import pack, places_of
 from thrifty.data.sound_augment import SoundAugmentation
@@ -149,7 +149,9 @@ def _padded(store: Store, split: str, chosen: np.ndarray, most: int) -> np.ndarr
 
 
 def packed(store: Store, split: str, chosen: np.ndarray, turn: Turn = AS_PREPARED) -> Batch:
-    """Put texts end to end, from short to long."""
+    """Put texts end to end, from short to long; or windows, as they come, with the places of their documents."""
+    if store.dataset.kind == "language":
+        return apart(_windows_of(store, split, chosen, turn), store.dataset.end)
     if store.dataset.task == "mask":
         return _packed_hidden(store, split, chosen, turn)
     begins, tokens, labels = (np.asarray(store.array(split, name)) for name in ("starts", "tokens", "y"))
@@ -163,6 +165,23 @@ def packed(store: Store, split: str, chosen: np.ndarray, turn: Turn = AS_PREPARE
             x_T[end - length : end] = tokens[begin : begin + length]
             y[at] = labels[chosen[number]]
     return {"x": x_T[None], "y": y, **places_of(lengths)}
+
+
+def apart(windows: Batch, end: int) -> Batch:
+    """Lay windows [b, T] end to end, [1, b T], and tell their documents, each of which begins with the end token.
+
+    So its first token is asked for by the end token alone, and the end token by what it ends.
+
+    >>> x = np.array([[5, 0, 6, 7]])
+    >>> apart({"x": x, "y": np.array([[0, 6, 7, 8]])}, end=0)["places0"].tolist()
+    [[0, 4, 4, 4, 4, 4, 4, 4], [1, 2, 3, 4, 4, 4, 4, 4]]
+    """
+    x_bT, y_bT = windows["x"], windows["y"]
+    # what fills the last window up is no document
+    begins_bT = (x_bT == end) & (y_bT != IGNORED_TARGET)
+    begins_bT[:, 0] = True
+    starts_N = np.flatnonzero(begins_bT)
+    return {"x": x_bT.reshape(1, -1), "y": y_bT.reshape(1, -1), **places_of(np.diff(starts_N, append=x_bT.size))}
 
 
 def _packed_hidden(store: Store, split: str, chosen: np.ndarray, turn: Turn) -> Batch:
@@ -187,6 +206,6 @@ def _windows(stream: np.ndarray, length: int, chosen: np.ndarray, shift: int) ->
     beyond_bT = offset_bT >= predicted
     x_bT = stream[place_bT].astype(np.int64)
     y_bT = stream[place_bT + 1].astype(np.int64)
-    x_bT[beyond_bT] = END_ID
+    x_bT[beyond_bT] = PAD_ID
     y_bT[beyond_bT] = IGNORED_TARGET
     return {"x": x_bT, "y": y_bT}

@@ -19,7 +19,7 @@ from thrifty.data.inventory import Inventory
 from thrifty.data.language import TOKENIZER_FILE
 from thrifty.data.teller import Teller
 from thrifty.data.text_samples import Sample, read_samples
-from thrifty.data.word_pieces import MARKS, MASK, UNKNOWN, keep_pieces, learn_pieces, read_pieces
+from thrifty.data.word_pieces import END, MARKS, MASK, PAIR_MARK, UNKNOWN, keep_pieces, learn_pieces, read_pieces
 from thrifty.errors import DataError
 from thrifty.spec import LENGTH_MULTIPLE, SPLITS, Cleaning, Dataset, Task, TextData
 from thrifty.spec.events import Emit
@@ -62,6 +62,7 @@ def prepare_texts(data: TextData, inventory: Inventory, *, seed: int, draft: Dra
         kind="text",
         task=data.task,
         marks=_marks(tokenizer) if hides else (),
+        separator=tokenizer.token_to_id(END) if _pairs(parts["train"]) else 0,
         key=inventory.key,
         counts={part: len(each) for part, each in parts.items()},
         labels=() if hides else labels,
@@ -90,6 +91,10 @@ def prepare_texts(data: TextData, inventory: Inventory, *, seed: int, draft: Dra
 
 def _labels_of(sample: Sample, task: Task) -> Sequence[str]:
     return sample.row.labels if task == "tag" else (sample.row.label,)
+
+
+def _pairs(samples: Sequence[Sample]) -> bool:
+    return any(PAIR_MARK in sample.row.text for sample in samples)
 
 
 def _marks(tokenizer: Tokenizer) -> tuple[int, ...]:

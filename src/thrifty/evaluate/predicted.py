@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from thrifty.evaluate.figures import Evaluation
+from thrifty.models.inputs import input_of
 from thrifty.models.losses import cross_entropy
 
 
@@ -19,7 +20,7 @@ class Predicted:
 
     def add(self, model: nn.Module, batch: dict[str, Tensor]) -> None:
         if "y" not in batch:
-            model(batch["x"])
+            model(input_of(batch))
             return
         loss_sum, count = cross_entropy(model, batch)
         self.loss_sum += loss_sum.item()

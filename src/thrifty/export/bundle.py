@@ -160,6 +160,6 @@ def _tokenizer_of(info: BundleInfo, folder: Path) -> Tokenizer | None:
     from thrifty.data.word_pieces import load_pieces
 
     try:
-        return load_pieces(folder) if info.data.kind == "text" else load_tokenizer(folder)
+        return load_pieces(folder) if info.data.kind == "text" else load_tokenizer(folder, info.data.end)
     except DataError as error:
         raise BundleError(f"the bundle is damaged: {error.what}", mend="Write it again from its run.") from error

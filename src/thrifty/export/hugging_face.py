@@ -65,15 +65,13 @@ def export_hugging_face(bundle: Bundle, folder: str | Path) -> dict[str, Any]:
 
 
 def _write_model(bundle: Bundle, folder: Path) -> None:
-    from thrifty.data.language import END_ID
-
-    plan, model = bundle.info.model, bundle.model
+    plan, model, end = bundle.info.model, bundle.model, bundle.info.data.end
     if isinstance(model, Logits):
         with library():
             cast(Any, model.model).save_pretrained(folder)
         return
     more: dict[str, dict[str, Any]] = {
-        "language": {"bos_token_id": END_ID, "eos_token_id": END_ID},
+        "language": {"bos_token_id": end, "eos_token_id": end},
         "tag": {"problem_type": "multi_label_classification"},
     }
     exchange.save(model, plan, folder, bundle.info.data.labels, **more.get(bundle.info.task, {}))
@@ -81,7 +79,8 @@ def _write_model(bundle: Bundle, folder: Path) -> None:
 
 def _write_input(bundle: Bundle, folder: Path) -> None:
     """Write how raw input becomes tensors: the tokenizer of texts, size and statistics of images, rate of waves."""
-    from thrifty.data.language import END_TOKEN
+    from tokenizers import Tokenizer
+
     from thrifty.data.word_pieces import CLASS, END, PAD, UNKNOWN
 
     data = bundle.info.data
@@ -104,11 +103,10 @@ def _write_input(bundle: Bundle, folder: Path) -> None:
         (folder / "preprocessor_config.json").write_text(json.dumps(values, indent=2), encoding="utf-8")
         return
     shutil.copyfile(bundle.folder / TOKENIZER, folder / TOKENIZER)
-    marks = (
-        {"bos_token": END_TOKEN, "eos_token": END_TOKEN}
-        if bundle.info.task == "language"
-        else {"pad_token": PAD, "unk_token": UNKNOWN, "cls_token": CLASS, "sep_token": END}
-    )
+    marks = {"pad_token": PAD, "unk_token": UNKNOWN, "cls_token": CLASS, "sep_token": END}
+    if bundle.info.task == "language":
+        end = str(Tokenizer.from_file(str(bundle.folder / TOKENIZER)).id_to_token(data.end))
+        marks = {"bos_token": end, "eos_token": end}
     values = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": data.shape[0], **marks}
     (folder / "tokenizer_config.json").write_text(json.dumps(values, indent=2), encoding="utf-8")
 

@@ -36,7 +36,7 @@ class Attention(nn.Module):
     def forward(self, x_BTC: Tensor, bias_B11T: Tensor | Rows) -> Tensor:
         qkv_BTKHD = self.qkv(x_BTC).unflatten(-1, (3, self.heads, -1))
         if isinstance(bias_B11T, Rows):
-            packed_BTC: Tensor = self.proj(bias_B11T.attend(qkv_BTKHD, self.ways))
+            packed_BTC: Tensor = self.proj(bias_B11T.attend(qkv_BTKHD.flatten(2, 3), self.heads, self.ways))
             return packed_BTC
         q_BHTD, k_BHTD, v_BHTD = qkv_BTKHD.permute(2, 0, 3, 1, 4).unbind(0)
         seen_BHTD = attend(q_BHTD, k_BHTD, v_BHTD, False, bias_B11T, ways=self.ways)

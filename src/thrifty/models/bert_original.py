@@ -42,8 +42,8 @@ class Block(nn.Module):
 class OriginalBERT(nn.Module):
     """A reader of texts: int64 tokens [B, T] to logits [B, classes], or of the word at each place, [B, T, V].
 
-    T is at most ``length``. Token 0 is padding, which no token sees. All tokens are of the first segment. In training
-    it takes `Packed` texts too.
+    T is at most ``length``. Token 0 is padding, which no token sees. Of a pair, what follows the first separator is of
+    the second segment; all other tokens are of the first. In training it takes `Packed` texts too.
 
     Args:
         vocabulary: tokens in the vocabulary.
@@ -51,6 +51,7 @@ class OriginalBERT(nn.Module):
         layers, width, heads: of the blocks.
         classes: of the answer; when left out, words are told.
         dropout: share of elements that are dropped in training.
+        separator: the token that ends each text of a pair; all is of the first segment when left out.
     """
 
     def __init__(
@@ -63,9 +64,10 @@ class OriginalBERT(nn.Module):
         heads: int,
         classes: int | None = None,
         dropout: float = 0.0,
+        separator: int | None = None,
     ) -> None:
         super().__init__()
-        self.length, self.vocabulary = length, vocabulary
+        self.length, self.vocabulary, self.separator = length, vocabulary, separator
         self.tokens = nn.Embedding(vocabulary, width)
         self.positions = nn.Embedding(length, width)
         self.segments = nn.Embedding(SEGMENTS, width)
@@ -80,7 +82,7 @@ class OriginalBERT(nn.Module):
         if isinstance(tokens_BT, Packed):
             return self._packed(tokens_BT)
         positions_T = torch.arange(tokens_BT.shape[1], device=tokens_BT.device)
-        x_BTC = self._embedded(tokens_BT, positions_T)
+        x_BTC = self._embedded(tokens_BT, positions_T, self._segments(tokens_BT))
         bias_BT = torch.zeros(tokens_BT.shape, dtype=x_BTC.dtype, device=x_BTC.device)
         bias_B11T = bias_BT.masked_fill(tokens_BT == PADDING_ID, -math.inf)[:, None, None]
         for block in self.blocks:
@@ -89,15 +91,28 @@ class OriginalBERT(nn.Module):
 
     def _packed(self, texts: Packed) -> Tensor:
         rows = Rows(texts, self.positions.weight.dtype)
-        x_1TC = self._embedded(texts.tokens, rows.positions_1T)
+        segments = self._segments(texts.tokens, rows.positions_1T)
+        x_1TC = self._embedded(texts.tokens, rows.positions_1T, segments)
         for block in self.blocks:
             x_1TC = block(x_1TC, rows)
         if self.words is not None:
             return self._words(x_1TC)
         return self._classes(torch.cat([grid_NLC[:, 0] for grid_NLC in rows.spread(x_1TC)]))
 
-    def _embedded(self, tokens_BT: Tensor, positions: Tensor) -> Tensor:
-        x_BTC = self.tokens(tokens_BT) + self.positions(positions) + self.segments.weight[0]
+    def _segments(self, tokens_BT: Tensor, positions_BT: Tensor | None = None) -> Tensor:
+        """What the segment of each token adds; ``positions_BT`` in its text where several are in a row."""
+        if self.separator is None:
+            return self.segments.weight[0]
+        ends_BT = (tokens_BT == self.separator).long()
+        before_BT = ends_BT.cumsum(1) - ends_BT
+        if positions_BT is not None:
+            places_T = torch.arange(tokens_BT.shape[1], device=tokens_BT.device)
+            before_BT = before_BT - before_BT.gather(1, places_T - positions_BT)
+        segments_BTC: Tensor = self.segments(before_BT.clamp(max=1))
+        return segments_BTC
+
+    def _embedded(self, tokens_BT: Tensor, positions: Tensor, segments: Tensor) -> Tensor:
+        x_BTC = self.tokens(tokens_BT) + self.positions(positions) + segments
         embedded_BTC: Tensor = self.drop(self.norm_0(x_BTC))
         return embedded_BTC
 

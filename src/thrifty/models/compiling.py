@@ -98,7 +98,7 @@ def compiled_for(batch: BatchPlan, kind: KindName) -> dict[str, Any]:
     >>> sorted(compiled_for(BatchPlan(size=10, micro=4, accumulation=3, evaluation=4), "image")["samples"])
     [3, 4]
     """
-    if KINDS[kind].varies:
+    if KINDS[kind].varies or batch.batching == "packed":
         return {"lengths_vary": True}
     return {"samples": {batch.size // batch.accumulation, math.ceil(batch.size / batch.accumulation)}}
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from thrifty.models.layers import Past, attend
+from thrifty.models.packed import Packed, Rows
 
 
 class Attention(nn.Module):
@@ -27,7 +28,11 @@ class Attention(nn.Module):
         self.c_attn = nn.Linear(width, 3 * width)
         self.c_proj = nn.Linear(width, width)
 
-    def forward(self, x_BTC: Tensor, past: Past | None = None) -> Tensor:
+    def forward(self, x_BTC: Tensor, past: Past | Rows | None = None) -> Tensor:
+        if isinstance(past, Rows):
+            qkv_BTJD = self.c_attn(x_BTC).unflatten(-1, (3 * self.heads, -1))
+            apart_BTC: Tensor = self.c_proj(past.attend(qkv_BTJD, self.heads, self.ways))
+            return apart_BTC
         qkv_BTKHD = self.c_attn(x_BTC).unflatten(-1, (3, self.heads, -1))
         q_BHTD, k_BHTD, v_BHTD = qkv_BTKHD.permute(2, 0, 3, 1, 4).unbind(0)
         causal = past is None or past.length == 0
@@ -62,7 +67,7 @@ class Block(nn.Module):
         self.mlp = FeedForward(width)
         self.drop = nn.Dropout(dropout)
 
-    def forward(self, x_BTC: Tensor, past: Past | None = None) -> Tensor:
+    def forward(self, x_BTC: Tensor, past: Past | Rows | None = None) -> Tensor:
         x_BTC = x_BTC + self.drop(self.attn(self.ln_1(x_BTC), past))
         out_BTC: Tensor = x_BTC + self.drop(self.mlp(self.ln_2(x_BTC)))
         return out_BTC
@@ -70,6 +75,8 @@ class Block(nn.Module):
 
 class GPT(nn.Module):
     """A language model: int64 tokens [B, T] to logits [B, T, V]; T is at most ``length``.
+
+    It takes `Packed` documents too, each no longer than that.
 
     Args:
         vocabulary: tokens in the vocabulary.
@@ -98,12 +105,17 @@ class GPT(nn.Module):
         """Return what remembers up to so many tokens for the blocks, with nothing read yet."""
         return [Past(room) for _ in self.h]
 
-    def forward(self, tokens_BT: Tensor, pasts: list[Past] | None = None, *, hidden: bool = False) -> Tensor:
+    def forward(self, tokens_BT: Tensor | Packed, pasts: list[Past] | None = None, *, hidden: bool = False) -> Tensor:
         """Return logits; or, when ``hidden``, what the head is applied to [B, T, C]."""
-        read = pasts[0].length if pasts else 0
-        positions_T = torch.arange(read, read + tokens_BT.shape[1], device=tokens_BT.device)
-        x_BTC = self.drop(self.wte(tokens_BT) + self.wpe(positions_T))
+        rows = None
+        if isinstance(tokens_BT, Packed):
+            rows = Rows(tokens_BT, self.wpe.weight.dtype, causal=True)
+            tokens_BT, positions = tokens_BT.tokens, rows.positions_1T
+        else:
+            read = pasts[0].length if pasts else 0
+            positions = torch.arange(read, read + tokens_BT.shape[1], device=tokens_BT.device)
+        x_BTC = self.drop(self.wte(tokens_BT) + self.wpe(positions))
         for index, block in enumerate(self.h):
-            x_BTC = block(x_BTC, pasts[index] if pasts else None)
+            x_BTC = block(x_BTC, pasts[index] if pasts else rows)
         x_BTC = self.ln_f(x_BTC)
         return x_BTC if hidden else F.linear(x_BTC, self.head_weight)

@@ -2,10 +2,10 @@
 
 Linear layers, norms and activations take the row [1, T, C]. For attention, queries, keys and values move to grids, the
 texts of each group under each other and padded, and what comes out moves back. Nothing that is learned depends on the
-padding.
+padding. Windows of several documents are such rows too: where a token sees none that follow, nothing hides the padding.
 
 Shapes: T tokens of the row, N texts of a group, L tokens of the group's longest, S slots of all grids, C width,
-H heads, D width of a head.
+H heads, K heads of keys and values, J of queries, keys and values together, D width of a head.
 """
 
 from __future__ import annotations
@@ -36,12 +36,17 @@ class Packed(NamedTuple):
 class Rows:
     """Where the tokens of packed texts lie: in the row, and in the grids; made once for all layers.
 
+    Args:
+        packed: the texts.
+        dtype: of what hides padding.
+        causal: a token sees itself and those before it in its text, and otherwise all of its text.
+
     Attributes:
         positions_1T: of each token in its text.
         hidden: for each grid, whether a slot holds no token, bool [N, L].
     """
 
-    def __init__(self, packed: Packed, dtype: torch.dtype) -> None:
+    def __init__(self, packed: Packed, dtype: torch.dtype, *, causal: bool = False) -> None:
         count, device = packed.tokens.shape[1], packed.tokens.device
         places_S = torch.cat([each.flatten() for each in packed.places])
         within = [torch.arange(each.shape[1], device=device).expand(each.shape) for each in packed.places]
@@ -50,8 +55,12 @@ class Rows:
         slots = torch.zeros(count + 1, dtype=torch.int64, device=device)
         self._slots_T = slots.index_put_((places_S,), torch.arange(len(places_S), device=device))[:count]
         self.positions_1T = torch.cat([each.flatten() for each in within])[self._slots_T][None]
-        zero = torch.zeros((), dtype=dtype, device=device)
-        self._biases = [torch.where(each, -math.inf, zero)[:, None, None] for each in self.hidden]
+        self._causal = causal
+        self._biases: list[Tensor | None] = [None] * len(self.hidden)
+        # padding follows what is padded, and who sees nothing that follows does not see it
+        if not causal:
+            zero = torch.zeros((), dtype=dtype, device=device)
+            self._biases = [torch.where(each, -math.inf, zero)[:, None, None] for each in self.hidden]
 
     def spread(self, x_1TC: Tensor) -> list[Tensor]:
         """Lay texts under each other: a grid [N, L, C] for each group. Hidden slots hold numbers of some token.
@@ -68,12 +77,25 @@ class Rows:
         row_TC: Tensor = _Gather.apply(grid_SC, self._slots_T)
         return row_TC[None]
 
-    def attend(self, qkv_1TKHD: Tensor, ways: Mapping[str, str]) -> Tensor:
-        """Attend over each text alone: queries, keys and values [1, T, 3, H, D] to [1, T, C]; ``ways`` of `attend`."""
+    def attend(self, qkv_1TJD: Tensor, heads: int, ways: Mapping[str, str]) -> Tensor:
+        """Attend over each text alone.
+
+        Args:
+            qkv_1TJD: heads of queries, then as many of keys and of values, or a divisor of as many.
+            heads: H, of queries.
+            ways: of `attend`.
+
+        Returns:
+            What each token sees, [1, T, H D].
+        """
+        shared = (qkv_1TJD.shape[2] - heads) // 2
         seen = []
-        for grid_NLC, bias_N11L in zip(self.spread(qkv_1TKHD.flatten(2)), self._biases, strict=True):
-            q_NHLD, k_NHLD, v_NHLD = grid_NLC.unflatten(-1, qkv_1TKHD.shape[2:]).permute(2, 0, 3, 1, 4).unbind(0)
-            seen_NHLD = attend(q_NHLD, k_NHLD, v_NHLD, False, bias_N11L, ways=ways)
+        for grid_NLC, bias_N11L in zip(self.spread(qkv_1TJD.flatten(2)), self._biases, strict=True):
+            qkv_NJLD = grid_NLC.unflatten(-1, qkv_1TJD.shape[2:]).transpose(1, 2)
+            q_NHLD, k_NKLD, v_NKLD = qkv_NJLD.split((heads, shared, shared), dim=1)
+            if shared < heads:
+                k_NKLD, v_NKLD = (each.repeat_interleave(heads // shared, dim=1) for each in (k_NKLD, v_NKLD))
+            seen_NHLD = attend(q_NHLD, k_NKLD, v_NKLD, self._causal, bias_N11L, ways=ways)
             seen.append(seen_NHLD.transpose(1, 2).flatten(2))
         return self.gather(seen)
 

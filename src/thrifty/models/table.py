@@ -371,8 +371,10 @@ def _from_data(family: str, arguments: Mapping[str, Any], dataset: Dataset) -> d
     if family == "ngrams":
         return {"classes": classes}
     if family in {"bert", "bert_original"}:
-        answers = {} if dataset.task == "mask" else {"classes": classes}
-        return {"vocabulary": dataset.vocabulary, "length": dataset.shape[0], **answers}
+        more = {} if dataset.task == "mask" else {"classes": classes}
+        if family == "bert_original" and dataset.separator:
+            more["separator"] = dataset.separator
+        return {"vocabulary": dataset.vocabulary, "length": dataset.shape[0], **more}
     if family == "tabular":
         table = dataset.table
         assert table is not None

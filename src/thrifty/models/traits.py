@@ -19,7 +19,7 @@ class Traits:
         recurs: it has recurrent layers.
         loaded: its weights were trained before.
         drops: it has dropout that is not zero.
-        packs: it can be trained on `thrifty.models.packed.Packed` texts.
+        packs: it can be trained on `thrifty.models.packed.Packed` texts or documents.
     """
 
     convolves: bool = False
@@ -49,8 +49,8 @@ class Traits:
 FAMILIES = {
     "resnet": Traits(convolves=True, batch_norm=True),
     "fast_convnet": Traits(convolves=True, batch_norm=True),
-    "gpt": Traits(attends=True),
-    "llama": Traits(attends=True),
+    "gpt": Traits(attends=True, packs=True),
+    "llama": Traits(attends=True, packs=True),
     "bert": Traits(attends=True, packs=True),
     "vit": Traits(attends=True),
     "bert_original": Traits(attends=True, packs=True),

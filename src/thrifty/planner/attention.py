@@ -17,7 +17,7 @@ from thrifty.planner.moves import values
 from thrifty.planner.rules import Reasons
 from thrifty.planner.settle import asking_seconds
 from thrifty.planner.trials import Seconds, answer, seconds_of, tried
-from thrifty.spec import KINDS, Dataset, Device
+from thrifty.spec import KINDS, LENGTH_MULTIPLE, Dataset, Device
 from thrifty.spec.plain import Plain
 from thrifty.spec.units import format_seconds
 
@@ -85,10 +85,13 @@ def with_attention(learning: Learning, dataset: Dataset, device: Device, why: Re
     model, sizes = learning.model, learning.model.arguments
     if model.family not in _CAUSAL or device.kind not in {"cpu", "cuda"} or not asking_seconds():
         return learning
+    length, samples = _length(learning, dataset), learning.size
+    if learning.apart:
+        samples = max(1, samples * dataset.shape[0] // length)
     shape = Shape(
-        batch=learning.size,
+        batch=samples,
         heads=sizes["heads"],
-        length=_length(learning, dataset),
+        length=length,
         width=sizes["width"] // sizes["heads"],
         causal=_CAUSAL[model.family],
         padded=KINDS[dataset.kind].varies,
@@ -114,11 +117,13 @@ def with_attention(learning: Learning, dataset: Dataset, device: Device, why: Re
 
 def _length(learning: Learning, dataset: Dataset) -> int:
     """Tokens of a sample: of texts as they are padded in the mean, and of recordings, after their convolutions; of an
-    image its patches and the first one.
+    image its patches and the first one; of documents that lie apart their mean.
     """
     if dataset.kind == "image":
         sizes = learning.model.arguments
         return (int(sizes["side"]) // int(sizes["patch"])) ** 2 + 1
+    if learning.apart:
+        return min(dataset.shape[0], LENGTH_MULTIPLE * max(1, round(dataset.piece / LENGTH_MULTIPLE)))
     if not KINDS[dataset.kind].varies:
         return dataset.shape[0]
     length = mean_length(dataset, batch=learning.size, micro=learning.size, batching="by_length")

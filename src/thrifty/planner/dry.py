@@ -13,7 +13,7 @@ from thrifty.hardware.runtime import runtime_bytes
 from thrifty.models.inputs import MEMORY_FORMATS
 from thrifty.models.losses import LOSSES
 from thrifty.planner.learning import Learning
-from thrifty.planner.lengths import largest_shape, shorter_shapes
+from thrifty.planner.lengths import PackedShape, largest_shape, shorter_shapes
 from thrifty.planner.search import Settings
 from thrifty.planner.steps import batch_of, built, stepper_of
 from thrifty.spec import Dataset
@@ -66,7 +66,7 @@ def dry_run(
         precision=settings["precision"],
         optimizer=stepper_of(learning, dataset, settings["precision"]),
         accumulation=math.ceil(share / micro),
-        evaluation_batch=batch_of(dataset, evaluation),
+        evaluation_batch=batch_of(dataset, evaluation, _evaluated(dataset, settings, evaluation)),
         memory_format=MEMORY_FORMATS[settings["memory_format"]],
         keeping=keeping("cpu", settings["checkpointing"]),
         release=release,
@@ -81,6 +81,13 @@ def dry_run(
     if learning.adapt.kind != "none" and runtime.get("imports"):
         runtime = {**runtime, "imports": runtime["imports"] + PEFT_BYTES}
     return Held(heap, runtime)
+
+
+def _evaluated(dataset: Dataset, settings: Settings, evaluation: int) -> PackedShape | None:
+    """Texts are validated padded, and documents apart as they are learned."""
+    if dataset.kind != "language":
+        return None
+    return largest_shape(dataset, {**settings, "micro_batch": evaluation}, batch=evaluation)
 
 
 def _grown(one: HeapPeak, some: HeapPeak, share: float) -> HeapPeak:

@@ -25,7 +25,7 @@ from thrifty.planner.rules import Reasons
 from thrifty.planner.search import Found, Way
 from thrifty.planner.settle import asker_of
 from thrifty.planner.whatif import twice
-from thrifty.spec import KINDS, Dataset, Decision, Device, Job, Plan, Probed, Spent
+from thrifty.spec import Dataset, Decision, Device, Job, Plan, Probed, Spent
 from thrifty.spec.proposal import Doubling, Offer, Probing, Proposal
 from thrifty.spec.units import format_bytes
 
@@ -78,7 +78,7 @@ def _propose(local: Local, why: Reasons, key: str, probe: Probe | None, allowed:
     probes: list[tuple[Way, Probed]] = []
     remember = _remembering(local, found, key, probe, probes) if probe else None
     plan = plan_of(local, found, why, key=key, spent=since(Spent()), probe=remember)
-    chosen = local.way(_settings(plan, texts=KINDS[dataset.kind].varies))
+    chosen = local.way(_settings(plan, texts=local.batches))
     offers = _offers(local, found, chosen, plan, top)
     quote = quote_of(chosen)
     whole_s = sum(quote.time_goes.values())
@@ -114,7 +114,7 @@ def _remembering(
 ) -> Callable[[Plan], Probed]:
     """Probe the best ways now, and answer from that what is asked again."""
     known: dict[tuple[object, ...], Probed] = {}
-    texts = KINDS[local.dataset.kind].varies
+    texts = local.batches
     ranked = sorted(found.feasible, key=lambda way: way.price.seconds)[:PROBED]
     for way in ranked if found.choice in ranked else [found.choice, *ranked]:
         assert way is not None
@@ -150,8 +150,8 @@ def _offers(local: Local, found: Found, chosen: Way, plan: Plan, top: int) -> li
         if len(rows) + 1 < top and dict(way.settings) not in shown:
             rows.append(offer(way, "front", than=chosen.settings, batch=size))
     kept = local.releasing(False) if local.releases else local
-    usual = {**USUAL, **({"batching": "padded"} if KINDS[local.dataset.kind].varies else {})}
-    usual["micro_batch"] = min(local.job.plan.micro_batch or kept.largest(USUAL), local.share)
+    usual = {**USUAL, **({"batching": local.batchings[0]} if local.batches else {})}
+    usual["micro_batch"] = min(local.job.plan.micro_batch or kept.largest(usual), local.share)
     if usual["micro_batch"] and (local.releases or usual != dict(chosen.settings)):
         rows = [row for row in rows if row.settings != usual]
         rows.append(offer(kept.way(usual), "usual", remark="as most people run it", batch=size))

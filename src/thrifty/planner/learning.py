@@ -26,6 +26,7 @@ from thrifty.spec import (
     Dataset,
     DeclaredData,
     Job,
+    LanguageData,
     ModelPlan,
     OptimPlan,
     StopPlan,
@@ -51,6 +52,7 @@ class Learning:
         parameters: of the model.
         adapt: what of it is trained.
         growth: of the images, where they grow.
+        apart: documents of a window do not see each other.
     """
 
     task: Task
@@ -64,6 +66,7 @@ class Learning:
     rows: Rows
     adapt: AdaptPlan
     growth: Growth | None = None
+    apart: bool = False
 
 
 def decide(job: Job, dataset: Dataset, why: Reasons) -> Learning:
@@ -97,7 +100,22 @@ def decide(job: Job, dataset: Dataset, why: Reasons) -> Learning:
     why.say("guard", *rules.guard(), doubt="a batch that is merely hard is left out, or one that harms is not")
     stop = _stop(job, dataset, optim.total_steps)
     rows = _rows(job, dataset, model, optim, size, adapt, why)
-    return Learning(task, model, traits, init, optim, stop, size, parameters, rows, adapt, growth)
+    apart = _apart(job, dataset, model, traits, why)
+    return Learning(task, model, traits, init, optim, stop, size, parameters, rows, adapt, growth, apart)
+
+
+def _apart(job: Job, dataset: Dataset, model: ModelPlan, traits: models.Traits, why: Reasons) -> bool:
+    """Whether documents of a window are told apart, with its line where there are documents."""
+    if not isinstance(job.data, LanguageData) or not dataset.piece:
+        return False
+    if job.data.documents == "apart" and not traits.packs:
+        fits = sorted(name for name, each in models.MODELS.items() if each.family in ("gpt", "llama"))
+        raise JobError(
+            f"data.documents is apart, and model '{model.name}' takes whole windows alone",
+            mend=f"Set joined, or take one that tells documents apart: {', '.join(fits)}.",
+        )
+    rule = rules.documents(dataset.piece, dataset.length, packs=traits.packs)
+    return bool(why.take("documents", job.data.documents, rule) == "apart")
 
 
 def _init(job: Job, model: ModelPlan, why: Reasons) -> str | dict[str, str]:

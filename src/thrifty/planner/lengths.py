@@ -1,11 +1,14 @@
 """How long the texts of a batch are once they are padded or packed: by it goes the time of a step.
 
+Windows of a language model whose documents are told apart are packed too: their pieces of documents are its texts.
+
 Shapes: N texts, M micro-batches.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,13 +18,15 @@ import numpy as np
 
 from thrifty.data.order import deal, generator_of, order_of
 from thrifty.data.packing import groups_of, pack, row_size
-from thrifty.spec import KINDS, LENGTH_MULTIPLE, Batching, Dataset
+from thrifty.spec import LENGTH_MULTIPLE, Batching, Dataset
 
 # texts of an epoch that are put into batches to find out; more tell no more
 _MOST_TEXTS = 1 << 15
 # micro-batches that are packed to find out, and by how much of their distance from the mean a later one may exceed the
 # largest of them: sums of lengths are nearly normal, of which 512 lie within three deviations and 100,000 within 4.5
 _MOST_ROWS, _BEYOND = 512, 0.5
+# micro-batches of windows that are made up to find out
+_ROWS_DRAWN = 32
 
 
 @dataclass(frozen=True)
@@ -76,19 +81,23 @@ def packed_shape(dataset: Dataset, *, batch: int, micro: int) -> PackedShape:
     >>> packed_shape(texts, batch=32, micro=32)
     PackedShape(tokens=328, grids=((9, 8), (8, 8), (8, 8), (8, 64)))
     """
-    rows = _packed(dataset.lengths["train"], batch, micro)
+    rows = _rows(dataset, batch, micro)
     kinds = Counter(len(each.grids) for each in rows)
     usual = [each for each in rows if len(each.grids) == kinds.most_common(1)[0][0]]
     grids_M = np.array([each.grids for each in usual], float).mean(0)
     grids = ((round(n), max(1, round(length / LENGTH_MULTIPLE)) * LENGTH_MULTIPLE) for n, length in grids_M)
-    return PackedShape(row_size(round(np.mean([each.tokens for each in usual]))), tuple(grids))
+    tokens = micro * dataset.shape[0] if dataset.kind == "language" else None
+    return PackedShape(tokens or row_size(round(np.mean([each.tokens for each in usual]))), tuple(grids))
 
 
 def packed_largest(dataset: Dataset, *, batch: int, micro: int) -> PackedShape:
     """Return the largest micro-batch of packed texts that is to be expected of a long training."""
-    mean, rows = packed_shape(dataset, batch=batch, micro=micro), _packed(dataset.lengths["train"], batch, micro)
+    mean, rows = packed_shape(dataset, batch=batch, micro=micro), _rows(dataset, batch, micro)
     most = max(each.tokens for each in rows)
-    tokens = min(row_size(round(most + _BEYOND * (most - mean.tokens))), row_size(micro * dataset.shape[0]))
+    longest = micro * dataset.shape[0]
+    tokens = (
+        longest if most == longest else min(row_size(round(most + _BEYOND * (most - mean.tokens))), row_size(longest))
+    )
     whole = [each.grids for each in rows if len(each.grids) == len(mean.grids)]
     grids = np.array(whole).max(0).tolist()
     grids[-1][1] = dataset.shape[0]
@@ -97,7 +106,7 @@ def packed_largest(dataset: Dataset, *, batch: int, micro: int) -> PackedShape:
 
 def packed_met(dataset: Dataset, *, batch: int, micro: int) -> tuple[PackedShape, ...]:
     """Return a micro-batch of packed texts for each size of row that an epoch has, from short to long."""
-    rows = {each.tokens: each for each in _packed(dataset.lengths["train"], batch, micro)}
+    rows = {each.tokens: each for each in _rows(dataset, batch, micro)}
     return tuple(rows[tokens] for tokens in sorted(rows))
 
 
@@ -120,7 +129,7 @@ def shorter_shapes(dataset: Dataset, settings: Mapping[str, Any], *, batch: int)
     Args:
         dataset, settings, batch: as of `largest_shape`.
     """
-    if not KINDS[dataset.kind].varies:
+    if "batching" not in settings:
         return ()
     micro, batching = settings["micro_batch"], settings["batching"]
     if batching == "packed":
@@ -134,6 +143,29 @@ def evaluation_ratio(dataset: Dataset, evaluation: int, *, batch: int, micro: in
     if batching != "packed":
         return evaluation / micro
     return evaluation * dataset.shape[0] / packed_largest(dataset, batch=batch, micro=micro).tokens
+
+
+def _rows(dataset: Dataset, batch: int, micro: int) -> tuple[PackedShape, ...]:
+    if dataset.kind == "language":
+        return _apart(dataset.lengths["train"], micro, dataset.shape[0])
+    return _packed(dataset.lengths["train"], batch, micro)
+
+
+@functools.lru_cache(maxsize=256)
+def _apart(counts: tuple[int, ...], micro: int, length: int) -> tuple[PackedShape, ...]:
+    """Micro-batches of so many windows: pieces of documents in random order until they are full, some times over."""
+    generator, tokens = generator_of(0, 0), micro * length
+    pool_N = np.minimum(_lengths(counts), length)
+    # lengths are known to a multiple: those of each are taken to be evenly spread
+    pool_N = pool_N - np.arange(len(pool_N)) % min(LENGTH_MULTIPLE, length)
+    shapes = []
+    for _ in range(_ROWS_DRAWN):
+        drawn_N = generator.choice(pool_N, max(1, math.ceil(2 * tokens / pool_N.mean())))
+        drawn_N = drawn_N[: int(np.searchsorted(np.cumsum(drawn_N), tokens)) + 1]
+        drawn_N[-1] -= max(0, int(drawn_N.sum()) - tokens)
+        grids = tuple((end - begin, longest) for begin, end, longest in groups_of(np.sort(drawn_N)))
+        shapes.append(PackedShape(tokens, grids))
+    return tuple(shapes)
 
 
 @functools.lru_cache(maxsize=256)

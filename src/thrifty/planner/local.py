@@ -217,12 +217,19 @@ class Local:
             "precision": self.precisions,
             "memory_format": (pins.memory_format,) if pins.memory_format else formats,
             "checkpointing": (pins.checkpointing,) if pins.checkpointing else again,
-            **({"batching": batching} if KINDS[self.dataset.kind].varies else {}),
+            **({"batching": batching} if self.batches else {}),
         }
 
     @property
+    def batches(self) -> bool:
+        """Whether the way of batching is told in settings: of texts, and where documents lie apart."""
+        return KINDS[self.dataset.kind].varies or self.learning.apart
+
+    @property
     def batchings(self) -> tuple[Batching, ...]:
-        """Ways of batching texts that the model takes, plain ones first."""
+        """Ways of batching texts that the model takes, plain ones first; of windows whose documents lie apart one."""
+        if self.learning.apart:
+            return ("packed",)
         ways: tuple[Batching, ...] = values("batching", self.device, here=True)
         return tuple(way for way in ways if way != "packed" or self.learning.traits.packs)
 
@@ -325,7 +332,7 @@ class Local:
 
     def length(self, settings: Settings) -> int | None:
         """Tokens that a text takes in the mean, padded or packed; None for data whose samples are all of one size."""
-        if not KINDS[self.dataset.kind].varies:
+        if not self.batches:
             return None
         if settings["batching"] == "packed":
             size, micro = self.learning.size, settings["micro_batch"]

@@ -276,6 +276,8 @@ def _say_why(local: Local, found: Found, chosen: Way, why: Reasons, source: rule
     limit = local.memory[1]
     for field in filter(chosen.settings.__contains__, CHOSEN_FIELDS):
         value = chosen.settings[field]
+        if field == "batching" and local.learning.apart:
+            continue
         if getattr(pins, field) is not None:
             why.say(
                 field, value, "asked for in the job", "job", _unproven(local, value) if field == "precision" else ""
@@ -372,7 +374,7 @@ def _evaluation_batch(local: Local, settings: Settings) -> int:
     """Samples validated at once: what is worth while, halved until it fits, but never under a micro-batch."""
     dataset, micro, size = local.dataset, settings["micro_batch"], local.learning.size
     batching = settings.get("batching", "padded")
-    # a validation is padded: of more texts at once than are packed it would need more memory than training does
+    # a validation of texts is padded: of more at once than are packed it would need more memory than training does
     most = micro if batching == "packed" else max(micro, KINDS[dataset.kind].validated)
     wanted = min(most, dataset.counts["validation"])
     while wanted > micro:

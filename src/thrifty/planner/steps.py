@@ -57,7 +57,7 @@ def _told(dataset: Dataset, samples: int, x: tuple[int, ...]) -> tuple[tuple[int
     """Shape and type of what is told of texts."""
     if dataset.task == "tag":
         return (samples, len(dataset.labels)), "float32"
-    return x if dataset.task == "mask" else (samples,), "int64"
+    return x if dataset.task in {"mask", "language"} else (samples,), "int64"
 
 
 def _rows(dataset: Dataset, samples: int, length: int | None) -> Shapes:

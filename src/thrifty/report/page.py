@@ -151,12 +151,14 @@ def _taken(steps: Sequence[StepDone]) -> int:
 def _how(plan: Plan) -> str:
     """How its steps were computed, in a few words."""
     batch, devices = plan.batch, plan.devices
+    packed = "documents apart" if plan.task == "language" else "packed"
+    order = {"padded": "", "by_length": "by length", "packed": packed}[batch.batching]
     cut = batch.micro * devices < batch.size
     said = [
         plan.precision,
         *([f"on {devices} devices" + (", all shared out" if plan.zero else "")] if devices > 1 else []),
         *([f"{batch.micro:,} at once"] if cut or devices > 1 else []),
-        *([{"by_length": "by length", "packed": "packed"}[batch.batching]] if batch.batching != "padded" else []),
+        *([order] if order else []),
         *([f"{plan.checkpointing} checkpointing"] if plan.checkpointing != "none" else []),
         *(["compiled"] if plan.compile != "none" else []),
     ]

@@ -35,6 +35,9 @@ def _known_encoding(name: str) -> str:
         raise ValueError(f"no encoding is called {name!r}; such as utf-8, gb18030, latin-1") from None
 
 
+# tokens that a language model's tokenizer learns at most, where the job does not say
+LEARNED_VOCABULARY = 4096
+
 EncodingName = Annotated[str, Field(min_length=1, max_length=40), AfterValidator(_known_encoding)]
 Column = Annotated[str, Field(min_length=1, max_length=200)] | PositiveInt
 Count = Annotated[int, Field(gt=0), BeforeValidator(_whole_count)]
@@ -109,8 +112,13 @@ class LanguageData(Plain):
             When left out, whole documents where there is one for each split. Files that are all named train, valid
             and test are those splits.
         copies: ``near`` keeps one of equal and of nearly equal documents, ``exact`` one of equal ones.
+        documents: ``apart``, a token sees its own document alone, as far as it lies in the window, and positions count
+            from its begin; or ``joined``, all that stands before it in the window. Decided by the plan when left out.
         pieces: ``bpe`` or ``unigram`` over bytes, learned from the training split; or its ``characters``.
         vocabulary: number of tokens of the tokenizer, at most.
+        tokenizer: a `tokenizer.json` of any sort that gives texts back, relative to the job file; or ``own``, that of
+            the directory that the model comes from. When left out, one is learned.
+        end: of that file, the token that stands between documents; found among its special ones when left out.
         length: tokens of context; decided by the plan when left out.
         max_row_bytes: a longer row is rejected.
         max_file_bytes: a larger file is rejected unread.
@@ -124,8 +132,11 @@ class LanguageData(Plain):
     split: Split = Split(validation=0.05, test=0.05)
     split_by: Literal["documents", "position"] | None = None
     copies: Literal["near", "exact"] = "near"
+    documents: Literal["apart", "joined"] | None = None
     pieces: Literal["bpe", "unigram", "characters"] = "bpe"
-    vocabulary: Annotated[int, Field(ge=260, le=65_536)] = 4096
+    vocabulary: Annotated[int, Field(ge=260, le=65_536)] = LEARNED_VOCABULARY
+    tokenizer: Path | None = None
+    end: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     length: Annotated[int, Field(ge=8, le=65_536)] | None = None
     max_row_bytes: ByteCount = 64 * 2**20
     max_file_bytes: ByteCount = 64 * 2**30
@@ -141,6 +152,12 @@ class LanguageData(Plain):
     def _splits_documents(self) -> LanguageData:
         if self.split.together is not None:
             raise ValueError(f"split names the column {self.split.together!r}, and documents have none")
+        if self.tokenizer is not None and (self.vocabulary, self.pieces) != (LEARNED_VOCABULARY, "bpe"):
+            raise ValueError("vocabulary and pieces are of tokens that are learned, and tokenizer names some")
+        if self.tokenizer is None and self.end is not None:
+            raise ValueError(
+                f"end is a token of the file that tokenizer names, and that is left out (end {self.end!r})"
+            )
         return self
 
 
@@ -161,8 +178,8 @@ class TextData(Plain):
         header: whether the first row names the columns; told from the rows when left out.
         encoding: of the files; found when left out.
         split: shares dealt where files do not say.
-        tokenizer: a `vocab.txt` or `tokenizer.json` with word pieces; relative to the job file. When left out, pieces
-            are learned from the training split.
+        tokenizer: a `vocab.txt` or `tokenizer.json` with word pieces, relative to the job file; or ``own``, that of the
+            directory that the model comes from. When left out, pieces are learned from the training split.
         pieces: that are learned: ``wordpiece``, ``bpe``, ``unigram`` (of Chinese words too), or its ``characters``.
         vocabulary: pieces to learn at most; decided from the data when left out.
         cut_vocabulary: leave out the pieces of `tokenizer` that the training split does not use. A held-out text then

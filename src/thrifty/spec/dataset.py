@@ -61,10 +61,12 @@ class Dataset(Plain):
         source_bytes: bytes of the raw files read.
         stored_bytes: bytes of the arrays in the store.
         lengths: of texts and recordings, samples in each split by their length: at place i those of over ``8 i`` to
-            ``8 (i + 1)`` tokens or frames (`LENGTH_MULTIPLE`).
+            ``8 (i + 1)`` tokens or frames (`LENGTH_MULTIPLE`); of language, documents as windows cut them.
         cleaning: the report.
         sound: of recordings, how they become frames.
         table: of tables, how a row becomes numbers, and what is told.
+        separator: of pairs of texts, the number of the token that ends each; 0 where there are none.
+        end: of language, the number of the token before each document.
         marks: where words are hidden, numbers of the tokenizer's marks; the first is the one that hides.
     """
 
@@ -88,6 +90,8 @@ class Dataset(Plain):
     sound: Sound | None = None
     table: Table | None = None
     marks: tuple[int, ...] = ()
+    separator: int = 0
+    end: int = 0
 
     @model_validator(mode="before")
     @classmethod
@@ -95,6 +99,12 @@ class Dataset(Plain):
         if isinstance(values, dict) and "task" not in values and values.get("kind") in KINDS:
             return {**values, "task": KINDS[values["kind"]].tasks[0]}
         return values
+
+    @property
+    def piece(self) -> float:
+        """Tokens of a document in a window, in the mean; 0 of what is not told as documents."""
+        pieces = sum(self.lengths.get("train", ()))
+        return self.tokens["train"] / pieces if self.kind == "language" and pieces else 0.0
 
     @property
     def length(self) -> int:

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, Validati
 
 from thrifty.errors import JobError, nearest
 from thrifty.spec.augment import Augment, RandAugment
-from thrifty.spec.data import DECLARED, RAW, AudioData, Data, Declared, RawData, Split, TextData
+from thrifty.spec.data import DECLARED, RAW, AudioData, Data, Declared, LanguageData, RawData, Split, TextData
 from thrifty.spec.kinds import KINDS, Task
 from thrifty.spec.layout import Checkpointing, Compile, Precision, Rows
 from thrifty.spec.metrics import TASK_METRICS
@@ -22,6 +22,8 @@ from thrifty.spec.train import Adapter, Train
 from thrifty.spec.units import JOULES, SECONDS, USD, ByteCount, Duration, Energy, Money
 
 MAX_JOB_BYTES = 1 << 20
+# the tokenizer of the directory that the model comes from
+OWN_TOKENIZER = "own"
 
 
 def _safe_name(name: str) -> str:
@@ -178,9 +180,34 @@ def load_job(path: str | Path) -> Job:
     if isinstance(job.data, Declared):
         return job
     located = {"path": _located(job.data.path, path.parent)}
-    if isinstance(job.data, AudioData | TextData) and job.data.tokenizer is not None:
-        located["tokenizer"] = _located(job.data.tokenizer, path.parent)
+    if isinstance(job.data, AudioData | LanguageData | TextData) and job.data.tokenizer is not None:
+        own = str(job.data.tokenizer) == OWN_TOKENIZER
+        file = own_tokenizer(job.model, job.data.kind) if own else _located(job.data.tokenizer, path.parent)
+        located["tokenizer"] = file
     return job.model_copy(update={"data": job.data.model_copy(update=located)})
+
+
+def own_tokenizer(model: str, kind: str) -> Path:
+    """Return the tokenizer's file in the directory that a model comes from, of a run that of its bundle.
+
+    Raises:
+        JobError: the model comes from no directory, or none is in it.
+    """
+    prefix, _, place = model.partition(":")
+    folder = Path(place)
+    if prefix not in {"hf", "ours"} or not folder.is_dir():
+        raise JobError(
+            f"data.tokenizer is {OWN_TOKENIZER}, and model '{model}' comes from no directory here",
+            mend="Name a tokenizer.json, or a model ours:<directory> or hf:<directory> that has one.",
+        )
+    names = ("vocab.json",) if kind == "audio" else ("tokenizer.json", "bundle/tokenizer.json", "vocab.txt")
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise JobError(
+        f"data.tokenizer is {OWN_TOKENIZER}, and '{folder}' has no {names[0]}",
+        mend="Save it there: tokenizer.save_pretrained(...), or name its file.",
+    )
 
 
 def _located(path: Path, folder: Path) -> Path:

@@ -135,7 +135,7 @@ class BatchPlan(Plain):
         evaluation: samples computed at once when validating.
         batching: of texts, which samples make a step: ``padded``, any; ``by_length``, those of like length among the
             samples of some dozens of steps, whose order is then drawn. Each micro-batch is padded to its longest; or
-            ``packed``: any, end to end in one row without padding.
+            ``packed``: any, end to end in one row without padding; so are windows whose documents lie apart.
     """
 
     size: int

@@ -45,7 +45,7 @@ def evaluate_split(
             return evaluate_split(plan, model, store, split, through, own, state, world)
 
     def measure(size: int, first: bool = False) -> Evaluation:
-        batches = sweep(store, split, size)
+        batches = sweep(store, split, size, plan.batch.batching)
         return evaluate(
             model,
             through(itertools.islice(batches, 1) if first else world.share(batches)),

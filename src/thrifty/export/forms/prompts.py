@@ -53,22 +53,25 @@ class Prompts:
         """
         import torch
 
-        from thrifty.data.language import END_ID
         from thrifty.models.generate import generate
 
         if max_tokens < 1 or top_k < 1 or not 0 <= temperature <= 100:
             raise RequestError(f"max_tokens {max_tokens}, top_k {top_k}, temperature {temperature} are out of range")
+        ends = self._data.end
+        before = self._tokenizer.encode(prompt).ids
         new = generate(
             self._model,
-            self._tokenizer.encode(prompt).ids or [END_ID],
+            before or [ends],
             max_tokens=max_tokens,
             temperature=temperature,
             top_k=top_k,
             generator=torch.Generator().manual_seed(seed),
             length=self._data.shape[0],
         )
-        end = new.index(END_ID) if END_ID in new else len(new)
-        return str(self._tokenizer.decode(new[:end]))
+        end = new.index(ends) if ends in new else len(new)
+        # some tokenizers leave out the space that a text begins with: what is new is told by the whole
+        read, whole = self._tokenizer.decode(before), self._tokenizer.decode([*before, *new[:end]])
+        return str(whole[len(read) :])
 
     def answers(self, rows: Sequence[Prompt]) -> list[dict[str, Any]]:
         """Complete prompts, one after another."""
