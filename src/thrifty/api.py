@@ -40,12 +40,17 @@ def open_ledger(runs: Path = RUNS) -> Ledger:
     return Ledger(os.environ.get("THRIFTY_LEDGER") or runs / "ledger.sqlite")
 
 
-def init(data: Path, to: Path) -> str:
+def init(data: Path, to: Path, task: str | None = None) -> str:
     """Look at raw data and write a starter job for it; returns what was seen, in one line.
+
+    Args:
+        data: a folder, a table or an archive.
+        to: the job's file.
+        task: ``mask`` for texts whose words are hidden; told from the data when left out.
 
     Raises:
         DataError: nothing is recognised in the folder.
-        JobError: ``to`` exists already.
+        JobError: ``to`` exists already, or no such task can be asked for.
     """
     import yaml
 
@@ -53,7 +58,7 @@ def init(data: Path, to: Path) -> str:
 
     if to.exists():
         raise JobError(f"'{to}' exists already", mend="Choose another name with --to, or remove it.")
-    seen = look(data)
+    seen = look(data, task=task)
     notes = "".join(f"# {note}\n" for note in (seen.says, *(f"{key}: {reason}" for key, reason in seen.why.items())))
     write_atomic(to, notes + yaml.safe_dump(seen.job, sort_keys=False, allow_unicode=True), purpose="the job")
     return seen.says

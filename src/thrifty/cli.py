@@ -49,12 +49,13 @@ def main() -> None:
 def init(
     data: Annotated[Path, typer.Argument(help="a folder of raw data, or a table of texts")],
     to: Annotated[Path, typer.Option(help="the job file to write")] = Path("job.yaml"),
+    task: Annotated[str | None, typer.Option(help="mask, to learn hidden words of texts; else told from it")] = None,
     as_json: Json = False,
 ) -> None:
     """Look at the data, write a starter job."""
     from thrifty import api
 
-    says = api.init(data, to)
+    says = api.init(data, to, task)
     if as_json:
         _print_json({"says": says, "job": str(to)})
     else:

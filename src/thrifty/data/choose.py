@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from pathlib import PurePosixPath
 from typing import Any
 
 from thrifty.data.arrays import holds_arrays
@@ -25,6 +26,8 @@ from thrifty.spec.units import format_bytes
 
 TEXT_TABLES = (*TABLE_SUFFIXES, PARQUET)
 TEXT_FILES = (".txt",)
+# files that say something of the data beside them
+_ABOUT = ("readme", "license", "licence", "copying", "source", "citation", "changelog", "notice", "authors")
 _TABLES = "TSV, CSV, JSONL or Parquet"
 
 
@@ -138,9 +141,18 @@ def _texts(data: TextData) -> Chosen:
     def reason(file: InputFile) -> str:
         if file.suffix not in TEXT_FILES:
             return f"neither a {_TABLES} file nor a text file"
-        return "" if folders.label(file.name) else "not in a class folder"
+        if folders.label(file.name):
+            return ""
+        if data.task != "mask":
+            return "not in a class folder"
+        return "tells of the data" if is_about(file) and file.name != data.path.name else ""
 
     return _sorted_out(files, rejects, reason)
+
+
+def is_about(file: InputFile) -> bool:
+    """Say whether a file is named as those that tell of the data beside them."""
+    return PurePosixPath(file.name).name.lower().split(".")[0] in _ABOUT
 
 
 def _tables(data: TableData) -> Chosen:

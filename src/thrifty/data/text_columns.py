@@ -43,7 +43,8 @@ class Columns:
     """Where text and label stand in each row.
 
     Attributes:
-        text, label: names in the header or keys of an object; numbers from 0 where there is no header.
+        text, label: names in the header or keys of an object; numbers from 0 where there is no header. No label where
+            none is wanted and none is named.
         text_b: of the second text of a pair; None where there is one alone.
         header: whether the first row names the columns.
         says: what was chosen and by what, a sentence.
@@ -51,7 +52,7 @@ class Columns:
     """
 
     text: str | int
-    label: str | int
+    label: str | int | None
     header: bool
     says: str
     text_b: str | int | None = None
@@ -61,7 +62,8 @@ class Columns:
 def find_columns(data: TextData, name: str, stream: BinaryIO) -> Columns:
     """Find the columns of text and label: as the job says, by their names, else by what stands in them.
 
-    Without names the text is the column with the longest cells, the label the one with the fewest different values.
+    Where words are hidden a label is taken that is named, and none is guessed. Without names the text is the column
+    with the longest cells, the label the one with the fewest different values.
 
     Args:
         data: section ``data`` of the job.
@@ -91,6 +93,7 @@ def sampled_rows(data: TextData, name: str, stream: BinaryIO) -> list[Cells]:
 def sample_labels(data: TextData, name: str, stream: BinaryIO, columns: Columns) -> list[Any]:
     """Return the cells of labels in the first thousand rows of a file, as they stand there."""
     sample = sampled_rows(data, name, stream)
+    assert columns.label is not None
     if not columns.header:
         return [cell_at(cells, columns.label) for cells in sample]
     place = place_of(columns.label, [str(cell) for cell in sample[0]], name)
@@ -122,8 +125,8 @@ def _of_objects(data: TextData, name: str, sample: Sequence[dict[str, Any]]) -> 
     second = _second(data, name, keys, len(keys), text, label)
     key = _asked(data.split.together, _BELONGING, keys, len(keys), name)
     says = _said(keys, text, label, how, second, key)
-    named = [None if at is None else keys[at] for at in (second, key)]
-    return Columns(keys[text], keys[label], False, says, *named)
+    titles = [None if at is None else keys[at] for at in (label, second, key)]
+    return Columns(keys[text], titles[0], False, says, *titles[1:])
 
 
 def _of_rows(data: TextData, name: str, sample: list[list[str]]) -> Columns:
@@ -133,10 +136,10 @@ def _of_rows(data: TextData, name: str, sample: list[list[str]]) -> Columns:
     if named and not header:
         raise DataError(f"'{named[0]}' names a column, and data.header says that none has a name", mend=_BY_NUMBER)
     width = commonest_width(sample)
-    if width < 2 and not header:
+    if width < 2 and not header and data.task != "mask":
         raise _one_column(name, sample)
     if data.header is None and not named:
-        header = _looks_like_header(sample[0], [each for each in sample[1:] if len(each) == width])
+        header = _looks_like_header(data, sample[0], [each for each in sample[1:] if len(each) == width])
     if header and len(sample) == 1:
         raise _no_rows(name)
     names = [cell.strip() for cell in sample[0]] if header else []
@@ -146,13 +149,14 @@ def _of_rows(data: TextData, name: str, sample: list[list[str]]) -> Columns:
     key = _asked(data.split.together, _BELONGING, names, len(names) or width, name)
     if header:
         for at in (text, label):
-            if names.count(names[at]) > 1:
+            if at is not None and names.count(names[at]) > 1:
                 raise DataError(f"the header of '{name}' names column '{names[at]}' twice", mend="Rename one of them.")
         says = _said(names, text, label, how, second, key)
-        titles = [None if at is None else names[at] for at in (second, key)]
-        return Columns(names[text], names[label], True, says, *titles)
+        titles = [None if at is None else names[at] for at in (label, second, key)]
+        return Columns(names[text], titles[0], True, says, *titles[1:])
     beside = "" if second is None else f", paired with column {second + 1}"
-    says = f"text is column {text + 1}{beside}, label column {label + 1}: {how}"
+    told = "no label" if label is None else f"label column {label + 1}"
+    says = f"text is column {text + 1}{beside}, {told}: {how}"
     return Columns(text, label, False, says, second, key)
 
 
@@ -180,9 +184,11 @@ def _no_rows(name: str) -> DataError:
     return DataError(f"'{name}' has no rows beside its header", mend="A row holds a text and its label.")
 
 
-def _looks_like_header(cells: list[str], body: list[list[str]]) -> bool:
+def _looks_like_header(data: TextData, cells: list[str], body: list[list[str]]) -> bool:
     """Whether the first row names columns: by known names, or because its label is one that no other row has."""
     first = [cell.strip().lower() for cell in cells]
+    if data.task == "mask" and any(name in first for name in TEXT_NAMES):
+        return True
     if any(name in first for name in TEXT_NAMES) and any(name in first for name in (*LABEL_NAMES, *SEVERAL_NAMES)):
         return True
     if len(body) < _ROWS_TO_TELL or len(cells) != len(body[0]):
@@ -192,7 +198,9 @@ def _looks_like_header(cells: list[str], body: list[list[str]]) -> bool:
     return cells[label].strip() not in counts and min(counts.values()) > 1
 
 
-def _choose(data: TextData, name: str, names: Sequence[str], body: Sequence[Sequence[Any]]) -> tuple[int, int, str]:
+def _choose(
+    data: TextData, name: str, names: Sequence[str], body: Sequence[Sequence[Any]]
+) -> tuple[int, int | None, str]:
     """Choose the places of text and label, and say by what."""
     width = len(names) or max(map(len, body), default=0)
     text = _asked(data.text, "text", names, width, name)
@@ -206,6 +214,13 @@ def _choose(data: TextData, name: str, names: Sequence[str], body: Sequence[Sequ
     if label is None:
         named = (each for each in (*LABEL_NAMES, *SEVERAL_NAMES) if each in known and known.index(each) != text)
         label = next((known.index(each) for each in named), None)
+    if data.task == "mask" and label is None:
+        if text is None:
+            if not body:
+                raise _no_rows(name)
+            text, how = _by_content(body)[0], "the longest cells"
+            _check_is_text(name, [str(each[text]) for each in body])
+        return text, None, how
     if text is None or label is None:
         if not body:
             raise _no_rows(name)
@@ -273,7 +288,7 @@ def _check_told_apart(
     )
 
 
-def _second(data: TextData, name: str, names: Sequence[str], width: int, text: int, label: int) -> int | None:
+def _second(data: TextData, name: str, names: Sequence[str], width: int, text: int, label: int | None) -> int | None:
     """The place of the second text of a pair: as the job says, or as its name says beside the first one's."""
     if data.text_b is not None:
         return _asked(data.text_b, "text_b", names, width, name)
@@ -282,8 +297,9 @@ def _second(data: TextData, name: str, names: Sequence[str], width: int, text: i
     return known.index(second) if second in known and known.index(second) != label else None
 
 
-def _said(names: Sequence[str], text: int, label: int, how: str, second: int | None, key: int | None) -> str:
+def _said(names: Sequence[str], text: int, label: int | None, how: str, second: int | None, key: int | None) -> str:
     unused = [each for at, each in enumerate(names) if at not in {text, label, second, key}]
     beside = f"; not used: {', '.join(unused)[:200]}" if unused else ""
     paired = "" if second is None else f", paired with '{names[second]}'"
-    return f"text is column '{names[text]}'{paired}, label column '{names[label]}': {how}{beside}"
+    told = "no label" if label is None else f"label column '{names[label]}'"
+    return f"text is column '{names[text]}'{paired}, {told}: {how}{beside}"

@@ -38,6 +38,8 @@ def check_labels(
 ) -> tuple[list[Sample], tuple[str, ...], list[Reject], list[str]]:
     """The labels of the training split, in order; rows with another one are rejects."""
     labels = in_order({sample.row.label for sample in kept if splits[sample.order] == "train"})
+    if data.task == "mask":
+        return list(kept), labels, [], []
     _check_several(data, labels, rejects)
     known = set(labels)
     odd = [sample for sample in kept if sample.row.label not in known]

@@ -20,6 +20,10 @@ _SHOWN = 60
 
 
 # a tuple, since there are millions of them: it is made in a third of the time that a frozen dataclass takes
+# the label of all texts where none is wanted
+UNLABELLED = "text"
+
+
 class Row(NamedTuple):
     """A text with its label; ``name`` is its file and the line it begins on, such as ``train.tsv:17``.
 

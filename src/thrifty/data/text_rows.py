@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 from thrifty.data.cells import Cells, Problem, read_cells
 from thrifty.data.inputs import Reject
 from thrifty.data.text_columns import Columns, cell_at, commonest_width, place_of, sampled_rows
-from thrifty.data.text_row import Row, checked_row, checked_rows, tagged_row
+from thrifty.data.text_row import UNLABELLED, Row, checked_row, checked_rows, tagged_row
 from thrifty.data.together import no_key
 from thrifty.spec import TextData
 
@@ -31,7 +31,9 @@ def read_rows(data: TextData, name: str, stream: BinaryIO, columns: Columns) -> 
 
 def read_row_blocks(data: TextData, name: str, stream: BinaryIO, columns: Columns) -> Iterator[Sequence[Row | Reject]]:
     """Go through the rows of a file as `read_rows`, `ROWS_AT_ONCE` together; no more of the file is held."""
-    places = [columns.label, columns.text, *([] if columns.text_b is None else [columns.text_b])]
+    # where there is no label, the text stands in its place and is not read as one
+    first = columns.text if columns.label is None else columns.label
+    places = [first, columns.text, *([] if columns.text_b is None else [columns.text_b])]
     places += [] if columns.key is None else [columns.key]
     width = 0 if columns.header else commonest_width(sampled_rows(data, name, stream))
     rows = read_cells(name, stream, data.max_row_bytes, data.encoding)
@@ -39,20 +41,24 @@ def read_row_blocks(data: TextData, name: str, stream: BinaryIO, columns: Column
         header = next((cells for _, cells in rows if isinstance(cells, list)), [])
         places = [place_of(place, header, name) for place in places]
         width = len(header)
-    read = _Reader(data, name, places, width, keyed=columns.key is not None)
+    read = _Reader(data, name, places, width, keyed=columns.key is not None, labelled=columns.label is not None)
     while block := list(itertools.islice(rows, ROWS_AT_ONCE)):
         yield read.together(block) or [read.alone(line, cells) for line, cells in block]
 
 
 @dataclass(frozen=True)
 class _Reader:
-    """Makes rows of cells: ``places`` of label, texts and, where ``keyed``, key, among ``width`` of them."""
+    """Makes rows of cells: ``places`` of label, texts and, where ``keyed``, key, among ``width`` of them.
+
+    What is not ``labelled`` has the label `UNLABELLED`.
+    """
 
     data: TextData
     name: str
     places: Sequence[str | int]
     width: int
     keyed: bool
+    labelled: bool
 
     def together(self, block: Sequence[tuple[int, Cells | Problem]]) -> list[Row] | None:
         """Make rows of cells where nothing is wrong with any of them."""
@@ -61,6 +67,7 @@ class _Reader:
         if columns is None:
             return None
         label, *texts = columns
+        label = label if self.labelled else [UNLABELLED] * len(block)
         keys = texts.pop() if self.keyed else ()
         found = checked_rows([f"{self.name}:{line}" for line in lines], texts, label)
         if found is None or not self.keyed:
@@ -87,6 +94,7 @@ class _Reader:
         if isinstance(cells, list) and len(cells) != self.width:
             return Reject(here, "ragged row", f": {len(cells)} cells, {self.width} are usual")
         label, *texts = (cell_at(cells, place) for place in self.places)
+        label = label if self.labelled else UNLABELLED
         key = texts.pop() if self.keyed else None
         row = tagged_row(here, texts, label, self.data) if self.data.task == "tag" else checked_row(here, texts, label)
         return _belonging(self.data, row, key) if self.keyed and isinstance(row, Row) else row

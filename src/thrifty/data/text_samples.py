@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 from thrifty.data.cells import PARQUET, encoding_of
 from thrifty.data.choose import TEXT_FILES
+from thrifty.data.dealing import given_splits
 from thrifty.data.encodings import UTF8
 from thrifty.data.inputs import DUPLICATE, DUPLICATE_ACROSS, InputFile, Reject, count_reasons
 from thrifty.data.inventory import Inventory
@@ -22,7 +23,7 @@ from thrifty.data.labels import folders_of, in_order
 from thrifty.data.split import HELD_OUT, rank, split_by_count, splits_by_name
 from thrifty.data.text_columns import Columns, find_columns
 from thrifty.data.text_labels import Sample, check_labels, check_tags, strata_of
-from thrifty.data.text_row import Row, checked_row
+from thrifty.data.text_row import UNLABELLED, Row, checked_row
 from thrifty.data.text_rows import read_row_blocks
 from thrifty.data.together import split_together
 from thrifty.data.unchanged import open_unchanged
@@ -89,7 +90,8 @@ def _splits_of(data: TextData, inventory: Inventory) -> tuple[dict[str, str], li
                 mend="Put them into a table, or leave group and time out of data.split.",
             )
         folders = folders_of((file.name for file in inventory.files), TEXT_FILES)
-        return {file.name: folders.split(file.name) for file in inventory.files}, []
+        named = given_splits([file.name for file in inventory.files]) if data.task == "mask" else {}
+        return {file.name: folders.split(file.name) or named.get(file.name, "") for file in inventory.files}, []
     return splits_by_name(data.path, (file.name for file in inventory.files), example="train.tsv")
 
 
@@ -131,7 +133,7 @@ def _read_all(
             if told := _told_encoding(data, file, stream):
                 encodings[told].append(file.name)
             blocks: Iterable[Sequence[Row | Reject]] = (
-                [[_of_file(data, file, stream, folders.label(file.name))]]
+                [_of_file(data, file, stream, folders.label(file.name))]
                 if columns is None
                 else read_row_blocks(data, file.name, stream, columns)
             )
@@ -171,17 +173,51 @@ def _told_encoding(data: TextData, file: InputFile, stream: BinaryIO) -> str:
     return f"read as {found.name}" if found.name else f"read as UTF-8, though it is not: {''.join(found.problem)}"
 
 
-def _of_file(data: TextData, file: InputFile, stream: BinaryIO, label: str) -> Row | Reject:
-    """A file that is a text; its label is its folder."""
+def _of_file(data: TextData, file: InputFile, stream: BinaryIO, label: str) -> list[Row | Reject]:
+    """A file that is a text, whose label is its folder; or one whose paragraphs are texts without labels."""
     raw = stream.read()
-    if len(raw) > data.max_row_bytes:
-        return Reject(file.name, "text too long", f": {len(raw):,} bytes, over the limit of {data.max_row_bytes:,.0f}")
+    long = len(raw) > data.max_row_bytes
+    parted = data.task == "mask" and (long or not label)
+    if long and not parted:
+        return [_too_long(data, file.name, len(raw))]
     found = encoding_of(io.BytesIO(raw), data.encoding)
     try:
         text = raw[found.mark :].decode(found.name) if found.name else ""
     except UnicodeDecodeError as error:
-        return Reject(file.name, f"not {found.name}", f" at byte {found.mark + error.start}")
-    return checked_row(file.name, [text], label) if found.name else Reject(file.name, *found.problem)
+        return [Reject(file.name, f"not {found.name}", f" at byte {found.mark + error.start}")]
+    if not found.name:
+        return [Reject(file.name, *found.problem)]
+    if not parted:
+        return [checked_row(file.name, [text], label)]
+    return [
+        checked_row(f"{file.name}:{line}", [each], UNLABELLED)
+        if (size := len(each.encode())) <= data.max_row_bytes
+        else _too_long(data, f"{file.name}:{line}", size)
+        for line, each in paragraphs_of(text)
+    ] or [Reject(file.name, "empty text")]
+
+
+def _too_long(data: TextData, name: str, size: int) -> Reject:
+    return Reject(name, "text too long", f": {size:,} bytes, over the limit of {data.max_row_bytes:,.0f}")
+
+
+def paragraphs_of(text: str) -> Iterator[tuple[int, str]]:
+    """Yield the paragraphs of a text, what blank lines part, each with the line it begins on; of one without blank
+    lines, its lines.
+
+    >>> list(paragraphs_of("One\\ntwo.\\n\\nThree.\\n")), list(paragraphs_of("One.\\nTwo."))
+    ([(1, 'One two.'), (4, 'Three.')], [(1, 'One.'), (2, 'Two.')])
+    """
+    lines = [line.strip() for line in text.splitlines()]
+    by_line = all(lines)
+    begin, held = 1, list[str]()
+    for number, line in enumerate([*lines, ""], start=1):
+        if held and (by_line or not line):
+            yield begin, " ".join(held)
+            held = []
+        if line:
+            begin = begin if held else number
+            held.append(line)
 
 
 def _find_copies(samples: Sequence[Sample]) -> tuple[list[Sample], list[tuple[Sample, Sample]], list[Reject]]:

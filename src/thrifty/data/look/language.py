@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from thrifty.data.choose import is_about
 from thrifty.data.dealing import given_splits, held_out_alone
 from thrifty.data.document_files import ROW_SUFFIXES, first_rows
 from thrifty.data.inputs import InputFile
@@ -28,14 +29,12 @@ TEXT_SUFFIXES = frozenset(
 _LOOKED_AT = 100
 # characters of a document, in the mean; what is shorter is rather a sentence or a name
 _LONG_TEXT = 200
-# files that say something of the data beside them
-_ABOUT = ("readme", "license", "licence", "copying", "source", "citation", "changelog", "notice", "authors")
 
 
 def corpus(seen: Seen) -> Look | None:
     """Files of text or source: a folder of them, one alone, or few beside what tells of them."""
     texts = [file for file in seen.files if _is_text(file)]
-    told = [] if seen.path.is_file() else [file for file in texts if _is_about(file)]
+    told = [] if seen.path.is_file() else [file for file in texts if is_about(file)]
     if len(texts) - len(told) < len(SPLITS):
         texts = [file for file in texts if file not in told]
         # a few notes beside what is no text are not what the folder is for
@@ -113,10 +112,6 @@ def _suffix(file: InputFile) -> str:
     """The end of a name that tells its form: of ``a.txt.gz`` both suffixes."""
     inside = inner_name(file.name)
     return (PurePosixPath(inside).suffix + file.name[len(inside) :]).lower()
-
-
-def _is_about(file: InputFile) -> bool:
-    return PurePosixPath(file.name).name.lower().split(".")[0] in _ABOUT
 
 
 def _pattern(chosen: Sequence[InputFile], texts: Sequence[InputFile], told: Sequence[InputFile]) -> tuple[str, str]:
