@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parent / "data"))
-from made_sounds import encoded, tone, write_folders, write_strings
+from made_sounds import encoded, tone, write_folders, write_strings, write_voices
 
 from test_cli import thrifty
 
@@ -36,7 +36,8 @@ def test_labels_the_whole_way(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_transcripts_the_whole_way(tmp_path: Path) -> None:
-    write_strings(tmp_path / "said", {"train": 160, "validation": 20, "test": 20})
+    # as Common Voice has them
+    write_voices(tmp_path / "said", {"train": 160, "dev": 20, "test": 20, "other": 5})
     assert thrifty("init", "said", cwd=tmp_path).returncode == 0
     path = tmp_path / "job.yaml"
     job = yaml.safe_load(path.read_text())

@@ -34,7 +34,7 @@ METRICS: dict[str, Metric] = {
     "r2": Metric("R²", rises=True),
     "loss": Metric("loss"),
     "wer": Metric("word error rate", share=True),
-    "whole": Metric("transcripts without an error", rises=True, share=True),
+    "whole": Metric("transcripts right", rises=True, share=True),
 }
 
 # Those that a job may have as its target, by task; the first is what validation goes by where it names none.
