@@ -13,6 +13,8 @@ sys.path.insert(0, str(Path(__file__).parent / "data"))
 from made_sounds import encoded, tone, write_folders, write_strings, write_voices
 
 from test_cli import thrifty
+from thrifty.export.bundle import load_bundle
+from thrifty.export.hugging_face import export_hugging_face
 
 LETTERS = {"<pad>": 0, "<unk>": 1, "|": 2, **{each: 3 + at for at, each in enumerate("DGHILMOW")}}
 
@@ -60,18 +62,18 @@ def test_weights_over_raw_waves_the_whole_way(tmp_path: Path) -> None:
     )  # fmt: skip
     transformers.Wav2Vec2ForCTC(config).save_pretrained(tmp_path / "ear")
     (tmp_path / "ear" / "vocab.json").write_text(json.dumps(LETTERS))
-    write_strings(tmp_path / "said")
+    write_strings(tmp_path / "said", {"train": 16, "validation": 4, "test": 4})
     data = {"kind": "audio", "path": "said", "transcript": "transcript", "features": "wave"}
-    job = {"name": "said", "data": {**data, "tokenizer": "ear/vocab.json"}, "model": "ours:ear", "train": {"epochs": 1}}
+    pinned = {"precision": "fp32", "micro_batch": 8, "batching": "by_length", "checkpointing": "none"}
+    job = {"name": "said", "data": {**data, "tokenizer": "ear/vocab.json"}, "model": "ours:ear"}
+    job |= {"train": {"epochs": 1, "batch": 8}, "plan": {**pinned, "compile": "none"}}
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(job))
     done = thrifty("run", "job.yaml", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert {"wer", "cer"} <= json.loads(done.stdout)["result"]["test"].keys()
-    bundled = json.loads((tmp_path / "runs" / "said" / "bundle" / "bundle.json").read_text())
-    assert bundled["data"]["labels"] == ["<unk>", " ", *"dghilmow"]
-    said = json.loads(thrifty("predict", "runs/said", "said/test0.flac", "--json", cwd=tmp_path).stdout)
-    assert set(said) == {"transcript"}
-    done = thrifty("export", "runs/said", "--to", "hf", "--out", "there", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    bundle = load_bundle(tmp_path / "runs" / "said" / "bundle")
+    assert bundle.info.data.labels == ("<unk>", " ", *"dghilmow")
+    assert set(bundle.predict((tmp_path / "said" / "test0.flac").read_bytes())) == {"transcript"}
+    export_hugging_face(bundle, tmp_path / "there")
     there = json.loads((tmp_path / "there" / "vocab.json").read_text())
     assert {token.lower(): number for token, number in LETTERS.items()} == there

@@ -122,3 +122,30 @@ def test_batches_are_normalised_and_filled_up(tmp_path: Path) -> None:
     own = frames()
     louder = own + np.linspace(-2, 2, 40, dtype=np.float32)
     assert np.allclose(normalised(own, store.dataset), normalised(louder, store.dataset), atol=1e-5)
+
+
+def test_half_of_the_waves_get_noise_as_loud_as_asked_and_keep_their_deviation() -> None:
+    wave = np.random.default_rng(1).standard_normal((50, 320)).astype(np.float32)
+    wave[-1, 7:] = PADDED
+    real, levels = wave != PADDED, []
+    for sample in range(100):
+        changes = SoundAugmentation(Augment(noise=20), longest=50, seed=0, waves=True)
+        found = changes.change(wave, sample)
+        assert (found.dtype, found[-1, 7]) == (np.float32, PADDED)
+        assert (found[~real] == PADDED).all()
+        assert found[real].std() == pytest.approx(wave[real].std(), rel=0.03)
+        noise = found[real] - wave[real] * np.corrcoef(found[real], wave[real])[0, 1]
+        levels.append(20 * np.log10(max(noise.std(), 1e-9)))
+    loud = [each for each in levels if each > -100]
+    assert 35 <= len(loud) <= 65
+    assert -61 <= min(loud) < -50 < -25 < max(loud) <= -19.5
+
+
+def test_a_blank_leaves_what_fills_a_wave_up() -> None:
+    wave = np.ones((10, 320), np.float32)
+    wave[-1, 7:] = PADDED
+    for sample in range(40):
+        found = wave.copy()
+        SoundAugmentation(Augment(blank_frames=9), longest=10, seed=0, waves=True).blank(found, sample)
+        assert (found[-1, 7:] == PADDED).all()
+        assert 0.55 <= found[:-1].mean() <= 1

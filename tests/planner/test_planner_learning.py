@@ -15,7 +15,7 @@ from thrifty.optim import OPTIMIZERS, SCHEDULES, Schedule
 from thrifty.planner import rules
 from thrifty.planner.learning import Learning, decide
 from thrifty.planner.rules import Reasons
-from thrifty.spec import Cleaning, Dataset, OptimPlan, parse_job
+from thrifty.spec import Cleaning, Dataset, OptimPlan, Sound, parse_job
 
 TRAITS = {
     "plain": Traits(),
@@ -127,6 +127,17 @@ def test_an_augmentation_that_leaves_nothing_is_refused(images: Dataset, name: s
     with pytest.raises(JobError, match=f"train.augment.{name} is 16, and images have 16 pixels a side.*: 2, 8"):
         decided(images, augment={name: 16})
     decided(images, augment={name: 15})
+
+
+def test_changes_of_bands_are_refused_of_waves(images: Dataset) -> None:
+    sound = {"kind": "audio", "shape": (64, 320), "sound": Sound(rate=16_000, features="wave")}
+    waves = images.model_copy(update={**sound, "mean": (), "std": ()})
+    data = {"kind": "audio", "path": "x", "features": "wave"}
+    job = {"name": "a", "data": data, "model": "wav2vec2-tiny", "train": {"augment": {"noise": 20, "blank_frames": 4}}}
+    assert decide(parse_job(job), waves, Reasons([])).model.family == "wav2vec2"
+    job["train"] = {"augment": {"noise": 20, "stretch": 0.1, "warp": 0.1}}
+    with pytest.raises(JobError, match=r"has stretch, warp, of frames of mel bands, and data\.features is wave"):
+        decide(parse_job(job), waves, Reasons([]))
 
 
 def test_what_is_no_image_is_not_augmented(images: Dataset) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from made_bundles import sound, write_sound_bundle
+from made_bundles import sound, write_sound_bundle, write_wave_bundle
 from real_server import running
 
 from thrifty.export.bundle import Bundle, load_bundle
@@ -24,7 +24,8 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
     folder = tmp_path_factory.mktemp("sounds")
     write_sound_bundle(folder / "ear", name="ear")
     write_sound_bundle(folder / "scribe", task="transcribe", name="scribe")
-    return {name: load_bundle(folder / name) for name in ("ear", "scribe")}
+    write_wave_bundle(folder / "waves", name="waves")
+    return {name: load_bundle(folder / name) for name in ("ear", "scribe", "waves")}
 
 
 @pytest.fixture(scope="module")
@@ -34,11 +35,12 @@ def hearing(bundles: dict[str, Bundle]) -> Iterator[httpx.Client]:
 
 
 @pytest.mark.slow
-def test_tensorflow_serving_labels_sound(hearing: httpx.Client, bundles: dict[str, Bundle]) -> None:
+@pytest.mark.parametrize("name", ["ear", "waves"])
+def test_tensorflow_serving_labels_sound(name: str, hearing: httpx.Client, bundles: dict[str, Bundle]) -> None:
     body = {"instances": [{"b64": each} for each in CODED]}
-    found = hearing.post("/v1/models/ear:predict", json=body).json()["predictions"]
+    found = hearing.post(f"/v1/models/{name}:predict", json=body).json()["predictions"]
     for each, tone in zip(found, TONES, strict=True):
-        wanted = bundles["ear"].predict(tone)
+        wanted = bundles[name].predict(tone)
         assert each["label"] == wanted["label"]
         assert each["probabilities"] == pytest.approx(list(wanted["probabilities"].values()), abs=1e-5)
 

@@ -184,7 +184,8 @@ def _augmentation(augment: Augment, store: Store, *, count: int, seed: int) -> A
     dataset = store.dataset
     assert dataset.kind in {"audio", "image"}, "augmentation of what is neither image nor recording"
     if dataset.kind == "audio":
-        return SoundAugmentation(augment, longest=dataset.shape[0], seed=seed)
+        waves = dataset.sound is not None and dataset.sound.is_wave
+        return SoundAugmentation(augment, longest=dataset.shape[0], seed=seed, waves=waves)
     return Augmentation(augment, mean=dataset.mean, count=count, seed=seed)
 
 

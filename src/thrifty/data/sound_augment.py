@@ -1,15 +1,17 @@
 """Training recordings changed by chance, as `thrifty.spec.Augment` says: seed, epoch and sample alone decide how.
 
 All is done on log-mel frames, where it costs little: a frame's rows are stretched in time, its bands moved as a longer
-or shorter vocal tract would move them, coloured as another microphone would, covered with noise, and blanked.
+or shorter vocal tract would move them, coloured as another microphone would, covered with noise, and blanked. Waves are
+covered with noise and blanked.
 
-Shapes: T frames, M bands.
+Shapes: T frames, M bands, or samples of a frame.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from thrifty.data.frames import PADDED
 from thrifty.data.order import generator_of
 from thrifty.spec import Augment
 
@@ -31,10 +33,12 @@ class SoundAugmentation:
         augment: what is wanted.
         longest: frames that a recording may have once stretched.
         seed: of the draws.
+        waves: frames are samples, of deviation 1.
     """
 
-    def __init__(self, augment: Augment, *, longest: int, seed: int) -> None:
+    def __init__(self, augment: Augment, *, longest: int, seed: int, waves: bool = False) -> None:
         self.augment, self._longest, self._seed, self._epoch = augment, longest, seed, 0
+        self._waves = waves
 
     def begin(self, epoch: int) -> None:
         """Draw for an epoch."""
@@ -46,6 +50,9 @@ class SoundAugmentation:
         # all are drawn whatever is asked for, so that one change more leaves the others as they were
         stretch, warp, move, noisy, level, slope = draw.uniform(-1, 1, 6).tolist()
         knots = draw.standard_normal(_KNOTS, np.float32)
+        loudness = wanted.noise + (level + 1) / 2 * max(_FAINTEST - wanted.noise, 0.0)
+        if self._waves:
+            return _in_noise(frames_TM, loudness, draw) if wanted.noise and noisy < 0 else frames_TM
         if wanted.stretch:
             frames_TM = _stretched(frames_TM, float(np.exp(wanted.stretch * stretch)), self._longest)
         if wanted.warp:
@@ -54,7 +61,6 @@ class SoundAugmentation:
         if wanted.colour:
             frames_TM = frames_TM + wanted.colour * _between(knots, bands)
         if wanted.noise and noisy < 0:
-            loudness = wanted.noise + (level + 1) / 2 * max(_FAINTEST - wanted.noise, 0.0)
             floor_M = frames_TM.max() - loudness / _DECIBELS + slope * np.linspace(-_STEEPEST, _STEEPEST, bands)
             rough = 0.5 * draw.standard_normal(frames_TM.shape, np.float32)
             frames_TM = np.logaddexp(frames_TM, floor_M.astype(np.float32) + rough)
@@ -71,10 +77,18 @@ class SoundAugmentation:
                 width = share * most
                 begin = place * (high - width)
                 where = slice(round(begin), round(begin + width))
-                frames_TM[(slice(None), where) if axis else where] = 0.0
+                stripe = frames_TM[(slice(None), where) if axis else where]
+                stripe[stripe != PADDED] = 0.0
 
     def _draws(self, sample: int, part: int) -> np.random.Generator:
         return generator_of(self._seed, self._epoch, _STREAM, sample, part)
+
+
+def _in_noise(frames_TM: np.ndarray, loudness: float, draw: np.random.Generator) -> np.ndarray:
+    """Add white noise so many decibels under a wave of deviation 1, and make the deviation 1 again."""
+    share = 10 ** (-loudness / 10)
+    noise_TM = np.float32(np.sqrt(share)) * draw.standard_normal(frames_TM.shape, np.float32)
+    return np.where(frames_TM == PADDED, frames_TM, (frames_TM + noise_TM) / np.float32(np.sqrt(1 + share)))
 
 
 def _stretched(frames_TM: np.ndarray, factor: float, longest: int) -> np.ndarray:

@@ -163,11 +163,11 @@ def _check_augment(job: Job, dataset: Dataset, why: Reasons) -> None:
 def _check_bands(augment: Augment, dataset: Dataset) -> None:
     assert dataset.sound is not None
     features = dataset.sound.features
-    without_bands = {"mfcc": {"stretch", "blank_frames"}, "wave": {"blank_frames"}}
+    without_bands = {"mfcc": {"stretch", "blank_frames"}, "wave": {"noise", "blank_frames"}}
     by_bands = [name for name in augment.of_sound if name not in without_bands.get(features, {name})]
     if by_bands:
         raise JobError(
-            f"train.augment has {', '.join(by_bands)}, which go by mel bands, and data.features is {features}",
+            f"train.augment has {', '.join(by_bands)}, of frames of mel bands, and data.features is {features}",
             mend="Set data.features: log_mel, or leave them out.",
         )
 

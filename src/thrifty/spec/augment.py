@@ -47,7 +47,8 @@ class Augment(Plain):
         warp: its bands move up or down by up to ``exp`` of so much, as with another speaker (Jaitly and Hinton 2013).
         colour: deviation, in nepers of energy, by which each part of the bands is louder or softer, as with another
             microphone.
-        noise: half of the recordings get noise, at most so many decibels under their loudest band; 0 for none.
+        noise: half of the recordings get noise, at most so many decibels under their loudest band, of waves under the
+            whole; 0 for none.
         blank_bands, blank_frames: the widest of two stripes of bands and two of time that are blanked (SpecAugment:
             Park et al. 2019); one of time takes no more than a fifth of a recording.
     """
