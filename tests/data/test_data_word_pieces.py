@@ -17,6 +17,7 @@ from thrifty.data.word_pieces import (
     MARKS,
     PAD,
     PAIR_MARK,
+    PIECES,
     UNKNOWN,
     cut,
     encode_texts,
@@ -28,7 +29,7 @@ from thrifty.data.word_pieces import (
     read_pieces,
 )
 from thrifty.errors import DataError
-from thrifty.spec import LENGTH_MULTIPLE
+from thrifty.spec import LENGTH_MULTIPLE, TextData
 
 TEXTS = [text for text, _ in reviews(80)] + ["die gärtner im gärtnerhof", "这本书很好看", "这本书不好看"] * 2
 VOCABULARY = "\n".join([*MARKS, "the", "film", "##s", "g", "##o", "##od", "."]).encode()
@@ -167,3 +168,19 @@ def test_rows_are_filled_up_to_the_longest(rows: list[list[int]]) -> None:
     assert x_NT.shape[1] % LENGTH_MULTIPLE == 0
     for row, numbers in zip(x_NT, rows, strict=True):
         assert [*row] == [*numbers, *[0] * (x_NT.shape[1] - len(numbers))]
+
+
+@pytest.mark.parametrize("pieces", sorted(PIECES))
+def test_compatible_forms_are_one_where_it_is_asked_for(pieces: str) -> None:
+    plain, wide = "abc, no 12!", "\uff41\uff42\uff43\uff0c \u2116 \uff11\uff12\uff01"
+    texts = [*TEXTS, plain, wide] * 4
+    one, other = (learn_pieces(texts, vocabulary=200, pieces=pieces, nfkc=nfkc) for nfkc in (True, False))
+    assert one.encode(plain).ids == one.encode(wide).ids
+    assert other.encode(plain).ids != other.encode(wide).ids
+    again = read_pieces(one.to_str().encode(), "tokenizer.json")
+    assert again.encode(wide).ids == one.encode(wide).ids
+
+
+def test_a_given_tokenizer_reads_as_it_does() -> None:
+    with pytest.raises(ValueError, match="normalize is of pieces that are learned"):
+        TextData.model_validate({"kind": "text", "path": "x", "tokenizer": "vocab.txt", "normalize": "nfkc"})

@@ -136,7 +136,9 @@ def _tokenize(
 def _learned(data: TextData, samples: Sequence[Sample], notes: list[str]) -> Tokenizer:
     text_bytes = sum(len(sample.row.text.encode()) for sample in samples)
     wanted = data.vocabulary or min(max(text_bytes // TEXT_BYTES_A_PIECE, FEWEST_PIECES), MOST_PIECES)
-    tokenizer = learn_pieces(_training_texts(samples, notes), vocabulary=wanted, pieces=data.pieces)
+    tokenizer = learn_pieces(
+        _training_texts(samples, notes), vocabulary=wanted, pieces=data.pieces, nfkc=data.normalize == "nfkc"
+    )
     found = tokenizer.get_vocab_size()
     by = "asked for in the job" if data.vocabulary else f"one for each {TEXT_BYTES_A_PIECE} bytes of training text"
     fewer = ", fewer than that: no more pairs occur twice" if found < wanted else ""

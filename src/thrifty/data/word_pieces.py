@@ -28,7 +28,7 @@ LONGEST_WORD = 100
 _CHARACTERS_AT_ONCE = 1 << 20
 
 
-def learn_pieces(texts: Iterable[str], *, vocabulary: int, pieces: str = "wordpiece") -> Tokenizer:
+def learn_pieces(texts: Iterable[str], *, vocabulary: int, pieces: str = "wordpiece", nfkc: bool = False) -> Tokenizer:
     """Learn a tokenizer by one of `PIECES`; the same texts give the same one.
 
     Capitals are read as small letters; accents are kept, since outside English they tell words apart.
@@ -37,17 +37,18 @@ def learn_pieces(texts: Iterable[str], *, vocabulary: int, pieces: str = "wordpi
         texts: to learn from.
         vocabulary: pieces at most, the marks included; but every character that occurs twice is one.
         pieces: ``wordpiece``, ``bpe``, ``unigram``, or ``characters``.
+        nfkc: read forms that Unicode holds to be compatible, such as letters of full width, as one.
 
     >>> tokenizer = learn_pieces(["low lower lowest slow"] * 9, vocabulary=40)
     >>> [tokenizer.id_to_token(number) for number in tokenizer.encode("Lower slower").ids]
     ['[CLS]', 'lower', 'slow', '##e', '##r', '[SEP]']
     """
-    return PIECES[pieces](texts, vocabulary)
+    return PIECES[pieces](texts, vocabulary, nfkc)
 
 
-def _learn_word_pieces(texts: Iterable[str], vocabulary: int) -> Tokenizer:
+def _learn_word_pieces(texts: Iterable[str], vocabulary: int, nfkc: bool) -> Tokenizer:
     """The marks, the characters, and the commonest pairs within a word; each Chinese character is a word."""
-    normalizer = _normalizer()
+    normalizer = _normalizer(nfkc)
     splitter = pre_tokenizers.BertPreTokenizer()
     words: Counter[str] = Counter()
     for text in texts:
@@ -76,51 +77,51 @@ def _learn_word_pieces(texts: Iterable[str], vocabulary: int) -> Tokenizer:
     return _of_pieces(pieces, normalizer)
 
 
-def _learn_bpe(texts: Iterable[str], vocabulary: int) -> Tokenizer:
+def _learn_bpe(texts: Iterable[str], vocabulary: int, nfkc: bool) -> Tokenizer:
     """The commonest pairs within a word joined again and again (Sennrich et al. 2016); a word begins with U+2581."""
-    kept, _ = _common_characters(texts)
+    kept, _ = _common_characters(texts, nfkc)
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary, min_frequency=2, special_tokens=list(MARKS), show_progress=False
     )
-    raw = _of_words(Tokenizer(models.BPE(unk_token=UNKNOWN)))
+    raw = _of_words(Tokenizer(models.BPE(unk_token=UNKNOWN)), nfkc)
     raw.train_from_iterator(kept, trainer)
     return _marking(raw, TOKENIZER_FILE)
 
 
-def _learn_unigram(texts: Iterable[str], vocabulary: int) -> Tokenizer:
+def _learn_unigram(texts: Iterable[str], vocabulary: int, nfkc: bool) -> Tokenizer:
     """The pieces that make the texts likeliest (Kudo 2018): of Chinese, which has no spaces, they are words."""
-    kept, characters = _common_characters(texts)
+    kept, characters = _common_characters(texts, nfkc)
     trainer = trainers.UnigramTrainer(
         vocab_size=max(vocabulary, characters + len(MARKS) + 1),  # the library wants them all
         special_tokens=list(MARKS),
         unk_token=UNKNOWN,
         show_progress=False,
     )
-    raw = _of_words(Tokenizer(models.Unigram()))
+    raw = _of_words(Tokenizer(models.Unigram()), nfkc)
     raw.train_from_iterator(kept, trainer)
     return _marking(settled(raw, kept, MARKS, unknown=MARKS.index(UNKNOWN)), TOKENIZER_FILE)
 
 
-def _common_characters(texts: Iterable[str]) -> tuple[list[str], int]:
+def _common_characters(texts: Iterable[str], nfkc: bool) -> tuple[list[str], int]:
     """Put spaces in the place of characters that occur once, and count the others."""
-    normalizer = _normalizer(chinese_apart=False)
+    normalizer = _normalizer(nfkc, chinese_apart=False)
     kept = [normalizer.normalize_str(text) for text in texts]
     counts = Counter(each for text in kept for each in text)
     rare = {ord(each): " " for each, count in counts.items() if count < 2}
     return [text.translate(rare) for text in kept], len(counts) - len(rare)
 
 
-def _of_words(tokenizer: Tokenizer) -> Tokenizer:
+def _of_words(tokenizer: Tokenizer, nfkc: bool) -> Tokenizer:
     """Have a tokenizer read words, punctuation apart, each with a mark where a space stood before it."""
-    tokenizer.normalizer = _normalizer(chinese_apart=False)
+    tokenizer.normalizer = _normalizer(nfkc, chinese_apart=False)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()])
     tokenizer.decoder = decoders.Metaspace()
     return tokenizer
 
 
-def _learn_characters(texts: Iterable[str], vocabulary: int) -> Tokenizer:
+def _learn_characters(texts: Iterable[str], vocabulary: int, nfkc: bool) -> Tokenizer:
     """Each character that occurs twice, spaces too; the commonest where there are more than ``vocabulary``."""
-    normalizer = _normalizer(chinese_apart=False)
+    normalizer = _normalizer(nfkc, chinese_apart=False)
     counts = Counter(each for text in texts for each in normalizer.normalize_str(text))
     common = sorted((each for each in counts if counts[each] > 1), key=lambda each: (-counts[each], each))
     numbers = {token: number for number, token in enumerate([*MARKS, *common[: vocabulary - len(MARKS)]])}
@@ -132,12 +133,14 @@ def _learn_characters(texts: Iterable[str], vocabulary: int) -> Tokenizer:
     return _marking(tokenizer, TOKENIZER_FILE)
 
 
-def _normalizer(*, chinese_apart: bool = True) -> normalizers.Normalizer:
-    return normalizers.BertNormalizer(lowercase=True, strip_accents=False, handle_chinese_chars=chinese_apart)
+def _normalizer(nfkc: bool, *, chinese_apart: bool = True) -> normalizers.Normalizer:
+    own = normalizers.BertNormalizer(lowercase=True, strip_accents=False, handle_chinese_chars=chinese_apart)
+    return normalizers.Sequence([normalizers.NFKC(), own]) if nfkc else own
 
 
-# Each takes texts and the most pieces, and returns a tokenizer that puts the marks around a text.
-PIECES: dict[str, Callable[[Iterable[str], int], Tokenizer]] = {
+# Each takes texts, the most pieces, and whether to read NFKC forms, and returns a tokenizer that puts the marks around
+# a text.
+PIECES: dict[str, Callable[[Iterable[str], int, bool], Tokenizer]] = {
     "wordpiece": _learn_word_pieces,
     "bpe": _learn_bpe,
     "unigram": _learn_unigram,

@@ -181,6 +181,8 @@ class TextData(Plain):
         tokenizer: a `vocab.txt` or `tokenizer.json` with word pieces, relative to the job file; or ``own``, that of the
             directory that the model comes from. When left out, pieces are learned from the training split.
         pieces: that are learned: ``wordpiece``, ``bpe``, ``unigram`` (of Chinese words too), or its ``characters``.
+        normalize: ``nfkc`` reads forms that Unicode holds to be compatible, such as letters of full width and of half,
+            as one, where pieces are learned; ``none`` as they are.
         vocabulary: pieces to learn at most; decided from the data when left out.
         cut_vocabulary: leave out the pieces of `tokenizer` that the training split does not use. A held-out text then
             may be cut into smaller pieces, or hold unknown words.
@@ -203,6 +205,7 @@ class TextData(Plain):
     split: Split = Split()
     tokenizer: Path | None = None
     pieces: Literal["wordpiece", "bpe", "unigram", "characters"] = "wordpiece"
+    normalize: Literal["none", "nfkc"] = "none"
     vocabulary: Annotated[int, Field(ge=64, le=2**20)] | None = None
     cut_vocabulary: bool = False
     length: Annotated[int, Field(ge=8, le=65_536)] | None = None
@@ -214,6 +217,8 @@ class TextData(Plain):
     def _fits_together(self) -> TextData:
         if self.tokenizer is not None and self.vocabulary is not None:
             raise ValueError("vocabulary is of pieces that are learned, and tokenizer names some; give one of them")
+        if self.tokenizer is not None and self.normalize != "none":
+            raise ValueError("normalize is of pieces that are learned, and tokenizer names some that read as they do")
         if self.tokenizer is None and self.cut_vocabulary:
             raise ValueError("cut_vocabulary cuts the pieces that tokenizer names, and that is left out")
         if self.label_separator is not None and self.task != "tag":
