@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 # what a job may pin that changes only the order in which sums are rounded
 ROUNDING_PINS = {
     "device", "threads", "micro_batch", "checkpointing", "memory_format", "gradient_release", "offload", "data",
-    "zero",
+    "zero", "loading",
 }  # fmt: skip
 # rooms whose code decides what is learned: a change in them makes a new run
 CODE_ROOMS = ("data", "models", "optim", "planner", "train", "evaluate")
@@ -410,7 +410,7 @@ def _computed_as(first: Plan, anew: Plan) -> Plan:
         )
     how = (
         "key", "device", "threads", "devices", "zero", "memory_format", "checkpointing", "gradient_release", "offload",
-        "saving", "cost",
+        "loading", "saving", "cost",
     )  # fmt: skip
     batch = {name: getattr(anew.batch, name) for name in ("micro", "accumulation", "evaluation")}
     spread = {"devices", "zero", "gradient_release", "offload"}

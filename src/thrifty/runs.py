@@ -65,7 +65,7 @@ class Result(Plain):
         confusion: test samples by true label (row) and answer (column); empty for language.
         completion: what a language model wrote for `prompt`; empty for images.
         wasted_s: of the training time, in steps that were skipped or rolled back.
-        loading_share: of the time of the last attempt's steps, spent on making batches.
+        loading_share: of the time of the last attempt's steps, in which they waited for their batches.
         rank_bytes: peak memory of each rank that trained, the largest first; empty where one process did.
     """
 

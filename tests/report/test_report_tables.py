@@ -53,9 +53,9 @@ def test_what_training_wasted_stands_in_the_bill_and_in_no_sum() -> None:
 @pytest.mark.parametrize(("share", "waits"), [(0.012, False), (0.14, True)])
 def test_what_batches_took_is_in_the_bill(share: float, waits: bool) -> None:
     text = " ".join(shown(bill(make_entry(), Aside(loading_share=share)), 80).split())
-    assert f"time of train {share_text(share)} of it made batches of the data" in text
+    assert f"time of train {share_text(share)} of it waited for batches" in text
     assert ("training waits for its data" in text) is waits
-    assert "made batches" not in shown(bill(make_entry()), 80)
+    assert "waited for batches" not in shown(bill(make_entry()), 80)
 
 
 def test_ranks_are_in_the_bill() -> None:

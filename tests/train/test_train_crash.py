@@ -102,7 +102,7 @@ def wait_to_kill(folder: Path, kind: str, dice: random.Random) -> None:
 def test_killed_again_and_again_the_weights_are_the_same(
     kind: str, saving: str, plan: Plan, store: Store, tmp_path: Path, expected: dict[str, torch.Tensor]
 ) -> None:
-    workplace = Workplace(tmp_path, plan.model_copy(update={"saving": saving}), store)
+    workplace = Workplace(tmp_path, plan.model_copy(update={"saving": saving, "loading": saving}), store)
     dice, resumed = random.Random(5), 0
     for _ in range(KILLS):
         with workplace.start("killed", slow=0.02) as process:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import random
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from thrifty.models import build
 from thrifty.models.init import initialise
 from thrifty.models.resnet import BasicBlock
 from thrifty.optim import OPTIMIZERS, SCHEDULES
-from thrifty.spec import Plan, Spent
+from thrifty.spec import Augment, Plan, Spent
 from thrifty.spec.events import (
     CheckpointDamaged,
     Checkpointed,
@@ -97,6 +98,48 @@ def test_batches_that_are_slow_to_make_are_told(
     monkeypatch.setattr(Batches, "step", slow)
     _, trained, _ = go(make_plan(steps=4, evaluate_every=4), store, tmp_path)
     assert trained.loading_share > 0.5
+
+
+def test_what_is_learned_does_not_depend_on_when_batches_are_made(
+    make_plan: PlanFactory, store: Store, tmp_path: Path
+) -> None:
+    plan = make_plan(steps=12, evaluate_every=4, micro=32)
+    beside = plan.model_copy(update={"loading": "beside", "augment": Augment(crop=1, mixup=0.2)})
+    between = beside.model_copy(update={"loading": "between"})
+    whole, trained, events = go(between, store, tmp_path / "whole")
+    with pytest.raises(Killed):
+        go(beside, store, tmp_path / "killed", die_at=7)
+    assert not [each for each in threading.enumerate() if each.name.startswith("thrifty-batches")]
+    resumed, again, later = go(beside, store, tmp_path / "killed")
+    assert same(whole, resumed) and trained == again
+    assert [each.loss for each in events if isinstance(each, StepDone)][6:] == [
+        each.loss for each in later if isinstance(each, StepDone)
+    ]
+
+
+def test_an_error_of_a_batch_made_beside_the_steps_ends_the_run_with_its_trace(
+    make_plan: PlanFactory, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = Batches.step
+
+    def broken(self: Batches, index: int) -> list[Batch]:
+        if index == 3:
+            raise OSError("the disk is gone")
+        return usual(self, index)
+
+    monkeypatch.setattr(Batches, "step", broken)
+    plan = make_plan(steps=6).model_copy(update={"loading": "beside"})
+    steps: list[int] = []
+
+    def emit(event: Event) -> None:
+        if isinstance(event, StepDone):
+            steps.append(event.step)
+
+    with pytest.raises(OSError, match="the disk is gone") as caught:
+        train(plan, fresh(plan), store, tmp_path, emit=emit, spent=Spent)
+    assert steps == [1, 2, 3], "steps whose batches were whole are taken"
+    assert traceback.extract_tb(caught.value.__traceback__)[-1].name == "broken"
+    assert not [each for each in threading.enumerate() if each.name.startswith("thrifty-batches")]
 
 
 # each its own way through the loop; the rest are slow rows, whose states are tested in tests/optim

@@ -7,6 +7,19 @@ from thrifty.data.batches import Batch, Batches, sweep
 from thrifty.data.inventory import content_key
 from thrifty.data.look import Look, look
 from thrifty.data.preparation import prepare
+from thrifty.data.steps_ahead import STEPS_AHEAD, Ahead
 from thrifty.data.store import Store, open_store
 
-__all__ = ["Batch", "Batches", "Look", "Store", "content_key", "look", "open_store", "prepare", "sweep"]
+__all__ = [
+    "STEPS_AHEAD",
+    "Ahead",
+    "Batch",
+    "Batches",
+    "Look",
+    "Store",
+    "content_key",
+    "look",
+    "open_store",
+    "prepare",
+    "sweep",
+]

@@ -15,6 +15,7 @@ from thrifty.planner.correction import corrected
 from thrifty.planner.dry import Held
 from thrifty.planner.growing import evaluation_work
 from thrifty.planner.lengths import evaluation_ratio
+from thrifty.planner.loading import ahead_bytes
 from thrifty.planner.rules import Reasons
 from thrifty.planner.validations import aims_of, interval, reason, validations
 from thrifty.spec import Cost, Dataset, Device, Interval, Job, Plan, Probed, Spent
@@ -70,6 +71,7 @@ class _Course:
             probe_step_seconds=probed.step_s,
             save_seconds=probed.save_s,
             evaluation_batch_ratio=ratio,
+            loader_bytes=ahead_bytes(self.draft, self.traces[1]),
             heap=self.held.heap,
             runtime=self.held.runtime,
             copied=self.draft.saving == "beside",

@@ -12,6 +12,7 @@ from thrifty.planner.moves import askable
 from thrifty.planner.offload import check_offload
 from thrifty.planner.releasable import check_release
 from thrifty.spec import BF16_HELD, KINDS, Batching, Dataset, Device, Job
+from thrifty.spec.units import format_bytes
 
 
 def check_pins(
@@ -63,6 +64,12 @@ def check_pins(
             f"plan.checkpointing is '{again}', and model '{learning.model.name}' has no repeated blocks to "
             "compute again",
             mend="Leave it out: for this model there is only 'none'.",
+        )
+    if job.plan.loading == "beside" and device.kind == "cpu" and job.budget.memory is not None:
+        raise JobError(
+            f"plan.loading is beside, and budget.memory is {format_bytes(job.budget.memory)}: batches that are made "
+            "while a step computes take memory that it is foreseen to have",
+            mend="Leave one of them out.",
         )
     check_compile(job, device.kind, repeats=repeats)
     check_release(job, learning)

@@ -21,6 +21,7 @@ from thrifty.planner.explore import explore
 from thrifty.planner.fit import check_left, fit, time_limit
 from thrifty.planner.learning import Learning, decide
 from thrifty.planner.lengths import evaluation_ratio
+from thrifty.planner.loading import SHOWN, loading_of, say_loading
 from thrifty.planner.local import Local
 from thrifty.planner.moves import name_of
 from thrifty.planner.proven import proof_of
@@ -149,6 +150,7 @@ def plan_of(
     if probe and (local.doubt or not any(chosen is way for way in ways)):
         fitted = _fitted(local, chosen, draft, probe(draft), spent, why)
     _say_why(local, found, chosen, why, source)
+    say_loading(fitted, local.job, local.device, local.trace(chosen.settings), why)
     fitted = with_compile(fitted, local, chosen, why)
     if local.ranks > 1:
         trace, step = local.trace(chosen.settings), local.compared(chosen)
@@ -175,10 +177,10 @@ def fastest_of(drafts: Sequence[Plan], probe: Probe) -> tuple[int, Probed]:
 def _fitted(local: Local, way: Way, draft: Plan, probed: Probed, spent: Callable[[], Spent], why: Reasons) -> Plan:
     """Cut a draft to the budget by a dry run of it; what would take the peak past memory is cut first.
 
-    First the copy of the state that is saved beside training, then the samples of a validation.
+    First batches that wait, then the copy of the state that is saved beside training, then the samples of a validation.
     """
     micro = draft.batch.micro
-    why.lines = [line for line in why.lines if line.field != "saving"]  # of a way tried before
+    why.lines = [line for line in why.lines if line.field not in {"loading", "saving"}]  # of a way tried before
     while True:
         held = local.dry_run(way.settings, draft.batch.evaluation)
         traces = (local.typical(way.settings), local.trace(way.settings))
@@ -195,12 +197,17 @@ def _fitted(local: Local, way: Way, draft: Plan, probed: Probed, spent: Callable
             held,
             local.waits(way.settings),
         )
-        if fitted.cost.peak_bytes.high > local.sure_bytes and local.device.kind == "cpu" and draft.saving == "beside":
+        over = fitted.cost.peak_bytes.high > local.sure_bytes
+        if over and local.device.kind == "cpu" and draft.loading == "beside" and not local.job.plan.loading:
+            draft = draft.model_copy(update={"loading": "between"})
+            why.say("loading", SHOWN["between"], f"batches that wait do not fit {local.memory[1]}")
+            continue
+        if over and local.device.kind == "cpu" and draft.saving == "beside":
             draft = draft.model_copy(update={"saving": "between"})
             why.say("saving", "between steps", f"a copy of the state beside training does not fit {local.memory[1]}")
             continue
         validates = held.heap is not None and held.heap.evaluation > held.heap.step
-        if fitted.cost.peak_bytes.high <= local.sure_bytes or not validates or draft.batch.evaluation <= micro:
+        if not over or not validates or draft.batch.evaluation <= micro:
             return fitted
         draft = draft.model_copy(update={"batch": draft.batch.model_copy(update={"evaluation": micro})})
 
@@ -258,7 +265,8 @@ def draft_of(local: Local, way: Way, key: str) -> Plan:
         gradient_release=local.releases,
         offload=bool(local.job.plan.offload),
         augment=local.job.train.augment,
-        progressive=local.job.train.progressive or 1.0,
+        progressive=learning.growth.begin if learning.growth is not None else 1.0,
+        loading=loading_of(local.job, local.device),
         label_smoothing=local.job.train.label_smoothing,
         adapt=learning.adapt,
         evaluate_every=learning.stop.steps,

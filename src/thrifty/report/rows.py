@@ -29,7 +29,7 @@ QUANTITIES: dict[str, tuple[str, Callable[[float], str]]] = {
 }
 
 
-# of the time of steps; beyond it, making batches is worth a word
+# of the time of steps; beyond it, waiting for batches is worth a word
 LOADING_SHARE = 0.03
 
 
@@ -39,7 +39,7 @@ class Aside(NamedTuple):
     Attributes:
         wasted_s: seconds of it on steps that were skipped or rolled back.
         rank_bytes: peak memory of each rank; empty where one process trained.
-        loading_share: of the time of steps, spent on making batches.
+        loading_share: of the time of steps, in which they waited for their batches.
     """
 
     wasted_s: float = 0.0
@@ -262,7 +262,7 @@ def notes(entry: Entry, aside: Aside = NOTHING) -> list[tuple[str, str]]:
         )
     if aside.loading_share:
         waits = "; training waits for its data" if aside.loading_share > LOADING_SHARE else ""
-        found.append(("time of train", f"{share_text(aside.loading_share)} of it made batches of the data{waits}"))
+        found.append(("time of train", f"{share_text(aside.loading_share)} of it waited for batches{waits}"))
     found += [("energy", entry.total.joules_method), ("money", entry.total.usd_method)]
     for each in entry.comparisons():
         found.append((f"predicted {QUANTITIES[each.quantity][0]}", each.predicted.method))

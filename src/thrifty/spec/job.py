@@ -17,7 +17,7 @@ from thrifty.spec.kinds import KINDS, Task
 from thrifty.spec.layout import Checkpointing, Compile, Precision, Rows
 from thrifty.spec.metrics import TASK_METRICS
 from thrifty.spec.plain import Plain
-from thrifty.spec.plan import Batching
+from thrifty.spec.plan import Batching, Loading
 from thrifty.spec.train import Adapter, Train
 from thrifty.spec.units import JOULES, SECONDS, USD, ByteCount, Duration, Energy, Money
 
@@ -89,6 +89,7 @@ class Pins(Plain):
     gradient_release: bool | None = None
     offload: bool | None = None
     memory_format: Literal["contiguous", "channels_last"] | None = None
+    loading: Loading | None = None
     threads: PositiveInt | None = None
     data: PositiveInt | None = None
     tensor: PositiveInt | None = None

@@ -15,6 +15,7 @@ from thrifty.spec.plain import Plain
 
 Batching = Literal["padded", "by_length", "packed"]
 Dropout = Literal["sampled", "bits"]
+Loading = Literal["between", "beside"]
 LoopPrecision = Literal["fp32", "bf16", "bf16_compensated", "bf16_stochastic", "fp16", "fp8"]
 Source = Literal["job", "rule", "measured", "data", "probe", "search"]
 
@@ -221,6 +222,7 @@ class Plan(Plain):
         evaluate_every: optimizer steps between validations.
         checkpoint_seconds: least time between two checkpoints.
         checkpoints_kept: of the last ones; the best weights are kept beside them.
+        loading: batches are made ``between`` steps; or ``beside`` them, by a thread, some steps ahead.
         saving: ``beside`` training, from a copy of weights and optimizer; or ``between`` steps, without a copy.
         memory: bytes that the whole process may have resident, or hold of the accelerator; ``inf`` where none is asked.
         guard: against steps that would break the model.
@@ -255,6 +257,7 @@ class Plan(Plain):
     evaluate_every: int
     checkpoint_seconds: float
     checkpoints_kept: int = 2
+    loading: Loading = "between"
     saving: Literal["beside", "between"] = "beside"
     memory: float = math.inf
     guard: GuardPlan = GuardPlan()

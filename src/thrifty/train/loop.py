@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from thrifty import optim
-from thrifty.data import Batch, Batches, Store
+from thrifty.data import STEPS_AHEAD, Ahead, Batch, Batches, Store
 from thrifty.data.growth import growth_of
 from thrifty.errors import DiskFullError, DivergedError, SignalledError
 from thrifty.hardware.pages import keep_pages, keeping
@@ -46,7 +46,7 @@ class Trained:
         reason: why training ended, a sentence.
         wasted_seconds: of steps that were skipped or rolled back, in all attempts.
         gave_up: the guard ended it; the weights are of before what went wrong.
-        loading_share: of the time of this attempt's steps, spent on making their batches.
+        loading_share: of the time of this attempt's steps, in which they waited for their batches.
     """
 
     steps: int
@@ -99,7 +99,7 @@ def train(
     spread.follow(optimizer)
     schedule = optim.Schedule(plan.optim)
     growth = growth_of(plan, store.dataset)
-    batches = Batches(
+    made = Batches(
         store,
         split="train",
         batch=plan.batch.size,
@@ -118,11 +118,15 @@ def train(
     def rehearse(parts: list[Batch]) -> None:
         rehearse_step(plan, model, optimizer, parts, used, release)
 
+    def following(step: int) -> int | None:
+        return step + 1 if step + 1 < plan.stop.steps else None
+
     key, beside = learning_key(plan, store.dataset.key), plan.saving == "beside"
 
     with (
         releasing(optimizer, plan.gradient_release) as release,
         Room(plan, model, emit) as room,
+        Ahead(made, STEPS_AHEAD if plan.loading == "beside" and not room.watches else 0, following) as batches,
         Checkpoints(
             folder, key=key, keep=plan.checkpoints_kept, beside=beside, holds=room.holds, spread=spread
         ) as checkpoints,
@@ -173,8 +177,8 @@ def train(
             seconds = time.perf_counter() - began - compiled_s
             stepping_s += seconds
             _tell(compile_news(model, state.step, compiled_s), emit)
-            speed = batches.samples(state.step - 1) / seconds
-            epoch = state.step / batches.steps_per_epoch
+            speed = made.samples(state.step - 1) / seconds
+            epoch = state.step / made.steps_per_epoch
             emit(StepDone(state.step, plan.stop.steps, epoch, loss, rate, norm, speed, seconds))
             guard.ended(
                 state.step, loss, norm, seconds, lambda step: checkpoints.roll_back(step, model, optimizer), emit

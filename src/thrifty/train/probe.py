@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from thrifty import optim
-from thrifty.data import Batch, Batches, Store
+from thrifty.data import STEPS_AHEAD, Ahead, Batch, Batches, Store
 from thrifty.data.growth import growth_of
 from thrifty.errors import BudgetError, JobError, ThriftyError
 from thrifty.hardware.pages import keep_pages, keeping
@@ -74,7 +74,7 @@ def _timed(plan: Plan, store: Store, folder: Path, seconds: float) -> Probed:
     optimizer = optim.build(model, plan.optim, plan.precision, plan.seed, offload=plan.offload)
     used = use_rows(model, optimizer, store.dataset.vocabulary) if plan.rows == "used" else []
     growth = growth_of(plan, store.dataset)
-    batches = Batches(
+    made = Batches(
         store,
         split="train",
         batch=plan.batch.size,
@@ -86,14 +86,19 @@ def _timed(plan: Plan, store: Store, folder: Path, seconds: float) -> Probed:
         label_smoothing=plan.label_smoothing,
         side_at=(lambda step: growth.mean_side) if growth is not None else None,
     )
-    steps = batches.typical_steps()
+    steps = made.typical_steps()
+    following = dict(zip(steps, steps[1:] + steps[:1], strict=True)).get
     times: list[float] = []
     guard, state = Guard(plan.guard, model, {}), State()
 
     def rehearse(parts: list[Batch]) -> None:
         rehearse_step(plan, model, optimizer, parts, used, release)
 
-    with releasing(optimizer, plan.gradient_release) as release, Room(plan, model, lambda event: None) as room:
+    with (
+        releasing(optimizer, plan.gradient_release) as release,
+        Room(plan, model, lambda event: None) as room,
+        Ahead(made, STEPS_AHEAD if plan.loading == "beside" and not room.watches else 0, following) as batches,
+    ):
         room.take_up(state, batches, optimizer, lambda: None)
         started = time.perf_counter()
         index = 0

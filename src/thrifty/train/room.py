@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from thrifty import optim
-from thrifty.data import Batch, Batches
+from thrifty.data import Ahead, Batch
 from thrifty.errors import BudgetError
 from thrifty.hardware.cgroup import memory_left
 from thrifty.hardware.pages import give_back, trim
@@ -119,14 +119,17 @@ class Room:
             torch.cuda.set_per_process_memory_fraction(1.0)
 
     @property
+    def watches(self) -> bool:
+        """Whether resident memory is asked for as the model computes: what else takes memory meanwhile disturbs it."""
+        return self._watch is not None
+
+    @property
     def says(self) -> str:
         """What was narrowed, to be told with why training ended; empty where nothing was."""
         planned = self.plan.batch.micro
         return f"; for memory {self.micro:,} samples at once, not {planned:,}" if self.micro < planned else ""
 
-    def take_up(
-        self, state: State, batches: Batches, optimizer: torch.optim.Optimizer, wait: Callable[[], None]
-    ) -> int:
+    def take_up(self, state: State, batches: Ahead, optimizer: torch.optim.Optimizer, wait: Callable[[], None]) -> int:
         """Go on as narrow as a checkpoint of the same plan had become.
 
         Returns how many samples all ranks together computed at once in its last steps.
@@ -172,7 +175,7 @@ class Room:
     def attempts(
         self,
         state: State,
-        batches: Batches,
+        batches: Ahead,
         optimizer: torch.optim.Optimizer,
         guard: Guard,
         rehearse: Callable[[list[Batch]], object],
@@ -327,7 +330,7 @@ class Room:
         # of pairs an odd step would leave one
         return min(3 if alone else 1, self.plan.batch.size)
 
-    def _note(self, state: State, batches: Batches) -> None:
+    def _note(self, state: State, batches: Ahead) -> None:
         batches.micro = state.micro = self.micro
         state.planned, state.evaluation = self.plan.batch.micro, self.evaluation
         state.devices = self.plan.devices
