@@ -30,7 +30,12 @@ def test_the_whole_way(tmp_path: Path) -> None:
 
     done = thrifty("run", "job.yaml", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    tested = json.loads(done.stdout)["result"]["test"]
+    outcome = json.loads(done.stdout)
+    foreseen = json.loads((tmp_path / "runs" / "houses" / "plan.json").read_text())["cost"]["peak_bytes"]
+    trained = next(stage for stage in outcome["bill"]["stages"] if stage["stage"] == "train")
+    # rows were read by the same process: what read them is still there
+    assert foreseen["low"] <= trained["spent"]["peak_rss_bytes"] <= foreseen["high"], foreseen
+    tested = outcome["result"]["test"]
     assert tested["r2"] > 0.9
     assert tested["rmse"] < 80_000
 

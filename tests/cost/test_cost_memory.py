@@ -122,6 +122,10 @@ def test_only_the_libraries_that_a_step_needs_count() -> None:
     assert plain == 102 * MIB
     op = Op("convolution", "convolution", "forward", 1, 1, 1, "bfloat16", "")
     assert peak_bytes(replace(TRACE, ops=(op,)), heap=heap, runtime=parts).value == 105 * MIB
+    # what read the rows of a table is there in the process that prepared them, and not in a later one
+    read = peak_bytes(TRACE, heap=heap, runtime={**parts, "polars": 30 * MIB})
+    assert read.value == 132 * MIB
+    assert read.low == peak_bytes(TRACE, heap=heap, runtime=parts).low
 
 
 @given(st.integers(1, 300), st.integers(300, 2000))

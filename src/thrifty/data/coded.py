@@ -50,10 +50,10 @@ class Cells:
             return np.ones(len(self.values), np.int64)
         return np.bincount(self.codes, minlength=len(self.values))
 
-    def of(self, rows: NDArray) -> Cells:
-        """The cells of some rows, by place or by a mask."""
+    def of(self, rows: NDArray[np.bool_]) -> Cells:
+        """The cells of some rows, [N] of them marked."""
         if self.codes is None:
-            return Cells(self.values.filter(rows) if rows.dtype == bool else self.values.gather(rows))
+            return Cells(self.values.gather(np.flatnonzero(rows)))
         return Cells(self.values, self.codes[rows])
 
 
@@ -79,7 +79,7 @@ def count_cells(column: Iterable[Cells]) -> Counted:
 
     blocks = [(each.values, each.counts()) for each in column]
     counts = np.concatenate([counts for _, counts in blocks])
-    return Counted(pl.concat([values for values, _ in blocks]).filter(counts > 0), counts[counts > 0])
+    return Counted(pl.concat([values for values, _ in blocks]).gather(np.flatnonzero(counts)), counts[counts > 0])
 
 
 class Coder:
