@@ -251,6 +251,7 @@ class _Run:
             validation=trained.metrics,
             test=tested.metrics,
             confusion=tested.confusion,
+            by_label=tested.by_label,
             prompt=prompt,
             completion=completion,
         )
@@ -473,6 +474,7 @@ def write_report(folder: RunFolder, entry: Entry) -> Path:
         aside=Aside(result.wasted_s, result.rank_bytes, result.loading_share),
         kept=result.best_step,
         confusion=result.confusion,
+        by_label=result.by_label,
         prompt=result.prompt,
         completion=result.completion,
         rejects=folder.rejected(),
@@ -504,5 +506,7 @@ def _prepared(store: Store) -> str:
     parts = [f"{cleaning.kept:,} kept", f"{cleaning.seen - cleaning.kept:,} rejected"]
     if cleaning.duplicates or cleaning.across_splits:
         copies = "1 duplicate" if cleaning.duplicates == 1 else f"{cleaning.duplicates:,} duplicates"
-        parts.append(f"{copies}, {cleaning.across_splits:,} of them across splits")
+        # copies within a split may stay, as those of rows of tables do, and are not counted then
+        of_them = "" if cleaning.across_splits > cleaning.duplicates else " of them"
+        parts.append(f"{copies}, {cleaning.across_splits:,}{of_them} across splits")
     return ", ".join(parts)

@@ -63,6 +63,7 @@ class Result(Plain):
         best_step: the step whose weights are in the bundle.
         validation, test: figures of those weights on the two held-out splits.
         confusion: test samples by true label (row) and answer (column); empty for language.
+        by_label: of several labels of a sample, how often each was said rightly, said, and wanted in the test split.
         completion: what a language model wrote for `prompt`; empty for images.
         wasted_s: of the training time, in steps that were skipped or rolled back.
         loading_share: of the time of the last attempt's steps, in which they waited for their batches.
@@ -78,6 +79,7 @@ class Result(Plain):
     confusion: tuple[tuple[int, ...], ...]
     prompt: str
     completion: str
+    by_label: tuple[tuple[int, ...], ...] = ()
     wasted_s: float = 0.0
     loading_share: float = 0.0
     rank_bytes: tuple[int, ...] = ()

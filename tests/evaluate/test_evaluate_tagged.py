@@ -37,6 +37,9 @@ def test_f1_is_scikit_learns(seed: int, samples: int, labels: int) -> None:
     whole = binary_cross_entropy_with_logits(torch.from_numpy(x), torch.from_numpy(y), reduction="sum")
     assert found["loss"] == pytest.approx(whole.item() / samples, rel=1e-5)
     assert found["samples"] == samples
+    told = evaluate(Echo(), parts, "tag").by_label
+    said, wanted = x > 0, y > 0
+    assert np.array_equal(told, np.stack([(said & wanted).sum(0), said.sum(0), wanted.sum(0)], axis=1))
 
 
 def test_ranks_add_up() -> None:

@@ -37,6 +37,7 @@ from thrifty.spec.events import (
     Stopped,
     Warned,
 )
+from thrifty.spec.table import Table
 
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = [
@@ -239,6 +240,78 @@ def test_what_transcripts_hold_is_named(tmp_path: Path, run: dict[str, Any], sym
     assert ">labels<" not in html
 
 
+def test_several_labels_have_a_row_each(tmp_path: Path, run: dict[str, Any]) -> None:
+    labels = (HOSTILE, *(f"label {number}" for number in range(1, 40)))
+    counts = [(number, 40, 1_500) for number in range(40)]
+    run |= {"dataset": make_dataset(labels=labels, label_counts={}), "confusion": (), "by_label": counts}
+    html = write_page(tmp_path / "report.html", **run).read_text(encoding="utf-8")
+    rows = re.findall(r"<tr>.*</tr>", html[html.index("How well each label was told") :].split("</table>")[0])
+    assert len(rows) == 24 + 1 and "16 labels between them are left out" in html
+    cells = re.sub(r"<[^>]+>", " ", rows[1]).split()
+    assert cells == ["label", "39", "0.051", "2.6", "%", "98", "%", "1,500", "40"]
+    assert "&lt;script&gt;" in rows[-1] and "<script" not in rows[-1]
+
+
+def test_an_interval_stands_by_its_figure(tmp_path: Path, run: dict[str, Any]) -> None:
+    figures = {"accuracy": 0.9861, "accuracy_low": 0.951, "accuracy_high": 0.9962, "auc": 0.9975, "loss": 0.05}
+    run |= {"entry": make_entry(metrics=figures)}
+    said = write_page(tmp_path / "a.html", **run).read_text(encoding="utf-8")
+    assert "test split: 95 % interval 95.1 % to 99.6 %, area under the ROC curve 0.9975, loss 0.05." in said
+    plan = run["plan"]
+    stop = plan.stop.model_copy(update={"metric": "auc", "target": -math.inf})
+    run |= {"plan": plan.model_copy(update={"stop": stop})}
+    said = write_page(tmp_path / "b.html", **run).read_text(encoding="utf-8")
+    assert "test split: accuracy 98.6 % (95 % interval 95.1 % to 99.6 %), loss 0.05." in said
+
+
+def test_an_error_is_one_of_what_is_told(tmp_path: Path, run: dict[str, Any]) -> None:
+    plan = run["plan"]
+    stop = plan.stop.model_copy(update={"metric": "rmse", "target": -math.inf, "higher_is_better": False})
+    table = Table(columns=(), target="price")
+    run |= {
+        "plan": plan.model_copy(update={"stop": stop}), "entry": make_entry(metrics={"rmse": 64_542.2}),
+        "dataset": make_dataset(kind="table", labels=(), label_counts={}, table=table, shape=(1,)), "confusion": (),
+    }  # fmt: skip
+    html = write_page(tmp_path / "a.html", **run).read_text(encoding="utf-8")
+    assert "root mean squared error of price on 180 held-out test rows" in html
+
+
+def test_hidden_words_are_counted(tmp_path: Path, run: dict[str, Any]) -> None:
+    figures = {"loss": 6.34, "accuracy": 0.033, "perplexity": 568.4, "words": 8_410.0}
+    stop = run["plan"].stop.model_copy(update={"metric": "loss", "target": -math.inf, "higher_is_better": False})
+    run |= {"entry": make_entry(metrics=figures), "plan": run["plan"].model_copy(update={"stop": stop})}
+    html = write_page(tmp_path / "a.html", **run).read_text(encoding="utf-8")
+    assert "loss on 8,410 hidden words of 180 held-out test" in html
+    assert "test split: accuracy 3.3 %, perplexity 568.4." in html
+
+
+def test_what_was_never_found_is_none_and_many_are_grouped(tmp_path: Path, run: dict[str, Any]) -> None:
+    run |= {"dataset": make_dataset(labels=("a", "b"), label_counts={}), "confusion": ((11_614, 0), (4, 0))}
+    html = write_page(tmp_path / "a.html", **run).read_text(encoding="utf-8")
+    assert ">11,614</td>" in html
+    assert re.findall(r'class="found">([^<]+)<', html) == ["100 %", "0 %"]
+
+
+def test_many_notes_are_folded_up(tmp_path: Path, run: dict[str, Any]) -> None:
+    notes = tuple(f"column {number} is a number" for number in range(20))
+    cleaning = run["dataset"].cleaning.model_copy(update={"notes": notes})
+    html = write_page(tmp_path / "a.html", **(run | {"dataset": make_dataset(cleaning=cleaning)})).read_text()
+    assert all(f"<li>{note}</li>" in html for note in notes) and "and 14 more" in html
+
+
+def test_a_single_evaluation_has_an_axis_that_says_something(run: dict[str, Any]) -> None:
+    def axis(metric: str, *values: float) -> dict[str, Any]:
+        plan = run["plan"]
+        stop = plan.stop.model_copy(update={"metric": metric, "target": -math.inf})
+        plan = plan.model_copy(update={"stop": stop})
+        evaluations = [Evaluated(9, 1.0, {metric: value}, True, 1e-3, 1) for value in values]
+        return curves(plan, run["steps"], evaluations)[1].layout["yaxis"]
+
+    assert axis("rmse", 64_542.2)["rangemode"] == "tozero" and "rangemode" not in axis("rmse", 64_542.2, 60_000.0)
+    assert axis("auc", 0.88)["maxallowed"] == axis("macro_f1", 0.2, 0.3)["maxallowed"] == pytest.approx(1.02)
+    assert "maxallowed" not in axis("rmse", 0.5) and axis("rmse", 0.5)["separatethousands"]
+
+
 def test_a_run_with_little_to_say_still_has_a_page(tmp_path: Path, run: dict[str, Any]) -> None:
     entry = make_entry(status="failed", metrics={}, stages=(), predicted=None, total=Spent(), reason="the disk is full")
     run |= {"entry": entry, "steps": [], "evaluations": [], "confusion": (), "rejects": [], "job_text": ""}
@@ -296,6 +369,7 @@ def test_smoothing_stays_within_what_it_averages(values: list[float], span: floa
 def test_an_axis_of_decades_has_labels_that_can_be_read(low: float, times: float) -> None:
     axis = log_axis(low, low * times)
     assert 1 <= len(axis["tickvals"]) == len(axis["ticktext"]) <= 15
+    assert times < 1.1 or sum(low * 0.94 <= tick <= low * times * 1.06 for tick in axis["tickvals"]) >= 2
     assert len(set(axis["ticktext"])) == len(axis["ticktext"])
 
 

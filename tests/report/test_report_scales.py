@@ -40,6 +40,13 @@ def test_zeros_and_what_is_no_number_are_told_and_left_out() -> None:
     assert "type" not in nothing.layout["yaxis"]
 
 
+def test_layers_are_counted_in_whole_numbers() -> None:
+    few, _ = scales([seen(layers=("embed", "head"))])
+    assert few.layout["xaxis"]["dtick"] == 1
+    many, _ = scales([seen()])
+    assert "dtick" not in many.layout["xaxis"]
+
+
 def test_more_kinds_than_colours_are_grey() -> None:
     layers = tuple(f"h.{n}.{part}" for n in range(2) for part in "abcdefgh")
     first, _ = scales([seen(layers=layers)])

@@ -43,7 +43,7 @@ def test_what_training_wasted_stands_in_the_bill_and_in_no_sum() -> None:
     lines = [line.split() for line in wasted.splitlines()]
     at = next(number for number, line in enumerate(lines) if line[:1] == ["train"])
     # a tenth of the time of training, and so of its energy and money
-    assert lines[at + 1] == ["wasted", "9.7", "s", *["–"] * 5, "0.3", "Wh", "$0.0002"]
+    assert lines[at + 1] == ["wasted", "9.7", "s", *["–"] * 5, "963", "J", "$0.0002"]
     assert "wasted" not in plain and lines[at + 4] == next(
         line.split() for line in plain.splitlines() if line.startswith("  total")
     )

@@ -97,7 +97,8 @@ def predict(
     method = f"{steps:,} steps of {format_seconds(step.value)}: {step.method}"
     if evaluations:
         share = f"the forward pass's {forward_share:.0%} of a step"
-        method += f"; {evaluations:,} validations of {evaluation_samples:,} samples at {share}"
+        several = "s" if evaluations != 1 else ""
+        method += f"; {evaluations:,} validation{several} of {evaluation_samples:,} samples at {share}"
     if evaluations and save_seconds:
         method += f", each with {format_seconds(save_seconds)} to keep the weights, timed once"
     seconds = seconds.model_copy(update={"method": method})

@@ -102,7 +102,7 @@ def find_target(data: TableData, names: Sequence[str], tallies: Mapping[str, Tal
             f"column '{name}' is to be told as a number, and holds {shown}", mend=f"{_NAME_IT} Or set task: classify."
         )
     what = "a label" if task == "classify" else "a number"
-    return Target(name, task, f"column '{name}' is told, as {what}: {how}; {why}")
+    return Target(name, task, f"column '{name}' is told, as {what}: {'; '.join(dict.fromkeys((how, why)))}")
 
 
 _NAME_IT = "Name the column to be told: data.target."

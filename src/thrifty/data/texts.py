@@ -141,7 +141,8 @@ def _learned(data: TextData, samples: Sequence[Sample], notes: list[str]) -> Tok
     )
     found = tokenizer.get_vocab_size()
     by = "asked for in the job" if data.vocabulary else f"one for each {TEXT_BYTES_A_PIECE} bytes of training text"
-    fewer = ", fewer than that: no more pairs occur twice" if found < wanted else ""
+    scarce = "there are no more" if data.pieces == "characters" else "no more pairs occur twice"
+    fewer = f", fewer than that: {scarce}" if found < wanted else ""
     sort = {"wordpiece": "word pieces", "characters": "characters"}.get(data.pieces, f"{data.pieces} pieces")
     notes.append(f"vocabulary {found:,} {sort} learned from the training split: {by}{fewer}")
     return tokenizer

@@ -23,10 +23,12 @@ class Evaluation:
             ``tokens``, ``samples``. Of ``mask``: ``loss`` (nats a word), ``accuracy``, ``perplexity``, ``words``.
             Of ``tag``: ``micro_f1`` and ``macro_f1``, ``loss`` (nats a sample, all labels summed), ``samples``.
         confusion: samples by true label (row) and answer (column); of ``classify`` alone.
+        by_label: of each label how often it was said rightly, said, and wanted; of ``tag`` alone.
     """
 
     metrics: dict[str, float]
     confusion: tuple[tuple[int, ...], ...]
+    by_label: tuple[tuple[int, ...], ...] = ()
 
 
 class Measure(Protocol):

@@ -52,4 +52,4 @@ class Tagged:
             "loss": self.loss_sum / self.count,
             "samples": float(self.count),
         }
-        return Evaluation(metrics, ())
+        return Evaluation(metrics, (), tuple(tuple(int(cell) for cell in counts) for counts in self._counts.T))

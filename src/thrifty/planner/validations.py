@@ -98,7 +98,7 @@ def reason(aims: Aims, steps: int, step_s: float, validation_s: float) -> tuple[
     share = count * validation_s / (steps * step_s)
     cost = (
         f"a validation takes {format_seconds(validation_s)}, a step {format_seconds(step_s)}: "
-        f"{count:,} of them take {share:.1%} of the time of training".replace("%", " %")
+        f"{count:,} of them {'take' if count != 1 else 'takes'} {share:.1%} of the time of training".replace("%", " %")
     )
     if aims.asked is not None:
         return f"train.evaluations asks for {aims.asked:,}; {cost}", "job", ""

@@ -35,6 +35,8 @@ MOST_DECADES = 8
 RATES = {"rangemode": "tozero", "tickformat": "~g"}
 # an axis of shares; what lies all at one height would else be drawn between minus and plus one
 SHARES = {"tickformat": ".0%", "minallowed": 0, "maxallowed": 1.02}
+# of figures that are 1 at best
+ONE_AT_BEST = {"maxallowed": 1.02}
 
 
 class Figure(NamedTuple):
@@ -175,8 +177,17 @@ def _validation(plan: Plan, evaluations: Sequence[Evaluated]) -> Figure:
     data.append({**_line([float(best.step)], [value], "best", ORANGE, mode="markers"), "marker": mark})
     key.append((shown, ORANGE, "mark"))
     says = f"Validation {metric_name(name)} after {len(evaluations):,} evaluations; {shown}."
-    layout = plot_layout(last=xs[-1], yaxis=SHARES if name in METRICS and METRICS[name].share else {})
+    layout = plot_layout(last=xs[-1], yaxis=_axis_of(name, ys))
     return Figure("validation", f"Validation {metric_name(name)}", says, data, layout, tuple(key))
+
+
+def _axis_of(name: str, ys: Sequence[float]) -> dict[str, Any]:
+    if name in METRICS and METRICS[name].share:
+        return SHARES
+    finite = [y for y in ys if math.isfinite(y)]
+    # around what lies all at one height plotly draws an axis of tiny differences
+    level = {"rangemode": "tozero"} if finite and min(finite) == max(finite) else {}
+    return {**level, **(ONE_AT_BEST if name in METRICS and METRICS[name].rises else {})}
 
 
 def _learning_rate(plan: OptimPlan, steps: Sequence[StepDone]) -> Figure:
@@ -249,7 +260,15 @@ def plot_layout(
     *, last: float, xaxis: dict[str, Any] | None = None, yaxis: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     """Return plotly's layout of a figure on the page; ``last`` is the end of an axis of steps."""
-    axis = {"zeroline": False, "automargin": True, "gridcolor": GREY, "ticks": "", "ticklabelstandoff": 6}
+    axis = {
+        "zeroline": False,
+        "automargin": True,
+        "gridcolor": GREY,
+        "ticks": "",
+        "ticklabelstandoff": 6,
+        "exponentformat": "none",
+        "separatethousands": True,
+    }
     steps = {
         "range": [0, last * 1.02],
         "showgrid": False,
@@ -271,7 +290,10 @@ def log_axis(low: float, high: float) -> dict[str, Any]:
     powers = range(first, last + 1, max(1, (last - first) // MOST_DECADES + 1 if last - first > MOST_DECADES else 1))
     digits = (1, 2, 5) if len(powers) <= 4 else (1,)
     ticks = [digit * 10.0**power for power in powers for digit in digits]
-    return {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:.3g}" for tick in ticks]}
+    # of fewer than two that show, no scale can be read
+    if sum(low <= tick <= high for tick in ticks) < 2:
+        ticks = [float(f"{low:.2g}"), float(f"{high:.2g}")] if f"{low:.2g}" != f"{high:.2g}" else [float(f"{low:.2g}")]
+    return {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:.3g}".replace("e-0", "e-") for tick in ticks]}
 
 
 def number(value: float) -> float | None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import thrifty.report.rows as rows
 from thrifty.files import write_atomic
 from thrifty.ledger import Comparison, Entry
+from thrifty.report.decided import value_text
 from thrifty.report.document import render
 from thrifty.report.figures import MOST_POINTS, curves, stages
 from thrifty.report.happened import happened, marks, summary
 from thrifty.report.scales import scales
+from thrifty.report.told import part_text, told_rows
 from thrifty.spec import Dataset, Device, Plan
 from thrifty.spec.events import Evaluated, Event, Initialised, StepDone
 from thrifty.spec.units import format_seconds
@@ -21,7 +23,11 @@ from thrifty.spec.units import format_seconds
 MOST_REJECTS = 200
 MOST_TOLD = 200
 MOST_LABELS = 24
+MOST_NOTES = 6
 MOST_CONFUSED = 20
+# among the figures of a split, what was counted
+COUNTS = frozenset({"samples", "tokens", "words"})
+Row = TypeVar("Row")
 
 
 def write_page(
@@ -37,6 +43,7 @@ def write_page(
     aside: rows.Aside = rows.NOTHING,
     kept: int = 0,
     confusion: Sequence[Sequence[int]] = (),
+    by_label: Sequence[Sequence[int]] = (),
     prompt: str = "",
     completion: str = "",
     rejects: Sequence[Mapping[str, Any]] = (),
@@ -56,6 +63,7 @@ def write_page(
         aside: what training wasted, and what its ranks held.
         kept: the step whose weights the run keeps; 0 where it has none.
         confusion: test samples by true label (row) and answer (column); empty for language.
+        by_label: of several labels of a sample, how often each was said rightly, said, and wanted.
         prompt, completion: what a language model was given and wrote; empty for images.
         rejects: rejected inputs, with ``path`` and ``reason``; the first 200 are listed.
         job_text: the job file as it was written.
@@ -69,6 +77,7 @@ def write_page(
         "stages": stages(entry),
     }
     lines = happened(others)
+    told, told_left = _ends(told_rows(dataset.labels, by_label) if by_label else [])
     html = render(
         "page.html",
         [each._asdict() for group in figures.values() for each in group],
@@ -95,11 +104,15 @@ def write_page(
         dataset_rows=rows.dataset_rows(dataset),
         cleaning_rows=rows.cleaning_rows(dataset),
         cleaning_notes=dataset.cleaning.notes,
+        notes_shown=MOST_NOTES,
         labels=_labels(dataset),
         rejects=rejects[:MOST_REJECTS],
         rejected="1 input was not used" if len(rejects) == 1 else f"{len(rejects):,} inputs were not used",
         rejects_left=max(0, len(rejects) - MOST_REJECTS),
         confusion=_confusion(dataset.labels, confusion),
+        by_label=told,
+        by_label_left=told_left,
+        value_text=value_text,
         prompt=prompt,
         completion=completion,
         hardware=rows.hardware_rows(device),
@@ -124,19 +137,23 @@ def _head(
 ) -> dict[str, str]:
     name = plan.stop.metric if plan.stop.metric in entry.metrics else next(iter(entry.metrics), "")
     unit = rows.samples_name(dataset)
-    bounds = {f"{name}_low", f"{name}_high"}
-    others = [
-        f"{rows.metric_name(n)} {rows.metric_text(n, v)}"
-        for n, v in entry.metrics.items()
-        if n not in {name, "samples", "tokens"} | bounds
-    ]
-    if bounds <= entry.metrics.keys():
-        low, high = (rows.metric_text(name, entry.metrics[f"{name}_{end}"]) for end in ("low", "high"))
-        others.insert(0, f"95 % interval {low} to {high}")
+    metrics = {n: v for n, v in entry.metrics.items() if n not in COUNTS and not n.endswith(("_low", "_high"))}
+    said = {n: f"{rows.metric_name(n)} {rows.metric_text(n, v)}" for n, v in metrics.items()}
+    for each in metrics:
+        if f"{each}_low" in entry.metrics:
+            low, high = (rows.metric_text(each, entry.metrics[f"{each}_{end}"]) for end in ("low", "high"))
+            interval = f"95 % interval {low} to {high}"
+            said[each] = interval if each == name else f"{said[each]} ({interval})"
+        elif each == name:
+            del said[each]
+    # the interval of the figure above comes first
+    others = [text for n, text in sorted(said.items(), key=lambda pair: pair[0] != name)]
+    hidden = f"{entry.metrics['words']:,.0f} hidden words of " if "words" in entry.metrics else ""
+    of_what = f" of {dataset.table.target}" if dataset.table is not None and not dataset.labels else ""
     return {
         "value": rows.metric_text(name, entry.metrics[name]) if name else "no result",
-        "metric": rows.metric_name(name),
-        "of": f"on {dataset.counts.get('test', 0):,} held-out test {unit}" if name else entry.reason,
+        "metric": f"{rows.metric_name(name)}{of_what}",
+        "of": f"on {hidden}{dataset.counts.get('test', 0):,} held-out test {unit}" if name else entry.reason,
         "others": ", ".join(others),
         "target": _target(plan, evaluations),
         "taken": f"{_taken(steps):,}",
@@ -193,14 +210,21 @@ def _tile(each: Comparison) -> dict[str, Any]:
 def _labels(dataset: Dataset) -> dict[str, Any]:
     most = max(dataset.label_counts.values(), default=0)
     counts = sorted(dataset.label_counts.items(), key=lambda pair: -pair[1])
-    shown = counts if len(counts) <= MOST_LABELS else counts[: MOST_LABELS // 2] + counts[-MOST_LABELS // 2 :]
+    shown, left = _ends(counts)
     what = rows.labels_name(dataset)
     return {
         "caption": "Training samples by label" if what == "labels" else f"{what.capitalize()} of training transcripts",
         "what": what,
         "bars": [(label if label.strip() else "␣", f"{count:,}", 100 * count / max(1, most)) for label, count in shown],
-        "left": len(counts) - len(shown),
+        "left": left,
     }
+
+
+def _ends(rows: list[Row]) -> tuple[list[Row], int]:
+    """The first and the last, where there are too many, and how many lie between them."""
+    if len(rows) <= MOST_LABELS:
+        return rows, 0
+    return rows[: MOST_LABELS // 2] + rows[-MOST_LABELS // 2 :], len(rows) - MOST_LABELS
 
 
 def _confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> dict[str, Any]:
@@ -216,7 +240,7 @@ def _confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> dict[s
     for truth, row in enumerate(counts):
         # shaded by the root of the share: a rare mistake should show too
         cells = [(count, math.sqrt(count / max(1, sum(row))), truth == answer) for answer, count in enumerate(row)]
-        lines.append((labels[truth], cells, rows.share_text(row[truth] / max(1, sum(row)))))
+        lines.append((labels[truth], cells, part_text(row[truth], sum(row))))
     return {
         "labels": list(labels),
         "lines": lines if len(labels) <= MOST_LABELS else [],

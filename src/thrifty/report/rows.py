@@ -122,9 +122,9 @@ def usd_text(usd: float) -> str:
     """Print money; what a thousandth of a cent does not show is said to be less.
 
     >>> usd_text(0.0026), usd_text(1e-6)
-    ('$0.0026', '< $1e-5')
+    ('$0.0026', '< $0.00001')
     """
-    return "< $1e-5" if 0 < usd < 5e-6 else format_usd(usd)
+    return "< $0.00001" if 0 < usd < 5e-6 else format_usd(usd)
 
 
 def share_text(share: float) -> str:
@@ -308,7 +308,7 @@ def hardware_rows(device: Device, compared: Iterable[hardware.Comparison] | None
     rows = [_rate_row(device, each) for each in (hardware.comparison(device) if compared is None else compared)]
     rows.append(HardwareRow("usable memory", format_bytes(device.memory_bytes), "", "", device.memory_source))
     for name, watts in (("power, idle", device.idle_watts), ("power, busy", device.busy_watts)):
-        rows.append(HardwareRow(name, f"{watts.value:.0f} W", "", "", watts.source))
+        rows.append(HardwareRow(name, f"{watts.value:.3g} W", "", "", watts.source))
     price = device.usd_per_hour
     rows.append(HardwareRow("price of an hour", format_usd(price.value), "", "", price.source))
     return rows

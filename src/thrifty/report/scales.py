@@ -59,10 +59,19 @@ def _by_depth(place: str, title: str, names: Sequence[str], values: Sequence[flo
     says = f"{title}: root mean square of {len(names):,} layers in order of computation, {spread(values)}."
     layout = plot_layout(
         last=len(names),
-        xaxis={"range": [0, len(names) + 1], "title": {"text": "layer", "standoff": 6, "font": {"size": 12}}},
+        xaxis={
+            **whole_ticks(len(names)),
+            "range": [0, len(names) + 1],
+            "title": {"text": "layer", "standoff": 6, "font": {"size": 12}},
+        },
         yaxis=log_axis(min(sizes), max(sizes)) if sizes else {},
     )
     return Figure(place, title, says, data, {**layout, "hovermode": "closest"}, tuple(key))
+
+
+def whole_ticks(count: int) -> dict[str, Any]:
+    """Return ticks of an axis of so many that are counted: plotly would put halves between few."""
+    return {"dtick": 1, "tick0": 0} if count < 8 else {}
 
 
 def _trace(

@@ -13,6 +13,7 @@ from rich.text import Text
 import thrifty.report.rows as rows
 from thrifty import hardware
 from thrifty.ledger import Entry
+from thrifty.report.decided import value_text
 from thrifty.spec import KINDS, Budget, Dataset, Device, Plan
 from thrifty.spec.tuning import Trial
 from thrifty.spec.units import format_seconds, format_usd
@@ -111,7 +112,7 @@ def plan_table(plan: Plan, budget: Budget | None = None) -> RenderableType:
             [each.quantity, each.limit, each.predicted, Text(*VERDICTS[each.verdict])] for each in limits
         ]
         parts += ["", Columns(["your budget", ">limit", ">expected", ""], lines)]
-    why = [[each.field, each.value, f"{each.reason} [{each.source}]"] for each in plan.why]
+    why = [[each.field, value_text(each), f"{each.reason} [{each.source}]"] for each in plan.why]
     if why:
         parts += ["", Columns(["~decided", "~value", "~why"], why)]
     return Group(*parts)

@@ -28,7 +28,7 @@ OWN_TOKENIZER = "own"
 
 def _safe_name(name: str) -> str:
     if name in {".", ".."} or not all(c.isalnum() or c in "._-" for c in name):
-        raise ValueError(f"a name may hold letters, digits, '.', '_' and '-' alone, got {name!r}")
+        raise ValueError("a name may hold letters, digits, '.', '_' and '-' alone")
     return name
 
 

@@ -123,15 +123,19 @@ def format_seconds(seconds: float) -> str:
 def format_joules(joules: float) -> str:
     """Print energy in joules when small, in watt-hours when a meter would show it.
 
-    >>> format_joules(42), format_joules(11160), format_joules(7.2e6)
-    ('42 J', '3.1 Wh', '2.00 kWh')
+    >>> format_joules(0.02), format_joules(42), format_joules(2_315)
+    ('< 0.1 J', '42 J', '2,315 J')
+    >>> format_joules(11160), format_joules(7.2e6)
+    ('3.1 Wh', '2.00 kWh')
     >>> format_joules(4.6e12)
     '1.28 GWh'
     """
     if not math.isfinite(joules):
         return "no limit"
-    if abs(joules) < 360:
-        return f"{joules:.0f} J" if abs(joules) >= 10 else f"{joules:.1f} J"
+    if 0 < joules < 0.05:
+        return "< 0.1 J"
+    if abs(joules) < 3600:
+        return f"{joules:,.0f} J" if abs(joules) >= 10 else f"{joules:.1f} J"
     if abs(joules) < 3.6e6:
         return f"{joules / 3600:.1f} Wh"
     for size, unit in ((3.6e12, "GWh"), (3.6e9, "MWh")):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from thrifty.data.cells import PARQUET
 from thrifty.data.choose import TEXT_FILES, TEXT_TABLES
 from thrifty.data.inputs import InputFile
 from thrifty.data.labels import folders_of
@@ -24,6 +25,7 @@ from thrifty.spec import SPLITS, TextData
 # times the work and more. Where attention catches up was not measured.
 ROWS_FOR_ATTENTION = 100_000
 _FEWEST_A_FOLDER = 20
+_FORMS = {PARQUET: "Parquet"}
 # the radicals, with which Unicode's blocks of east Asia begin
 _FIRST_OF_EAST_ASIA = "\u2e80"
 
@@ -56,7 +58,7 @@ def labelled_texts(seen: Seen) -> Look | None:
                     sizes.append(len(row.text))
                     sample += [row.text] if len(sample) < SAMPLED_ROWS else []
     rows = " + ".join(f"{counts[part]:,}" for part in ("", *SPLITS) if counts[part])
-    forms = "/".join(sorted({file.suffix.removeprefix(".").upper() for file in tables}))
+    forms = "/".join(sorted({_FORMS.get(file.suffix, file.suffix.removeprefix(".").upper()) for file in tables}))
     if not sizes:
         raise DataError(f"no row of '{path}' can be used", mend="A row holds a text and its label.")
     size = f"{min(sizes):,} to {max(sizes):,} characters"
