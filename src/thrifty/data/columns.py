@@ -149,7 +149,7 @@ def tell(name: str, tally: Tally) -> Found:
     if lone and filled > 1 and name.lower() in NUMBER_NAMES:
         return Found("", "it numbers the rows")
     if tally.mostly_numbers:
-        return Found("number", "numbers" if tally.crowded else f"{values:,} numbers", odd=filled - tally.numbers)
+        return Found("number", "many numbers" if tally.crowded else f"{values:,} numbers", odd=filled - tally.numbers)
     lowered = {value.lower() for value in tally.values}
     for pair in BOOLEANS:
         if lowered == set(pair):
