@@ -19,7 +19,9 @@ from data_folders import novel
 
 from test_cli import thrifty
 from thrifty.data import Store
+from thrifty.data.store import prepared_folder
 from thrifty.export.bundle import load_bundle
+from thrifty.spec.folders import cache_folder
 
 
 @pytest.mark.slow
@@ -52,7 +54,8 @@ def test_the_whole_way(tmp_path: Path) -> None:
     bundle = load_bundle(run / "bundle")
     end = bundle.info.data.end
     assert end == made.token_to_id("<|endoftext|>")
-    stream = _stream(tmp_path, "test")
+    store = Store(prepared_folder(cache_folder()) / bundle.info.data.key)
+    stream = torch.from_numpy(store.array("test", "tokens").astype(np.int64))
     cuts = sorted({*np.flatnonzero(stream[:-1] == end).tolist(), *range(0, len(stream) - 1, 96), len(stream) - 1})
     with torch.no_grad():
         losses = [
@@ -65,9 +68,3 @@ def test_the_whole_way(tmp_path: Path) -> None:
         told["loss"], rel=0.02 if plan["precision"] == "bf16" else 1e-4
     )
     assert thrifty("predict", "runs/rows", "the lamp", cwd=tmp_path).returncode == 0
-
-
-def _stream(folder: Path, split: str) -> torch.Tensor:
-    """The tokens of the one store that was made."""
-    (meta,) = folder.rglob("meta.json")
-    return torch.from_numpy(Store(meta.parent).array(split, "tokens").astype(np.int64))

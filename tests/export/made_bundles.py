@@ -125,7 +125,14 @@ def write_language_bundle(
 
 
 def write_text_bundle(
-    folder: Path, *, name: str = "critic", version: int = 1, seed: int = 0, family: str = "bert", task: str = "classify"
+    folder: Path,
+    *,
+    name: str = "critic",
+    version: int = 1,
+    seed: int = 0,
+    family: str = "bert",
+    task: str = "classify",
+    pairs: bool = False,
 ) -> BundleInfo:
     tokenizer = learn_pieces(["the cat sat on the mat and the dog sat on the cat"] * 4, vocabulary=80)
     path = folder.parent / f"{folder.name}-tokenizer.json"
@@ -138,6 +145,8 @@ def write_text_bundle(
     if task == "tag":
         data = data.model_copy(update={"task": task})
     sizes = {"layers": 1, "width": 32, "heads": 2, "vocabulary": data.vocabulary, "length": data.shape[0]}
+    if pairs:
+        data, answers = data.model_copy(update={"separator": 3}), {**answers, "separator": 3}
     plan = ModelPlan(name=f"{family}-pico", family=family, arguments={**sizes, **answers})
     model = build(plan)
     initialise(model, "xavier_normal", seed)

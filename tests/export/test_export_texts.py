@@ -17,6 +17,7 @@ from thrifty.data.word_pieces import pad
 from thrifty.errors import BundleError, JobError, RequestError
 from thrifty.export.bundle import Bundle, load_bundle
 from thrifty.export.check import sha256
+from thrifty.export.onnx import export_onnx
 
 SAID = st.text(st.sampled_from("the cat sat on a mad dog ☃"), max_size=60)
 
@@ -132,3 +133,32 @@ def test_onnx_of_any_batch_and_length(tmp_path: Path, text_bundle: Bundle) -> No
         rows = [text_bundle.form.row(text) for text in texts]
         (found,) = session.run(["probabilities"], {"tokens": pad(rows, most=16)})
         assert np.allclose(found, text_bundle.form.probabilities(rows), atol=1e-5)
+
+
+def _of_pairs(folder: Path) -> Bundle:
+    write_text_bundle(folder, family="bert_original", pairs=True)
+    return load_bundle(folder)
+
+
+def test_the_second_text_of_a_pair_is_the_second_segment(tmp_path: Path) -> None:
+    bundle = _of_pairs(tmp_path / "pairs")
+    pair, model = bundle.form.row("the cat\tthe dog"), bundle.model
+    assert pair.count(3) == 2
+    with torch.inference_mode():
+        told = torch.softmax(model(torch.tensor([pair])), 1)[0].tolist()
+        model.separator = None
+        untold = torch.softmax(model(torch.tensor([pair])), 1)[0].tolist()
+        model.separator = 3
+    assert list(bundle.predict("the cat\tthe dog")["probabilities"].values()) == pytest.approx(told, abs=1e-6)
+    assert np.abs(np.subtract(told, untold)).max() > 1e-3
+
+
+@pytest.mark.slow
+def test_pairs_are_exported(tmp_path: Path) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    bundle = _of_pairs(tmp_path / "pairs")
+    export_onnx(bundle, tmp_path / "onnx")
+    session = runtime.InferenceSession(str(tmp_path / "onnx" / "model.onnx"), providers=["CPUExecutionProvider"])
+    rows = [bundle.form.row(text) for text in ("the cat\tthe dog sat", "the mat")]
+    found = session.run(["probabilities"], {"tokens": pad(rows, 16)})[0]
+    np.testing.assert_allclose(found, bundle.form.probabilities(rows), atol=1e-5)
