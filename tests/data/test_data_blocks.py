@@ -30,7 +30,7 @@ def read(path: Path, most_bytes: int = 40) -> tuple[list[list[str]], list[int], 
     )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(text=st.lists(st.sampled_from(PIECES), max_size=40).map("".join))
 def test_even_lines_are_what_they_are_one_by_one(text: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("rows") / "a.csv"
