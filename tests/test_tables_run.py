@@ -36,8 +36,8 @@ def test_the_whole_way(tmp_path: Path) -> None:
     # rows were read by the same process: what read them is still there
     assert foreseen["low"] <= trained["spent"]["peak_rss_bytes"] <= foreseen["high"], foreseen
     tested = outcome["result"]["test"]
-    assert tested["r2"] > 0.9
-    assert tested["rmse"] < 80_000
+    # of noise alone 20,000; there are 24 different rows, of which a split holds few
+    assert tested["rmse"] < 40_000
 
     run = tmp_path / "runs" / "houses"
     assert {json.loads(line)["reason"] for line in (run / "rejects.jsonl").read_text().splitlines()} == {
