@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from thrifty import optim
 from thrifty.errors import JobError
 from thrifty.models import Traits
 from thrifty.optim import OPTIMIZERS, SCHEDULES, Schedule
-from thrifty.planner import rules
+from thrifty.planner import growing, rules
+from thrifty.planner.growing import Grown
 from thrifty.planner.learning import Learning, decide
 from thrifty.planner.rules import Reasons
 from thrifty.spec import Cleaning, Dataset, OptimPlan, Sound, parse_job
@@ -219,3 +221,33 @@ def test_images_that_cannot_grow_are_refused(images: Dataset) -> None:
     job = parse_job({**asked, "data": {"kind": "text", "path": "x"}, "model": "bert-tiny"})
     with pytest.raises(JobError, match=r"0\.5, and data of kind 'text' are no images"):
         decide(job, texts, Reasons([]))
+
+
+def test_images_do_not_grow_unasked_unless_it_is_shown_to_learn_as_well(
+    images: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = Grown(
+        "resnet", seeds=5, saved=0.4, worse=0.001, bound=0.004, margin=0.01, source="ResNet-8 on some pictures"
+    )
+    bad, other = replace(good, bound=0.02), replace(good, family="fast_convnet")
+    for found, grows, says in (
+        ((good, good), True, "took 40 % less time and lost 0.0010 of accuracy"),
+        ((good,), False, "shown on 1 set of images, and 2 are asked"),
+        ((good, good, bad), False, "at 95 % it loses at most 0.0200, where another seed may lose 0.0100"),
+        ((other, other), False, "nothing was tried with models of this family"),
+    ):
+        monkeypatch.setattr(growing, "FOUND", found)
+        learning, why = decided(images, "resnet8", steps=100)
+        assert (learning.growth is not None) is grows
+        (line,) = [line for line in why.lines if line.field == "progressive"]
+        assert line.source == "rule" and line.doubt and says in line.reason
+        assert line.value.startswith("from 8 to 16 pixels, " if grows else "whole images")
+        assert ("is declined" in line.reason) is not grows
+
+
+def test_images_that_cannot_grow_are_not_offered_to(images: Dataset) -> None:
+    for model, changes in (("mlp-small", {}), ("convnet-fast", {}), ("resnet8", {"plan": {"compile": "whole"}})):
+        job = parse_job({"name": "a", "data": {"kind": "image", "path": "x"}, "model": model, **changes})
+        why = Reasons([])
+        assert decide(job, images, why).growth is None
+        assert "progressive" not in [line.field for line in why.lines]

@@ -14,6 +14,7 @@ from thrifty.planner.compiling import might_compile
 from thrifty.planner.correction import Seen, scaled
 from thrifty.planner.explain import quote_of, words
 from thrifty.planner.explore import explore
+from thrifty.planner.grown import might_grow
 from thrifty.planner.holding import base_bytes, timeline
 from thrifty.planner.local import Local
 from thrifty.planner.moves import askable, check_allowed, off_unless_asked
@@ -173,6 +174,7 @@ def _first(lines: Sequence[Decision]) -> list[Decision]:
 def _cheaper(local: Local, chosen: Way, plan: Plan, allowed: Collection[str]) -> tuple[str, ...]:
     lines = [said] if (said := might_compile(plan, local, chosen)) else []
     lines += [said] if (said := might_release(plan, local, chosen)) else []
+    lines += [said] if (said := might_grow(plan, local, chosen)) else []
     off = off_unless_asked(local.device, allowed)
     pins = [
         move for move in off

@@ -13,7 +13,7 @@ from thrifty.models.adapters import adapting, frozen_norms, head_of, trained_par
 from thrifty.models.init import REST, assign
 from thrifty.names import check_names
 from thrifty.optim import tell_rules
-from thrifty.planner.growing import growth_asked
+from thrifty.planner.growing import growth_of_job
 from thrifty.planner.lengths import mean_length
 from thrifty.planner.rules import Reasons
 from thrifty.planner.shapes import parameters_of, shape_of
@@ -96,7 +96,7 @@ def decide(job: Job, dataset: Dataset, why: Reasons) -> Learning:
     optim = optim.model_copy(update={"shares": shares_of(init, job, model, optimizer, why)})
     _check_augment(job, dataset, why)
     _check_smoothing(job, task, why)
-    growth = growth_asked(job, model, dataset, optim, why)
+    growth = growth_of_job(job, model, dataset, optim, why)
     why.say("guard", *rules.guard(), doubt="a batch that is merely hard is left out, or one that harms is not")
     stop = _stop(job, dataset, optim.total_steps)
     rows = _rows(job, dataset, model, optim, size, adapt, why)

@@ -14,6 +14,7 @@ from thrifty import models
 from thrifty.cost import Trace, largest_micro_batch, peak_bytes, predict
 from thrifty.cost.asked import heard, slowest
 from thrifty.cost.time import seconds_by, times_of
+from thrifty.data.growth import Growth
 from thrifty.errors import JobError
 from thrifty.hardware.asking import Asker
 from thrifty.hardware.pages import keeping
@@ -141,6 +142,12 @@ class Local:
             learning = replace(learning, optim=learning.optim.model_copy(update={"clip": math.inf}))
         job = self.job.model_copy(update={"plan": plan})
         return replace(self, job=job, learning=learning, known={}, asker=None)
+
+    def growing(self, growth: Growth) -> Local:
+        """The same job whose images grow; what was traced is known there."""
+        other = replace(self, learning=replace(self.learning, growth=growth), known={}, asker=None)
+        other._traced = self._traced
+        return other
 
     def offloading(self) -> Local | None:
         """The same job with optimizer states in the processor's memory; None where it has them so, or cannot."""

@@ -122,6 +122,13 @@ MOVES: tuple[Move, ...] = (
     ),
     Move("sampled-dropout", "dropout", "sampled", "torch's own random numbers", runs_here=True),
     Move("bits-dropout", "dropout", "bits", "masks cut out of random words; other masks, same rate", runs_here=True),
+    Move("whole images", "progressive", 1.0, "images have all of their pixels all along", runs_here=True, priced=False),
+    Move(
+        "growing images", "progressive", 0.5,
+        "images begin with half of their side and grow (Howard 2018): half of the pixels; taken where it is shown to "
+        "learn as well",
+        changes_learning=True, runs_here=True, runs_elsewhere=False, priced=False,
+    ),
     Move("no-dropout", "dropout", "none", "for runs that see their data about once", True, priced=False),
 )  # fmt: skip
 

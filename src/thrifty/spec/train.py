@@ -81,7 +81,7 @@ class Train(Plain):
         augment: how training images are changed by chance, such as ``{flip: true, crop: 4}``; not at all when left out.
         progressive: share of their side that images have when training begins, such as 0.5; they grow from half of the
             steps to four fifths of them (Howard 2018). It takes less time and learns something else; for models that
-            take images of any size.
+            take images of any size. Left out, only where that is shown to learn as well.
         label_smoothing: share of every answer that is given to all classes alike (Szegedy et al. 2016); the loss of
             training is then of such answers, and its least value is not 0.
         dropout: share of elements that are dropped, of models that take it (``gpt…``, ``bert-…``); none when left out.
