@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from thrifty import optim
-from thrifty.cost import HeapPeak, heap_peak, trace_step
+from thrifty.cost import HeapPeak, heap, heap_peak, trace_step
 from thrifty.cost.touched import mallinfo
 from thrifty.errors import JobError
 from thrifty.hardware.pages import Keeping, keeping
@@ -157,3 +157,23 @@ def test_holes_that_earlier_work_left_count_for_what_will_fill_them() -> None:
     del blocks
     assert dry(shapes=large).step > 0.8 * first
     assert len(pins) == 400
+
+
+def test_a_copy_that_works_slowly_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    used_s = iter(range(1, 1000))
+    monkeypatch.setattr(heap, "_used_s", lambda process: next(used_s) / 1000)
+    monkeypatch.setattr(heap, "DRY_RUN_SECONDS", 0.1)
+
+    def slowly() -> HeapPeak:
+        time.sleep(0.5)
+        return HeapPeak(1, 2)
+
+    assert heap._in_copies([slowly]) == [HeapPeak(1, 2)]
+    assert next(used_s) > 2
+
+
+def test_a_copy_that_stands_still_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heap, "_used_s", lambda process: 0.0)
+    monkeypatch.setattr(heap, "DRY_RUN_SECONDS", 0.1)
+    with pytest.raises(JobError, match=r"on memory alone: after 0 s of its own it had not ended"):
+        heap._in_copies([lambda: HeapPeak(int(time.sleep(60) or 0), 0)])

@@ -117,7 +117,11 @@ def _suffix(file: InputFile) -> str:
 def _pattern(chosen: Sequence[InputFile], texts: Sequence[InputFile], told: Sequence[InputFile]) -> tuple[str, str]:
     """The glob pattern that fits the chosen files, and why they are."""
     left = [file for file in told if file not in texts]
-    beside = f"; {', '.join(file.name for file in left[:3])} tell of the data" if left else ""
+    beside = (
+        f"; {', '.join(file.name for file in left[:3])} {'tells' if len(left) == 1 else 'tell'} of the data"
+        if left
+        else ""
+    )
     if len(chosen) == 1:
         return chosen[0].name, f"the one file of text{beside}"
     # suffixes are compared in lower case, names by the pattern as written
