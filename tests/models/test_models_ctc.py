@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from thrifty.cost.ops import unpriceable
 from thrifty.models.ctc import ctc_sum
 from thrifty.models.decoding import beam, greedy
-from thrifty.models.speech import _ended
+from thrifty.models.speech import ended
 
 
 def logits(samples: int = 3, frames: int = 5, tokens: int = 3, seed: int = 0) -> torch.Tensor:
@@ -57,8 +57,8 @@ def test_micro_batches_add_up_to_their_batch_and_padding_adds_nothing() -> None:
     torch.testing.assert_close(ctc_sum(whole, wider), parts)
     # a recording that ended: the blank is certain in the frames that follow
     longer = torch.cat([whole, logits(samples=4, frames=3, seed=1)], 1)
-    ended = _ended(longer, torch.arange(9).expand(4, 9) < 6)
-    torch.testing.assert_close(ctc_sum(ended, y_BL), parts)
+    stopped = ended(longer, torch.arange(9).expand(4, 9) < 6)
+    torch.testing.assert_close(ctc_sum(stopped, y_BL), parts)
 
 
 def test_what_cannot_be_said_in_so_few_frames_has_neither_loss_nor_gradient() -> None:
