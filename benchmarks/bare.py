@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from benchmarks.nets import empty
 from benchmarks.peers.talk import Talk
 from benchmarks.peers.task import Task, cosine, task_of
-from thrifty.data.image import normalise
+from thrifty.data.images.image import normalise
 from thrifty.data.store import Store
 
 

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from thrifty.data.order import deal
-from thrifty.data.packing import pack, places_of
-from thrifty.data.word_pieces import pad
+from thrifty.data.texts.packing import pack, places_of
+from thrifty.data.texts.word_pieces import pad
 from thrifty.models.bert import BERT
 from thrifty.models.bert_original import OriginalBERT
 from thrifty.models.fast_convnet import FastConvNet

@@ -298,7 +298,7 @@ class _Run:
         return train_on_ranks(plan, model, store, self.folder.checkpoints, emit=self.emit, spent=self._spent, used=note)
 
     def _bundle(self, plan: Plan, model: nn.Module, store: Store, metrics: dict[str, float]) -> tuple[str, str]:
-        from thrifty.data.language import load_tokenizer
+        from thrifty.data.documents.tokenizer import load_tokenizer
         from thrifty.export.bundle import load_bundle, write_bundle
 
         tokenizer = store.folder / "tokenizer.json"

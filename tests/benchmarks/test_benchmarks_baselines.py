@@ -6,8 +6,8 @@ import numpy as np
 import polars as pl
 from benchmarks.baselines import as_it_was
 
-from thrifty.data.coded import cells_of
-from thrifty.data.features import encode
+from thrifty.data.tables.coded import cells_of
+from thrifty.data.tables.features import encode
 from thrifty.spec import Table
 from thrifty.spec.table import Column
 

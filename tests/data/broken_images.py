@@ -435,7 +435,7 @@ IMAGES = [
         "arrays: a bomb",
         put("a.npz", npz(x=X, y=Y)),
         path="a.npz",
-        limits={"arrays.MOST_BYTES": 500},
+        limits={"images.arrays.MOST_BYTES": 500},
         says="'a.npz' unpacks to 1.1 KiB, over the limit of 500 B.",
     ),
 ]

@@ -449,7 +449,7 @@ LANGUAGE = [
         "a gzip bomb",
         "x.txt.gz",
         gzip.compress(bytes(200_000), mtime=0),
-        limits={"packed_files.LEAST_BYTES": 50_000},
+        limits={"documents.packed_files.LEAST_BYTES": 50_000},
         says=(
             "'x.txt.gz' unpacks to over 48.8 KiB, 200 times its size or 48.8 KiB. Unpack it "
             "yourself if you trust it, and give what is in it."

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from thrifty.data import Batches, Store, sweep
 from thrifty.data.order import WINDOW_STEPS, window_steps
-from thrifty.data.packing import row_size
+from thrifty.data.texts.packing import row_size
 from thrifty.spec import LENGTH_MULTIPLE, Augment, Batching
 
 FEW = st.integers(1, 40)

@@ -53,7 +53,7 @@ def at(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monke
     at.mkdir()
     row.fill(at)
     for name, value in row.limits.items():
-        module, constant = name.split(".")
+        module, constant = name.rsplit(".", 1)
         monkeypatch.setattr(importlib.import_module(f"thrifty.data.{module}"), constant, value)
     if row.after is not None:
         take, change = preparation.take_inventory, row.after

@@ -81,7 +81,9 @@ ROWS_CHILD = textwrap.dedent(
     import sys
     from pathlib import Path
     from thrifty.api import silent
-    from thrifty.data import blocks, prepare, tables, tape
+    from thrifty.data import prepare
+    from thrifty.data.tables import blocks, tape
+    from thrifty.data.tables import prepare as tables
     from thrifty.spec import TableData
 
     # what does not grow with the rows, made small

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thrifty.data import Store, look, prepare
-from thrifty.data.text_samples import paragraphs_of
+from thrifty.data.texts.samples import paragraphs_of
 from thrifty.errors import DataError, JobError
 from thrifty.spec import SPLITS, TextData, parse_job
 

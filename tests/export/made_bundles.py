@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from thrifty.data.language import train_tokenizer
-from thrifty.data.word_pieces import learn_pieces
+from thrifty.data.documents.tokenizer import train_tokenizer
+from thrifty.data.texts.word_pieces import learn_pieces
 from thrifty.export.bundle import write_bundle
 from thrifty.models import build, resolve
 from thrifty.models.init import initialise

@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_bundles import LABELS, image_dataset, pixels, png, write_image_bundle, write_language_bundle
 
-from thrifty.data.image import fit
+from thrifty.data.images.image import fit
 from thrifty.errors import BundleError, DataError, JobError, RequestError
 from thrifty.export.bundle import Bundle, load_bundle, write_bundle
 from thrifty.export.check import is_argument, is_name

@@ -10,7 +10,7 @@ import pytest
 from made_bundles import DECODERS, sound, write_language_bundle, write_text_bundle, write_wave_bundle
 
 from thrifty import api
-from thrifty.data.sound import Limits, read_sound
+from thrifty.data.sounds.sound import Limits, read_sound
 from thrifty.errors import BundleError, JobError
 from thrifty.export import hugging_face
 from thrifty.export.bundle import load_bundle

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_bundles import LABELS, pixels, png, text_dataset, write_text_bundle
 
-from thrifty.data.word_pieces import pad
+from thrifty.data.texts.word_pieces import pad
 from thrifty.errors import BundleError, JobError, RequestError
 from thrifty.export.bundle import Bundle, load_bundle
 from thrifty.export.check import sha256

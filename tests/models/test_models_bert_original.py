@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from thrifty.data.packing import pack, places_of
+from thrifty.data.texts.packing import pack, places_of
 from thrifty.models import exchange
 from thrifty.models.bert_original import OriginalBERT
 from thrifty.models.init import initialise

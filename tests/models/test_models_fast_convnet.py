@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thrifty.data.image import decode, fit, normalise
+from thrifty.data.images.image import decode, fit, normalise
 from thrifty.models import MODELS
 from thrifty.models.fast_convnet import FastConvNet, whitening
 from thrifty.models.init import initialise

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from thrifty.data.packing import pack, places_of
-from thrifty.data.word_pieces import pad
+from thrifty.data.texts.packing import pack, places_of
+from thrifty.data.texts.word_pieces import pad
 from thrifty.models.bert import BERT
 from thrifty.models.init import initialise
 from thrifty.models.inputs import input_of, to_tensors

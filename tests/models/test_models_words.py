@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from thrifty.data.packing import places_of
+from thrifty.data.texts.packing import places_of
 from thrifty.models.bert import BERT
 from thrifty.models.bert_original import OriginalBERT
 from thrifty.models.init import initialise

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from made_devices import device
-from thrifty.data.documents import pieces_by_length
-from thrifty.data.packing import places_of
+from thrifty.data.documents.prepare import pieces_by_length
+from thrifty.data.texts.packing import places_of
 from thrifty.errors import JobError
 from thrifty.models import traits
 from thrifty.planner.learning import decide

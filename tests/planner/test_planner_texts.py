@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from made_devices import device
-from thrifty.data.packing import row_size
+from thrifty.data.texts.packing import row_size
 from thrifty.errors import JobError
 from thrifty.planner import plan
 from thrifty.planner.explore import explore

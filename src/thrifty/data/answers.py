@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from thrifty.data.language import IGNORED_TARGET
+from thrifty.data.documents.tokenizer import IGNORED_TARGET
 
 
 def shares_of(

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from thrifty.data.answers import shares_of, smoothed
-from thrifty.data.augment import Augmentation
-from thrifty.data.language import IGNORED_TARGET
-from thrifty.data.mixing import Mixing
+from thrifty.data.documents.tokenizer import IGNORED_TARGET
+from thrifty.data.images.augment import Augmentation
+from thrifty.data.images.mixing import Mixing
 from thrifty.data.order import WINDOW_STEPS, deal, generator_of, order_of
 from thrifty.data.samples import Batch, Turn, lengths_of, packed, take
-from thrifty.data.sound_augment import SoundAugmentation
+from thrifty.data.sounds.augment import SoundAugmentation
 from thrifty.data.store import Store
 from thrifty.spec import Augment, Batching
 
@@ -100,7 +100,7 @@ class Batches:
 
         Images: ``x`` float32 [b, C, H, W] normalised, changed by ``augment``, ``y`` int64 [b]. Texts: ``x`` int64
         [b, T], ``y`` int64 [b]; packed ``x`` int64 [1, T], which texts of label -100 fill up, ``y`` int64 of all of
-        them, as they lie, and their places by groups, as `thrifty.data.packing.places_of` has them. Of several
+        them, as they lie, and their places by groups, as `thrifty.data.texts.packing.places_of` has them. Of several
         labels ``y`` is float32 [b, K], 1 for each that a text has, NaN of those that fill a row up. Where words are
         hidden: ``y`` int64 of the shape of ``x``, the word where one is asked for and -100 elsewhere.
         Recordings: ``x`` float32 [b, T, M] normalised, changed by ``augment``, filled up with -100, ``y`` int64 [b], or

@@ -8,16 +8,16 @@ from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import Any
 
-from thrifty.data.arrays import holds_arrays
 from thrifty.data.cells import PARQUET
-from thrifty.data.image import IMAGE_SUFFIXES
+from thrifty.data.images.arrays import holds_arrays
+from thrifty.data.images.image import IMAGE_SUFFIXES
+from thrifty.data.images.picture_columns import find_picture_columns, picture_files
+from thrifty.data.images.shards import SHARD_SUFFIX, shards_of
 from thrifty.data.inputs import CELL_SUFFIXES, TABLE_SUFFIXES, InputFile, Reject, list_files, list_one
-from thrifty.data.labelled import check_labelled, manifest_of
 from thrifty.data.labels import check_class_folders, folders_of
 from thrifty.data.manifest import ANY_LABEL, Answer, Manifest, find_manifest
-from thrifty.data.picture_columns import find_picture_columns, picture_files
-from thrifty.data.shards import SHARD_SUFFIX, shards_of
-from thrifty.data.sound import SOUND_SUFFIXES
+from thrifty.data.sounds.labelled import check_labelled, manifest_of
+from thrifty.data.sounds.sound import SOUND_SUFFIXES
 from thrifty.data.split import NOT_A_SPLIT
 from thrifty.errors import DataError
 from thrifty.spec import AudioData, ImageData, KindName, LanguageData, RawData, TableData, TextData

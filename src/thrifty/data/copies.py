@@ -6,10 +6,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
+from thrifty.data.images.survey import Seen
 from thrifty.data.inputs import DUPLICATE, DUPLICATE_ACROSS, Reject
 from thrifty.data.labels import in_order
 from thrifty.data.split import HELD_OUT, split_by_count
-from thrifty.data.survey import Seen
 from thrifty.data.together import split_together
 from thrifty.errors import DataError
 from thrifty.spec import AudioData, ImageData

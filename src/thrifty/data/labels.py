@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from thrifty.data.image import IMAGE_SUFFIXES
+from thrifty.data.images.image import IMAGE_SUFFIXES
 from thrifty.data.inputs import TABLE_SUFFIXES, suffix_of
 from thrifty.data.split import SPLIT_NAMES
 from thrifty.errors import DataError

@@ -17,7 +17,7 @@ from thrifty.data.cells import PARQUET, read_cells
 from thrifty.data.inputs import TABLE_SUFFIXES, InputFile, Reject
 from thrifty.data.labels import in_order
 from thrifty.data.split import HELD_OUT, SPLIT_NAMES, split_of
-from thrifty.data.text_columns import LABEL_NAMES, SAMPLED_ROWS
+from thrifty.data.texts.columns import LABEL_NAMES, SAMPLED_ROWS
 from thrifty.data.together import no_key
 from thrifty.errors import DataError, nearest
 from thrifty.spec import Split

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from thrifty.data.audio import prepare_audio
-from thrifty.data.documents import prepare_documents
+from thrifty.data.documents.prepare import prepare_documents
 from thrifty.data.draft import drafting, remove_leftovers, remove_store
-from thrifty.data.images import prepare_images
+from thrifty.data.images.prepare import prepare_images
 from thrifty.data.inventory import Inventory, opened, take_inventory
+from thrifty.data.sounds.prepare import prepare_audio
 from thrifty.data.store import Store, open_store, prepared_folder
-from thrifty.data.tables import prepare_tables
-from thrifty.data.texts import prepare_texts
+from thrifty.data.tables.prepare import prepare_tables
+from thrifty.data.texts.prepare import prepare_texts
 from thrifty.data.unpacked import told_of
 from thrifty.errors import DataError
 from thrifty.spec import KINDS, Dataset, KindName, RawData

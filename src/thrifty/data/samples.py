@@ -11,17 +11,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from thrifty.data.answers import shares_of
-from thrifty.data.augment import Augmentation
-from thrifty.data.frames import filled_up, normalised, padded_frames
-from thrifty.data.growth import shrunk
-from thrifty.data.hiding import Hiding
-from thrifty.data.image import normalise
-from thrifty.data.language import IGNORED_TARGET
-from thrifty.data.mixing import Mixing
-from thrifty.data.packing import pack, places_of
-from thrifty.data.sound_augment import SoundAugmentation
+from thrifty.data.documents.tokenizer import IGNORED_TARGET
+from thrifty.data.images.augment import Augmentation
+from thrifty.data.images.growth import shrunk
+from thrifty.data.images.image import normalise
+from thrifty.data.images.mixing import Mixing
+from thrifty.data.sounds.augment import SoundAugmentation
+from thrifty.data.sounds.frames import filled_up, normalised, padded_frames
 from thrifty.data.store import Store
-from thrifty.data.word_pieces import PAD_ID, padded_length
+from thrifty.data.texts.hiding import Hiding
+from thrifty.data.texts.packing import pack, places_of
+from thrifty.data.texts.word_pieces import PAD_ID, padded_length
 from thrifty.spec import KINDS, KindName
 
 Batch = dict[str, np.ndarray]

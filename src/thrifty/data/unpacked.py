@@ -14,8 +14,8 @@ from pathlib import Path, PurePosixPath
 
 from thrifty.data.draft import new_folder, remove_leftovers, remove_locked
 from thrifty.data.fingerprint import fingerprint
+from thrifty.data.images.shards import holds_samples
 from thrifty.data.inputs import CANNOT_BE_READ, list_one
-from thrifty.data.shards import holds_samples
 from thrifty.errors import DataError
 from thrifty.files import storage_error
 from thrifty.spec.units import format_bytes

@@ -156,8 +156,8 @@ def write_bundle(
 def _tokenizer_of(info: BundleInfo, folder: Path) -> Tokenizer | None:
     if not KINDS[info.data.kind].tokenized:
         return None
-    from thrifty.data.language import load_tokenizer
-    from thrifty.data.word_pieces import load_pieces
+    from thrifty.data.documents.tokenizer import load_tokenizer
+    from thrifty.data.texts.word_pieces import load_pieces
 
     try:
         return load_pieces(folder) if info.data.kind == "text" else load_tokenizer(folder, info.data.end)

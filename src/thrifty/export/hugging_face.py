@@ -81,7 +81,7 @@ def _write_input(bundle: Bundle, folder: Path) -> None:
     """Write how raw input becomes tensors: the tokenizer of texts, size and statistics of images, rate of waves."""
     from tokenizers import Tokenizer
 
-    from thrifty.data.word_pieces import CLASS, END, PAD, UNKNOWN
+    from thrifty.data.texts.word_pieces import CLASS, END, PAD, UNKNOWN
 
     data = bundle.info.data
     if data.kind == "audio":

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from thrifty.cost import Trace, predict
-from thrifty.data.growth import growth_of
+from thrifty.data.images.growth import growth_of
 from thrifty.errors import BudgetError
 from thrifty.hardware.pages import keeping
 from thrifty.planner.correction import corrected

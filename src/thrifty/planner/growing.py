@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from thrifty import models
-from thrifty.data.growth import Growth
+from thrifty.data.images.growth import Growth
 from thrifty.errors import JobError
 from thrifty.planner.rules import Reasons
 from thrifty.spec import Dataset, Job, ModelPlan, OptimPlan

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import thrifty.planner.rules as rules
 from thrifty import models
-from thrifty.data.growth import Growth
+from thrifty.data.images.growth import Growth
 from thrifty.errors import JobError
 from thrifty.models.adapters import adapting, frozen_norms, head_of, trained_parameters, usual_targets
 from thrifty.models.init import REST, assign

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from thrifty.data.order import deal, generator_of, order_of
-from thrifty.data.packing import groups_of, pack, row_size
+from thrifty.data.texts.packing import groups_of, pack, row_size
 from thrifty.spec import LENGTH_MULTIPLE, Batching, Dataset
 
 # texts of an epoch that are put into batches to find out; more tell no more

@@ -14,7 +14,7 @@ from thrifty import models
 from thrifty.cost import Trace, largest_micro_batch, peak_bytes, predict
 from thrifty.cost.asked import heard, slowest
 from thrifty.cost.time import seconds_by, times_of
-from thrifty.data.growth import Growth
+from thrifty.data.images.growth import Growth
 from thrifty.errors import JobError
 from thrifty.hardware.asking import Asker
 from thrifty.hardware.pages import keeping

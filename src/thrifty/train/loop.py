@@ -13,7 +13,7 @@ from torch import nn
 
 from thrifty import optim
 from thrifty.data import STEPS_AHEAD, Ahead, Batch, Batches, Store
-from thrifty.data.growth import growth_of
+from thrifty.data.images.growth import growth_of
 from thrifty.errors import DiskFullError, DivergedError, SignalledError
 from thrifty.hardware.pages import keep_pages, keeping
 from thrifty.models.compiling import compile_news, compile_seconds

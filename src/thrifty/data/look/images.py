@@ -10,17 +10,17 @@ from pathlib import Path
 from statistics import median_low
 from typing import Any
 
-from thrifty.data.arrays import holds_arrays, read_labelled
-from thrifty.data.image import IMAGE_SUFFIXES, decode, is_gray
+from thrifty.data.images.arrays import holds_arrays, read_labelled
+from thrifty.data.images.image import IMAGE_SUFFIXES, decode, is_gray
+from thrifty.data.images.picture_columns import find_picture_columns, first_pictures, labels_of, picture_files
+from thrifty.data.images.shards import read_shard, shards_of
+from thrifty.data.images.survey import SMALLEST_SIDE
 from thrifty.data.inputs import InputFile
 from thrifty.data.labels import check_class_folders, folders_of
 from thrifty.data.look.found import MEND, Look, Seen, job_name, shares, shown
 from thrifty.data.look.language import TEXT_SUFFIXES
 from thrifty.data.manifest import find_manifest
-from thrifty.data.picture_columns import find_picture_columns, first_pictures, labels_of, picture_files
-from thrifty.data.shards import read_shard, shards_of
 from thrifty.data.split import split_by_words
-from thrifty.data.survey import SMALLEST_SIDE
 from thrifty.errors import DataError
 from thrifty.spec import SPLITS, ImageData
 

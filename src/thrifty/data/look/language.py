@@ -9,13 +9,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from thrifty.data.choose import is_about
-from thrifty.data.dealing import given_splits, held_out_alone
-from thrifty.data.document_files import ROW_SUFFIXES, first_rows
+from thrifty.data.documents.dealing import given_splits, held_out_alone
+from thrifty.data.documents.files import ROW_SUFFIXES, first_rows
+from thrifty.data.documents.packed_files import inner_name
 from thrifty.data.inputs import InputFile
 from thrifty.data.look.found import Look, Seen, job_name, shown
-from thrifty.data.packed_files import inner_name
-from thrifty.data.tags import tell_apart
-from thrifty.data.text_columns import LABEL_NAMES, SEVERAL_NAMES
+from thrifty.data.texts.columns import LABEL_NAMES, SEVERAL_NAMES
+from thrifty.data.texts.tags import tell_apart
 from thrifty.spec import SPLITS
 from thrifty.spec.units import format_bytes
 

@@ -9,12 +9,12 @@ from statistics import median
 from typing import Any
 
 from thrifty.data.inputs import InputFile
-from thrifty.data.labelled import transcripts_of
 from thrifty.data.labels import folders_of
 from thrifty.data.look.found import MEND, Look, Seen, job_name, shares, shown
 from thrifty.data.look.language import TEXT_SUFFIXES
 from thrifty.data.manifest import Manifest, find_manifest
-from thrifty.data.sound import SOUND_SUFFIXES, SOUNDS, Limits, read_sound
+from thrifty.data.sounds.labelled import transcripts_of
+from thrifty.data.sounds.sound import SOUND_SUFFIXES, SOUNDS, Limits, read_sound
 from thrifty.data.split import SPLIT_NAMES
 from thrifty.errors import DataError
 from thrifty.spec import SPLITS

@@ -8,14 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thrifty.data.blocks import first_block
-from thrifty.data.coded import Coder, count_cells
-from thrifty.data.columns import Tally, tell, texts_of
 from thrifty.data.inputs import CELL_SUFFIXES
-from thrifty.data.layout import SAMPLED_ROWS, Layout
 from thrifty.data.look.found import Look, Seen, job_name, shown
-from thrifty.data.spill import layout_of, table_split
-from thrifty.data.target import find_target
+from thrifty.data.tables.blocks import first_block
+from thrifty.data.tables.coded import Coder, count_cells
+from thrifty.data.tables.columns import Tally, tell, texts_of
+from thrifty.data.tables.layout import SAMPLED_ROWS, Layout
+from thrifty.data.tables.spill import layout_of, table_split
+from thrifty.data.tables.target import find_target
 from thrifty.errors import DataError
 from thrifty.spec import TableData
 from thrifty.spec.units import format_bytes

@@ -14,10 +14,10 @@ from thrifty.data.labels import folders_of
 from thrifty.data.look.found import Look, Seen, job_name, shares, shown
 from thrifty.data.look.language import TEXT_SUFFIXES
 from thrifty.data.split import split_of
-from thrifty.data.tags import recognise
-from thrifty.data.text_columns import SAMPLED_ROWS, find_columns, sample_labels
-from thrifty.data.text_row import Row
-from thrifty.data.text_rows import read_rows
+from thrifty.data.texts.columns import SAMPLED_ROWS, find_columns, sample_labels
+from thrifty.data.texts.row import Row
+from thrifty.data.texts.rows import read_rows
+from thrifty.data.texts.tags import recognise
 from thrifty.errors import DataError
 from thrifty.spec import SPLITS, TextData
 

@@ -9,7 +9,7 @@ from typing import Any
 from thrifty.data.choose import TEXT_TABLES, choose
 from thrifty.data.look.found import Look, Seen, job_name, shown
 from thrifty.data.split import split_of
-from thrifty.data.text_columns import find_columns
+from thrifty.data.texts.columns import find_columns
 from thrifty.errors import DataError
 from thrifty.spec import TextData
 from thrifty.spec.units import format_bytes

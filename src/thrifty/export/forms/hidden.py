@@ -41,7 +41,7 @@ class Hidden:
         Raises:
             RequestError: nothing is hidden within the model's length.
         """
-        from thrifty.data.word_pieces import MASK, cut
+        from thrifty.data.texts.word_pieces import MASK, cut
 
         unicode = raw.encode("utf-8", "replace").decode("utf-8")
         hides = self._data.marks[0]
@@ -60,7 +60,7 @@ class Hidden:
         """Tell the hidden words of texts of `row`."""
         import torch
 
-        from thrifty.data.word_pieces import pad
+        from thrifty.data.texts.word_pieces import pad
 
         found = []
         with torch.inference_mode():
@@ -87,7 +87,7 @@ class Hidden:
 
     def made_up(self) -> list[int]:
         """Return a text of one hidden word."""
-        from thrifty.data.word_pieces import MASK
+        from thrifty.data.texts.word_pieces import MASK
 
         return self.row(MASK)
 

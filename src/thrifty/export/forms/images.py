@@ -41,7 +41,7 @@ class Images:
         Raises:
             DataError: the bytes are no image that can be decoded, or it has over ``max_pixels`` pixels.
         """
-        from thrifty.data.image import decode, fit
+        from thrifty.data.images.image import decode, fit
 
         channels, side, _ = self._data.shape
         color = "gray" if channels == 1 else "rgb"
@@ -56,7 +56,7 @@ class Images:
         import numpy as np
         import torch
 
-        from thrifty.data.image import normalise
+        from thrifty.data.images.image import normalise
 
         channels, side, _ = self._data.shape
         if images.dtype != np.uint8 or images.shape[1:] != (side, side, channels):

@@ -64,8 +64,8 @@ class Rows:
         """Encode rows as those that the model learned from: float32 [N, F]."""
         import polars as pl
 
-        from thrifty.data.coded import cells_of
-        from thrifty.data.features import encode
+        from thrifty.data.tables.coded import cells_of
+        from thrifty.data.tables.features import encode
 
         names = [column.name for column in self._table.columns]
         frame = pl.DataFrame(list(rows), schema=dict.fromkeys(names, pl.String), orient="row")
@@ -108,7 +108,7 @@ def _parsed(raw: str) -> Any:
 
 def _cell(column: Column, value: Any) -> str | None:
     """A cell as text, as it would stand in a file."""
-    from thrifty.data.layout import MISSING, is_number
+    from thrifty.data.tables.layout import MISSING, is_number
 
     if isinstance(value, bool):
         value = "true" if value else "false"
@@ -134,6 +134,6 @@ def _kind(value: Any) -> str:
 def _is_date(text: str, form: str) -> bool:
     import polars as pl
 
-    from thrifty.data.columns import dates_of
+    from thrifty.data.tables.columns import dates_of
 
     return not dates_of(pl.Series([text]), form).has_nulls()

@@ -47,9 +47,9 @@ class Sounds:
         Raises:
             DataError: the bytes are no sound that can be decoded, or it is longer than ``max_seconds``.
         """
-        from thrifty.data.frames import normalised
-        from thrifty.data.sound import Limits, read_sound, resample
-        from thrifty.data.spectrum import features_of
+        from thrifty.data.sounds.frames import normalised
+        from thrifty.data.sounds.sound import Limits, read_sound, resample
+        from thrifty.data.sounds.spectrum import features_of
 
         assert self._data.sound is not None
         samples, rate = read_sound(raw, Limits(0.0, max_seconds))
@@ -62,7 +62,7 @@ class Sounds:
         """
         import torch
 
-        from thrifty.data.frames import padded_frames
+        from thrifty.data.sounds.frames import padded_frames
 
         assert self._data.sound is not None
         at_once = WAVES_AT_ONCE if self._data.sound.is_wave else ROWS_AT_ONCE

@@ -37,7 +37,7 @@ class Texts:
 
         A tab stands between the two texts of a pair.
         """
-        from thrifty.data.word_pieces import cut, paired
+        from thrifty.data.texts.word_pieces import cut, paired
 
         # half of a surrogate pair, which JSON can spell, has no UTF-8
         unicode = raw.encode("utf-8", "replace").decode("utf-8")
@@ -53,7 +53,7 @@ class Texts:
         import numpy as np
         import torch
 
-        from thrifty.data.word_pieces import pad
+        from thrifty.data.texts.word_pieces import pad
 
         answers = np.zeros((len(tokens), len(self._data.labels)), dtype=np.float32)
         order = sorted(range(len(tokens)), key=lambda row: -len(tokens[row]))

@@ -1,0 +1,1 @@
+"""Images: found in folders, arrays, shards and tables, decoded, fitted to one size, changed by chance."""

@@ -1,0 +1,1 @@
+"""Texts with labels: rows out of tables and folders, their labels, and how they become tokens."""
