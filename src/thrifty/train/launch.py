@@ -271,7 +271,8 @@ class _Ranks:
         if self.asked.signal is not None and not self.begun:
             raise self.asked.error("training had not begun; what was saved before is whole")
         if lost:
-            raise self._lost(lost[0], agent)
+            # whom the agent ended because another had died, it ended by SIGTERM
+            raise self._lost(min(lost, key=lambda each: _exit_code(each, agent) == -signal.SIGTERM), agent)
         for error in (each.error for each in ended if each.error is not None):
             raise error
         for each in ranks:
@@ -285,8 +286,7 @@ class _Ranks:
         )
 
     def _lost(self, rank: _Rank, agent: _Agent) -> ThriftyError:
-        failure = agent.failures.get(rank.number)
-        code = failure.exitcode if failure is not None else 0
+        code = _exit_code(rank, agent)
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else "ended without a word"
         saved = f"step {self.saved:,} is saved" if self.saved else "what was saved before is whole"
         memory = " If memory ran out, pin a smaller plan.micro_batch." if code == -signal.SIGKILL else ""
@@ -295,6 +295,12 @@ class _Ranks:
             f"{self.plan.stop.steps:,}; the others were ended, and {saved}",
             mend=f"Go on: give the same command again, with as many devices or another number.{memory}",
         )
+
+
+def _exit_code(rank: _Rank, agent: _Agent) -> int:
+    """What a rank ended with, negative of a signal; 0 where the agent does not know."""
+    failure = agent.failures.get(rank.number)
+    return failure.exitcode if failure is not None else 0
 
 
 def _quiet() -> None:
