@@ -65,6 +65,7 @@ def test_no_page_is_touched_and_nothing_stays() -> None:
 
 
 @pytest.mark.parametrize("what", ["all", "small"])
+@pytest.mark.slow
 def test_copies_keep_what_training_keeps(what: Keeping) -> None:
     def build() -> nn.Module:
         info = mallinfo()
@@ -77,6 +78,7 @@ def test_copies_keep_what_training_keeps(what: Keeping) -> None:
     dry(build, keeping=what)
 
 
+@pytest.mark.slow
 def test_random_numbers_are_left_as_they_were() -> None:
     before = torch.get_rng_state()
     dry()
@@ -138,6 +140,7 @@ def test_what_looks_at_values_is_told() -> None:
     assert "probe" in caught.value.mend
 
 
+@pytest.mark.slow
 def test_a_model_that_looks_at_values_while_it_is_built_can_be_run() -> None:
     class Decaying(nn.Sequential):
         def __init__(self) -> None:
@@ -159,6 +162,7 @@ def test_holes_that_earlier_work_left_count_for_what_will_fill_them() -> None:
     assert len(pins) == 400
 
 
+@pytest.mark.slow
 def test_a_copy_that_works_slowly_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     used_s = iter(range(1, 1000))
     monkeypatch.setattr(heap, "_used_s", lambda process: next(used_s) / 1000)
@@ -172,6 +176,7 @@ def test_a_copy_that_works_slowly_is_waited_for(monkeypatch: pytest.MonkeyPatch)
     assert next(used_s) > 2
 
 
+@pytest.mark.slow
 def test_a_copy_that_stands_still_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heap, "_used_s", lambda process: 0.0)
     monkeypatch.setattr(heap, "DRY_RUN_SECONDS", 0.1)

@@ -59,6 +59,7 @@ def predicted(batch: dict[str, np.ndarray]) -> list[int]:
     step=st.integers(0, 200),
     ranks=st.integers(1, 3),
 )
+@pytest.mark.slow
 def test_images_are_changed_alike_however_a_step_is_cut(
     folder: Path, count: int, batch: int, cuts: tuple[int, int], seed: int, step: int, ranks: int
 ) -> None:
@@ -140,6 +141,7 @@ def test_image_batches_are_normalised(folder: Path) -> None:
     count=st.integers(1, 120), length=st.integers(1, 20), batch=FEW, micro=FEW,
     seed=st.integers(0, 999), epoch=st.integers(0, 3),
 )  # fmt: skip
+@pytest.mark.slow
 def test_every_token_is_predicted_once_an_epoch(
     folder: Path, count: int, length: int, batch: int, micro: int, seed: int, epoch: int
 ) -> None:

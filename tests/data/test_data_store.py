@@ -64,6 +64,7 @@ def test_open_store(data: ImageData, cache: Path) -> None:
 
 @pytest.mark.parametrize("name", ["train.x.npy", "test.y.npy", "meta.json", "names.json", "files.json"])
 @pytest.mark.parametrize("damage", ["flip", "cut", "grow", "remove"])
+@pytest.mark.slow
 def test_a_damaged_store_is_never_used(data: ImageData, cache: Path, name: str, damage: str) -> None:
     store, _ = run(data, cache)
     good = {path.name: path.read_bytes() for path in store.folder.iterdir()}

@@ -213,6 +213,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.slow
 def test_every_damage_is_named(tmp_path: Path, damage: str) -> None:
     folder = tmp_path / "bundle"
     write_image_bundle(folder)

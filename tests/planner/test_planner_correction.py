@@ -61,6 +61,7 @@ def covered(count: int, bias_share: float | None, trials: int = 400) -> float:
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 5, 10, 30])
+@pytest.mark.slow
 def test_nominal_ninety_per_cent_intervals_are_honest(count: int) -> None:
     assert 0.80 <= covered(count, None) <= 0.97
 

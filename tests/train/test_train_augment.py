@@ -23,6 +23,7 @@ def losses(events: list[Event]) -> list[float]:
     return [each.loss for each in events if isinstance(each, StepDone)]
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_the_draws_it_would_have_had(make_plan: PlanFactory, store: Store, tmp_path: Path) -> None:
     plan = make_plan("mlp-small", steps=12, evaluate_every=4)
     augmented = plan.model_copy(update={"augment": EVERYTHING})
@@ -59,6 +60,7 @@ def test_smooth_answers_are_learned_as_such(make_plan: PlanFactory, store: Store
         go(smooth, store, tmp_path / "0.0")
 
 
+@pytest.mark.slow
 def test_images_grow_and_a_run_goes_on_at_the_side_it_had(make_plan: PlanFactory, store: Store, tmp_path: Path) -> None:
     plan = make_plan("resnet8", steps=10, evaluate_every=5).model_copy(update={"progressive": 0.5})
     whole, expected = go(plan, store, tmp_path / "whole")

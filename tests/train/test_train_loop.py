@@ -144,9 +144,7 @@ def test_an_error_of_a_batch_made_beside_the_steps_ends_the_run_with_its_trace(
 
 # each its own way through the loop; the rest are slow rows, whose states are tested in tests/optim
 QUICK = {
-    ("gd", "cosine"),
     ("adamw", "cosine"),
-    ("muon", "cosine"),
     ("schedule_free", "cosine"),
     ("momentum", "plateau"),
 }
@@ -174,6 +172,7 @@ def test_a_run_that_died_ends_with_the_same_weights(
     assert after == trained
 
 
+@pytest.mark.slow
 def test_batch_norm_and_bf16_resume_exactly_too(make_plan: PlanFactory, store: Store, tmp_path: Path) -> None:
     plan = make_plan("resnet8", steps=6, evaluate_every=2, precision="bf16", micro=16)
     whole, *_ = go(plan, store, tmp_path / "whole")
@@ -314,6 +313,7 @@ def test_with_what_a_plan_keeps_back_a_run_ends_within_its_time(
     assert trained.best_step > 0
 
 
+@pytest.mark.slow
 def test_the_best_weights_are_returned_not_the_last(make_plan: PlanFactory, store: Store, tmp_path: Path) -> None:
     """A rate that climbs until the run breaks: the best validation lies before the end."""
     plan = make_plan(steps=60, evaluate_every=5, learning_rate=3.0, optimizer="sgd", warmup_steps=60)
@@ -351,6 +351,7 @@ def test_a_checkpoint_of_another_plan_is_refused(make_plan: PlanFactory, store: 
         go(make_plan(steps=6, learning_rate=0.5), store, tmp_path)
 
 
+@pytest.mark.slow
 def test_only_the_best_that_a_checkpoint_names_is_kept(make_plan: PlanFactory, store: Store, tmp_path: Path) -> None:
     _, trained, events = go(make_plan(steps=40, checkpoints_kept=1), store, tmp_path)
     assert [p.name for p in tmp_path.glob("best-*")] == [f"best-{trained.best_step}.safetensors"]

@@ -34,6 +34,7 @@ def told(events: list[Event]) -> list[object]:
         pytest.param("adamw_8bit", "fp32", marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.slow
 def test_a_run_is_the_same_and_goes_on_with_or_without(
     optimizer: str, precision: str, make_plan: PlanFactory, store: Store, tmp_path: Path
 ) -> None:

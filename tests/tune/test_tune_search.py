@@ -51,6 +51,7 @@ def test_it_begins_at_the_start_and_gets_better(tmp_path: Path) -> None:
     assert found.reason == "all 20 trials done"
 
 
+@pytest.mark.slow
 def test_it_goes_on_where_it_was_cut_off(tmp_path: Path) -> None:
     class Cut(Exception):  # noqa: N818 - a signal
         pass
@@ -79,6 +80,7 @@ def test_a_budget_without_one_trial_is_an_error(tmp_path: Path) -> None:
         run(tmp_path, left=[0.0])
 
 
+@pytest.mark.slow
 def test_a_trial_that_finds_the_budget_spent_ends_the_search_and_one_too_large_for_memory_fails_it(
     tmp_path: Path,
 ) -> None:
