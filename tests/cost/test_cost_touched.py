@@ -91,6 +91,7 @@ def found() -> dict[str, Any]:
         ("huge", 8, 12),
     ],
 )
+@pytest.mark.slow
 def test_pages_are_counted_once_where_blocks_lie(found: dict[str, Any], what: str, least: float, most: float) -> None:
     assert least * MIB <= found[what] <= most * MIB, found
 

@@ -115,6 +115,7 @@ def test_an_outer_peak_before_the_inner_stage_is_not_lost(meter: Meter) -> None:
     assert outer.spent().peak_rss_bytes >= 195 * MIB
 
 
+@pytest.mark.slow
 def test_stages_of_many_threads_at_once(meter: Meter) -> None:
     peaks: list[int] = []
 

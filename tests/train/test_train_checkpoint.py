@@ -119,6 +119,7 @@ def test_a_copy_that_memory_does_not_hold_is_not_made_and_the_state_written_at_o
 
 @pytest.mark.parametrize("keep", [1, 2, 3])
 @pytest.mark.parametrize("beside", [True, False])
+@pytest.mark.slow
 def test_the_last_ones_are_kept_with_the_best_they_name(keep: int, beside: bool, tmp_path: Path) -> None:
     fill(tmp_path, 6, best=(1, 5), keep=keep, beside=beside)
     last = range(7 - keep, 7)

@@ -107,6 +107,7 @@ def test_what_says_that_there_was_no_memory(error: BaseException | None, expecte
 
 
 @pytest.mark.parametrize("memory", [pytest.param(math.inf, marks=pytest.mark.slow), 1e15])
+@pytest.mark.slow
 def test_without_room_a_step_is_what_fewer_at_once_would_have_made_it(
     memory: float, make_plan: PlanFactory, store: Store, tmp_path: Path
 ) -> None:
