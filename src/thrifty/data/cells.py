@@ -13,10 +13,13 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from thrifty.data.encodings import SAMPLE_BYTES, UTF8, Encoding, find_encoding
 from thrifty.errors import DataError
+
+if TYPE_CHECKING:
+    import polars as pl
 
 PARQUET, JSONL = ".parquet", ".jsonl"
 # of Parquet, so that no more of a file is held
@@ -167,17 +170,40 @@ def parse_object(content: str, decode: Callable[[str], Any] = load_json) -> dict
 
 
 def _parquet(name: str, stream: BinaryIO, most_bytes: float) -> Iterator[tuple[int, Cells | Problem]]:
-    import polars
-
-    with parquet_errors(name):
-        table = polars.scan_parquet(stream)
-        count = int(table.select(polars.len()).collect().item())
-    for begin in range(0, count, ROWS_AT_ONCE):
-        with parquet_errors(name):
-            rows = table.slice(begin, ROWS_AT_ONCE).collect()
+    for begin, rows in parquet_parts(name, stream, ROWS_AT_ONCE):
         for line, row in enumerate(rows.iter_rows(named=True), begin + 1):
             texts = "".join(cell for cell in row.values() if isinstance(cell, str))
             yield line, _unusable(texts, most_bytes) or row
+
+
+def parquet_parts(
+    name: str, source: str | BinaryIO, rows_at_once: int, column: str | None = None
+) -> Iterator[tuple[int, pl.DataFrame]]:
+    """Go through a Parquet file; no more of it is held than some rows.
+
+    Args:
+        name: of the file, for errors.
+        source: its path, or its content.
+        rows_at_once: of a part, at most.
+        column: that alone is read; all when left out.
+
+    Returns:
+        Of each part how many rows come before it, and its rows; of a file without rows one part that has none.
+
+    Raises:
+        DataError: it is no Parquet file.
+    """
+    import polars
+
+    with parquet_errors(name):
+        # a name is no pattern: it may hold brackets
+        table = polars.scan_parquet(source, glob=False)
+        table = table if column is None else table.select(column)
+        count = int(table.select(polars.len()).collect().item())
+    for begin in range(0, max(count, 1), rows_at_once):
+        with parquet_errors(name):
+            rows = table.slice(begin, rows_at_once).collect()
+        yield begin, rows
 
 
 @contextlib.contextmanager

@@ -6,14 +6,16 @@ import json
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from thrifty.errors import DataError, nearest
+from thrifty.spec import Cleaning
 
 DUPLICATE = "duplicate"
 DUPLICATE_ACROSS = "duplicate across splits"
+NEAR_COPY, NEAR_COPY_ACROSS = "near copy", "near copy across splits"
 CANNOT_BE_READ = "cannot be read"
 TABLE_SUFFIXES = (".tsv", ".csv", ".jsonl")
 # of tables of columns; the last three are those of the machine learning repository of UCI
@@ -67,6 +69,25 @@ def count_reasons(rejects: Iterable[Reject]) -> dict[str, int]:
     """
     counts = Counter(reject.reason for reject in rejects)
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def cleaned(
+    kept: int, reasons: Mapping[str, int], notes: Iterable[str], repaired: Mapping[str, int] | None = None
+) -> Cleaning:
+    """Return the account of cleaning: what is kept, and what is not by reason, as `count_reasons` has it.
+
+    >>> cleaned(7, {"truncated": 2, "duplicate": 1}, []).seen
+    10
+    """
+    return Cleaning(
+        seen=kept + sum(reasons.values()),
+        kept=kept,
+        rejected=dict(reasons),
+        duplicates=sum(reasons.get(each, 0) for each in (DUPLICATE, NEAR_COPY)),
+        across_splits=sum(reasons.get(each, 0) for each in (DUPLICATE_ACROSS, NEAR_COPY_ACROSS)),
+        repaired=dict(repaired or {}),
+        notes=tuple(notes),
+    )
 
 
 def reject_lines(rejects: Iterable[Reject]) -> str:

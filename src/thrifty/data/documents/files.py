@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-from thrifty.data.cells import is_unicode, load_json, parquet_errors
+from thrifty.data.cells import is_unicode, load_json, parquet_errors, parquet_parts
 from thrifty.data.documents.packed_files import inner_name, unpacking
 from thrifty.data.encodings import SAMPLE_BYTES, UTF8, Encoding, find_encoding
 from thrifty.data.inputs import InputFile, Reject
@@ -139,15 +139,11 @@ def _parquet(data: LanguageData, file: InputFile) -> Iterator[Text | Reject]:
     import polars
 
     with parquet_errors(file.name):
-        table = polars.scan_parquet(file.path, glob=False)
-        names = table.collect_schema().names()
-        count = int(table.select(polars.len()).collect().item())
+        names = polars.scan_parquet(file.path, glob=False).collect_schema().names()
     if data.text not in names:
         raise no_column(file.name, data.text, names)
-    for begin in range(0, count, _ROWS_AT_ONCE):
-        with parquet_errors(file.name):
-            cells = table.select(data.text).slice(begin, _ROWS_AT_ONCE).collect()[data.text].to_list()
-        for row, cell in enumerate(cells, begin + 1):
+    for begin, rows in parquet_parts(file.name, file.path, _ROWS_AT_ONCE, data.text):
+        for row, cell in enumerate(rows[data.text].to_list(), begin + 1):
             yield _of_cell(f"{file.name}:{row}", row, cell)
 
 

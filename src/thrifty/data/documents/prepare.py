@@ -16,14 +16,14 @@ from tokenizers import Tokenizer
 from thrifty.data.documents.corpus import Corpus
 from thrifty.data.documents.dealing import deal_documents, held_out_alone
 from thrifty.data.documents.given_tokenizer import read_given, try_texts
-from thrifty.data.documents.survey import NEAR_COPY, NEAR_COPY_ACROSS, Survey, survey_documents, without_copies
+from thrifty.data.documents.survey import Survey, survey_documents, without_copies
 from thrifty.data.documents.tokenizer import END_ID, SEAMS, TOKENIZER_FILE, cutting_of, encode, train_tokenizer
 from thrifty.data.draft import Draft
-from thrifty.data.inputs import DUPLICATE, DUPLICATE_ACROSS, Reject, count_reasons, list_one, reject_lines
+from thrifty.data.inputs import Reject, cleaned, count_reasons, list_one, reject_lines
 from thrifty.data.inventory import Inventory
 from thrifty.data.teller import Teller
 from thrifty.errors import DataError
-from thrifty.spec import LENGTH_MULTIPLE, SPLITS, Cleaning, Dataset, LanguageData
+from thrifty.spec import LENGTH_MULTIPLE, SPLITS, Dataset, LanguageData
 from thrifty.spec.events import Emit
 
 LONGEST_DEFAULT, SHORTEST_DEFAULT = 256, 8
@@ -64,7 +64,6 @@ def prepare_documents(data: LanguageData, inventory: Inventory, *, seed: int, dr
     length = _length(data, tokens, notes)
 
     draft.write("rejects.jsonl", reject_lines(rejects))
-    reasons = count_reasons(rejects)
     return Dataset(
         kind="language",
         task="language",
@@ -83,14 +82,7 @@ def prepare_documents(data: LanguageData, inventory: Inventory, *, seed: int, dr
         stored_bytes=draft.stored_bytes(),
         end=end,
         lengths={part: pieces_by_length(np.array(begins[part]), count, length) for part, count in tokens.items()},
-        cleaning=Cleaning(
-            seen=len(documents) + len(rejects),
-            kept=len(documents),
-            rejected=reasons,
-            duplicates=reasons.get(DUPLICATE, 0) + reasons.get(NEAR_COPY, 0),
-            across_splits=reasons.get(DUPLICATE_ACROSS, 0) + reasons.get(NEAR_COPY_ACROSS, 0),
-            notes=tuple(notes),
-        ),
+        cleaning=cleaned(len(documents), count_reasons(rejects), notes),
     )
 
 

@@ -13,12 +13,11 @@ from thrifty.data.documents.dealing import Document, given_splits
 from thrifty.data.documents.files import Text, UnusableTextError, read_documents
 from thrifty.data.documents.near_copies import BINS, near_copies, sketch
 from thrifty.data.encodings import UTF8
-from thrifty.data.inputs import DUPLICATE, DUPLICATE_ACROSS, Reject
+from thrifty.data.inputs import DUPLICATE, DUPLICATE_ACROSS, NEAR_COPY, NEAR_COPY_ACROSS, Reject
 from thrifty.data.inventory import Inventory
 from thrifty.data.split import HELD_OUT, rank
 from thrifty.spec import LanguageData
 
-NEAR_COPY, NEAR_COPY_ACROSS = "near copy", "near copy across splits"
 # sketches of so many take 256 MiB
 MOST_COMPARED = 1_000_000
 

@@ -20,10 +20,10 @@ from thrifty.data.images.picture_columns import find_picture_columns
 from thrifty.data.images.pictures import holds_rows, pictures_of
 from thrifty.data.images.shards import SHARD_SUFFIX
 from thrifty.data.images.survey import Seen, Shape, decide_shape, decode_all
-from thrifty.data.inputs import DUPLICATE, DUPLICATE_ACROSS, Reject, count_reasons, reject_lines
+from thrifty.data.inputs import Reject, cleaned, count_reasons, reject_lines
 from thrifty.data.inventory import Inventory
 from thrifty.data.labels import folders_of, in_order
-from thrifty.spec import SPLITS, Cleaning, Dataset, ImageData
+from thrifty.spec import SPLITS, Dataset, ImageData
 from thrifty.spec.events import Emit
 
 _CHUNK_BYTES = 16 * 2**20
@@ -84,14 +84,7 @@ def prepare_images(data: ImageData, inventory: Inventory, *, seed: int, draft: D
         text_bytes={},
         source_bytes=sum(file.size for file in inventory.files),
         stored_bytes=draft.stored_bytes(),
-        cleaning=Cleaning(
-            seen=len(kept) + len(rejects),
-            kept=len(kept),
-            rejected=reasons,
-            duplicates=reasons.get(DUPLICATE, 0),
-            across_splits=reasons.get(DUPLICATE_ACROSS, 0),
-            notes=(*_said(data, inventory), *shape.notes, *_notes(shape, kept, reasons)),
-        ),
+        cleaning=cleaned(len(kept), reasons, (*_said(data, inventory), *shape.notes, *_notes(shape, kept, reasons))),
     )
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from thrifty.data.copies import deal, deal_together, find_copies, not_given, reject_copies
 from thrifty.data.draft import Draft
-from thrifty.data.inputs import DUPLICATE, DUPLICATE_ACROSS, Reject, count_reasons, reject_lines
+from thrifty.data.inputs import DUPLICATE, Reject, cleaned, count_reasons, reject_lines
 from thrifty.data.inventory import Inventory
 from thrifty.data.labels import in_order
 from thrifty.data.sounds.hearing import FRAME_TYPE, Heard, decide_sound, hear_all
@@ -26,7 +26,7 @@ from thrifty.data.sounds.recordings import recordings_of
 from thrifty.data.sounds.sound import SOUNDS
 from thrifty.data.sounds.vocabulary import decide_symbols, numbered, read_symbols, reject_unsayable
 from thrifty.errors import DataError
-from thrifty.spec import LENGTH_MULTIPLE, SPLITS, AudioData, Cleaning, Dataset, Sound
+from thrifty.spec import LENGTH_MULTIPLE, SPLITS, AudioData, Dataset, Sound
 from thrifty.spec.events import Emit
 from thrifty.spec.transcripts import pieces
 
@@ -93,14 +93,7 @@ def prepare_audio(data: AudioData, inventory: Inventory, *, seed: int, draft: Dr
         text_bytes={},
         source_bytes=sum(file.size for file in inventory.files),
         stored_bytes=draft.stored_bytes(),
-        cleaning=Cleaning(
-            seen=len(kept) + len(rejects),
-            kept=len(kept),
-            rejected=reasons,
-            duplicates=reasons.get(DUPLICATE, 0),
-            across_splits=reasons.get(DUPLICATE_ACROSS, 0),
-            notes=(*_said(data, inventory), *notes, *_notes(sound, kept, reasons)),
-        ),
+        cleaning=cleaned(len(kept), reasons, (*_said(data, inventory), *notes, *_notes(sound, kept, reasons))),
         lengths={part: _histogram([each.count for each in some], longest) for part, some in parts.items()},
         sound=sound,
     )

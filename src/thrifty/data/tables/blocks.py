@@ -6,7 +6,6 @@ A cell is text, or what Parquet says it is; there may be space around it. Blank 
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,18 +14,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from thrifty.data.cells import JSONL, PARQUET, next_row, parquet_errors
+from thrifty.data.cells import JSONL, PARQUET, next_row, parquet_parts
 from thrifty.data.inputs import InputFile, Reject
 from thrifty.data.tables.json_rows import read_row
 from thrifty.data.tables.layout import SAMPLED_BYTES, Layout
-from thrifty.errors import DataError
+from thrifty.data.unchanged import open_unchanged
 
 if TYPE_CHECKING:
     import polars as pl
 
 BLOCK_BYTES = 8 * 2**20
 BLOCK_ROWS = 250_000
-_AGAIN = "Wait until nothing writes to the data folder, then run again."
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,8 @@ def read_blocks(file: InputFile, sha256: str, layout: Layout, most_bytes: float)
         DataError: it has changed, cannot be read, or is no Parquet.
     """
     if file.suffix == PARQUET:
-        yield from _read_parquet(file)
+        with open_unchanged(file, sha256):
+            yield from _read_parquet(file)
         return
     line = 1
     for block in _blocks(file, sha256, int(most_bytes)):
@@ -105,22 +104,16 @@ def _without_header(found: Block, layout: Layout) -> Block:
 
 def _blocks(file: InputFile, sha256: str, most_bytes: int) -> Iterator[bytes]:
     """Whole rows, about a block at once; at the end the content is that of the hash, or nothing was read."""
-    digest, rest = hashlib.sha256(), b""
-    try:
-        with Path(file.path).open("rb") as stream:
-            while block := stream.read(BLOCK_BYTES):
-                digest.update(block)
-                block = rest + block
-                end = block.rfind(b"\n") + 1 if file.suffix == JSONL else _whole_rows(block)
-                if not end and len(block) > BLOCK_BYTES + most_bytes:
-                    end = block.rfind(b"\n") + 1 or len(block)
-                if end:
-                    yield block[:end].removeprefix(b"\xef\xbb\xbf")
-                rest = block[end:]
-    except OSError as error:
-        raise DataError(f"'{file.name}' was there and now cannot be read: {error.strerror}", mend=_AGAIN) from error
-    if digest.hexdigest() != sha256:
-        raise DataError(f"'{file.name}' changed while the data was being prepared", mend=_AGAIN)
+    rest = b""
+    with open_unchanged(file, sha256) as stream:
+        while block := stream.read(BLOCK_BYTES):
+            block = rest + block
+            end = block.rfind(b"\n") + 1 if file.suffix == JSONL else _whole_rows(block)
+            if not end and len(block) > BLOCK_BYTES + most_bytes:
+                end = block.rfind(b"\n") + 1 or len(block)
+            if end:
+                yield block[:end].removeprefix(b"\xef\xbb\xbf")
+            rest = block[end:]
     if rest:
         yield rest.removeprefix(b"\xef\xbb\xbf") + b"\n"
 
@@ -266,17 +259,8 @@ def _refused(name: str, width: int, size: int, layout: Layout, most_bytes: int) 
 
 
 def _read_parquet(file: InputFile) -> Iterator[Block]:
-    import polars as pl
-
-    start = 0
-    with parquet_errors(file.name):
-        lazy = pl.scan_parquet(file.path)
-        while True:
-            frame = lazy.slice(start, BLOCK_ROWS).collect()
-            yield Block(_flat(frame), np.arange(start + 1, start + 1 + len(frame)), [])
-            start += len(frame)
-            if len(frame) < BLOCK_ROWS:
-                return
+    for before, frame in parquet_parts(file.name, file.path, BLOCK_ROWS):
+        yield Block(_flat(frame), np.arange(before + 1, before + 1 + len(frame)), [])
 
 
 def _flat(frame: pl.DataFrame) -> pl.DataFrame:

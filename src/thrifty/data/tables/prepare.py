@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from thrifty.data.ahead import work_ahead
 from thrifty.data.draft import Draft
-from thrifty.data.inputs import DUPLICATE_ACROSS, Reject, count_reasons, reject_lines
+from thrifty.data.inputs import DUPLICATE_ACROSS, Reject, cleaned, count_reasons, reject_lines
 from thrifty.data.inventory import Inventory
 from thrifty.data.split import HELD_OUT, splits_by_name
 from thrifty.data.tables.coded import Cells, count_cells
@@ -29,7 +29,7 @@ from thrifty.data.tables.tape import PART_ROWS, Tape
 from thrifty.data.tables.target import Target, column_named, find_target
 from thrifty.data.tables.told import Told, tell_labels, tell_numbers
 from thrifty.errors import DataError, nearest
-from thrifty.spec import SPLITS, Cleaning, Dataset, Table, TableData
+from thrifty.spec import SPLITS, Dataset, Table, TableData
 from thrifty.spec.events import Emit, Warned
 from thrifty.spec.table import Column
 
@@ -84,7 +84,6 @@ def prepare_tables(data: TableData, inventory: Inventory, *, seed: int, draft: D
     notes += dealt.notes
 
     draft.write("rejects.jsonl", reject_lines(rejects))
-    reasons = count_reasons(rejects)
     counts = {part: int((dealt.parts == at).sum()) for at, part in enumerate(PARTS)}
     odd = {f"column '{name}': of another kind, taken for empty": each.odd for name, each in found.items() if each.odd}
     return Dataset(
@@ -103,14 +102,8 @@ def prepare_tables(data: TableData, inventory: Inventory, *, seed: int, draft: D
         text_bytes={},
         source_bytes=sum(file.size for file in inventory.files),
         stored_bytes=draft.stored_bytes(),
-        cleaning=Cleaning(
-            seen=sum(counts.values()) + len(rejects),
-            kept=sum(counts.values()),
-            rejected=reasons,
-            duplicates=0,
-            across_splits=reasons.get(DUPLICATE_ACROSS, 0),
-            repaired={**told.repaired, **odd},
-            notes=(rows.says, target.says, *notes),
+        cleaning=cleaned(
+            sum(counts.values()), count_reasons(rejects), (rows.says, target.says, *notes), {**told.repaired, **odd}
         ),
         table=table,
     )

@@ -14,14 +14,14 @@ from tokenizers import Tokenizer
 from thrifty.data.documents.corpus import TOKENIZER_TEXT_BYTES
 from thrifty.data.documents.tokenizer import TOKENIZER_FILE
 from thrifty.data.draft import Draft
-from thrifty.data.inputs import DUPLICATE, DUPLICATE_ACROSS, count_reasons, reject_lines
+from thrifty.data.inputs import cleaned, count_reasons, reject_lines
 from thrifty.data.inventory import Inventory
 from thrifty.data.teller import Teller
 from thrifty.data.texts.chunks import Chunks, Flat, joined
 from thrifty.data.texts.samples import Sample, read_samples
 from thrifty.data.texts.word_pieces import END, MARKS, MASK, PAIR_MARK, UNKNOWN, keep_pieces, learn_pieces, read_pieces
 from thrifty.errors import DataError
-from thrifty.spec import LENGTH_MULTIPLE, SPLITS, Cleaning, Dataset, Task, TextData
+from thrifty.spec import LENGTH_MULTIPLE, SPLITS, Dataset, Task, TextData
 from thrifty.spec.events import Emit
 from thrifty.spec.units import format_bytes
 
@@ -55,7 +55,6 @@ def prepare_texts(data: TextData, inventory: Inventory, *, seed: int, draft: Dra
     _say_unknown(tokenizer, shorter, notes)
 
     draft.write("rejects.jsonl", reject_lines(found.rejects))
-    reasons = count_reasons(found.rejects)
     trained = Counter(label for sample in parts["train"] for label in _labels_of(sample, data.task))
     hides = data.task == "mask"
     return Dataset(
@@ -76,14 +75,11 @@ def prepare_texts(data: TextData, inventory: Inventory, *, seed: int, draft: Dra
         text_bytes={part: sum(len(sample.row.text.encode()) for sample in each) for part, each in parts.items()},
         source_bytes=sum(file.size for file in inventory.files),
         stored_bytes=draft.stored_bytes(),
-        cleaning=Cleaning(
-            seen=sum(map(len, parts.values())) + len(found.rejects),
-            kept=sum(map(len, parts.values())),
-            rejected=reasons,
-            duplicates=reasons.get(DUPLICATE, 0),
-            across_splits=reasons.get(DUPLICATE_ACROSS, 0),
-            repaired={f"cut to {length} tokens, {part}": count for part, count in cut_texts.items() if count},
-            notes=tuple(notes),
+        cleaning=cleaned(
+            sum(map(len, parts.values())),
+            count_reasons(found.rejects),
+            notes,
+            {f"cut to {length} tokens, {part}": count for part, count in cut_texts.items() if count},
         ),
         lengths={part: _histogram(each.lengths, length) for part, each in shorter.items()},
     )
