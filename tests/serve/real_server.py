@@ -13,13 +13,20 @@ import uvicorn
 
 from thrifty import serve
 from thrifty.export.bundle import Bundle
+from thrifty.serve.asgi import App
 from thrifty.serve.server import config_of
 
 
 @contextmanager
 def running(bundles: Sequence[Bundle], *, limits: serve.Limits | None = None, warm: bool = True) -> Iterator[str]:
     """Serve in a thread and give the base URL; returns once the server has drained."""
-    app = serve.app(bundles, limits=limits)
+    with serving(serve.app(bundles, limits=limits), warm=warm) as url:
+        yield url
+
+
+@contextmanager
+def serving(app: App, *, warm: bool = True) -> Iterator[str]:
+    """Serve an application in a thread and give the base URL; returns once the server has drained."""
     server = uvicorn.Server(config_of(app, app.limits))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -76,9 +76,7 @@ class App:
 
     def close(self) -> None:
         """Answer what waits, then stop the workers."""
-        until = time.monotonic() + self.limits.drain_seconds
-        for model in self.models:
-            model.batcher.close(max(0.0, until - time.monotonic()))
+        self.models.close()
         self._parsers.shutdown(wait=False, cancel_futures=True)
 
     async def _live(self, receive: Receive, send: Send) -> None:
@@ -99,6 +97,9 @@ class App:
         model: Model | None = None
         try:
             found = self._route(scope["method"], path, dict(scope["headers"]))
+            # one that was unloaded between being found and being held is looked for again
+            while not isinstance(found, Reply) and not found[0].hold():
+                found = self._route(scope["method"], path, dict(scope["headers"]))
             if isinstance(found, Reply):
                 await found.send(send)
                 return
@@ -112,6 +113,9 @@ class App:
         except Exception:
             logger.exception("%s %s failed", scope["method"], path)
             reply = error_reply(RequestError("Internal error; the server's log says more", status=500))
+        finally:
+            if model is not None:
+                model.release()
         self.metrics.request_done(model.label if model else "", protocol, reply.status, time.perf_counter() - start)
         await reply.send(send)
 

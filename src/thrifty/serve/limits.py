@@ -24,6 +24,7 @@ class Limits:
         max_tokens: of one completion; over it 400.
         beam: transcripts of a recording that are followed at once; over it 400.
         prompt_bytes: of one prompt or text; over it 400.
+        warm_seconds: for the first answer of a version that is loaded while others are served.
         drain_seconds: for what waits to be answered once the server is told to stop.
 
     >>> Limits(queue_rows=8, request_rows=8).queue_rows
@@ -41,6 +42,7 @@ class Limits:
     max_tokens: int = 1024
     beam: int = 8
     prompt_bytes: int = 64 * 2**10
+    warm_seconds: float = 60.0
     drain_seconds: float = 30.0
 
     def __post_init__(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
@@ -48,6 +50,14 @@ class Metrics:
         self.requests.labels(model, protocol, str(status)).inc()
         if model:
             self.seconds.labels(model).observe(seconds)
+
+    def watch_queue(self, model: str, rows: Callable[[], float]) -> None:
+        """Ask this for the rows that wait, whenever they are looked at."""
+        self.queue_rows.labels(model).set_function(rows)
+
+    def forget(self, model: str) -> None:
+        """Let go of a model that left; its counters stay, for a counter that vanishes reads as a restart."""
+        self.queue_rows.remove(model)
 
     def page(self) -> bytes:
         """All of it in Prometheus' text format."""
