@@ -133,6 +133,7 @@ def write_text_bundle(
     family: str = "bert",
     task: str = "classify",
     pairs: bool = False,
+    kept: dict[str, int] | None = None,
 ) -> BundleInfo:
     tokenizer = learn_pieces(["the cat sat on the mat and the dog sat on the cat"] * 4, vocabulary=80)
     path = folder.parent / f"{folder.name}-tokenizer.json"
@@ -147,7 +148,7 @@ def write_text_bundle(
     sizes = {"layers": 1, "width": 32, "heads": 2, "vocabulary": data.vocabulary, "length": data.shape[0]}
     if pairs:
         data, answers = data.model_copy(update={"separator": 3}), {**answers, "separator": 3}
-    plan = ModelPlan(name=f"{family}-pico", family=family, arguments={**sizes, **answers})
+    plan = ModelPlan(name=f"{family}-pico", family=family, arguments={**sizes, **answers}, kept=kept or {})
     model = build(plan)
     initialise(model, "xavier_normal", seed)
     return _write(folder, name=name, version=version, task=task, model=model, plan=plan, data=data, tokenizer=path)

@@ -86,6 +86,13 @@ def test_a_model_without_a_form_there_is_told(tmp_path: Path) -> None:
     assert not (tmp_path / "there").exists()
 
 
+def test_a_model_with_layers_of_sizes_of_their_own_is_told(tmp_path: Path) -> None:
+    write_text_bundle(tmp_path / "bundle", kept={"blocks.0.attention": 1})
+    with pytest.raises(JobError, match="no config of transformers can say"):
+        export_hugging_face(load_bundle(tmp_path / "bundle"), tmp_path / "there")
+    assert not (tmp_path / "there").exists()
+
+
 @pytest.mark.slow
 @transformers_installed
 @pytest.mark.parametrize("norm", ["group", "layer"])

@@ -17,11 +17,12 @@ import pytest
 import torch
 from torch import nn
 
-from thrifty.data import Batch, Batches, Store
+from thrifty.data import Batch, Batches, Store, sweep
 from thrifty.errors import BudgetError, BundleError, DivergedError
 from thrifty.hardware.pages import keeping
 from thrifty.models import build
 from thrifty.models.init import initialise
+from thrifty.models.losses import LOSS_SUMS
 from thrifty.models.resnet import BasicBlock
 from thrifty.optim import OPTIMIZERS, SCHEDULES
 from thrifty.spec import Augment, Plan, Spent
@@ -84,6 +85,19 @@ def test_it_learns(make_plan: PlanFactory, store: Store, tmp_path: Path) -> None
     assert isinstance(events[-1], Stopped)
     assert trained.reason == "all 60 steps done"
     assert 0 < trained.loading_share < 1
+
+
+def test_a_loss_that_is_handed_in_is_learned_by(make_plan: PlanFactory, store: Store, tmp_path: Path) -> None:
+    def next_digit(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return LOSS_SUMS["classify"](model, {**batch, "y": (batch["y"] + 1) % 10})
+
+    plan = make_plan(steps=40, evaluate_every=40)
+    model = fresh(plan)
+    trained = train(plan, model, store, tmp_path, emit=lambda event: None, spent=Spent, loss=next_digit)
+    assert trained.metrics["accuracy"] < 0.1
+    (batch,) = sweep(store, "validation", 1000)
+    told = model.eval()(torch.from_numpy(batch["x"].astype(np.float32))).argmax(1).numpy()
+    assert (told == (batch["y"] + 1) % 10).mean() > 0.4
 
 
 def test_batches_that_are_slow_to_make_are_told(

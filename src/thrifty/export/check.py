@@ -25,6 +25,7 @@ MAX_TOKENIZER_BYTES = 64 * 2**20
 MAX_ARGUMENT = 2**20
 MAX_ARGUMENTS = 64
 MAX_LAYERS = 1000
+MAX_CHANGES = 8 * MAX_LAYERS
 MAX_TOKENS = 2**16
 MAX_FRAMES = 2**20
 MAX_COLUMNS = 1000
@@ -113,6 +114,7 @@ def _check_model(info: BundleInfo, path: Path) -> None:
         )
     if len(info.model.arguments) > MAX_ARGUMENTS:
         raise BundleError(f"'{path}' has {len(info.model.arguments)} model arguments", mend=_FOREIGN)
+    _check_changes(info, path)
     if family == "hf":
         _check_config(info, path)
         return
@@ -121,6 +123,17 @@ def _check_model(info: BundleInfo, path: Path) -> None:
     for key, value in info.model.arguments.items():
         if not is_argument(value) or (key in _DEPTHS and not _is_depth(value)):
             raise BundleError(f"'{path}' has the model argument {key[:50]}={str(value)[:100]}", mend=_FOREIGN)
+
+
+def _check_changes(info: BundleInfo, path: Path) -> None:
+    """What was cut, factored and folded has names and counts that a model of ours can have."""
+    model = info.model
+    named = [*model.kept, *model.ranks, *model.folded]
+    if len(named) > MAX_CHANGES or any(len(name) > 200 for name in named):
+        raise BundleError(f"'{path}' names {len(named)} changed layers", mend=_FOREIGN)
+    for name, count in (*model.kept.items(), *model.ranks.items()):
+        if not 1 <= count <= MAX_ARGUMENT:
+            raise BundleError(f"'{path}' has the changed layer {name[:50]}={count}", mend=_FOREIGN)
 
 
 def _check_config(info: BundleInfo, path: Path) -> None:

@@ -43,6 +43,11 @@ def export_hugging_face(bundle: Bundle, folder: str | Path) -> dict[str, Any]:
     folder = Path(folder).absolute()
     if folder.exists() and not (folder.is_dir() and ((folder / CONFIG).exists() or not any(folder.iterdir()))):
         raise JobError(f"'{folder}' holds something else than a model", mend="Choose another folder.")
+    if not bundle.info.model.as_named:
+        raise JobError(
+            f"'{bundle.info.name}' has layers of sizes of their own, which no config of transformers can say",
+            mend="Export the bundle that it was compressed from, or to another form.",
+        )
     with replacing(folder, "a model") as fresh:
         _write_model(bundle, fresh)
         _write_input(bundle, fresh)

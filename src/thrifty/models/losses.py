@@ -20,6 +20,8 @@ IGNORED = -100
 LARGE_LOGITS_BYTES = 64 << 20
 
 Loss = Callable[[nn.Module, dict[str, Tensor]], tuple[Tensor, Tensor]]
+# the sum of the losses of a batch, alone
+LossSum = Callable[[nn.Module, dict[str, Tensor]], Tensor]
 
 
 def cross_entropy_sum(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -105,7 +107,7 @@ LOSSES: dict[str, Loss] = {
     "mask": cross_entropy,
 }
 # the sum alone, for who has counted
-LOSS_SUMS: dict[str, Callable[[nn.Module, dict[str, Tensor]], Tensor]] = {
+LOSS_SUMS: dict[str, LossSum] = {
     "classify": sum_cross_entropy,
     "language": sum_cross_entropy,
     "regress": sum_squared_error,

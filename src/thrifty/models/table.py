@@ -439,7 +439,8 @@ def build(plan: ModelPlan, device: str = "cpu", seed: int = 0) -> nn.Module:
         seed: of the drawing.
 
     Raises:
-        JobError: the plan names no family that exists, or arguments that its family does not take.
+        JobError: the plan names no family that exists, arguments that its family does not take, or changes of layers
+            that it has not.
         BundleError: the code of an own model is not the one that was planned.
     """
     import torch
@@ -447,7 +448,9 @@ def build(plan: ModelPlan, device: str = "cpu", seed: int = 0) -> nn.Module:
     from thrifty.models.bert import BERT
     from thrifty.models.bert_original import OriginalBERT
     from thrifty.models.convolution import use_convolution
+    from thrifty.models.factored import factor_as_planned
     from thrifty.models.fast_convnet import FastConvNet
+    from thrifty.models.folded import fold_as_planned
     from thrifty.models.gpt import GPT
     from thrifty.models.layers import use_attention
     from thrifty.models.llama import Llama
@@ -456,6 +459,7 @@ def build(plan: ModelPlan, device: str = "cpu", seed: int = 0) -> nn.Module:
     from thrifty.models.resnet import ResNet
     from thrifty.models.speech import Speech
     from thrifty.models.tabular import TableMLP
+    from thrifty.models.units import cut_as_planned
     from thrifty.models.vit import ViT
     from thrifty.models.wav2vec2 import Wav2Vec2
 
@@ -484,5 +488,8 @@ def build(plan: ModelPlan, device: str = "cpu", seed: int = 0) -> nn.Module:
                 model = families[plan.family](**plan.arguments)
         except TypeError as error:
             raise JobError(f"model '{plan.name}' cannot be built from {plan.arguments}: {error}") from error
+    cut_as_planned(model, plan)
+    factor_as_planned(model, plan)
+    fold_as_planned(model, plan)
     use_convolution(use_attention(model, plan.attention), plan.convolution)
     return model if device in {"cpu", "meta"} else model.to(device)

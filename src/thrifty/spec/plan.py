@@ -56,6 +56,9 @@ class ModelPlan(Plain):
         weights: directory in Hugging Face's layout that a model of ours starts from; empty for none.
         attention: the way of `thrifty.models.layers.ATTENTION` by dtype and direction, as measured; empty goes by rule.
         convolution: of `thrifty.models.convolution.PRODUCTS`, those computed by columns, by geometry; as measured.
+        kept: how many units are left of a place that lost some, by its name (`thrifty.models.units`).
+        ranks: of linear layers that are factored, by their names (`thrifty.models.factored`).
+        folded: names of the batch norms that are part of the convolution before them (`thrifty.models.folded`).
     """
 
     name: str
@@ -64,6 +67,14 @@ class ModelPlan(Plain):
     weights: str = ""
     attention: dict[str, str] = Field(default_factory=dict)
     convolution: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    kept: dict[str, int] = Field(default_factory=dict)
+    ranks: dict[str, int] = Field(default_factory=dict)
+    folded: tuple[str, ...] = ()
+
+    @property
+    def as_named(self) -> bool:
+        """Whether every layer is as the family makes it from the arguments alone."""
+        return not (self.kept or self.ranks or self.folded)
 
 
 class AdaptPlan(Plain):

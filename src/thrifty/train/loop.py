@@ -17,6 +17,7 @@ from thrifty.data.images.growth import growth_of
 from thrifty.errors import DiskFullError, DivergedError, SignalledError
 from thrifty.hardware.pages import keep_pages, keeping
 from thrifty.models.compiling import compile_news, compile_seconds
+from thrifty.models.losses import LossSum
 from thrifty.optim.release import releasing
 from thrifty.optim.rows import use_rows
 from thrifty.spec import Plan, Spent
@@ -67,6 +68,7 @@ def train(
     emit: Emit,
     spent: Callable[[], Spent],
     world: World = ALONE,
+    loss: LossSum | None = None,
 ) -> Trained:
     """Train a model by a plan, from the last whole checkpoint in ``folder`` if there is one.
 
@@ -82,6 +84,7 @@ def train(
         emit: is told of each step, validation and checkpoint, and of each trouble.
         spent: what the run has spent so far, earlier attempts included; of several ranks the first one's counts.
         world: the ranks that take each step together, each of which calls this with the same plan and model.
+        loss: that is learned by, summed over a micro-batch; the task's own when left out. Validation has the task's.
 
     Raises:
         DivergedError: losses were no numbers, or far too high, before any validation.
@@ -116,7 +119,7 @@ def train(
     budget = Budget(plan.stop, spent, world)
 
     def rehearse(parts: list[Batch]) -> None:
-        rehearse_step(plan, model, optimizer, parts, used, release)
+        rehearse_step(plan, model, optimizer, parts, used, release, loss)
 
     def following(step: int) -> int | None:
         return step + 1 if step + 1 < plan.stop.steps else None
@@ -169,8 +172,8 @@ def train(
                     asked_at = time.perf_counter()
                     parts = batches.step(state.step)
                     loading_s += time.perf_counter() - asked_at
-                    loss, norm = take_step(
-                        plan, model, optimizer, parts, rate, used, guard.sound, scale, spread, release
+                    mean, norm = take_step(
+                        plan, model, optimizer, parts, rate, used, guard.sound, scale, spread, release, loss
                     )
             state.step += 1
             compiled_s = compile_seconds() - compiled_s
@@ -179,9 +182,9 @@ def train(
             _tell(compile_news(model, state.step, compiled_s), emit)
             speed = made.samples(state.step - 1) / seconds
             epoch = state.step / made.steps_per_epoch
-            emit(StepDone(state.step, plan.stop.steps, epoch, loss, rate, norm, speed, seconds))
+            emit(StepDone(state.step, plan.stop.steps, epoch, mean, rate, norm, speed, seconds))
             guard.ended(
-                state.step, loss, norm, seconds, lambda step: checkpoints.roll_back(step, model, optimizer), emit
+                state.step, mean, norm, seconds, lambda step: checkpoints.roll_back(step, model, optimizer), emit
             )
 
         if not guard.gave_up and state.evaluated_step != state.step:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from thrifty import optim
 from thrifty.data.answers import count_answers
 from thrifty.models.inputs import to_tensors
-from thrifty.models.losses import LOSS_SUMS
+from thrifty.models.losses import LOSS_SUMS, LossSum
 from thrifty.models.precision import autocasting
 from thrifty.optim.groups import rate_of
 from thrifty.optim.release import Release
@@ -36,6 +36,7 @@ def take_step(
     scale: LossScale = UNSCALED,
     spread: Spread = ONE_DEVICE,
     release: Release | None = None,
+    loss: LossSum | None = None,
 ) -> tuple[float, float]:
     """Take one optimizer step over its micro-batches; return the mean loss and the norm of the gradient.
 
@@ -55,7 +56,9 @@ def take_step(
         release: steps parameters in the backward pass over the one micro-batch there is, with no ranks, scale and
             clipping; ``sound`` is then asked by the loss alone, and once more where the norm turns out to be no
             number, when weights have changed. The norm of a step that is left out is 0: it has no gradient.
+        loss: summed over a micro-batch; the task's own when left out.
     """
+    loss_of = loss or LOSS_SUMS[plan.task]
     for each in used:
         each.take(list(itertools.chain(*spread.world.everyones([batch["x"] for batch in micro_batches]))))
     weight = spread.world.total(sum(count_answers(batch["y"]) for batch in micro_batches))
@@ -65,7 +68,7 @@ def take_step(
             spread.begin(arrays["y"])
             batch = to_tensors(arrays, plan.device, plan.memory_format)
             with autocasting(plan.device, plan.precision):
-                loss_sum = LOSS_SUMS[plan.task](model, batch)
+                loss_sum = loss_of(model, batch)
             if release is not None:
                 assert len(micro_batches) == 1, "gradients of a part of a step cannot be released"
                 return _released(release, loss_sum, weight, learning_rate, sound)
@@ -97,20 +100,23 @@ def rehearse_step(
     micro_batches: list[dict[str, np.ndarray]],
     used: Sequence[UsedRows] = (),
     release: Release | None = None,
+    loss: LossSum | None = None,
 ) -> None:
     """Compute the gradients of micro-batches as `take_step` does, and change no weight.
 
     Args:
-        plan, model, optimizer, micro_batches, used, release: of the step; one micro-batch where gradients are released.
+        plan, model, optimizer, micro_batches, used, release, loss: of the step; one micro-batch where gradients are
+            released.
     """
     if release is None:
-        take_step(plan, model, optimizer, micro_batches, 0.0, used, lambda loss, norm: False)
+        take_step(plan, model, optimizer, micro_batches, 0.0, used, lambda mean, norm: False, loss=loss)
         return
     (arrays,) = micro_batches
     for each in used:
         each.take([arrays["x"]])
     with autocasting(plan.device, plan.precision):
-        loss_sum = LOSS_SUMS[plan.task](model, to_tensors(arrays, plan.device, plan.memory_format))
+        loss_of = loss or LOSS_SUMS[plan.task]
+        loss_sum = loss_of(model, to_tensors(arrays, plan.device, plan.memory_format))
     release.rehearse(loss_sum)
 
 
