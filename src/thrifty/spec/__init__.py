@@ -2,6 +2,7 @@
 
 from thrifty.spec.augment import Augment, RandAugment
 from thrifty.spec.bundle import BUNDLE_FORMAT, BundleInfo
+from thrifty.spec.compression import Compression, Measured, Objective, Payback, Spread, Tried, Verdict
 from thrifty.spec.cost import Cost, Interval, Spent
 from thrifty.spec.data import (
     AudioData,
@@ -69,6 +70,7 @@ __all__ = [
     "Cleaning",
     "Cluster",
     "Compile",
+    "Compression",
     "Cost",
     "Dataset",
     "Decision",
@@ -87,9 +89,12 @@ __all__ = [
     "Layout",
     "Link",
     "LoopPrecision",
+    "Measured",
     "Metric",
     "ModelPlan",
+    "Objective",
     "OptimPlan",
+    "Payback",
     "Pins",
     "Plan",
     "Precision",
@@ -100,6 +105,7 @@ __all__ = [
     "Sound",
     "Spent",
     "Split",
+    "Spread",
     "StopPlan",
     "Table",
     "TableData",
@@ -108,6 +114,8 @@ __all__ = [
     "TextData",
     "Train",
     "TransformerShape",
+    "Tried",
+    "Verdict",
     "arithmetic_of",
     "load_job",
     "parse_budget",

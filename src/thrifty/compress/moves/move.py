@@ -5,27 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from thrifty.data import Batch, Store
-from thrifty.spec import Dataset, Device, ModelPlan, Plan
+from thrifty.spec import Dataset, Device, ModelPlan, Objective, Plan
 from thrifty.spec.events import Emit
-
-Objective = Literal["latency", "throughput", "size", "energy"]
 
 
 class Form(Protocol):
     """A model as an engine has it: called like the torch model, the same tensors in, the same logits out.
 
     Attributes:
-        engine: its name, as in ``BundleInfo.engine``.
+        engine, precision: as in ``BundleInfo``.
         files: folder that holds what the engine needs, and nothing else; a bundle gets a copy of it.
     """
 
     engine: str
+    precision: str
     files: Path
 
     def __call__(self, x: Tensor) -> Tensor: ...
@@ -112,6 +111,7 @@ class Move:
         apply: makes a candidate; its ``taken`` and ``says`` have one entry more. May raise any `ThriftyError`: the
             search notes it and goes on.
         last: it leaves an engine's form, after which no move on models applies.
+        milder: of a candidate that was made and is over what is allowed, one that changes less; None for no other.
     """
 
     name: str
@@ -121,3 +121,4 @@ class Move:
     hope: Callable[[Context, Candidate], float]
     apply: Callable[[Context, Candidate], Candidate]
     last: bool = False
+    milder: Callable[[Context, Candidate, Candidate], Candidate | None] | None = None
