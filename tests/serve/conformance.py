@@ -97,9 +97,9 @@ def _dims(*sizes: int) -> dict[str, Any]:
     return {"dim": [{"size": str(size), "name": ""} for size in sizes], "unknown_rank": False}
 
 
-def _signature(inputs: dict[str, Any], outputs: dict[str, Any]) -> dict[str, Any]:
-    default = {"inputs": inputs, "outputs": outputs, "method_name": "tensorflow/serving/predict", "defaults": {}}
-    return {"signature_def": {"signature_def": {"serving_default": default}}}
+def _signatures(outputs: dict[str, Any], **inputs: dict[str, Any]) -> dict[str, Any]:
+    rest = {"outputs": outputs, "method_name": "tensorflow/serving/predict", "defaults": {}}
+    return {"signature_def": {"signature_def": {name: {"inputs": each, **rest} for name, each in inputs.items()}}}
 
 
 TFSERVING = [
@@ -112,9 +112,9 @@ TFSERVING = [
         200,
         {
             "model_spec": {"name": "poet", "signature_name": "", "version": "1"},
-            "metadata": _signature(
-                {"prompt": {"dtype": "DT_STRING", "tensor_shape": _dims(-1), "name": "prompt:0"}},
+            "metadata": _signatures(
                 {"completion": {"dtype": "DT_STRING", "tensor_shape": _dims(-1), "name": "completion:0"}},
+                serving_default={"prompt": {"dtype": "DT_STRING", "tensor_shape": _dims(-1), "name": "prompt:0"}},
             ),
         },
     ),
@@ -123,11 +123,14 @@ TFSERVING = [
         200,
         {
             "model_spec": {"name": "pets", "signature_name": "", "version": "1"},
-            "metadata": _signature(
-                {"image": {"dtype": "DT_STRING", "tensor_shape": _dims(-1), "name": "image:0"}},
+            "metadata": _signatures(
                 {
                     "label": {"dtype": "DT_STRING", "tensor_shape": _dims(-1), "name": "label:0"},
                     "probabilities": {"dtype": "DT_FLOAT", "tensor_shape": _dims(-1, 3), "name": "probabilities:0"},
+                },
+                serving_default={"image": {"dtype": "DT_STRING", "tensor_shape": _dims(-1), "name": "image:0"}},
+                pixels={
+                    "pixels": {"dtype": "DT_UINT8", "tensor_shape": _dims(-1, 16, 16, 3), "name": "pixels:0"},
                 },
             ),
         },
@@ -207,8 +210,49 @@ TFSERVING = [
     Row("plain prompt", "POST", POET, {"instances": ["the"]}, 200, {"predictions": [ANY_TEXT]}),
     Row("prompts by column", "POST", POET, {"inputs": {"prompt": ["a", "b"]}}, 200, {"outputs": [ANY_TEXT] * 2}),
     wrong("POST", PREDICT, 400, "JSON Parse error: The document is empty", b""),
-    wrong("POST", PREDICT, 400, starts("JSON Parse error: Invalid value."), b"{"),
-    wrong("POST", PREDICT, 400, starts("JSON Parse error: Invalid value."), b'{"instances": [NaN]}'),
+    wrong("POST", PREDICT, 400, "JSON Parse error: The document is empty. at offset: 1", b" "),
+    wrong("POST", PREDICT, 400, "JSON Parse error: Invalid value. at offset: 0", b"hello"),
+    wrong("POST", PREDICT, 400, "JSON Parse error: Missing a name for object member. at offset: 1", b"{"),
+    wrong(
+        "POST", PREDICT, 400, "JSON Parse error: Missing a colon after a name of object member. at offset: 5", b'{"a" 1'
+    ),
+    wrong(
+        "POST", PREDICT, 400, "JSON Parse error: Missing a comma or } after an object member. at offset: 6", b'{"a":1'
+    ),
+    wrong(
+        "POST", PREDICT, 400, "JSON Parse error: Missing a comma or ] after an array element. at offset: 8", b'{"a": [1'
+    ),
+    wrong(
+        "POST",
+        PREDICT,
+        400,
+        contains("nan Type: Number is not of expected type"),
+        json.dumps({"instances": [[[[float("nan"), 2, 3]] * 16] * 16]}).encode(),
+    ),
+    Row("text after the object", "POST", POET, b'{"instances": ["the"]} and so on', 200, {"predictions": [ANY_TEXT]}),
+    Row(
+        "signature by name",
+        "POST",
+        PREDICT,
+        {"signature_name": "pixels", "instances": [PIXELS]},
+        200,
+        {"predictions": [PREDICTION]},
+    ),
+    Row(
+        "classify with a context",
+        "POST",
+        "/v1/models/pets:classify",
+        {"context": {"image": {"b64": IMAGE}}, "examples": [{}]},
+        200,
+        {"results": [LABELLED]},
+    ),
+    wrong(
+        "POST",
+        PREDICT,
+        400,
+        contains("is not nested pixels"),
+        {"signature_name": "pixels", "instances": [{"b64": IMAGE}]},
+    ),
     wrong("POST", PREDICT, 400, starts("JSON Parse error: "), b"[" * 100_000),
     wrong("POST", PREDICT, 400, starts("JSON Parse error: "), b"\xff\xfe"),
     wrong("POST", PREDICT, 400, "JSON Value: [1] Is not object", [1]),
@@ -308,7 +352,11 @@ _FLAT = [1, 2, 3] * 256
 OIP = [
     get("/v2/health/live", 200, {"live": True}),
     get("/v2/health/ready", 200, {"ready": True}),
-    get("/v2", 200, {"name": ANY_TEXT, "version": ANY_TEXT, "extensions": []}),
+    get(
+        "/v2",
+        200,
+        {"name": ANY_TEXT, "version": ANY_TEXT, "extensions": Like("names", lambda v: "binary_tensor_data" in v)},
+    ),
     get("/v2/models/pets/ready", 200, {"name": "pets", "ready": True}),
     get("/v2/models/pets/versions/1/ready", 200, {"name": "pets", "ready": True}),
     get(
@@ -395,7 +443,8 @@ OIP = [
     wrong("GET", "/v2/models/pets/versions/7/ready", 404, "Request for unknown model: 'pets' version 7 is not found"),
     wrong("POST", "/v2/models/nope/infer", 404, "Request for unknown model: 'nope' is not found", {}),
     wrong("POST", "/v2/models/pets/versions/x/infer", 404, contains("version x is not found"), {}),
-    wrong("POST", INFER, 400, starts("JSON Parse error"), b"{"),
+    wrong("POST", INFER, 400, "failed to parse the request JSON buffer: Missing a name for object member. at 1", b"{"),
+    wrong("POST", INFER, 400, "failed to parse the request JSON buffer: Invalid value. at 0", b'{"inputs": NaN}'),
     wrong("POST", INFER, 400, contains("must be a JSON object"), []),
     wrong("POST", INFER, 400, contains("Unable to parse 'inputs'"), {}),
     wrong("POST", INFER, 400, contains("expected 1 inputs but got 2"), _infer(_FILE, _FILE)),
@@ -434,7 +483,35 @@ OIP = [
     wrong("POST", INFER, 400, contains("must hold strings alone"), _infer(_tensor("image", "BYTES", [1], [1]))),
     wrong("POST", INFER, 400, "'id' must be a string", _infer(_FILE, id=1)),
     wrong("POST", INFER, 400, contains("unexpected inference output 'x'"), _infer(_FILE, outputs=[{"name": "x"}])),
-    wrong("POST", INFER, 400, contains("Binary tensors"), _infer(_FILE, parameters={"binary_data_output": True})),
+    wrong(
+        "POST",
+        INFER,
+        400,
+        contains("'binary_data_output' must be"),
+        _infer(_FILE, parameters={"binary_data_output": 1}),
+    ),
+    wrong(
+        "POST", INFER, 400, contains("Shared memory"), _infer({**_FILE, "parameters": {"shared_memory_region": "r"}})
+    ),
+    Row(
+        "infer classes",
+        "POST",
+        INFER,
+        _infer(_FILE, outputs=[{"name": "probabilities", "parameters": {"classification": 2}}]),
+        200,
+        {
+            "model_name": "pets",
+            "model_version": "2",
+            "outputs": [
+                {
+                    "name": "probabilities",
+                    "datatype": "BYTES",
+                    "shape": [1, 2],
+                    "data": Like("2 classes", lambda v: [len(x.split(":")) for x in v] == [3, 3]),
+                }
+            ],
+        },
+    ),
     wrong(
         "POST",
         SAY,

@@ -220,16 +220,23 @@ def test_a_failing_model_is_500_and_lives_on(gated: Gate) -> None:
         assert httpx.post(f"{url}{PREDICT}", json={"instances": [b64(1)]}).status_code == 200
 
 
-def test_nan_is_never_sent_as_json(pets: Bundle) -> None:
+def test_nan_is_said_where_the_protocol_can(pets: Bundle) -> None:
     class Broken(Gate):
         def probabilities(self, images: np.ndarray) -> np.ndarray:
             return np.full((len(images), len(LABELS)), np.nan, dtype=np.float32)
 
     tensor = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [b64(1)["b64"]]}
     with running([Broken(pets).bundle]) as url:
-        for path, body in ((PREDICT, {"instances": [b64(1)]}), ("/v2/models/pets/infer", {"inputs": [tensor]})):
-            reply = httpx.post(f"{url}{path}", json=body)
-            assert (reply.status_code, reply.json()) == (500, {"error": "The model answered with NaN or infinity"})
+        v1 = httpx.post(f"{url}{PREDICT}", json={"instances": [b64(1)]})
+        assert v1.status_code == 200
+        assert b"[NaN, NaN, NaN]" in v1.content
+        json_only = httpx.post(f"{url}/v2/models/pets/infer", json={"inputs": [tensor]})
+        assert json_only.status_code == 500
+        assert json_only.json()["error"].startswith("The model answered with NaN or infinity")
+        asked = {"inputs": [tensor], "outputs": [{"name": "probabilities", "parameters": {"binary_data": True}}]}
+        binary = httpx.post(f"{url}/v2/models/pets/infer", json=asked)
+        head = int(binary.headers["inference-header-content-length"])
+        assert np.isnan(np.frombuffer(binary.content[head:], "<f4")).all()
 
 
 def test_bodies_are_bounded(pets: Bundle) -> None:

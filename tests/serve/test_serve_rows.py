@@ -35,7 +35,10 @@ def rows_client(bundles: dict[str, Bundle]) -> Iterator[httpx.Client]:
         yield client
 
 
-@pytest.mark.parametrize("form", ["cells", "named", "texts", "columns"])
+CELLS = {name: [row.get(name) for row in ROWS] for name in ("age", "job", "member", "since")}
+
+
+@pytest.mark.parametrize("form", ["cells", "named", "texts", "columns", "by column"])
 def test_tensorflow_serving_predicts_rows(rows_client: httpx.Client, bundles: dict[str, Bundle], form: str) -> None:
     texts = [json.dumps(row) for row in ROWS]
     body: dict[str, Any] = {
@@ -43,9 +46,10 @@ def test_tensorflow_serving_predicts_rows(rows_client: httpx.Client, bundles: di
         "named": {"instances": [{"row": row} for row in ROWS]},
         "texts": {"instances": texts},
         "columns": {"inputs": {"row": ROWS}},
+        "by column": {"inputs": CELLS},
     }[form]
     answer = rows_client.post("/v1/models/pay:predict", json=body).json()
-    found = answer["outputs" if form == "columns" else "predictions"]
+    found = answer["outputs" if "inputs" in body else "predictions"]
     assert found == pytest.approx([bundles["pay"].predict(row)["value"] for row in ROWS], rel=1e-5)
     labelled = rows_client.post("/v1/models/rich:predict", json={"instances": ROWS}).json()["predictions"]
     assert [row["label"] for row in labelled] == [bundles["rich"].predict(row)["label"] for row in ROWS]
@@ -63,7 +67,8 @@ def test_tensorflow_serving_classifies_and_regresses(rows_client: httpx.Client, 
 
 def test_open_inference_protocol_takes_rows_as_json(rows_client: httpx.Client, bundles: dict[str, Bundle]) -> None:
     known = rows_client.get("/v2/models/pay").json()
-    assert known["inputs"] == [{"name": "row", "datatype": "BYTES", "shape": [-1]}]
+    kinds = {each["name"]: each["datatype"] for each in known["inputs"]}
+    assert kinds == {"row": "BYTES", "age": "FP64", "job": "BYTES", "member": "BYTES", "since": "BYTES"}
     assert known["outputs"] == [{"name": "value", "datatype": "FP32", "shape": [-1]}]
     data = [json.dumps(row) for row in ROWS]
     asked = {"inputs": [{"name": "row", "shape": [len(data)], "datatype": "BYTES", "data": data}]}
@@ -71,17 +76,41 @@ def test_open_inference_protocol_takes_rows_as_json(rows_client: httpx.Client, b
     assert found == pytest.approx([bundles["pay"].predict(row)["value"] for row in ROWS], rel=1e-5)
 
 
+def test_open_inference_protocol_takes_a_tensor_for_each_column(
+    rows_client: httpx.Client, bundles: dict[str, Bundle]
+) -> None:
+    columns = [
+        {"name": "age", "datatype": "FP64", "shape": [3], "data": CELLS["age"]},
+        {"name": "job", "datatype": "BYTES", "shape": [3], "data": [each or "" for each in CELLS["job"]]},
+        {"name": "member", "datatype": "BYTES", "shape": [3], "data": ["true", "", ""]},
+        {"name": "since", "datatype": "BYTES", "shape": [3], "data": [each or "" for each in CELLS["since"]]},
+    ]
+    found = rows_client.post("/v2/models/pay/infer", json={"inputs": columns}).json()["outputs"][0]["data"]
+    assert found == pytest.approx([bundles["pay"].predict(row)["value"] for row in ROWS], rel=1e-5)
+    uneven = {"inputs": [columns[0], {**columns[1], "shape": [1], "data": ["cook"]}]}
+    told = rows_client.post("/v2/models/pay/infer", json=uneven).json()["error"]
+    assert told == "input 'job' batch size does not match other inputs for 'pay'"
+    wrong = {"inputs": [{**columns[0], "data": [1, 2, "3"]}]}
+    told = rows_client.post("/v2/models/pay/infer", json=wrong).json()["error"]
+    assert told == "input 'age' of FP64 must hold numbers alone, or null"
+
+
 REFUSED = [
     ({"instances": [{"agee": 1}]}, "there is no column 'agee'"),
     ({"instances": [{"age": "old"}]}, "column 'age' holds numbers, and 'old' is none"),
     ({"instances": ["{"]}, "is not JSON"),
-    ({"instances": [3]}, "is not of expected type: string"),
-    ({"instances": [[1, 2]]}, "is not of expected type: string"),
+    ({"instances": [3]}, "instances is a plain list, but expecting list of objects as multiple input tensors"),
+    ({"inputs": [3]}, "inputs is a plain list, but expecting list of objects as multiple input tensors"),
+    ({"inputs": {"age": [1, 2], "job": ["cook"]}}, "Input 'job' has 1 values, 'age' has 2"),
+    ({"inputs": {"agee": [1]}}, "there is no column 'agee'"),
+    ({"inputs": {"age": 1}}, "must be a list"),
+    ({"inputs": {"age": []}}, "No values in 'inputs' array"),
+    ({"signature_name": "row", "instances": [ROWS[0]]}, "does not have named input: age"),
     ({"instances": [{"age": {"deep": 1}}]}, "'age' is an object"),
 ]
 
 
-@pytest.mark.parametrize(("body", "says"), REFUSED, ids=[row[1][:30] for row in REFUSED])
+@pytest.mark.parametrize(("body", "says"), REFUSED, ids=[str(row[0]) for row in REFUSED])
 def test_what_is_no_row_is_refused(rows_client: httpx.Client, body: dict[str, Any], says: str) -> None:
     answer = rows_client.post("/v1/models/rich:predict", json=body)
     assert answer.status_code == 400

@@ -109,7 +109,7 @@ class App:
             self.metrics.request_done(model.label if model else "", protocol, CLIENT_LEFT, time.perf_counter() - start)
             return
         except ThriftyError as error:
-            reply = error_reply(error)
+            reply = tfserving.error_reply(error) if protocol == "tfserving" else error_reply(error)
         except Exception:
             logger.exception("%s %s failed", scope["method"], path)
             reply = error_reply(RequestError("Internal error; the server's log says more", status=500))
@@ -125,9 +125,11 @@ class App:
                 raise RequestError("Method Not Allowed", status=405)
             return Reply(200, self.metrics.page(), TEXT)
         if tfserving.owns(path):
-            return tfserving.ask_for(method, path, self.models) or tfserving.look_up(method, path, self.models)
+            return tfserving.ask_for(method, path, self.models) or tfserving.look_up(method, path, headers, self.models)
         if oip.owns(path):
-            return oip.ask_for(method, path, headers, self.models) or oip.look_up(method, path, self.models)
+            return oip.ask_for(method, path, headers, self.models) or oip.look_up(
+                method, path, self.models, self.metrics
+            )
         raise RequestError("Not Found", status=404)
 
     async def _infer(self, model: Model, parse: Parse, headers: dict[bytes, bytes], receive: Receive) -> Reply:

@@ -20,9 +20,9 @@ Send = Callable[[Message], Awaitable[None]]
 
 JSON = b"application/json"
 TEXT = b"text/plain; version=0.0.4; charset=utf-8"
+# zlib's window for each encoding, with its own header and checksum (zlib manual)
+_WINDOWS = {b"gzip": 31, b"deflate": 15}
 CLIENT_LEFT = 499  # nginx's code, and TensorFlow Serving's for CANCELLED; nobody reads it but the metrics
-
-_decoder = msgspec.json.Decoder()
 
 
 class ClientLeftError(Exception):
@@ -31,16 +31,18 @@ class ClientLeftError(Exception):
 
 @dataclass(frozen=True)
 class Reply:
-    """A whole answer: status, body, and whether the connection must close after it."""
+    """A whole answer: status, body, whether the connection must close after it, and headers of its protocol."""
 
     status: int
     body: bytes
     content_type: bytes = JSON
     close: bool = False
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
     async def send(self, send: Send) -> None:
         """Send it."""
         headers = [(b"content-type", self.content_type), (b"content-length", str(len(self.body)).encode())]
+        headers += self.headers
         if self.close:
             headers.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
@@ -57,22 +59,6 @@ def error_reply(error: ThriftyError, *, status: int | None = None) -> Reply:
     code = status or (error.status if isinstance(error, RequestError) else 400)
     text = str(error) if error.mend else error.what
     return json_reply({"error": text.encode("utf-8", "replace").decode()}, code, close=code in {408, 413})
-
-
-def parse_json(body: bytes) -> Any:
-    """Decode JSON text as the standard has it: NaN, trailing text and more than about a thousand levels are refused.
-
-    Raises:
-        RequestError: in TensorFlow Serving's words as far as they go.
-    """
-    if not body:
-        raise RequestError("JSON Parse error: The document is empty")
-    try:
-        return _decoder.decode(body)
-    except RecursionError:
-        raise RequestError("JSON Parse error: nested too deep") from None
-    except (msgspec.MsgspecError, ValueError) as error:
-        raise RequestError(f"JSON Parse error: Invalid value. {error}") from None
 
 
 @dataclass
@@ -97,7 +83,7 @@ async def read_body(headers: dict[bytes, bytes], receive: Receive, held: Held, l
     """Read a body within its bounds of size and time; returns it inflated, and the bytes counted as held.
 
     Raises:
-        RequestError: 413 too large, 408 too slow, 415 an encoding other than gzip, 400 damaged gzip, 503 no room.
+        RequestError: 413 too large, 408 too slow, 415 an encoding that is not known, 400 a damaged one, 503 no room.
         ClientLeftError: the client left while it sent.
     """
     announced = headers.get(b"content-length", b"0")
@@ -136,17 +122,17 @@ async def read_body(headers: dict[bytes, bytes], receive: Receive, held: Held, l
 
 
 def _inflate(body: bytes, encoding: bytes, limits: Limits) -> bytes:
-    if encoding != b"gzip":
-        raise RequestError("Content-Encoding is not known", status=415, mend="Send gzip, or none.")
-    stream = zlib.decompressobj(wbits=31)  # 31: gzip's own header and checksum (zlib manual)
+    if encoding not in _WINDOWS:
+        raise RequestError("Content-Encoding is not known", status=415, mend="Send gzip, deflate, or none.")
+    stream = zlib.decompressobj(wbits=_WINDOWS[encoding])
     try:
         whole = stream.decompress(body, limits.body_bytes + 1)
     except zlib.error as error:
-        raise RequestError(f"The gzip body is damaged: {error}") from None
+        raise RequestError(f"The {encoding.decode()} body is damaged: {error}") from None
     if len(whole) > limits.body_bytes:
         raise _too_large(limits)
     if not stream.eof:
-        raise RequestError("The gzip body is cut short")
+        raise RequestError(f"The {encoding.decode()} body is cut short")
     return whole
 
 

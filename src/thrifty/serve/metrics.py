@@ -59,6 +59,12 @@ class Metrics:
         """Let go of a model that left; its counters stay, for a counter that vanishes reads as a restart."""
         self.queue_rows.remove(model)
 
+    def computed(self, model: str) -> tuple[int, int, float]:
+        """Rows and batches that a model has computed, and the seconds that they took."""
+        names = ("thrifty_rows_total", "thrifty_batch_seconds_count", "thrifty_batch_seconds_sum")
+        rows, batches, seconds = (self.registry.get_sample_value(name, {"model": model}) or 0.0 for name in names)
+        return int(rows), int(batches), seconds
+
     def page(self) -> bytes:
         """All of it in Prometheus' text format."""
         return generate_latest(self.registry)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from thrifty.errors import BundleError, JobError, RequestError, ThriftyError, nearest
 from thrifty.serve.batcher import Batcher
 from thrifty.serve.http import Reply
+from thrifty.serve.labels import Labels
 from thrifty.serve.limits import Limits
 from thrifty.serve.metrics import Metrics
 
@@ -142,6 +143,11 @@ class Model:
         return next(iter(self.form.inputs))
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """Inputs that a request may give several of, one for each column of a table; empty where there is no table."""
+        return tuple(self.form.inputs)[1:] if self.form.takes == "row" else ()
+
+    @property
     def options(self) -> tuple[str, ...]:
         """What a request may ask for beside its input."""
         return tuple(key for key in self.form.options if key == "temperature" or key in _LEAST)
@@ -191,6 +197,7 @@ class Models:
     def __init__(self, bundles: Sequence[Bundle], limits: Limits, metrics: Metrics, *, empty: bool = False) -> None:
         self._limits, self._metrics = limits, metrics
         # replaced, never changed, so that lookups need no lock
+        self.labels: Labels = {}
         self._by_name: dict[str, dict[int, Model]] = {}
         self._standings: dict[tuple[str, int], Standing] = {}
         self._folders: dict[tuple[str, int], Path] = {}
@@ -218,6 +225,11 @@ class Models:
         if version is None:
             return next(iter(self.versions(name)), None)
         return self._by_name.get(name, {}).get(version)
+
+    def labelled(self, name: str, label: str) -> int | None:
+        """The version of a name that a label stands for; a label given for this name before one for all."""
+        found = self.labels.get((name, label))
+        return self.labels.get((None, label)) if found is None else found
 
     def load(self, folder: str | Path, *, name: str | None = None, version: int | None = None) -> Model:
         """Read a bundle, warm it up, and only then let it answer; one of the same name and version leaves for it.
@@ -319,18 +331,3 @@ class Models:
             self._folders[model.name, model.version] = model.bundle.folder
             self._metrics.watch_queue(model.label, lambda: model.batcher.waiting_rows)
             return before
-
-
-def finite(answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Pass answers on, or refuse with 500 those that JSON cannot say: NaN and infinity are no numbers there."""
-    import numpy as np
-
-    numbers = [value for row in answers for value in row.values() if not isinstance(value, str)]
-    if not all(bool(np.isfinite(value).all()) for value in numbers):
-        raise RequestError("The model answered with NaN or infinity", status=500)
-    return answers
-
-
-def plain(value: Any) -> Any:
-    """Make of an array the lists that JSON has."""
-    return value if isinstance(value, str | int | float) else value.tolist()

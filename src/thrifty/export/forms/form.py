@@ -30,7 +30,8 @@ class Form(Protocol):
         says: what raw input is, for people.
         options: that an input may have beside it, by name.
         alone: rows are computed one by one.
-        inputs: of which a request has one; the first is raw.
+        inputs: of which a request has one, the first is raw; where it is a ``row`` the others are its columns, of
+            which a request may have several.
         outputs: of each row.
     """
 

@@ -35,7 +35,11 @@ class Rows:
     def __init__(self, info: BundleInfo, model: nn.Module, tokenizer: Tokenizer | None) -> None:
         assert info.data.table is not None
         self._table, self._labels, self._model = info.data.table, info.data.labels, model
-        self.inputs: Signature = {"row": ("BYTES", (-1,))}
+        # the cells of a column are a tensor too; one whose column has the name of the raw input comes in rows alone
+        kinds = {column.name: "FP64" if column.kind == "number" else "BYTES" for column in self._table.columns}
+        self.inputs: Signature = {"row": ("BYTES", (-1,))} | {
+            name: (kind, (-1,)) for name, kind in kinds.items() if name != "row"
+        }
         self.outputs = labelled(self._labels) if self._labels else {"value": ("FP32", (-1,))}
 
     def row(self, raw: str | Mapping[str, Any]) -> Cells:
