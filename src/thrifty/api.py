@@ -296,7 +296,12 @@ def export(run: Path, *, to: str, folder: Path | None = None) -> dict[str, Any]:
 
 
 def serve(
-    bundles: list[Path], *, host: str, port: int, ready: Callable[[str, int], None] = lambda host, port: None
+    bundles: list[Path],
+    *,
+    host: str,
+    port: int,
+    labels: Sequence[str] = (),
+    ready: Callable[[str, int], None] = lambda host, port: None,
 ) -> None:
     """Serve bundles until the process is told to end.
 
@@ -306,7 +311,8 @@ def serve(
     from thrifty import serve as server
     from thrifty.export.bundle import load_bundle
 
-    server.run([load_bundle(bundle_folder(path)) for path in bundles], host=host, port=port, ready=ready)
+    loaded = [load_bundle(bundle_folder(path)) for path in bundles]
+    server.run(loaded, host=host, port=port, labels=labels, ready=ready)
 
 
 def models() -> dict[str, str]:

@@ -239,6 +239,7 @@ def serve(
     bundles: Annotated[list[Path], typer.Argument(help="bundles, or the runs that made them")],
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="port to listen on; 0 for a free one", min=0, max=65535)] = 8501,
+    label: Annotated[list[str] | None, typer.Option(help="of a version: stable=3, or MODEL:stable=3")] = None,
 ) -> None:
     """Serve bundles by TensorFlow Serving's and the Open Inference protocols."""
     from thrifty import api
@@ -246,7 +247,7 @@ def serve(
     def ready(host: str, port: int) -> None:
         print(f"serving on http://{host}:{port}", flush=True)
 
-    api.serve(bundles, host=host, port=port, ready=ready)
+    api.serve(bundles, host=host, port=port, labels=label or [], ready=ready)
 
 
 @app.command()

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import httpx
 import uvicorn
@@ -18,9 +19,11 @@ from thrifty.serve.server import config_of
 
 
 @contextmanager
-def running(bundles: Sequence[Bundle], *, limits: serve.Limits | None = None, warm: bool = True) -> Iterator[str]:
+def running(
+    bundles: Sequence[Bundle], *, limits: serve.Limits | None = None, warm: bool = True, **more: Any
+) -> Iterator[str]:
     """Serve in a thread and give the base URL; returns once the server has drained."""
-    with serving(serve.app(bundles, limits=limits), warm=warm) as url:
+    with serving(serve.app(bundles, limits=limits, **more), warm=warm) as url:
         yield url
 
 

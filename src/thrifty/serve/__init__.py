@@ -17,15 +17,21 @@ if TYPE_CHECKING:
 __all__ = ["Limits", "app", "run"]
 
 
-def app(bundles: Sequence[Bundle], *, limits: Limits | None = None) -> App:
+def app(bundles: Sequence[Bundle], *, limits: Limits | None = None, labels: Sequence[str] = ()) -> App:
     """Make the ASGI application that answers for these bundles.
 
+    Args:
+        bundles: to serve, by their names and versions.
+        limits: of sizes, waiting and time.
+        labels: of versions, ``stable=3`` for all models that have it or ``pets:stable=3`` for one.
+
     Raises:
-        JobError: there is none, or two have the same name and version.
+        JobError: there is none, two have the same name and version, or a label stands for a version that is not served.
     """
     from thrifty.serve.asgi import App
+    from thrifty.serve.labels import parse_labels
 
-    return App(bundles, limits or Limits())
+    return App(bundles, limits or Limits(), labels=parse_labels(labels))
 
 
 def run(
@@ -34,6 +40,7 @@ def run(
     host: str = "127.0.0.1",
     port: int = 8501,
     limits: Limits | None = None,
+    labels: Sequence[str] = (),
     ready: Callable[[str, int], None] = lambda host, port: None,
 ) -> None:
     """Serve until SIGINT or SIGTERM; what was accepted by then is still answered.
@@ -43,6 +50,7 @@ def run(
         host: address to listen on. Any but a loopback one lets others in, without a password: that is logged.
         port: 0 takes a free one.
         limits: of sizes, waiting and time.
+        labels: of versions, as of `app`.
         ready: told the address and the real port once the server listens and every model has answered a first row.
 
     Raises:
@@ -50,4 +58,4 @@ def run(
     """
     from thrifty.serve.server import serve
 
-    serve(bundles, host=host, port=port, limits=limits or Limits(), ready=ready)
+    serve(app(bundles, limits=limits, labels=labels), host=host, port=port, ready=ready)

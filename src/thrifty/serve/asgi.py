@@ -26,6 +26,7 @@ from thrifty.serve.http import (
     error_reply,
     read_body,
 )
+from thrifty.serve.labels import Labels
 from thrifty.serve.limits import Limits
 from thrifty.serve.metrics import Metrics
 from thrifty.serve.models import Ask, Model, Models
@@ -51,10 +52,11 @@ class App:
         metrics: what it counts.
     """
 
-    def __init__(self, bundles: Sequence[Bundle], limits: Limits) -> None:
+    def __init__(self, bundles: Sequence[Bundle], limits: Limits, *, labels: Labels | None = None) -> None:
         self.limits = limits
         self.metrics = Metrics()
         self.models = Models(bundles, limits, self.metrics)
+        self.models.name_versions(labels or {})
         self._held = Held(limits.held_bytes)
         self._parsers = ThreadPoolExecutor(_PARSERS, thread_name_prefix="thrifty-parse")
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from thrifty.errors import BundleError, JobError, RequestError, ThriftyError, nearest
 from thrifty.serve.batcher import Batcher
 from thrifty.serve.http import Reply
-from thrifty.serve.labels import Labels
+from thrifty.serve.labels import Labels, check_labels
 from thrifty.serve.limits import Limits
 from thrifty.serve.metrics import Metrics
 
@@ -197,7 +197,7 @@ class Models:
     def __init__(self, bundles: Sequence[Bundle], limits: Limits, metrics: Metrics, *, empty: bool = False) -> None:
         self._limits, self._metrics = limits, metrics
         # replaced, never changed, so that lookups need no lock
-        self.labels: Labels = {}
+        self._labels: Labels = {}
         self._by_name: dict[str, dict[int, Model]] = {}
         self._standings: dict[tuple[str, int], Standing] = {}
         self._folders: dict[tuple[str, int], Path] = {}
@@ -226,10 +226,19 @@ class Models:
             return next(iter(self.versions(name)), None)
         return self._by_name.get(name, {}).get(version)
 
+    def name_versions(self, labels: Labels) -> None:
+        """Have labels stand for versions that are served.
+
+        Raises:
+            JobError: one stands for a version that is not.
+        """
+        check_labels(labels, {name: list(versions) for name, versions in self._by_name.items()})
+        self._labels = labels
+
     def labelled(self, name: str, label: str) -> int | None:
         """The version of a name that a label stands for; a label given for this name before one for all."""
-        found = self.labels.get((name, label))
-        return self.labels.get((None, label)) if found is None else found
+        found = self._labels.get((name, label))
+        return self._labels.get((None, label)) if found is None else found
 
     def load(self, folder: str | Path, *, name: str | None = None, version: int | None = None) -> Model:
         """Read a bundle, warm it up, and only then let it answer; one of the same name and version leaves for it.

@@ -8,9 +8,8 @@ import logging
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import uvicorn
 
@@ -18,9 +17,6 @@ from thrifty.errors import JobError
 from thrifty.serve.asgi import App
 from thrifty.serve.connection import Connection
 from thrifty.serve.limits import Limits
-
-if TYPE_CHECKING:
-    from thrifty.export.bundle import Bundle
 
 logger = logging.getLogger("thrifty.serve")
 
@@ -49,16 +45,13 @@ class _Server(uvicorn.Server):
         self._ready()
 
 
-def serve(
-    bundles: Sequence[Bundle], *, host: str, port: int, limits: Limits, ready: Callable[[str, int], None]
-) -> None:
+def serve(app: App, *, host: str, port: int, ready: Callable[[str, int], None]) -> None:
     """Serve until told to stop; `thrifty.serve.run` says the rest."""
-    app = App(bundles, limits)
     listener = _bind(host, port)
     if not _is_loopback(host):
         logger.warning("serving on %s: whoever reaches this machine can ask; there is no password", host)
     with listener, _quiet_signals():
-        _Server(config_of(app, limits), app, lambda: ready(host, listener.getsockname()[1])).run(sockets=[listener])
+        _Server(config_of(app, app.limits), app, lambda: ready(host, listener.getsockname()[1])).run(sockets=[listener])
 
 
 def config_of(app: App, limits: Limits) -> uvicorn.Config:
