@@ -288,11 +288,49 @@ def export(run: Path, *, to: str, folder: Path | None = None) -> dict[str, Any]:
     from thrifty.export.bundle import load_bundle
 
     if to not in EXPORTERS:
-        raise unknown_name("export format", to, EXPORTERS)
+        raise unknown_name("export format", to, [*EXPORTERS, "bundle"])
     bundle = bundle_folder(run)
     target = folder or bundle.parent / "export" / to
     report = EXPORTERS[to](load_bundle(bundle), target)
     return {"path": str(target / report["file"]), **report}
+
+
+def export_bundle(
+    run: Path, *, engine: str = "openvino", precision: str | None = None, folder: Path | None = None
+) -> dict[str, Any]:
+    """Write a bundle that another engine computes, compared with what it is made of; served and asked like any.
+
+    Args:
+        run: a run, or a bundle that torch computes.
+        engine: ``openvino``, ``onnx``, ``aoti`` or ``torch``.
+        precision: one of the engine's; its first when left out.
+        folder: where to; beside the run's other exports when left out.
+
+    Returns:
+        ``path``, ``engine``, ``precision``, ``bytes``, and the largest relative difference of logits.
+
+    Raises:
+        JobError: there is no such engine or precision.
+        BundleError: it answers otherwise than the bundle that it is made of.
+        MissingExtraError: the package of the engine is not installed.
+    """
+    from thrifty.export.bundle import load_bundle, rewrite_bundle
+    from thrifty.export.engines import compute_of
+    from thrifty.export.parity import apart_by
+
+    place = bundle_folder(run)
+    source = load_bundle(place)
+    named = f"bundle-{engine}-{precision}" if precision else f"bundle-{engine}"
+    target = folder or place.parent / "export" / named
+    info = rewrite_bundle(target, source, engine=engine, precision=precision)
+    apart = apart_by(compute_of(load_bundle(target).model), compute_of(source.model), info.data)
+    return {
+        "path": str(target),
+        "engine": info.engine,
+        "precision": info.precision,
+        "bytes": sum((target / name).stat().st_size for name in info.files),
+        "max_relative_difference": apart,
+    }
 
 
 def serve(

@@ -8,10 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thrifty.errors import BundleError, DataError, JobError
-from thrifty.export.check import INFO, TOKENIZER, WEIGHTS, is_name, read_info, sha256
+from thrifty.errors import BundleError, DataError, JobError, unknown_name
+from thrifty.export.check import INFO, TOKENIZER, is_name, read_info, sha256
+from thrifty.export.engines import ENGINES, Computed, compute_of
+from thrifty.export.engines.isa import warn_of_weaker
 from thrifty.export.folder import recover, replacing
 from thrifty.export.forms import FORMS, check_raw
+from thrifty.hardware.probe import instruction_sets
 from thrifty.spec import BUNDLE_FORMAT, KINDS, BundleInfo, Dataset, ModelPlan, Spent
 
 if TYPE_CHECKING:
@@ -28,11 +31,13 @@ class Bundle:
     Attributes:
         info: what it is.
         folder: where it lies.
-        model: in ``eval`` mode, on the CPU.
+        model: in ``eval`` mode, on the CPU; of another engine than torch what is called like one.
         form: how it takes raw input, and what it answers with.
     """
 
-    def __init__(self, info: BundleInfo, folder: Path, model: nn.Module, tokenizer: Tokenizer | None) -> None:
+    def __init__(
+        self, info: BundleInfo, folder: Path, model: nn.Module | Computed, tokenizer: Tokenizer | None
+    ) -> None:
         self.info, self.folder, self.model = info, folder, model
         self.form = FORMS[info.data.kind, info.task](info, model, tokenizer)
 
@@ -55,11 +60,8 @@ class Bundle:
         Raises:
             BundleError: it does not answer, or with another number of labels or tokens than it has names for.
         """
-        import torch
-
         try:
-            with torch.inference_mode():
-                problem = self.form.probe()
+            problem = self.form.probe()
         except Exception as error:  # whatever a model that does not fit its data raises
             raise BundleError(
                 f"the model in '{self.folder}' does not answer: {error}", mend="Write it again."
@@ -70,20 +72,26 @@ class Bundle:
             )
 
 
-def load_bundle(folder: str | Path) -> Bundle:
+def load_bundle(folder: str | Path, *, threads: int | None = None) -> Bundle:
     """Read a bundle, whoever made it: no code of it is run, and no size of it believed before it is checked.
 
-    A model of a user's own is built by code that lies on this machine and that `thrifty.models.own` knows.
+    A model of a user's own is built by code that lies on this machine and that `thrifty.models.own` knows; native code
+    of an engine is run where it was written.
+
+    Args:
+        folder: the bundle's.
+        threads: that an engine other than torch computes with; as many as it likes when left out.
 
     Raises:
         BundleError: which file is missing, damaged, or not what it says, and how to mend it.
+        MissingExtraError: the package of its engine is not installed.
     """
-    from thrifty.export.weights import load
-
     folder = Path(folder).absolute()
     recover(folder)
     info = read_info(folder)
-    bundle = Bundle(info, folder, load(info.model, folder / WEIGHTS), _tokenizer_of(info, folder))
+    warn_of_weaker(info)
+    model = ENGINES[info.engine].load(folder, info, threads)
+    bundle = Bundle(info, folder, model, _tokenizer_of(info, folder))
     bundle.probe()
     return bundle
 
@@ -120,37 +128,117 @@ def write_bundle(
         BundleError: the weights are not finite, or what was written does not read back.
         StorageError: the disk is full or the place read-only; the old bundle is untouched.
     """
-    from thrifty.export.weights import save
-
-    folder = Path(folder).absolute()
-    if not is_name(name):
-        raise JobError(f"a bundle cannot be named {name!r}", mend="Use letters, digits, '.', '_' and '-'.")
     if (tokenizer is not None) != KINDS[data.kind].tokenized:
         raise JobError(
             f"data of kind '{data.kind}' with tokenizer '{tokenizer}'", mend="A tokenizer belongs to text alone."
         )
+    info = BundleInfo(
+        format=BUNDLE_FORMAT,
+        name=name,
+        version=version,
+        task=task,
+        model=plan,
+        data=data,
+        metrics=dict(metrics),
+        isa=tuple(isa),
+        files={},
+        bill=bill,
+        created=_now(),
+    )
+    return _write(Path(folder).absolute(), info, model, tokenizer)
+
+
+def rewrite_bundle(
+    folder: str | Path,
+    source: Bundle,
+    form: Any = None,
+    *,
+    engine: str = "torch",
+    precision: str | None = None,
+    isa: Sequence[str] | None = None,
+    **changes: Any,
+) -> BundleInfo:
+    """Write a bundle of a bundle: the same model, or what was made of it, for an engine to compute.
+
+    Args:
+        folder: to make, or a bundle to replace; not that of ``source``.
+        source: computed by torch, unless ``form`` is given.
+        form: the engine's own form of the model, such as an ``openvino.Model`` that was quantised or another
+            ``nn.Module``; made here of the source's model when left out.
+        engine, precision: a key of `ENGINES` and one of its precisions; its first when left out.
+        isa: instruction sets that the form was judged on; those of this machine when left out.
+        changes: other fields of `BundleInfo`.
+
+    Raises:
+        JobError: there is no such engine or precision, or the folder holds something else than a bundle.
+        BundleError: the model cannot take the engine's form, or what was written does not read back.
+        MissingExtraError: the package of the engine is not installed.
+        StorageError: the disk is full or the place read-only; the old bundle is untouched.
+    """
+    row = ENGINES.get(engine)
+    if row is None:
+        raise unknown_name("engine", engine, ENGINES)
+    precision = precision or row.precisions[0]
+    if precision not in row.precisions:
+        raise unknown_name(f"precision of the engine '{engine}'", precision, row.precisions)
+    if form is None and precision == "int8":
+        raise JobError("int8 needs ranges, which are measured on data", mend="See: thrifty compress.")
+    made = row.convert(torch_model(source), source.info.data) if form is None else form
+    same = {"format": BUNDLE_FORMAT, "engine": engine, "precision": precision, "created": _now()}
+    info = source.info.model_copy(update={**same, "isa": tuple(isa or instruction_sets()), **changes})
+    tokenizer = source.folder / TOKENIZER if KINDS[info.data.kind].tokenized else None
+    return _write(Path(folder).absolute(), info, made, tokenizer, like=source if form is None else None)
+
+
+def torch_model(bundle: Bundle) -> nn.Module:
+    """Return the torch model of a bundle.
+
+    Raises:
+        BundleError: it is computed by another engine, and holds none.
+    """
+    if isinstance(bundle.model, Computed):
+        raise BundleError(
+            f"bundle '{bundle.folder}' is computed by '{bundle.info.engine}' and holds no torch model",
+            mend="Take the bundle that it was made of.",
+        )
+    return bundle.model
+
+
+def _write(
+    folder: Path, info: BundleInfo, form: Any, tokenizer: Path | None, *, like: Bundle | None = None
+) -> BundleInfo:
+    """Write a form and what belongs to it, and read it back; it has to answer ``like`` another bundle."""
+    if not is_name(info.name):
+        raise JobError(f"a bundle cannot be named {info.name!r}", mend="Use letters, digits, '.', '_' and '-'.")
     if folder.exists() and not (folder.is_dir() and ((folder / INFO).exists() or not any(folder.iterdir()))):
         raise JobError(f"'{folder}' holds something else than a bundle", mend="Choose another folder.")
     with replacing(folder, "a bundle") as fresh:
-        save(model, fresh / WEIGHTS)
+        ENGINES[info.engine].save(form, fresh, info.precision)
         if tokenizer is not None:
             shutil.copyfile(tokenizer, fresh / TOKENIZER)
-        info = BundleInfo(
-            format=BUNDLE_FORMAT,
-            name=name,
-            version=version,
-            task=task,
-            model=plan,
-            data=data,
-            metrics=dict(metrics),
-            isa=tuple(isa),
-            files={path.name: sha256(path) for path in sorted(fresh.iterdir())},
-            bill=bill,
-            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        )
+        info = info.model_copy(update={"files": {path.name: sha256(path) for path in sorted(fresh.iterdir())}})
         (fresh / INFO).write_text(info.model_dump_json(indent=1), encoding="utf-8")
-        load_bundle(fresh)
+        bundle = load_bundle(fresh)
+        if like is not None:
+            _compare(bundle, like)
     return info
+
+
+def _compare(bundle: Bundle, like: Bundle) -> None:
+    from thrifty.export.parity import RELATIVE, RELATIVE_BF16, apart_by
+
+    apart = apart_by(compute_of(bundle.model), compute_of(like.model), bundle.info.data)
+    most = RELATIVE_BF16 if bundle.info.precision == "bf16" else RELATIVE
+    if not apart <= most:  # NaN must fail too
+        raise BundleError(
+            f"'{bundle.info.name}' answers otherwise by '{bundle.info.engine}' in {bundle.info.precision} than by "
+            f"'{like.info.engine}': relative difference {apart:.3g}, over {most:g}",
+            mend="Keep the bundle that it is made of.",
+        )
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def _tokenizer_of(info: BundleInfo, folder: Path) -> Tokenizer | None:

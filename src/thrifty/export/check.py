@@ -13,11 +13,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from thrifty.errors import BundleError, nearest
+from thrifty.export.engines import ENGINES
 from thrifty.models.table import FAMILY_KINDS
-from thrifty.spec import BUNDLE_FORMAT, KINDS, TASK_METRICS, BundleInfo, KindName
+from thrifty.spec import BUNDLE_FORMAT, KINDS, OLDEST_BUNDLE_FORMAT, TASK_METRICS, BundleInfo, KindName
 
 INFO = "bundle.json"
-WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer.json"
 
 MAX_INFO_BYTES = 4 * 2**20
@@ -50,10 +50,10 @@ def read_info(folder: Path) -> BundleInfo:
     for name, expected in info.files.items():
         path = folder / name
         size = regular_size(path)
-        if name == TOKENIZER and size > MAX_TOKENIZER_BYTES:
-            raise BundleError(
-                f"'{path}' has {size} bytes, over the {MAX_TOKENIZER_BYTES} of a tokenizer", mend=_FOREIGN
-            )
+        most = ENGINES[info.engine].files.get(name, MAX_TOKENIZER_BYTES)
+        if size > most:
+            kind = "a tokenizer" if name == TOKENIZER else f"such a file of the engine '{info.engine}'"
+            raise BundleError(f"'{path}' has {size} bytes, over the {most} of {kind}", mend=_FOREIGN)
         if sha256(path) != expected:
             raise BundleError(f"'{path}' is damaged: its sha256 is not the one in {INFO}", mend=_AGAIN)
     return info
@@ -63,18 +63,29 @@ def _parse(path: Path) -> BundleInfo:
     size = regular_size(path)
     if size > MAX_INFO_BYTES:
         raise BundleError(f"'{path}' has {size} bytes, over the {MAX_INFO_BYTES} of a description", mend=_FOREIGN)
+    content = path.read_bytes()
+    _check_format(content, path)
     try:
-        info = BundleInfo.model_validate_json(path.read_bytes())
+        info = BundleInfo.model_validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "its JSON"
         raise BundleError(f"'{path}' is damaged at {place}: {first['msg']}", mend=_AGAIN) from None
-    if info.format != BUNDLE_FORMAT:
+    return info
+
+
+def _check_format(content: bytes, path: Path) -> None:
+    """A later format may have keys that are unknown here: that it is later comes first."""
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError):
+        return
+    written = found.get("format") if isinstance(found, dict) else None
+    if type(written) is int and not OLDEST_BUNDLE_FORMAT <= written <= BUNDLE_FORMAT:
         raise BundleError(
-            f"'{path}' has bundle format {info.format}, this thrifty reads {BUNDLE_FORMAT}",
+            f"'{path}' has bundle format {written}, this thrifty reads {OLDEST_BUNDLE_FORMAT} to {BUNDLE_FORMAT}",
             mend="Upgrade thrifty, or write the bundle again with this one.",
         )
-    return info
 
 
 def _check_names(info: BundleInfo, path: Path) -> None:
@@ -92,7 +103,8 @@ def _check_names(info: BundleInfo, path: Path) -> None:
     kind = KINDS[info.data.kind]
     if info.task not in kind.tasks:
         raise BundleError(f"'{path}': task '{info.task}' does not fit data of kind '{info.data.kind}'", mend=_AGAIN)
-    files = (WEIGHTS, TOKENIZER) if kind.tokenized else (WEIGHTS,)
+    _check_engine(info, path)
+    files = (*ENGINES[info.engine].files, *((TOKENIZER,) if kind.tokenized else ()))
     if set(info.files) != set(files):
         named = ", ".join(sorted(info.files))[:200]
         known = ", ".join(files)
@@ -101,6 +113,22 @@ def _check_names(info: BundleInfo, path: Path) -> None:
     _DATA_CHECKS[info.data.kind](info, path)
     if info.task in {"classify", "tag"}:
         _check_labels(info, path)
+
+
+def _check_engine(info: BundleInfo, path: Path) -> None:
+    if info.engine not in ENGINES:
+        raise BundleError(
+            f"'{path}' has the unknown engine '{info.engine[:100]}'",
+            nearest=nearest(info.engine, ENGINES),
+            mend=f"This thrifty has: {', '.join(ENGINES)}. Upgrade it, or write the bundle again for one of them.",
+        )
+    precisions = ENGINES[info.engine].precisions
+    if info.precision not in precisions:
+        raise BundleError(
+            f"'{path}' has the precision '{info.precision[:100]}', and the engine '{info.engine}' computes in "
+            f"{', '.join(precisions)}",
+            nearest=nearest(info.precision, precisions),
+        )
 
 
 def _check_model(info: BundleInfo, path: Path) -> None:

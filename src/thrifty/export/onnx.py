@@ -5,15 +5,11 @@ Shapes: N rows, H × W pixels, C channels, T tokens, V vocabulary.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import io
 import json
-import logging
 import shutil
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +17,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from thrifty.errors import BundleError, MissingExtraError
-from thrifty.export.bundle import Bundle
+from thrifty.errors import BundleError
+from thrifty.export.bundle import Bundle, torch_model
 from thrifty.export.check import sha256
+from thrifty.export.examples import BATCHES, lengths_of, served_example
+from thrifty.export.onnx_program import program_of, require_onnx
 from thrifty.files import flush_folder, flush_tree, writing
-from thrifty.models.speech import PADDING
-from thrifty.spec import KINDS, Dataset, KindName
+from thrifty.spec import Dataset
 
 TOLERANCE = 1e-4  # both compute in fp32; kernels differ in the order of their sums alone
 PARITY = "parity.json"
 MODEL = "model.onnx"
-_BATCHES = (1, 3, 8)
-_SEED = 0
 
 
 class Served(nn.Module):
@@ -141,11 +136,7 @@ def export_onnx(bundle: Bundle, folder: str | Path) -> dict[str, Any]:
         BundleError: the model cannot be exported, or the exported one answers otherwise; nothing is left behind.
         StorageError: the folder cannot be written.
     """
-    for package in ("onnx", "onnxscript", "onnxruntime"):
-        try:
-            importlib.import_module(package)
-        except ImportError:
-            raise MissingExtraError("exporting to ONNX", package=package, extra="onnx") from None
+    require_onnx()
     folder = Path(folder).absolute()
     with writing(folder, "an ONNX model"):
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -167,10 +158,10 @@ def export_onnx(bundle: Bundle, folder: str | Path) -> dict[str, Any]:
 def _export(bundle: Bundle, path: Path) -> dict[str, Any]:
     import onnx
 
-    served = SERVED[bundle.info.data.kind, bundle.info.task](bundle).eval()
-    opset = _write(served, _example(bundle), path)
+    whole = served(bundle)
+    opset = _write(whole, bundle, path)
     onnx.checker.check_model(str(path), full_check=True)
-    differences, inputs, outputs = _compare(served, bundle, path)
+    differences, inputs, outputs = _compare(whole, bundle, path)
     worst = max(max(each.values()) for each in differences.values())
     if not worst <= TOLERANCE:  # NaN must fail too
         raise BundleError(
@@ -195,109 +186,44 @@ def _export(bundle: Bundle, path: Path) -> dict[str, Any]:
     }
 
 
-def _served_rows(bundle: Bundle) -> nn.Module:
-    table = bundle.info.data.table
-    assert table is not None
-    return ServedRows(bundle.model, table.mean, table.deviation, labels=bool(bundle.info.data.labels))
+def served(bundle: Bundle) -> nn.Module:
+    """Return the model of a bundle as it is served: with its preprocessing, as far as a graph can hold it.
+
+    Raises:
+        BundleError: the bundle is computed by another engine than torch.
+    """
+    return SERVED[bundle.info.data.kind, bundle.info.task](torch_model(bundle), bundle.info.data).eval()
 
 
-# What is exported of a bundle, by the kind of its data and its task.
-SERVED: dict[tuple[str, str], Callable[[Bundle], nn.Module]] = {
-    ("audio", "classify"): lambda bundle: ServedFrames(bundle.model, transcribes=False),
-    ("audio", "transcribe"): lambda bundle: ServedFrames(bundle.model, transcribes=True),
-    ("image", "classify"): lambda bundle: Served(bundle.model, bundle.info.data.mean, bundle.info.data.std),
+def _served_rows(model: nn.Module, data: Dataset) -> nn.Module:
+    assert data.table is not None
+    return ServedRows(model, data.table.mean, data.table.deviation, labels=bool(data.labels))
+
+
+# What is exported of a model, by the kind of its data and its task.
+SERVED: dict[tuple[str, str], Callable[[nn.Module, Dataset], nn.Module]] = {
+    ("audio", "classify"): lambda model, data: ServedFrames(model, transcribes=False),
+    ("audio", "transcribe"): lambda model, data: ServedFrames(model, transcribes=True),
+    ("image", "classify"): lambda model, data: Served(model, data.mean, data.std),
     ("table", "classify"): _served_rows,
     ("table", "regress"): _served_rows,
-    ("text", "classify"): lambda bundle: ServedTexts(bundle.model),
-    ("text", "tag"): lambda bundle: ServedTexts(bundle.model, several=True),
-    ("text", "mask"): lambda bundle: ServedTokens(bundle.model),
-    ("language", "language"): lambda bundle: ServedTokens(bundle.model),
+    ("text", "classify"): lambda model, data: ServedTexts(model),
+    ("text", "tag"): lambda model, data: ServedTexts(model, several=True),
+    ("text", "mask"): lambda model, data: ServedTokens(model),
+    ("language", "language"): lambda model, data: ServedTokens(model),
 }
 
 
-def _example(bundle: Bundle, rows: int = 3, length: int | None = None) -> Tensor:
-    """Random input of the model's kind; neither 1 nor 2 rows when exporting, for those sizes specialise."""
-    generator = torch.Generator().manual_seed(_SEED)
-    data = bundle.info.data
-    return EXAMPLES[data.kind](data, rows, length or (_lengths(bundle)[1] if _has_length(data) else 0), generator)
-
-
-def _has_length(data: Dataset) -> bool:
-    """Whether inputs have a length that may vary."""
-    return KINDS[data.kind].tokenized or KINDS[data.kind].varies
-
-
-def _pixels(data: Dataset, rows: int, length: int, generator: torch.Generator) -> Tensor:
-    channels, height, width = data.shape
-    return torch.randint(256, (rows, height, width, channels), dtype=torch.uint8, generator=generator)
-
-
-def _frames(data: Dataset, rows: int, length: int, generator: torch.Generator) -> Tensor:
-    frames = torch.randn(rows, length, data.shape[1], generator=generator)
-    ends = torch.randint(1, length + 1, (rows, 1, 1), generator=generator)
-    return frames.where(torch.arange(length)[:, None] < ends, PADDING)
-
-
-def _rows(data: Dataset, rows: int, length: int, generator: torch.Generator) -> Tensor:
-    table = data.table
-    assert table is not None
-    numbers = torch.rand((rows, table.numbers), generator=generator)
-    return torch.cat([numbers, torch.randint(data.vocabulary, (rows, table.codes), generator=generator).float()], 1)
-
-
-def _tokens(data: Dataset, rows: int, length: int, generator: torch.Generator) -> Tensor:
-    return torch.randint(data.vocabulary, (rows, length), generator=generator)
-
-
-def _padded(data: Dataset, rows: int, length: int, generator: torch.Generator) -> Tensor:
-    tokens = _tokens(data, rows, length, generator)
-    # rows of several lengths: what follows is padding, the first token never is
-    ends = torch.randint(1, length + 1, (rows, 1), generator=generator)
-    return tokens.clamp(min=1) * (torch.arange(length) < ends)
-
-
-EXAMPLES: dict[KindName, Callable[[Dataset, int, int, torch.Generator], Tensor]] = {
-    "audio": _frames,
-    "image": _pixels,
-    "language": _tokens,
-    "table": _rows,
-    "text": _padded,
-}
-
-
-def _lengths(bundle: Bundle) -> tuple[int, int, int]:
-    """Three token counts: the least, some, and the whole context."""
-    longest = bundle.info.data.shape[0]
-    return (1, longest // 2 + 1, longest)
-
-
-def _write(served: nn.Module, example: Tensor, path: Path) -> int:
-    floats = "rows" if example.dim() == 2 else "frames"
-    name = {torch.int64: "tokens", torch.float32: floats}.get(example.dtype, "pixels")
-    varies = name in {"tokens", "frames"}
-    dynamic = {0: torch.export.Dim("batch")} | ({1: torch.export.Dim("length")} if varies else {})
-    try:
-        with _quiet(), torch.inference_mode(False), torch.no_grad():
-            program = torch.onnx.export(
-                served,
-                (example,),
-                dynamo=True,
-                verbose=False,
-                input_names=[name],
-                output_names=list(served(example)),
-                dynamic_shapes={name: dynamic},
-            )
-            assert program is not None
-            program.save(path)
-    except Exception as error:  # the exporter raises many kinds of its own
-        reason = " ".join(str(error).split())[:300]
-        raise BundleError(
-            f"this model cannot be exported to ONNX: {reason}", mend="Keep serving the torch bundle."
-        ) from error
+def _write(whole: nn.Module, bundle: Bundle, path: Path) -> int:
+    x = served_example(bundle.info.data)
+    floats = "rows" if x.dim() == 2 else "frames"
+    name = {torch.int64: "tokens", torch.float32: floats}.get(x.dtype, "pixels")
+    program = program_of(whole, x, bundle.info.data, source=name, targets=tuple(whole(x)))
+    program.save(path)
     return int(program.model.opset_imports[""])
 
 
-def _compare(served: nn.Module, bundle: Bundle, path: Path) -> tuple[dict[str, dict[str, float]], Any, Any]:
+def _compare(whole: nn.Module, bundle: Bundle, path: Path) -> tuple[dict[str, dict[str, float]], Any, Any]:
     """Largest absolute difference of each output, by the shape of the input; of numbers told, in their deviations."""
     import onnxruntime
 
@@ -305,14 +231,13 @@ def _compare(served: nn.Module, bundle: Bundle, path: Path) -> tuple[dict[str, d
     options.log_severity_level = 3  # errors alone: its warnings go to stderr past Python
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     source = session.get_inputs()[0]
-    lengths: tuple[int | None, ...] = _lengths(bundle) if _has_length(bundle.info.data) else (None,)
-    units: dict[str, float] = getattr(served, "units", {})
+    units: dict[str, float] = getattr(whole, "units", {})
     differences: dict[str, dict[str, float]] = {}
-    for rows in _BATCHES:
-        for length in lengths:
-            example = _example(bundle, rows, length)
+    for rows in BATCHES:
+        for length in lengths_of(bundle.info.data):
+            example = served_example(bundle.info.data, rows, length)
             with torch.inference_mode():
-                expected = served(example)
+                expected = whole(example)
             try:
                 found = session.run(list(expected), {source.name: example.numpy()})
             except Exception as error:  # onnxruntime's own kinds; a size that was frozen ends here
@@ -328,21 +253,3 @@ def _compare(served: nn.Module, bundle: Bundle, path: Path) -> tuple[dict[str, d
 
 def _difference(found: np.ndarray, expected: np.ndarray) -> float:
     return float(np.abs(found - expected).max()) if found.shape == expected.shape else float("inf")
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's own progress and advice off stdout and out of the user's log; its errors still raise."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [each.level for each in loggers]
-    try:
-        for each in loggers:
-            each.setLevel(logging.ERROR)
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            # copyreg and onnxscript call what torch itself has deprecated; nothing a user could mend
-            warnings.filterwarnings("ignore", category=DeprecationWarning)
-            warnings.filterwarnings("ignore", category=FutureWarning)
-            yield
-    finally:
-        for each, level in zip(loggers, levels, strict=True):
-            each.setLevel(level)

@@ -112,6 +112,11 @@ def probe(root: Path = Path("/")) -> Probe:
     )
 
 
+def instruction_sets(root: Path = Path("/")) -> tuple[str, ...]:
+    """Return those of `ISA` that the processor has, and look at nothing else; none where there is no ``proc``."""
+    return _isa(_cpuinfo(root)) if (root / "proc/cpuinfo").exists() else probe(root).isa
+
+
 def _cpuinfo(root: Path) -> dict[str, str]:
     """Read the fields of the first processor; those of the others are alike, but for the clock: the highest."""
     fields: dict[str, str] = {}

@@ -5,7 +5,7 @@ Shapes: B batch, T tokens, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 
 import torch
@@ -30,7 +30,7 @@ class Remembering(Protocol):
 
 @torch.inference_mode()
 def generate(
-    model: nn.Module,
+    model: nn.Module | Callable[[Tensor], Tensor],
     tokens: Sequence[int],
     *,
     max_tokens: int,
@@ -47,7 +47,7 @@ def generate(
     shift and the whole context is read again for every token, as it always is by another model.
 
     Args:
-        model: tokens to logits; taken in ``eval`` mode and left as it was.
+        model: tokens to logits; a module is taken in ``eval`` mode and left as it was.
         tokens: the prompt, at least one token.
         max_tokens: how many to write.
         temperature: divides the logits; 0 takes the likeliest token each time.
@@ -63,9 +63,11 @@ def generate(
     longest = own.length if own else length
     assert longest, "a model that does not know its length needs one"
     _check_request(own.vocabulary if own else None, tokens, max_tokens, temperature, top_k)
-    device = next(model.parameters()).device
-    training = model.training
-    model.eval()
+    module = model if isinstance(model, nn.Module) else None
+    device = next(module.parameters()).device if module else torch.device("cpu")
+    training = module.training if module else False
+    if module:
+        module.eval()
     room = min(longest, len(tokens) + max_tokens)
     try:
         text = list(tokens)
@@ -81,7 +83,8 @@ def generate(
             text.append(_draw(answer_BTV[0, -1].float().cpu(), temperature, top_k, generator))
             unread = text[-1:]
     finally:
-        model.train(training)
+        if module:
+            module.train(training)
     return text[len(tokens) :]
 
 

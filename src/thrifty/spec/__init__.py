@@ -1,7 +1,7 @@
 """The nouns: plain frozen data without torch. `Job`, `Plan`, `Cost`, `Device`, `Dataset`, `BundleInfo`."""
 
 from thrifty.spec.augment import Augment, RandAugment
-from thrifty.spec.bundle import BUNDLE_FORMAT, BundleInfo
+from thrifty.spec.bundle import BUNDLE_FORMAT, OLDEST_BUNDLE_FORMAT, BundleInfo
 from thrifty.spec.compression import Compression, Measured, Objective, Payback, Spread, Tried, Verdict
 from thrifty.spec.cost import Cost, Interval, Spent
 from thrifty.spec.data import (
@@ -56,6 +56,7 @@ __all__ = [
     "KINDS",
     "LENGTH_MULTIPLE",
     "METRICS",
+    "OLDEST_BUNDLE_FORMAT",
     "SPLITS",
     "TASK_METRICS",
     "AdaptPlan",

@@ -7,7 +7,9 @@ from thrifty.spec.dataset import Dataset
 from thrifty.spec.plain import Plain
 from thrifty.spec.plan import ModelPlan
 
-BUNDLE_FORMAT = 1
+BUNDLE_FORMAT = 2
+# without an engine: computed by torch
+OLDEST_BUNDLE_FORMAT = 1
 
 
 class BundleInfo(Plain):
@@ -21,10 +23,12 @@ class BundleInfo(Plain):
         model: what to build the weights into.
         data: how raw input becomes the model's input (size, colour, statistics, labels, vocabulary).
         metrics: of the held-out test split.
-        isa: instruction sets of the machine that made it.
+        isa: instruction sets of the machine that made it, and on which its answers were judged.
         files: sha256 of every other file of the bundle, by its name.
         bill: spent on the run that made it.
         created: ISO date and time.
+        engine: what computes it: ``torch``, ``openvino``, ``onnx`` or ``aoti``.
+        precision: that it computes in: ``fp32``, ``bf16`` or ``int8``.
     """
 
     format: int
@@ -38,3 +42,5 @@ class BundleInfo(Plain):
     files: dict[str, str]
     bill: Spent
     created: str
+    engine: str = "torch"
+    precision: str = "fp32"

@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from torch import nn
 
+    from thrifty.export.engines import Computed
+
 __all__ = ["FORMS", "Form", "Signature", "check_raw"]
 
 # Each is made of what the bundle says, its model, and its tokenizer, where the kind has one.
-FORMS: dict[tuple[str, str], Callable[[BundleInfo, nn.Module, Tokenizer | None], Form]] = {
+FORMS: dict[tuple[str, str], Callable[[BundleInfo, nn.Module | Computed, Tokenizer | None], Form]] = {
     ("audio", "classify"): Sounds,
     ("audio", "transcribe"): Transcripts,
     ("image", "classify"): Images,

@@ -13,7 +13,6 @@ from thrifty.errors import RequestError
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from torch import Tensor
 
 ROWS_AT_ONCE = 256
 Takes = Literal["bytes", "text", "row"]
@@ -98,6 +97,20 @@ def described(labels: Sequence[str], answer: Mapping[str, Any]) -> dict[str, Any
     }
 
 
-def misnamed(found: Tensor, wanted: int) -> str:
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the probabilities along the last dimension.
+
+    >>> import numpy as np
+    >>> softmax(np.zeros((1, 4), np.float32)).tolist()
+    [[0.25, 0.25, 0.25, 0.25]]
+    """
+    import numpy as np
+
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    found: NDArray[np.float32] = powers / powers.sum(axis=-1, keepdims=True)
+    return found
+
+
+def misnamed(found: NDArray[np.float32], wanted: int) -> str:
     """Say that a row of logits does not fit the names there are, or return an empty string."""
     return "" if found.shape == (1, wanted) else f"{found.shape[-1]} values for {wanted} names"

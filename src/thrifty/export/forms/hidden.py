@@ -10,12 +10,17 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from thrifty.errors import RequestError
-from thrifty.export.forms.form import ROWS_AT_ONCE, Signature, Takes
+from thrifty.export.engines import compute_of
+from thrifty.export.forms.form import ROWS_AT_ONCE, Signature, Takes, softmax
 from thrifty.spec import BundleInfo
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from tokenizers import Tokenizer
     from torch import nn
+
+    from thrifty.export.engines import Computed
 
 CANDIDATES = 5
 
@@ -28,9 +33,9 @@ class Hidden:
     options: Sequence[str] = ()
     alone = False
 
-    def __init__(self, info: BundleInfo, model: nn.Module, tokenizer: Tokenizer | None) -> None:
+    def __init__(self, info: BundleInfo, model: nn.Module | Computed, tokenizer: Tokenizer | None) -> None:
         assert tokenizer is not None
-        self._data, self._model, self._tokenizer = info.data, model, tokenizer
+        self._data, self._compute, self._tokenizer = info.data, compute_of(model), tokenizer
         self.inputs: Signature = {"text": ("BYTES", (-1,))}
         # of each hidden place the likeliest words with their probabilities, as JSON: how many places is up to the text
         self.outputs: Signature = {"filled": ("BYTES", (-1,)), "words": ("BYTES", (-1,))}
@@ -58,27 +63,26 @@ class Hidden:
 
     def answers(self, rows: Sequence[Sequence[int]]) -> list[dict[str, Any]]:
         """Tell the hidden words of texts of `row`."""
-        import torch
+        import numpy as np
 
         from thrifty.data.texts.word_pieces import pad
 
         found = []
-        with torch.inference_mode():
-            for start in range(0, len(rows), ROWS_AT_ONCE):
-                some = rows[start : start + ROWS_AT_ONCE]
-                logits_NTV = self._model(torch.from_numpy(pad(some, self._data.shape[0]))).float()
-                logits_NTV[..., list(self._data.marks)] = -torch.inf
-                found += [self._told(row, logits_TV) for row, logits_TV in zip(some, logits_NTV, strict=True)]
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            some = rows[start : start + ROWS_AT_ONCE]
+            logits_NTV = self._compute(pad(some, self._data.shape[0]))
+            logits_NTV[..., list(self._data.marks)] = -np.inf
+            found += [self._told(row, logits_TV) for row, logits_TV in zip(some, logits_NTV, strict=True)]
         return found
 
-    def _told(self, tokens: Sequence[int], logits_TV: Any) -> dict[str, Any]:
+    def _told(self, tokens: Sequence[int], logits_TV: NDArray[np.float32]) -> dict[str, Any]:
         hides, filled, words = self._data.marks[0], list(tokens), []
         for place, number in enumerate(tokens):
             if number == hides:
-                best, numbers = logits_TV[place].softmax(0).topk(min(CANDIDATES, logits_TV.shape[1]))
-                filled[place] = int(numbers[0])
-                names = [self._tokenizer.id_to_token(int(each)) for each in numbers]
-                words.append(dict(zip(names, best.tolist(), strict=True)))
+                likely_V = softmax(logits_TV[place])
+                numbers = (-likely_V).argsort(kind="stable")[:CANDIDATES].tolist()
+                filled[place] = numbers[0]
+                words.append({self._tokenizer.id_to_token(each): float(likely_V[each]) for each in numbers})
         return {"filled": self._tokenizer.decode(filled), "words": json.dumps(words, ensure_ascii=False)}
 
     def described(self, answer: Mapping[str, Any]) -> dict[str, Any]:
@@ -93,9 +97,9 @@ class Hidden:
 
     def probe(self) -> str:
         """Answer a text of one hidden word."""
-        import torch
+        import numpy as np
 
         tokens = self.made_up()
-        found, wanted = self._model(torch.tensor([tokens])), self._tokenizer.get_vocab_size()
+        found, wanted = self._compute(np.array([tokens])), self._tokenizer.get_vocab_size()
         fits = found.shape == (1, len(tokens), wanted)
         return "" if fits else f"{list(found.shape)} values for {len(tokens)} places of {wanted} words"

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from thrifty.errors import RequestError
-from thrifty.export.forms.form import ROWS_AT_ONCE, Signature, Takes, described, labelled, misnamed, named
+from thrifty.export.engines import compute_of
+from thrifty.export.forms.form import ROWS_AT_ONCE, Signature, Takes, described, labelled, misnamed, named, softmax
 from thrifty.spec import BundleInfo
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from tokenizers import Tokenizer
     from torch import nn
+
+    from thrifty.export.engines import Computed
 
 MAX_PIXELS = 50_000_000
 
@@ -29,8 +32,8 @@ class Images:
     options: Sequence[str] = ("max_pixels",)
     alone = False
 
-    def __init__(self, info: BundleInfo, model: nn.Module, tokenizer: Tokenizer | None) -> None:
-        self._data, self._model = info.data, model
+    def __init__(self, info: BundleInfo, model: nn.Module | Computed, tokenizer: Tokenizer | None) -> None:
+        self._data, self._compute = info.data, compute_of(model)
         channels, height, width = info.data.shape
         self.inputs: Signature = {"image": ("BYTES", (-1,)), "pixels": ("UINT8", (-1, height, width, channels))}
         self.outputs = labelled(info.data.labels)
@@ -54,7 +57,6 @@ class Images:
         equality up to rounding (1e-5), not equal bits: kernels add in another order at another batch size.
         """
         import numpy as np
-        import torch
 
         from thrifty.data.images.image import normalise
 
@@ -65,10 +67,9 @@ class Images:
                 mend=f"The model takes uint8 [N, {side}, {side}, {channels}].",
             )
         answers = [np.zeros((0, len(self._data.labels)), dtype=np.float32)]
-        with torch.inference_mode():
-            for start in range(0, len(images), ROWS_AT_ONCE):
-                rows = normalise(images[start : start + ROWS_AT_ONCE], self._data.mean, self._data.std)
-                answers.append(torch.softmax(self._model(torch.from_numpy(rows)).float(), dim=1).numpy())
+        for start in range(0, len(images), ROWS_AT_ONCE):
+            rows = normalise(images[start : start + ROWS_AT_ONCE], self._data.mean, self._data.std)
+            answers.append(softmax(self._compute(rows)))
         return np.concatenate(answers)
 
     def answers(self, rows: Sequence[NDArray[np.uint8]]) -> list[dict[str, Any]]:
@@ -90,6 +91,6 @@ class Images:
 
     def probe(self) -> str:
         """Answer an image of the mean colour."""
-        import torch
+        import numpy as np
 
-        return misnamed(self._model(torch.zeros(1, *self._data.shape)), len(self._data.labels))
+        return misnamed(self._compute(np.zeros((1, *self._data.shape), np.float32)), len(self._data.labels))

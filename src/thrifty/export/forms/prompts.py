@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from thrifty.errors import RequestError
+from thrifty.export.engines import compute_of
 from thrifty.export.forms.form import Signature, Takes
 from thrifty.spec import BundleInfo
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from torch import nn
+
+    from thrifty.export.engines import Computed
 
 Prompt = tuple[str, dict[str, Any]]
 
@@ -24,7 +27,7 @@ class Prompts:
     options: Sequence[str] = ("max_tokens", "temperature", "top_k", "seed")
     alone = True
 
-    def __init__(self, info: BundleInfo, model: nn.Module, tokenizer: Tokenizer | None) -> None:
+    def __init__(self, info: BundleInfo, model: nn.Module | Computed, tokenizer: Tokenizer | None) -> None:
         assert tokenizer is not None
         self._data, self._model, self._tokenizer = info.data, model, tokenizer
         self.inputs: Signature = {"prompt": ("BYTES", (-1,))}
@@ -87,7 +90,8 @@ class Prompts:
 
     def probe(self) -> str:
         """Answer the first token."""
-        import torch
+        import numpy as np
 
-        found, wanted = self._model(torch.zeros(1, 1, dtype=torch.int64)).shape[-1], self._tokenizer.get_vocab_size()
+        found = compute_of(self._model)(np.zeros((1, 1), np.int64)).shape[-1]
+        wanted = self._tokenizer.get_vocab_size()
         return f"{found} values for {wanted} names" if found < wanted else ""

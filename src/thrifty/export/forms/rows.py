@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from thrifty.errors import RequestError, nearest
-from thrifty.export.forms.form import ROWS_AT_ONCE, Signature, Takes, described, labelled, misnamed, named
+from thrifty.export.engines import compute_of
+from thrifty.export.forms.form import ROWS_AT_ONCE, Signature, Takes, described, labelled, misnamed, named, softmax
 from thrifty.spec import BundleInfo
 from thrifty.spec.table import Column
 
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from tokenizers import Tokenizer
-    from torch import Tensor, nn
+    from torch import nn
+
+    from thrifty.export.engines import Computed
 
 Cells = tuple[str | None, ...]
 _SHOWN = 50
@@ -32,9 +35,9 @@ class Rows:
     options: Sequence[str] = ()
     alone = False
 
-    def __init__(self, info: BundleInfo, model: nn.Module, tokenizer: Tokenizer | None) -> None:
+    def __init__(self, info: BundleInfo, model: nn.Module | Computed, tokenizer: Tokenizer | None) -> None:
         assert info.data.table is not None
-        self._table, self._labels, self._model = info.data.table, info.data.labels, model
+        self._table, self._labels, self._compute = info.data.table, info.data.labels, compute_of(model)
         # the cells of a column are a tensor too; one whose column has the name of the raw input comes in rows alone
         kinds = {column.name: "FP64" if column.kind == "number" else "BYTES" for column in self._table.columns}
         self.inputs: Signature = {"row": ("BYTES", (-1,))} | {
@@ -78,14 +81,12 @@ class Rows:
     def answers(self, rows: Sequence[Cells]) -> list[dict[str, Any]]:
         """Tell the labels of rows, or their numbers."""
         import numpy as np
-        import torch
 
-        with torch.inference_mode():
-            found = [self._model(each).float() for each in torch.from_numpy(self.encoded(rows)).split(ROWS_AT_ONCE)]
-        out: Tensor = torch.cat(found)
+        x_NF = self.encoded(rows)
+        out = np.concatenate([self._compute(x_NF[at : at + ROWS_AT_ONCE]) for at in range(0, len(x_NF), ROWS_AT_ONCE)])
         if self._labels:
-            return named(self._labels, torch.softmax(out, dim=1).numpy())
-        values = out.flatten().double().numpy() * self._table.deviation + self._table.mean
+            return named(self._labels, softmax(out))
+        values = out.flatten().astype(np.float64) * self._table.deviation + self._table.mean
         return [{"value": value} for value in values.astype(np.float32)]
 
     def described(self, answer: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,9 +99,7 @@ class Rows:
 
     def probe(self) -> str:
         """Answer an empty row."""
-        import torch
-
-        return misnamed(self._model(torch.from_numpy(self.encoded([self.made_up()]))), max(1, len(self._labels)))
+        return misnamed(self._compute(self.encoded([self.made_up()])), max(1, len(self._labels)))
 
 
 def _parsed(raw: str) -> Any:

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from thrifty.errors import RequestError
-from thrifty.export.forms.form import ROWS_AT_ONCE, Signature, Takes, described, labelled, misnamed, named
+from thrifty.export.engines import compute_of
+from thrifty.export.forms.form import ROWS_AT_ONCE, Signature, Takes, described, labelled, misnamed, named, softmax
 from thrifty.spec import BundleInfo
 from thrifty.spec.transcripts import spelled
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from tokenizers import Tokenizer
     from torch import nn
+
+    from thrifty.export.engines import Computed
 
 MAX_SECONDS = 60.0
 WIDEST_BEAM = 64
@@ -36,8 +39,8 @@ class Sounds:
     options: Sequence[str] = ("max_seconds",)
     alone = False
 
-    def __init__(self, info: BundleInfo, model: nn.Module, tokenizer: Tokenizer | None) -> None:
-        self._data, self._model = info.data, model
+    def __init__(self, info: BundleInfo, model: nn.Module | Computed, tokenizer: Tokenizer | None) -> None:
+        self._data, self._compute = info.data, compute_of(model)
         self.inputs: Signature = {"sound": ("BYTES", (-1,))}
         self.outputs = labelled(info.data.labels)
 
@@ -60,28 +63,23 @@ class Sounds:
 
         Rows do not know each other.
         """
-        import torch
-
         from thrifty.data.sounds.frames import padded_frames
 
         assert self._data.sound is not None
         at_once = WAVES_AT_ONCE if self._data.sound.is_wave else ROWS_AT_ONCE
         found: dict[int, NDArray[np.float32]] = {}
         order = sorted(range(len(rows)), key=lambda row: -len(rows[row]))
-        with torch.inference_mode():
-            for start in range(0, len(order), at_once):
-                chosen = order[start : start + at_once]
-                x_NTM = padded_frames([rows[row] for row in chosen], len(rows[chosen[0]]))
-                found |= zip(chosen, self._model(torch.from_numpy(x_NTM)).float().numpy(), strict=True)
+        for start in range(0, len(order), at_once):
+            chosen = order[start : start + at_once]
+            x_NTM = padded_frames([rows[row] for row in chosen], len(rows[chosen[0]]))
+            found |= zip(chosen, self._compute(x_NTM), strict=True)
         return [found[row] for row in range(len(rows))]
 
     def answers(self, rows: Sequence[NDArray[np.float32]]) -> list[dict[str, Any]]:
         """Label recordings of `row`."""
         import numpy as np
-        import torch
 
-        logits = torch.from_numpy(np.stack(self.logits(rows)))
-        return named(self._data.labels, torch.softmax(logits, dim=1).numpy())
+        return named(self._data.labels, softmax(np.stack(self.logits(rows))))
 
     def described(self, answer: Mapping[str, Any]) -> dict[str, Any]:
         """Name the label and all probabilities."""
@@ -95,9 +93,9 @@ class Sounds:
 
     def probe(self) -> str:
         """Answer mean sound."""
-        import torch
+        import numpy as np
 
-        return misnamed(self._model(torch.zeros(1, 10, self._data.shape[1])), len(self._data.labels))
+        return misnamed(self._compute(np.zeros((1, 10, self._data.shape[1]), np.float32)), len(self._data.labels))
 
 
 class Transcripts(Sounds):
@@ -105,7 +103,7 @@ class Transcripts(Sounds):
 
     options: Sequence[str] = ("max_seconds", "beam")
 
-    def __init__(self, info: BundleInfo, model: nn.Module, tokenizer: Tokenizer | None) -> None:
+    def __init__(self, info: BundleInfo, model: nn.Module | Computed, tokenizer: Tokenizer | None) -> None:
         super().__init__(info, model, tokenizer)
         self.outputs: Signature = {"transcript": ("BYTES", (-1,))}
 
@@ -136,8 +134,8 @@ class Transcripts(Sounds):
 
     def probe(self) -> str:
         """Answer mean sound."""
-        import torch
+        import numpy as np
 
-        found = self._model(torch.zeros(1, 10, self._data.shape[1]))
-        fits = found.dim() == 3 and found.shape[2] == self._data.vocabulary
+        found = self._compute(np.zeros((1, 10, self._data.shape[1]), np.float32))
+        fits = found.ndim == 3 and found.shape[2] == self._data.vocabulary
         return "" if fits else f"{found.shape[-1]} values for {self._data.vocabulary} tokens"

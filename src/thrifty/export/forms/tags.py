@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from torch import nn
 
+    from thrifty.export.engines import Computed
+
 # a label is said where it is likelier than not
 SAID_OVER = 0.5
 
@@ -31,7 +33,7 @@ class Tags:
     options: Sequence[str] = ()
     alone = False
 
-    def __init__(self, info: BundleInfo, model: nn.Module, tokenizer: Tokenizer | None) -> None:
+    def __init__(self, info: BundleInfo, model: nn.Module | Computed, tokenizer: Tokenizer | None) -> None:
         self._labels = info.data.labels
         self._texts = Texts(info, model, tokenizer)
         self.inputs = self._texts.inputs
@@ -44,9 +46,10 @@ class Tags:
 
     def probabilities(self, tokens: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """Return the probability of each label by itself: token numbers of `row` to float32 [N, K]."""
-        import torch
+        import numpy as np
 
-        found: NDArray[np.float32] = torch.sigmoid(torch.from_numpy(self._texts.logits(tokens))).numpy()
+        # the same as 1 / (1 + exp(-x)), which overflows where x is far below 0
+        found: NDArray[np.float32] = 0.5 * (1 + np.tanh(0.5 * self._texts.logits(tokens)))
         return found
 
     def answers(self, rows: Sequence[Sequence[int]]) -> list[dict[str, Any]]:

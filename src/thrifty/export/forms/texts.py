@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from thrifty.export.forms.form import ROWS_AT_ONCE, Signature, Takes, described, labelled, misnamed, named
+from thrifty.export.engines import compute_of
+from thrifty.export.forms.form import ROWS_AT_ONCE, Signature, Takes, described, labelled, misnamed, named, softmax
 from thrifty.spec import BundleInfo
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from tokenizers import Tokenizer
     from torch import nn
+
+    from thrifty.export.engines import Computed
 
 
 class Texts:
@@ -26,9 +29,9 @@ class Texts:
     options: Sequence[str] = ()
     alone = False
 
-    def __init__(self, info: BundleInfo, model: nn.Module, tokenizer: Tokenizer | None) -> None:
+    def __init__(self, info: BundleInfo, model: nn.Module | Computed, tokenizer: Tokenizer | None) -> None:
         assert tokenizer is not None
-        self._data, self._model, self._tokenizer = info.data, model, tokenizer
+        self._data, self._compute, self._tokenizer = info.data, compute_of(model), tokenizer
         self.inputs: Signature = {"text": ("BYTES", (-1,))}
         self.outputs = labelled(info.data.labels)
 
@@ -51,25 +54,19 @@ class Texts:
         Texts of like length are computed together; rows do not know each other.
         """
         import numpy as np
-        import torch
 
         from thrifty.data.texts.word_pieces import pad
 
         answers = np.zeros((len(tokens), len(self._data.labels)), dtype=np.float32)
         order = sorted(range(len(tokens)), key=lambda row: -len(tokens[row]))
-        with torch.inference_mode():
-            for start in range(0, len(order), ROWS_AT_ONCE):
-                rows = order[start : start + ROWS_AT_ONCE]
-                x_NT = torch.from_numpy(pad([tokens[row] for row in rows], self._data.shape[0]))
-                answers[rows] = self._model(x_NT).float().numpy()
+        for start in range(0, len(order), ROWS_AT_ONCE):
+            rows = order[start : start + ROWS_AT_ONCE]
+            answers[rows] = self._compute(pad([tokens[row] for row in rows], self._data.shape[0]))
         return answers
 
     def probabilities(self, tokens: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """Return the probability of each label for each text: token numbers of `row` to float32 [N, K]."""
-        import torch
-
-        found: NDArray[np.float32] = torch.softmax(torch.from_numpy(self.logits(tokens)), dim=1).numpy()
-        return found
+        return softmax(self.logits(tokens))
 
     def answers(self, rows: Sequence[Sequence[int]]) -> list[dict[str, Any]]:
         """Label texts of `row`."""
@@ -85,7 +82,7 @@ class Texts:
 
     def probe(self) -> str:
         """Answer a text with the last token of the vocabulary."""
-        import torch
+        import numpy as np
 
         tokens = [*self.row(""), self._tokenizer.get_vocab_size() - 1]
-        return misnamed(self._model(torch.tensor([tokens])), len(self._data.labels))
+        return misnamed(self._compute(np.array([tokens])), len(self._data.labels))

@@ -1,0 +1,94 @@
+"""OpenVINO: a model as its intermediate representation, compiled for this processor when loaded and kept compiled.
+
+Shapes: those of the model, N rows first.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from thrifty.errors import BundleError, MissingExtraError
+from thrifty.export.engines.engine import Computed
+from thrifty.spec.folders import cache_folder
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import nn
+
+    from thrifty.spec import BundleInfo, Dataset
+
+GRAPH, WEIGHTS = "model.xml", "model.bin"
+# how what is not quantised is computed; bf16 is rounded to, not asked of an int8 model that was judged without it
+_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
+
+
+def convert(model: nn.Module, data: Dataset) -> Any:
+    """Make an ``openvino.Model`` of a torch model, its numbers of rows and tokens open.
+
+    Raises:
+        MissingExtraError: OpenVINO is not installed.
+        BundleError: the model cannot be converted.
+    """
+    library = openvino()
+    from thrifty.export.examples import example
+    from thrifty.export.program import quiet, traced
+
+    program = traced(model, example(data), data)
+    try:
+        with quiet():
+            return library.convert_model(program)
+    except Exception as error:  # its frontends raise many kinds of their own
+        reason = " ".join(str(error).split())[:300]
+        raise BundleError(
+            f"this model cannot be converted to OpenVINO: {reason}", mend="Keep serving the torch bundle."
+        ) from error
+
+
+def save(form: Any, folder: Path, precision: str) -> None:
+    """Write an ``openvino.Model``; weights that are rounded when they are computed with take half the room."""
+    openvino().save_model(form, folder / GRAPH, compress_to_fp16=precision == "bf16")
+
+
+def load(folder: Path, info: BundleInfo, threads: int | None) -> Computed:
+    """Compile the form for this processor, or take what was compiled of it before from the cache folder.
+
+    Raises:
+        MissingExtraError: OpenVINO is not installed.
+        BundleError: the form is not one.
+    """
+    library = openvino()
+    settings: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": _HINTS[info.precision],
+        "PERFORMANCE_HINT": "LATENCY",
+        "CACHE_DIR": str(cache_folder() / "openvino"),
+    }
+    if threads is not None:
+        settings["INFERENCE_NUM_THREADS"] = threads
+    try:
+        compiled = library.Core().compile_model(folder / GRAPH, "CPU", settings)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise BundleError(f"OpenVINO cannot read '{folder / GRAPH}': {reason}", mend="Write it again.") from None
+    request = compiled.create_infer_request()
+
+    def compute(x: NDArray[Any]) -> NDArray[np.float32]:
+        # what is shared lies in memory that the next call writes over
+        found: NDArray[np.float32] = request.infer([x], share_inputs=True, share_outputs=False)[0]
+        return found
+
+    return Computed(compute)
+
+
+def openvino() -> Any:
+    """Import OpenVINO.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        import openvino
+    except ImportError:
+        raise MissingExtraError("a bundle computed by OpenVINO", package="openvino", extra="openvino") from None
+    return openvino
