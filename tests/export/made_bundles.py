@@ -105,20 +105,27 @@ DECODERS: dict[str, dict[str, Any]] = {
 
 
 def write_language_bundle(
-    folder: Path, *, name: str = "poet", version: int = 1, seed: int = 0, family: str = "gpt"
+    folder: Path,
+    *,
+    name: str = "poet",
+    version: int = 1,
+    seed: int = 0,
+    family: str = "gpt",
+    scheme: str = "default",
+    length: int = 32,
 ) -> BundleInfo:
     tokenizer = train_tokenizer(["the cat sat on the mat and the dog sat on the cat"] * 4, vocabulary=280)
     path = folder.parent / f"{folder.name}-tokenizer.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(path))
-    data = language_dataset(tokenizer.get_vocab_size())
+    data = language_dataset(tokenizer.get_vocab_size(), length)
     plan = ModelPlan(
         name=f"{family}-pico",
         family=family,
         arguments={"vocabulary": data.vocabulary, "length": data.shape[0], **DECODERS[family]},
     )
     model = build(plan)
-    initialise(model, "default", seed)
+    initialise(model, scheme, seed)
     return _write(
         folder, name=name, version=version, task="language", model=model, plan=plan, data=data, tokenizer=path
     )

@@ -114,7 +114,7 @@ def test_completion_is_decided_by_its_arguments(language_bundle: Bundle) -> None
 
 
 def test_a_completion_ends_where_the_text_does(language_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    tokens = language_bundle.form._tokenizer.encode("dog").ids
+    tokens = language_bundle.form.tokenizer.encode("dog").ids
     monkeypatch.setattr("thrifty.models.generate.generate", lambda *a, **k: [*tokens, 0, *tokens])
     assert language_bundle.form.complete("the") == "dog"
 

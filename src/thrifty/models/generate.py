@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from thrifty.errors import RequestError
+from thrifty.models.drawing import Wishes, choose
 from thrifty.models.layers import Past
 
 
@@ -68,6 +69,7 @@ def generate(
     training = module.training if module else False
     if module:
         module.eval()
+    wishes = [Wishes(temperature, top_k)]
     room = min(longest, len(tokens) + max_tokens)
     try:
         text = list(tokens)
@@ -80,20 +82,13 @@ def generate(
                 if pasts[0].length + len(unread) > longest:
                     pasts, unread = own.pasts(room), text[-longest:]
                 answer_BTV = own(torch.tensor([unread], device=device), pasts)
-            text.append(_draw(answer_BTV[0, -1].float().cpu(), temperature, top_k, generator))
+            drawn = 0.0 if temperature == 0 else float(torch.rand((), dtype=torch.float64, generator=generator))
+            text += choose(answer_BTV[:1, -1].float().cpu(), wishes, [drawn])
             unread = text[-1:]
     finally:
         if module:
             module.train(training)
     return text[len(tokens) :]
-
-
-def _draw(logits_V: Tensor, temperature: float, top_k: int | None, generator: torch.Generator | None) -> int:
-    if temperature == 0:
-        return int(logits_V.argmax())
-    best_K, index_K = logits_V.topk(min(top_k or len(logits_V), len(logits_V)))
-    chosen = torch.multinomial((best_K / temperature).softmax(0), 1, generator=generator)
-    return int(index_K[chosen])
 
 
 def _check_request(

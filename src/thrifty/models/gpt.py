@@ -9,11 +9,13 @@ Shapes: B batch, T tokens, C width, H heads, D width of a head, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from thrifty.models.layers import Past, attend
+from thrifty.models.layers import Apart, Past, attend
 from thrifty.models.packed import Packed, Rows
 
 
@@ -28,8 +30,8 @@ class Attention(nn.Module):
         self.c_attn = nn.Linear(width, 3 * width)
         self.c_proj = nn.Linear(width, width)
 
-    def forward(self, x_BTC: Tensor, past: Past | Rows | None = None) -> Tensor:
-        if isinstance(past, Rows):
+    def forward(self, x_BTC: Tensor, past: Past | Apart | None = None) -> Tensor:
+        if not (past is None or isinstance(past, Past)):
             qkv_BTJD = self.c_attn(x_BTC).unflatten(-1, (3 * self.heads, -1))
             apart_BTC: Tensor = self.c_proj(past.attend(qkv_BTJD, self.heads, self.ways))
             return apart_BTC
@@ -67,7 +69,7 @@ class Block(nn.Module):
         self.mlp = FeedForward(width)
         self.drop = nn.Dropout(dropout)
 
-    def forward(self, x_BTC: Tensor, past: Past | Rows | None = None) -> Tensor:
+    def forward(self, x_BTC: Tensor, past: Past | Apart | None = None) -> Tensor:
         x_BTC = x_BTC + self.drop(self.attn(self.ln_1(x_BTC), past))
         out_BTC: Tensor = x_BTC + self.drop(self.mlp(self.ln_2(x_BTC)))
         return out_BTC
@@ -105,14 +107,18 @@ class GPT(nn.Module):
         """Return what remembers up to so many tokens for the blocks, with nothing read yet."""
         return [Past(room) for _ in self.h]
 
-    def forward(self, tokens_BT: Tensor | Packed, pasts: list[Past] | None = None, *, hidden: bool = False) -> Tensor:
+    def forward(
+        self, tokens_BT: Tensor | Packed, pasts: Sequence[Past | Apart] | None = None, *, hidden: bool = False
+    ) -> Tensor:
         """Return logits; or, when ``hidden``, what the head is applied to [B, T, C]."""
-        rows = None
+        rows, first = None, pasts[0] if pasts else None
         if isinstance(tokens_BT, Packed):
             rows = Rows(tokens_BT, self.wpe.weight.dtype, causal=True)
             tokens_BT, positions = tokens_BT.tokens, rows.positions_1T
+        elif not (first is None or isinstance(first, Past)):
+            positions = first.positions_1T
         else:
-            read = pasts[0].length if pasts else 0
+            read = first.length if first is not None else 0
             positions = torch.arange(read, read + tokens_BT.shape[1], device=tokens_BT.device)
         x_BTC = self.drop(self.wte(tokens_BT) + self.wpe(positions))
         for index, block in enumerate(self.h):

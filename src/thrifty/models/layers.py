@@ -130,6 +130,21 @@ def use_attention(model: nn.Module, ways: Mapping[str, str]) -> nn.Module:
     return model
 
 
+class Apart(Protocol):
+    """What an attention layer is given for several texts that lie end to end in one row: it lets each see itself alone.
+
+    Attributes:
+        positions_1T: of each token in its text, int64.
+    """
+
+    @property
+    def positions_1T(self) -> Tensor:  # noqa: N802 (a shape, not a name)
+        ...
+
+    def attend(self, qkv_1TJD: Tensor, heads: int, ways: Mapping[str, str]) -> Tensor:
+        """Return what each token sees [1, T, H D], of queries' heads, then as many of keys and of values, or fewer."""
+
+
 class Past:
     """Keys and values of the tokens that one attention layer has read: all at once at first, then one by one.
 
@@ -144,6 +159,12 @@ class Past:
         self._k_BHSD: Tensor | None = None
         self._v_BHSD: Tensor | None = None
 
+    @property
+    def kept(self) -> tuple[Tensor, Tensor]:
+        """Keys and values of all that was read [B, H, S, D]."""
+        assert self._k_BHSD is not None and self._v_BHSD is not None, "nothing was read yet"
+        return self._k_BHSD[:, :, : self.length], self._v_BHSD[:, :, : self.length]
+
     def extend(self, k_BHTD: Tensor, v_BHTD: Tensor) -> tuple[Tensor, Tensor]:
         """Add those of new tokens and return all that there are."""
         # what follows a past is one token, which sees all: so no mask has to tell new tokens apart
@@ -156,4 +177,4 @@ class Past:
             self._v_BHSD = v_BHTD.new_empty(batch, heads, self.room, width)
         self._k_BHSD[:, :, begin : self.length] = k_BHTD
         self._v_BHSD[:, :, begin : self.length] = v_BHTD
-        return self._k_BHSD[:, :, : self.length], self._v_BHSD[:, :, : self.length]
+        return self.kept

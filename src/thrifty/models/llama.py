@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from thrifty.models.layers import Past, attend
+from thrifty.models.layers import Apart, Past, attend
 from thrifty.models.packed import Packed, Rows
 
 # cosines and sines of the angle at each position, float32 [T, E] each
@@ -65,11 +65,11 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, width // heads * (heads + 2 * kv_heads), bias=False)
         self.proj = nn.Linear(width, width, bias=False)
 
-    def forward(self, x_BTC: Tensor, turns: Turns, past: Past | Rows | None = None) -> Tensor:
+    def forward(self, x_BTC: Tensor, turns: Turns, past: Past | Apart | None = None) -> Tensor:
         heads = self.heads + 2 * self.kv_heads
         qkv_BHTD = self.qkv(x_BTC).unflatten(-1, (heads, -1)).transpose(1, 2)
         qk_BHTD, v_BKTD = qkv_BHTD.split((self.heads + self.kv_heads, self.kv_heads), dim=1)
-        if isinstance(past, Rows):
+        if not (past is None or isinstance(past, Past)):
             turned_BTJD = torch.cat((rotate(qk_BHTD, turns), v_BKTD), dim=1).transpose(1, 2)
             apart_BTC: Tensor = self.proj(past.attend(turned_BTJD, self.heads, self.ways))
             return apart_BTC
@@ -116,7 +116,7 @@ class Block(nn.Module):
         self.norm_2 = nn.RMSNorm(width, eps=eps)
         self.mlp = FeedForward(width, ffn)
 
-    def forward(self, x_BTC: Tensor, turns: Turns, past: Past | Rows | None = None) -> Tensor:
+    def forward(self, x_BTC: Tensor, turns: Turns, past: Past | Apart | None = None) -> Tensor:
         x_BTC = x_BTC + self.attention(self.norm_1(x_BTC), turns, past)
         return x_BTC + self.mlp(self.norm_2(x_BTC))
 
@@ -169,15 +169,19 @@ class Llama(nn.Module):
         """Return what remembers up to so many tokens for the blocks, with nothing read yet."""
         return [Past(room) for _ in self.blocks]
 
-    def forward(self, tokens_BT: Tensor | Packed, pasts: list[Past] | None = None, *, hidden: bool = False) -> Tensor:
+    def forward(
+        self, tokens_BT: Tensor | Packed, pasts: Sequence[Past | Apart] | None = None, *, hidden: bool = False
+    ) -> Tensor:
         """Return logits; or, when ``hidden``, what the head is applied to [B, T, C]."""
-        rows = None
+        rows, first = None, pasts[0] if pasts else None
         if isinstance(tokens_BT, Packed):
             rows = Rows(tokens_BT, self.tokens.weight.dtype, causal=True)
             # far from the begin of the row, angles would lose digits
             tokens_BT, positions_T = tokens_BT.tokens, rows.positions_1T[0].float()
+        elif not (first is None or isinstance(first, Past)):
+            positions_T = first.positions_1T[0].float()
         else:
-            read = pasts[0].length if pasts else 0
+            read = first.length if first is not None else 0
             end = read + tokens_BT.shape[1]
             positions_T = torch.arange(read, end, device=tokens_BT.device, dtype=torch.float32)
         x_BTC = self.tokens(tokens_BT)

@@ -24,6 +24,9 @@ class Limits:
         max_tokens: of one completion; over it 400.
         beam: transcripts of a recording that are followed at once; over it 400.
         prompt_bytes: of one prompt or text; over it 400.
+        cache_bytes: of keys and values that one language model keeps of the texts that it writes.
+        texts: written at once by one language model.
+        token_seconds: between two tokens of a text; no more texts begin beside it while they take longer.
         warm_seconds: for the first answer of a version that is loaded while others are served.
         drain_seconds: for what waits to be answered once the server is told to stop.
 
@@ -42,6 +45,9 @@ class Limits:
     max_tokens: int = 1024
     beam: int = 8
     prompt_bytes: int = 64 * 2**10
+    cache_bytes: int = 2**30
+    texts: int = 64
+    token_seconds: float = 0.25
     warm_seconds: float = 60.0
     drain_seconds: float = 30.0
 

@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from thrifty.serve.generation.tallies import Tallies
+
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
@@ -15,6 +17,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.texts = Tallies(self.registry)
         self.requests = Counter(
             "thrifty_requests",
             "Requests for an answer, by outcome.",
@@ -58,6 +61,7 @@ class Metrics:
     def forget(self, model: str) -> None:
         """Let go of a model that left; its counters stay, for a counter that vanishes reads as a restart."""
         self.queue_rows.remove(model)
+        self.texts.forget(model)
 
     def computed(self, model: str) -> tuple[int, int, float]:
         """Rows and batches that a model has computed, and the seconds that they took."""

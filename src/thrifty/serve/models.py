@@ -21,6 +21,7 @@ from thrifty.serve.metrics import Metrics
 
 if TYPE_CHECKING:
     from thrifty.export.bundle import Bundle
+    from thrifty.serve.generation.writer import Writer
 
 # whole numbers that a request may ask for beside its input
 _LEAST = {"max_tokens": 1, "top_k": 1, "seed": 0, "beam": 1}
@@ -69,7 +70,8 @@ class Model:
         self._held = 0
         self._leaving = False
         self._free = threading.Condition()
-        self.batcher = Batcher(
+        self.writer = writer_of(bundle, self.label, limits, metrics)
+        self.batcher = self.writer or Batcher(
             self.form.answers,
             name=self.label,
             batch_rows=1 if self.form.alone else limits.batch_rows,
@@ -340,3 +342,16 @@ class Models:
             self._folders[model.name, model.version] = model.bundle.folder
             self._metrics.watch_queue(model.label, lambda: model.batcher.waiting_rows)
             return before
+
+
+def writer_of(bundle: Bundle, label: str, limits: Limits, metrics: Metrics) -> Writer | None:
+    """Make what writes many texts at once, where a bundle's model is one that can."""
+    if bundle.info.task != "language" or bundle.info.engine != "torch":
+        return None
+    from thrifty.export.forms.prompts import Prompts
+    from thrifty.serve.generation.engine import can_write
+    from thrifty.serve.generation.writer import Writer
+
+    if not (isinstance(bundle.form, Prompts) and can_write(bundle.model)):
+        return None
+    return Writer(bundle.form, label=label, limits=limits, metrics=metrics)

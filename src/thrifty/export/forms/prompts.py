@@ -15,8 +15,12 @@ if TYPE_CHECKING:
     from torch import nn
 
     from thrifty.export.engines import Computed
+    from thrifty.models.drawing import Wishes
 
 Prompt = tuple[str, dict[str, Any]]
+# a prompt's tokens, how many to write, how each is chosen, and the seed
+Ordered = tuple[list[int], int, "Wishes", int]
+_DEFAULTS: dict[str, Any] = {"max_tokens": 64, "temperature": 0.8, "top_k": 50, "seed": 0}
 
 
 class Prompts:
@@ -24,14 +28,19 @@ class Prompts:
 
     takes: Takes = "text"
     says = "a prompt"
-    options: Sequence[str] = ("max_tokens", "temperature", "top_k", "seed")
+    options: Sequence[str] = tuple(_DEFAULTS)
     alone = True
 
     def __init__(self, info: BundleInfo, model: nn.Module | Computed, tokenizer: Tokenizer | None) -> None:
         assert tokenizer is not None
-        self._data, self._model, self._tokenizer = info.data, model, tokenizer
+        self._data, self.model, self.tokenizer = info.data, model, tokenizer
         self.inputs: Signature = {"prompt": ("BYTES", (-1,))}
         self.outputs: Signature = {"completion": ("BYTES", (-1,))}
+
+    @property
+    def end(self) -> int:
+        """The token that ends a text, and stands before one."""
+        return self._data.end
 
     def row(self, raw: str, **options: Any) -> Prompt:
         """Keep a prompt with its options, those of `complete`."""
@@ -58,23 +67,37 @@ class Prompts:
 
         from thrifty.models.generate import generate
 
-        if max_tokens < 1 or top_k < 1 or not 0 <= temperature <= 100:
-            raise RequestError(f"max_tokens {max_tokens}, top_k {top_k}, temperature {temperature} are out of range")
-        ends = self._data.end
-        before = self._tokenizer.encode(prompt).ids
+        options = {"max_tokens": max_tokens, "temperature": temperature, "top_k": top_k, "seed": seed}
+        before, count, wishes, seed = self.order_of((prompt, options))
         new = generate(
-            self._model,
-            before or [ends],
-            max_tokens=max_tokens,
-            temperature=temperature,
-            top_k=top_k,
+            self.model,
+            before,
+            max_tokens=count,
+            temperature=wishes.temperature,
+            top_k=wishes.top_k,
             generator=torch.Generator().manual_seed(seed),
             length=self._data.shape[0],
         )
-        end = new.index(ends) if ends in new else len(new)
+        end = new.index(self.end) if self.end in new else len(new)
         # some tokenizers leave out the space that a text begins with: what is new is told by the whole
-        read, whole = self._tokenizer.decode(before), self._tokenizer.decode([*before, *new[:end]])
+        read, whole = self.tokenizer.decode(before), self.tokenizer.decode([*before, *new[:end]])
         return str(whole[len(read) :])
+
+    def order_of(self, row: Prompt) -> Ordered:
+        """Say what `complete` makes of a prompt and its options: tokens, how many, how each is chosen, and the seed.
+
+        Raises:
+            RequestError: an option is out of range.
+        """
+        from thrifty.models.drawing import Wishes
+
+        prompt, given = row
+        options = {**_DEFAULTS, **given}
+        max_tokens, temperature, top_k = options["max_tokens"], options["temperature"], options["top_k"]
+        if max_tokens < 1 or top_k < 1 or not 0 <= temperature <= 100:
+            raise RequestError(f"max_tokens {max_tokens}, top_k {top_k}, temperature {temperature} are out of range")
+        wishes = Wishes(temperature=float(temperature), top_k=top_k)
+        return self.tokenizer.encode(prompt).ids or [self.end], max_tokens, wishes, options["seed"]
 
     def answers(self, rows: Sequence[Prompt]) -> list[dict[str, Any]]:
         """Complete prompts, one after another."""
@@ -92,6 +115,6 @@ class Prompts:
         """Answer the first token."""
         import numpy as np
 
-        found = compute_of(self._model)(np.zeros((1, 1), np.int64)).shape[-1]
-        wanted = self._tokenizer.get_vocab_size()
+        found = compute_of(self.model)(np.zeros((1, 1), np.int64)).shape[-1]
+        wanted = self.tokenizer.get_vocab_size()
         return f"{found} values for {wanted} names" if found < wanted else ""
