@@ -10,22 +10,29 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from thrifty.models import build
 from thrifty.models.generate import generate
 from thrifty.models.gpt import GPT
 from thrifty.models.init import initialise
 from thrifty.models.llama import Llama
 from thrifty.models.paged import PAGE_TOKENS, Cache, Part, Step, cache_for, page_bytes
 from thrifty.models.reordered import Reordered, reordered
+from thrifty.spec import ModelPlan
 
 VOCABULARY, LENGTH, READ = 60, 128, 16
 SIZES: dict[str, Any] = {"vocabulary": VOCABULARY, "length": LENGTH, "layers": 2, "width": 32}
+FEWER = ModelPlan(name="fewer", family="gpt", arguments={**SIZES, "heads": 4}, kept={"h.1.attn": 3})
 MODELS: dict[str, Callable[[], GPT | Llama]] = {
     "gpt": lambda: GPT(**SIZES, heads=2),
     "llama in groups": lambda: Llama(**SIZES, heads=4, kv_heads=2, ffn=48, tied=False),
+    "gpt with a layer of fewer heads": lambda: build(FEWER),  # type: ignore[dict-item, return-value]
 }
 
 
-@pytest.fixture(scope="module", params=[pytest.param("gpt", marks=pytest.mark.slow), "llama in groups"])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=[] if name == "llama in groups" else pytest.mark.slow) for name in MODELS],
+)
 def model(request: pytest.FixtureRequest) -> GPT | Llama:
     model = MODELS[request.param]().eval().requires_grad_(False)
     initialise(model, "xavier_normal", 0)
@@ -98,7 +105,7 @@ def test_pages_that_are_cleared_leave_nothing_behind(model: GPT | Llama) -> None
 
 
 def test_pages_move_with_what_they_hold() -> None:
-    cache = Cache(layers=1, heads=1, width=2, pages=4, dtype=torch.float32)
+    cache = Cache([(1, 2)], pages=4, dtype=torch.float32)
     cache.clear([0, 1, 2, 3])
     cache.keys[0][3], cache.values[0][3] = 3.0, 4.0
     cache.move({3: 0})
@@ -106,5 +113,5 @@ def test_pages_move_with_what_they_hold() -> None:
 
 
 def test_a_pages_bytes_are_those_of_keys_and_values_of_all_layers(model: GPT | Llama) -> None:
-    width = 8 if isinstance(model, Llama) else 16
-    assert page_bytes(model) == 2 * 2 * 2 * width * PAGE_TOKENS * 4
+    numbers = 2 * 2 * 8 if isinstance(model, Llama) else sum(block.attn.c_proj.in_features for block in model.h)
+    assert page_bytes(model) == 2 * numbers * PAGE_TOKENS * 4

@@ -43,15 +43,15 @@ class Cache:
     """Pages of keys and values, for every layer of a model.
 
     Args:
-        layers, heads, width: of the keys and values.
+        layers: heads of keys and values of each, and their width.
         pages: how many; memory is used as they are written.
         dtype: of the numbers.
     """
 
-    def __init__(self, layers: int, heads: int, width: int, pages: int, dtype: torch.dtype) -> None:
-        shape = (pages, heads, PAGE_TOKENS, width)
-        self.keys = [torch.empty(shape, dtype=dtype) for _ in range(layers)]
-        self.values = [torch.empty(shape, dtype=dtype) for _ in range(layers)]
+    def __init__(self, layers: Sequence[tuple[int, int]], pages: int, dtype: torch.dtype) -> None:
+        shapes = [(pages, heads, PAGE_TOKENS, width) for heads, width in layers]
+        self.keys = [torch.empty(shape, dtype=dtype) for shape in shapes]
+        self.values = [torch.empty(shape, dtype=dtype) for shape in shapes]
 
     def clear(self, pages: Sequence[int]) -> None:
         """Make pages hold zeros, so that nothing that lay there before can reach another text."""
@@ -68,23 +68,23 @@ class Cache:
 
 def page_bytes(model: nn.Module) -> int:
     """Bytes of a page for all layers of a model that has ``pasts``."""
-    layers, heads, width, dtype = _shape_of(model)
-    return 2 * layers * heads * PAGE_TOKENS * width * dtype.itemsize
+    layers, dtype = _layers_of(model)
+    return 2 * sum(heads * width for heads, width in layers) * PAGE_TOKENS * dtype.itemsize
 
 
 def cache_for(model: nn.Module, pages: int) -> Cache:
     """Make the pages for a model that has ``pasts``."""
-    layers, heads, width, dtype = _shape_of(model)
-    return Cache(layers, heads, width, pages, dtype)
+    layers, dtype = _layers_of(model)
+    return Cache(layers, pages, dtype)
 
 
 @torch.inference_mode()
-def _shape_of(model: nn.Module) -> tuple[int, int, int, torch.dtype]:
-    """Layers, heads, width of a head and type, told by what one token leaves."""
+def _layers_of(model: nn.Module) -> tuple[list[tuple[int, int]], torch.dtype]:
+    """Heads of keys and values of each layer and their width, and their type, told by what one token leaves."""
     pasts: list[Past] = cast(Any, model).pasts(1)
     model(torch.zeros(1, 1, dtype=torch.int64), pasts)
-    key_BHSD, _ = pasts[0].kept
-    return len(pasts), key_BHSD.shape[1], key_BHSD.shape[3], key_BHSD.dtype
+    keys = [past.kept[0] for past in pasts]
+    return [(key_BHSD.shape[1], key_BHSD.shape[3]) for key_BHSD in keys], keys[0].dtype
 
 
 class Step:
