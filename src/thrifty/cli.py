@@ -251,7 +251,7 @@ def serve(
     port: Annotated[int, typer.Option(help="port to listen on; 0 for a free one", min=0, max=65535)] = 8501,
     label: Annotated[list[str] | None, typer.Option(help="of a version: stable=3, or MODEL:stable=3")] = None,
 ) -> None:
-    """Serve bundles by TensorFlow Serving's and the Open Inference protocols."""
+    """Serve bundles by TensorFlow Serving's, the Open Inference and OpenAI's protocols."""
     from thrifty import api
 
     def ready(host: str, port: int) -> None:

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thrifty.models.drawing import Wishes, choose
+from thrifty.models.drawing import choose
+from thrifty.models.wishes import Wishes
 
 WISHES = st.builds(
     Wishes,

@@ -16,8 +16,8 @@ from made_bundles import write_language_bundle
 from thrifty.errors import JobError, RequestError
 from thrifty.export.bundle import Bundle, load_bundle
 from thrifty.export.forms.prompts import Prompts
-from thrifty.models.drawing import Wishes
 from thrifty.models.paged import PAGE_TOKENS, Part
+from thrifty.models.wishes import Wishes
 from thrifty.serve.batcher import FULL
 from thrifty.serve.generation.order import Order, Piece
 from thrifty.serve.generation.pool import Pool

@@ -8,30 +8,16 @@ Shapes: B texts, V vocabulary, K likeliest tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from thrifty.models.wishes import Wishes
 
 # of tokens whose weights are added before one among them is looked for
 _BLOCK = 256
 # likeliest tokens in which those of a `top_p` are looked for first
 _LIKELIEST = 1024
-
-
-@dataclass(frozen=True)
-class Wishes:
-    """How a text wants its tokens chosen.
-
-    Attributes:
-        temperature: divides the logits; 0 takes the likeliest token each time.
-        top_k: draw from that many likeliest tokens; from all when None.
-        top_p: draw from the fewest likeliest tokens that have this share of the probability (Holtzman et al. 2020).
-    """
-
-    temperature: float = 1.0
-    top_k: int | None = None
-    top_p: float = 1.0
 
 
 def choose(logits_BV: Tensor, wishes: Sequence[Wishes], numbers: Sequence[float]) -> list[int]:

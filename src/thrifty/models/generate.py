@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from thrifty.errors import RequestError
-from thrifty.models.drawing import Wishes, choose
+from thrifty.models.drawing import choose
 from thrifty.models.layers import Past
+from thrifty.models.wishes import Wishes
 
 
 class Remembering(Protocol):

@@ -1,4 +1,4 @@
-"""Serve bundles over HTTP: TensorFlow Serving's REST API v1 and the Open Inference Protocol v2.
+"""Serve bundles over HTTP: TensorFlow Serving's REST API v1, the Open Inference Protocol v2 and OpenAI's routes.
 
 ``app`` gives a bare ASGI application for any server, ``run`` runs one here. Nothing of training is loaded.
 """

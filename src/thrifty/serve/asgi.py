@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import thrifty.serve.oip as oip
+import thrifty.serve.openai as openai
 import thrifty.serve.tfserving as tfserving
 from thrifty.errors import RequestError, ThriftyError
 from thrifty.serve.batcher import FULL
@@ -58,6 +59,7 @@ class App:
         self.models = Models(bundles, limits, self.metrics)
         self.models.name_versions(labels or {})
         self._held = Held(limits.held_bytes)
+        self._openai = openai.OpenAI(self.models, limits, self.metrics, self._held)
         self._parsers = ThreadPoolExecutor(_PARSERS, thread_name_prefix="thrifty-parse")
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -95,6 +97,9 @@ class App:
     async def _answer(self, scope: Message, receive: Receive, send: Send) -> None:
         start = time.perf_counter()
         path = scope["raw_path"].decode("ascii", "replace") if scope.get("raw_path") else quote(scope["path"])
+        if openai.owns(scope["method"], path):
+            await self._openai.answer(scope["method"], path, dict(scope["headers"]), receive, send)
+            return
         protocol = "tfserving" if tfserving.owns(path) else "oip" if oip.owns(path) else ""
         model: Model | None = None
         try:

@@ -24,6 +24,14 @@ Compute = Callable[[list[Any]], Sequence[Any]]
 FULL = "The batch scheduling queue to which this task was submitted is full"  # TensorFlow Serving's own words
 
 
+class OverloadError(RequestError):
+    """The queue is full, or would not be worked off within the deadline; ``retry_after_s`` says when it may be."""
+
+    def __init__(self, what: str, *, retry_after_s: float) -> None:
+        super().__init__(what, status=503)
+        self.retry_after_s = retry_after_s
+
+
 @dataclass(eq=False)
 class _Task:
     """A request in the queue: its rows, how many are already computed, and whom to answer."""

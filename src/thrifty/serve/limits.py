@@ -26,6 +26,7 @@ class Limits:
         prompt_bytes: of one prompt or text; over it 400.
         cache_bytes: of keys and values that one language model keeps of the texts that it writes.
         texts: written at once by one language model.
+        text_seconds: for a text to be written that is asked for by OpenAI's protocol; over it 504.
         token_seconds: between two tokens of a text; no more texts begin beside it while they take longer.
         warm_seconds: for the first answer of a version that is loaded while others are served.
         drain_seconds: for what waits to be answered once the server is told to stop.
@@ -47,6 +48,7 @@ class Limits:
     prompt_bytes: int = 64 * 2**10
     cache_bytes: int = 2**30
     texts: int = 64
+    text_seconds: float = 600.0
     token_seconds: float = 0.25
     warm_seconds: float = 60.0
     drain_seconds: float = 30.0

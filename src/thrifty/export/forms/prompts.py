@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from thrifty.export.engines import Computed
-    from thrifty.models.drawing import Wishes
+    from thrifty.models.wishes import Wishes
 
 Prompt = tuple[str, dict[str, Any]]
 # a prompt's tokens, how many to write, how each is chosen, and the seed
@@ -89,7 +89,7 @@ class Prompts:
         Raises:
             RequestError: an option is out of range.
         """
-        from thrifty.models.drawing import Wishes
+        from thrifty.models.wishes import Wishes
 
         prompt, given = row
         options = {**_DEFAULTS, **given}

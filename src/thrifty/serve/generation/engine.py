@@ -6,6 +6,7 @@ Shapes: B texts, C width, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from thrifty.models.drawing import Wishes
+from thrifty.models.wishes import Wishes
 
 
 @dataclass(frozen=True, kw_only=True)

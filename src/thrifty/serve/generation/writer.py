@@ -21,12 +21,14 @@ from thrifty.errors import RequestError
 from thrifty.export.forms.prompts import Prompts
 from thrifty.models.drawing import choose
 from thrifty.models.paged import Part
-from thrifty.serve.batcher import FULL
+from thrifty.serve.batcher import FULL, OverloadError
 from thrifty.serve.generation.engine import Engine
 from thrifty.serve.generation.order import Order, Piece, Told
 from thrifty.serve.generation.writing import READ_TOKENS, Tell, Writing, parts_of
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
     from thrifty.serve.limits import Limits
     from thrifty.serve.metrics import Metrics
 
@@ -66,6 +68,16 @@ class Writer:
                 self._thread.start()
 
     @property
+    def tokenizer(self) -> Tokenizer:
+        """Of the model."""
+        return self._form.tokenizer
+
+    def encode(self, prompt: str | Sequence[int]) -> list[int]:
+        """Give a prompt's tokens; an empty one begins a new text."""
+        tokens = self.tokenizer.encode(prompt).ids if isinstance(prompt, str) else list(prompt)
+        return tokens or [self._form.end]
+
+    @property
     def waiting_rows(self) -> int:
         """Texts in the queue, without those being written."""
         return len(self._queue)
@@ -81,11 +93,16 @@ class Writer:
         busy = self._busy_since
         return not self._dead and not (busy and time.monotonic() - busy > self._limits.deadline_seconds)
 
-    @property
-    def retry_after_s(self) -> float:
-        """Seconds after which it is worth asking again: what the oldest text being written still needs at most."""
-        left = [each.order.max_tokens - len(each.written) for each in list(self._active)]
-        return max(1.0, min(left, default=1) * self._token_seconds)
+    def check_load(self, rows: int = 1) -> None:
+        """Refuse texts that the queue has no room for.
+
+        Raises:
+            OverloadError: 503, with the seconds after which it is worth asking again.
+        """
+        if len(self._queue) + rows > self._limits.queue_rows:
+            left = [each.order.max_tokens - len(each.written) for each in list(self._active)]
+            # until the first of the texts that are written now has ended
+            raise OverloadError(FULL, retry_after_s=min(left, default=1) * self._token_seconds)
 
     def submit(self, rows: Sequence[Any], *, deadline: float) -> Future[list[Any]]:
         """Have prompts completed; the future holds an answer for each, as the form gives them.
@@ -93,7 +110,8 @@ class Writer:
         Cancel the future when nobody wants the answers any more.
 
         Raises:
-            RequestError: 503, the queue is full, or the worker is gone; 400, an option is out of range.
+            OverloadError: 503, the queue is full.
+            RequestError: 503, the worker is gone; 400, an option is out of range.
         """
         future: Future[list[Any]] = Future()
         orders = [self._form.order_of(row) for row in rows]
@@ -123,7 +141,8 @@ class Writer:
         """Queue texts, all or none, from any thread; each is told of by its own function, on the worker's thread.
 
         Raises:
-            RequestError: 503, the queue is full, or the worker is gone.
+            OverloadError: 503, the queue is full.
+            RequestError: 503, the worker is gone.
         """
         now = time.monotonic()
         writings = [
@@ -133,8 +152,7 @@ class Writer:
         with self._changed:
             if self._closing or self._dead:
                 raise RequestError(_SHUTTING_DOWN if self._closing else self._gone(), status=503)
-            if len(self._queue) + len(writings) > self._limits.queue_rows:
-                raise RequestError(FULL, status=503)
+            self.check_load(len(writings))
             self._queue.extend(writings)
             self._changed.notify()
         return writings
