@@ -29,6 +29,7 @@ OWNERS = {
     "optuna": {"tune"},
     "plotly": {"report"},
     "uvicorn": {"serve"},
+    "grpc": {"serve"},
 }
 
 

@@ -339,6 +339,8 @@ def serve(
     host: str,
     port: int,
     labels: Sequence[str] = (),
+    repository: Path | None = None,
+    grpc_port: int | None = None,
     ready: Callable[[str, int], None] = lambda host, port: None,
 ) -> None:
     """Serve bundles until the process is told to end.
@@ -350,7 +352,7 @@ def serve(
     from thrifty.export.bundle import load_bundle
 
     loaded = [load_bundle(bundle_folder(path)) for path in bundles]
-    server.run(loaded, host=host, port=port, labels=labels, ready=ready)
+    server.run(loaded, host=host, port=port, labels=labels, repository=repository, grpc_port=grpc_port, ready=ready)
 
 
 def models() -> dict[str, str]:

@@ -250,14 +250,20 @@ def serve(
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="port to listen on; 0 for a free one", min=0, max=65535)] = 8501,
     label: Annotated[list[str] | None, typer.Option(help="of a version: stable=3, or MODEL:stable=3")] = None,
+    repository: Annotated[Path | None, typer.Option(help="folder of bundles that clients may load and unload")] = None,
+    grpc_port: Annotated[int | None, typer.Option(help="port for gRPC, of the extra 'grpc'", min=1, max=65535)] = None,
 ) -> None:
     """Serve bundles by TensorFlow Serving's, the Open Inference and OpenAI's protocols."""
     from thrifty import api
 
     def ready(host: str, port: int) -> None:
-        print(f"serving on http://{host}:{port}", flush=True)
+        print(
+            f"serving on http://{host}:{port}" + (f" and gRPC on {host}:{grpc_port}" if grpc_port else ""), flush=True
+        )
 
-    api.serve(bundles, host=host, port=port, labels=label or [], ready=ready)
+    api.serve(
+        bundles, host=host, port=port, labels=label or [], repository=repository, grpc_port=grpc_port, ready=ready
+    )
 
 
 @app.command()

@@ -91,7 +91,7 @@ def test_an_address_that_is_taken_is_named(pets: Bundle) -> None:
 def test_others_are_let_in_with_a_word(
     pets: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, host: str, loopback: bool
 ) -> None:
-    monkeypatch.setattr(server._Server, "run", lambda self, sockets: None)
+    monkeypatch.setattr(server.Server, "run", lambda self, sockets: None)
     with caplog.at_level(logging.WARNING, "thrifty.serve"):
         serve.run([pets], host=host, port=0)
     assert ("there is no password" in caplog.text) == (not loopback)

@@ -11,19 +11,28 @@ from typing import TYPE_CHECKING
 from thrifty.serve.limits import Limits
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from thrifty.export.bundle import Bundle
     from thrifty.serve.asgi import App
 
 __all__ = ["Limits", "app", "run"]
 
 
-def app(bundles: Sequence[Bundle], *, limits: Limits | None = None, labels: Sequence[str] = ()) -> App:
+def app(
+    bundles: Sequence[Bundle],
+    *,
+    limits: Limits | None = None,
+    labels: Sequence[str] = (),
+    repository: str | Path | None = None,
+) -> App:
     """Make the ASGI application that answers for these bundles.
 
     Args:
         bundles: to serve, by their names and versions.
         limits: of sizes, waiting and time.
         labels: of versions, ``stable=3`` for all models that have it or ``pets:stable=3`` for one.
+        repository: folder of bundles that clients may load and unload; None lets them do neither.
 
     Raises:
         JobError: there is none, two have the same name and version, or a label stands for a version that is not served.
@@ -31,7 +40,7 @@ def app(bundles: Sequence[Bundle], *, limits: Limits | None = None, labels: Sequ
     from thrifty.serve.asgi import App
     from thrifty.serve.labels import parse_labels
 
-    return App(bundles, limits or Limits(), labels=parse_labels(labels))
+    return App(bundles, limits or Limits(), labels=parse_labels(labels), repository=repository)
 
 
 def run(
@@ -41,6 +50,8 @@ def run(
     port: int = 8501,
     limits: Limits | None = None,
     labels: Sequence[str] = (),
+    repository: str | Path | None = None,
+    grpc_port: int | None = None,
     ready: Callable[[str, int], None] = lambda host, port: None,
 ) -> None:
     """Serve until SIGINT or SIGTERM; what was accepted by then is still answered.
@@ -51,11 +62,15 @@ def run(
         port: 0 takes a free one.
         limits: of sizes, waiting and time.
         labels: of versions, as of `app`.
+        repository: as of `app`.
+        grpc_port: for the Open Inference Protocol over gRPC; None serves none.
         ready: told the address and the real port once the server listens and every model has answered a first row.
 
     Raises:
+        MissingExtraError: gRPC is asked for, and its packages are not installed.
         JobError: the address cannot be had, or the bundles cannot be served together.
     """
     from thrifty.serve.server import serve
 
-    serve(app(bundles, limits=limits, labels=labels), host=host, port=port, ready=ready)
+    served = app(bundles, limits=limits, labels=labels, repository=repository)
+    serve(served, host=host, port=port, grpc_port=grpc_port, ready=ready)

@@ -7,7 +7,8 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 import thrifty.serve.oip as oip
@@ -24,6 +25,7 @@ from thrifty.serve.http import (
     Receive,
     Reply,
     Send,
+    Work,
     error_reply,
     read_body,
 )
@@ -31,6 +33,7 @@ from thrifty.serve.labels import Labels
 from thrifty.serve.limits import Limits
 from thrifty.serve.metrics import Metrics
 from thrifty.serve.models import Ask, Model, Models
+from thrifty.serve.oip.repository import Repository
 
 if TYPE_CHECKING:
     from thrifty.export.bundle import Bundle
@@ -40,6 +43,7 @@ logger = logging.getLogger("thrifty.serve")
 _METRICS = ("/metrics", "/monitoring/prometheus/metrics")
 _PARSERS = 2  # threads that decode JSON and images, so that a large body does not hold up the others
 
+T = TypeVar("T")
 Parse = Callable[[bytes], Ask]
 
 
@@ -51,15 +55,25 @@ class App:
     Attributes:
         models: what it serves.
         metrics: what it counts.
+        held: bytes of the requests that it holds.
+        repository: from which models are loaded and unloaded on request; None when that is off.
     """
 
-    def __init__(self, bundles: Sequence[Bundle], limits: Limits, *, labels: Labels | None = None) -> None:
+    def __init__(
+        self,
+        bundles: Sequence[Bundle],
+        limits: Limits,
+        *,
+        labels: Labels | None = None,
+        repository: str | Path | None = None,
+    ) -> None:
         self.limits = limits
         self.metrics = Metrics()
         self.models = Models(bundles, limits, self.metrics)
         self.models.name_versions(labels or {})
-        self._held = Held(limits.held_bytes)
-        self._openai = openai.OpenAI(self.models, limits, self.metrics, self._held)
+        self.repository = None if repository is None else Repository(repository, self.models)
+        self.held = Held(limits.held_bytes)
+        self._openai = openai.OpenAI(self.models, limits, self.metrics, self.held)
         self._parsers = ThreadPoolExecutor(_PARSERS, thread_name_prefix="thrifty-parse")
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -105,8 +119,10 @@ class App:
         try:
             found = self._route(scope["method"], path, dict(scope["headers"]))
             # one that was unloaded between being found and being held is looked for again
-            while not isinstance(found, Reply) and not found[0].hold():
+            while not isinstance(found, Reply | Work) and not found[0].hold():
                 found = self._route(scope["method"], path, dict(scope["headers"]))
+            if isinstance(found, Work):
+                found = await self._work(found, dict(scope["headers"]), receive)
             if isinstance(found, Reply):
                 await found.send(send)
                 return
@@ -126,7 +142,7 @@ class App:
         self.metrics.request_done(model.label if model else "", protocol, reply.status, time.perf_counter() - start)
         await reply.send(send)
 
-    def _route(self, method: str, path: str, headers: dict[bytes, bytes]) -> Reply | tuple[Model, Parse]:
+    def _route(self, method: str, path: str, headers: dict[bytes, bytes]) -> Reply | Work | tuple[Model, Parse]:
         if path in _METRICS:
             if method != "GET":
                 raise RequestError("Method Not Allowed", status=405)
@@ -134,22 +150,35 @@ class App:
         if tfserving.owns(path):
             return tfserving.ask_for(method, path, self.models) or tfserving.look_up(method, path, headers, self.models)
         if oip.owns(path):
-            return oip.ask_for(method, path, headers, self.models) or oip.look_up(
-                method, path, self.models, self.metrics
+            return (
+                oip.ask_for(method, path, headers, self.models)
+                or oip.work_for(method, path, self.repository)
+                or oip.look_up(method, path, self.models, self.metrics, repository=self.repository is not None)
             )
         raise RequestError("Not Found", status=404)
+
+    async def beside(self, run: Callable[[], T]) -> T:
+        """Run what computes a little, beside the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._parsers, run)
+
+    async def _work(self, work: Work, headers: dict[bytes, bytes], receive: Receive) -> Reply:
+        body, held = await read_body(headers, receive, self.held, self.limits)
+        try:
+            return await asyncio.to_thread(work.run, body)
+        finally:
+            self.held.release(held)
 
     async def _infer(self, model: Model, parse: Parse, headers: dict[bytes, bytes], receive: Receive) -> Reply:
         if model.batcher.full:  # said before the body is read and decoded for nothing
             raise RequestError(FULL, status=503)
-        body, held = await read_body(headers, receive, self._held, self.limits)
+        body, held = await read_body(headers, receive, self.held, self.limits)
         try:
             ask = await asyncio.get_running_loop().run_in_executor(self._parsers, parse, body)
             del body
             answers = await self._wait(model.submit(ask.rows), receive)
             return ask.reply(answers)
         finally:
-            self._held.release(held)
+            self.held.release(held)
 
     async def _wait(self, future: Future[list[Any]], receive: Receive) -> list[Any]:
         """Wait for the answers, for the client to leave, or for the deadline, whichever is first."""

@@ -49,6 +49,13 @@ class Reply:
         await send({"type": "http.response.body", "body": self.body})
 
 
+@dataclass(frozen=True)
+class Work:
+    """What answers a request by waiting: it is given the body, and runs beside the event loop."""
+
+    run: Callable[[bytes], Reply]
+
+
 def json_reply(value: Any, status: int = 200, *, close: bool = False) -> Reply:
     """Answer with JSON. Numbers must be finite: msgspec would write NaN as ``null``."""
     return Reply(status, msgspec.json.encode(value), close=close)

@@ -17,6 +17,7 @@ from thrifty.errors import JobError
 from thrifty.serve.asgi import App
 from thrifty.serve.connection import Connection
 from thrifty.serve.limits import Limits
+from thrifty.serve.oip.grpc.service import RpcServer
 
 logger = logging.getLogger("thrifty.serve")
 
@@ -25,17 +26,30 @@ _KEEP_ALIVE_SECONDS = 75
 _WARM_POLL_SECONDS = 0.01
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """uvicorn's server, telling when it listens and its models have answered a first row."""
 
-    def __init__(self, config: uvicorn.Config, app: App, ready: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, app: App, ready: Callable[[], None], rpc: RpcServer | None = None
+    ) -> None:
         super().__init__(config)
-        self._app, self._ready = app, ready
+        self._app, self._ready, self._rpc = app, ready, rpc
+        self.failed: JobError | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        if self.started:
+        if self.started and self._rpc is not None:
+            try:
+                await self._rpc.start()
+            except JobError as error:  # told once what has started is stopped again
+                self.failed, self.should_exit = error, True
+        if self.started and self.failed is None:
             self._warming = asyncio.create_task(self._tell_when_warm())
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._rpc is not None:
+            await self._rpc.stop(self._app.limits.drain_seconds)
+        await super().shutdown(sockets)
 
     async def _tell_when_warm(self) -> None:
         while not all(model.ready for model in self._app.models):
@@ -45,13 +59,17 @@ class _Server(uvicorn.Server):
         self._ready()
 
 
-def serve(app: App, *, host: str, port: int, ready: Callable[[str, int], None]) -> None:
+def serve(app: App, *, host: str, port: int, grpc_port: int | None = None, ready: Callable[[str, int], None]) -> None:
     """Serve until told to stop; `thrifty.serve.run` says the rest."""
+    rpc = None if grpc_port is None else RpcServer(app, host=host, port=grpc_port)
     listener = _bind(host, port)
     if not _is_loopback(host):
         logger.warning("serving on %s: whoever reaches this machine can ask; there is no password", host)
     with listener, _quiet_signals():
-        _Server(config_of(app, app.limits), app, lambda: ready(host, listener.getsockname()[1])).run(sockets=[listener])
+        server = Server(config_of(app, app.limits), app, lambda: ready(host, listener.getsockname()[1]), rpc)
+        server.run(sockets=[listener])
+    if server.failed is not None:
+        raise server.failed
 
 
 def config_of(app: App, limits: Limits) -> uvicorn.Config:

@@ -9,6 +9,6 @@ A number that is none (NaN, infinity) is an error in JSON, which cannot say it, 
 texts are Triton's as far as it has them.
 """
 
-from thrifty.serve.oip.routes import ask_for, look_up, owns
+from thrifty.serve.oip.routes import ask_for, look_up, owns, work_for
 
-__all__ = ["ask_for", "look_up", "owns"]
+__all__ = ["ask_for", "look_up", "owns", "work_for"]

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from urllib.parse import unquote
 
 from thrifty.errors import RequestError
-from thrifty.serve.http import Reply, json_reply
+from thrifty.serve.http import Reply, Work, json_reply
 from thrifty.serve.metrics import Metrics
 from thrifty.serve.models import Ask, Model, Models
 from thrifty.serve.oip.metadata import metadata_of, server_metadata, stats_of
-from thrifty.serve.oip.rest import HEAD_LENGTH, parse_infer
+from thrifty.serve.oip.repository import OFF, OFF_MEND, Repository, check_parameters
+from thrifty.serve.oip.rest import HEAD_LENGTH, parse_infer, parse_object
 
+_REPOSITORY = re.compile(r"/v2/repository/(?:index|models/([^/]+)/(load|unload))")
 _MODEL = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(?:/(ready|infer|stats))?")
 
 
@@ -37,7 +39,40 @@ def ask_for(
     return model, lambda body: parse_infer(model, head_length, body)
 
 
-def look_up(method: str, path: str, models: Models, metrics: Metrics) -> Reply:
+def work_for(method: str, path: str, repository: Repository | None) -> Work | None:
+    """Find what a request of the model repository asks for; None when it is none.
+
+    Raises:
+        RequestError: 403 the repository is off, 405 another verb than POST.
+    """
+    match = _REPOSITORY.fullmatch(path)
+    if match is None:
+        return None
+    if method != "POST":
+        raise RequestError("Method Not Allowed", status=405)
+    if repository is None:
+        raise RequestError(OFF, status=403, mend=OFF_MEND)
+    held = repository
+    name, verb = unquote(match[1] or ""), match[2]
+
+    def run(body: bytes) -> Reply:
+        asked = parse_object(body) if body else {}
+        if verb is None:
+            ready_only = asked.get("ready", False)
+            if not isinstance(ready_only, bool):
+                raise RequestError("'ready' must be true or false")
+            return json_reply(held.index(ready_only=ready_only))
+        parameters = asked.get("parameters", {})
+        if not isinstance(parameters, dict):
+            raise RequestError("'parameters' must be an object")
+        check_parameters(parameters)
+        (held.load if verb == "load" else held.unload)(name)
+        return Reply(200, b"")
+
+    return Work(run)
+
+
+def look_up(method: str, path: str, models: Models, metrics: Metrics, *, repository: bool) -> Reply:
     """Answer what needs no model to compute: health, metadata and statistics.
 
     Raises:
@@ -58,7 +93,7 @@ def look_up(method: str, path: str, models: Models, metrics: Metrics) -> Reply:
             return json_reply({"model_stats": [stats_of(each, metrics) for each in asked]})
         return json_reply(metadata_of(model, models))
     if plain == "/v2":
-        return json_reply(server_metadata())
+        return json_reply(server_metadata(repository=repository))
     if plain == "/v2/health/live":
         return json_reply({"live": True})
     ready = all(model.ready for model in models)
