@@ -5,7 +5,7 @@ The result is dense: smaller matrices, no zeros, faster anywhere.
 
 from __future__ import annotations
 
-import math
+import itertools
 import re
 import time
 from collections.abc import Iterable, Mapping
@@ -24,14 +24,14 @@ from thrifty.spec import ModelPlan, Task
 # no place loses more than this, however little it seems to matter: importance is of small changes
 LEAST_LEFT = 1 / 8
 _FOLDED = "norms are folded, and what is cut would learn again without them"
-# of channels so many stay together as fill a register of 16 numbers, where there are at least twice as many
-TOGETHER = 16
+# channels stay and go by as many as fill a register, where there are at least twice as many of them
+REGISTERS = (16, 8)
 
 
 def choose(units: Mapping[str, Units], importance: Mapping[str, Importance], share: float) -> dict[str, list[int]]:
     """Choose the units that stay: those go whose loss is least for the work that they save, up to a share of it all.
 
-    Channels stay in groups of `TOGETHER`.
+    Of places that share a matrix, as layers of an MLP do, more work goes than the sum of theirs.
 
     Args:
         units: that can go.
@@ -41,27 +41,37 @@ def choose(units: Mapping[str, Units], importance: Mapping[str, Importance], sha
     Returns:
         What stays of each place that loses any, rising.
     """
-    ranked = sorted(
-        (float(score) / importance[name].work, name, unit)
-        for name in units
-        for unit, score in enumerate(importance[name].scores)
-    )
-    gone: dict[str, set[int]] = {name: set() for name in units}
-    budget = share * sum(importance[name].work * units[name].count for name in units)
-    for _, name, unit in ranked:
-        most = units[name].count - max(1, math.ceil(units[name].count * LEAST_LEFT))
-        if importance[name].work <= budget and len(gone[name]) < most:
-            gone[name].add(unit)
-            budget -= importance[name].work
-    kept = {}
+    blocks = []
     for name, each in units.items():
-        left = each.count - len(gone[name])
-        if each.kind == "channels" and each.count >= 2 * TOGETHER:
-            left = min(each.count, -(-left // TOGETHER) * TOGETHER)
-        if left < each.count:
-            order = importance[name].scores.argsort(descending=True, stable=True)[:left]
-            kept[name] = sorted(order.tolist())
-    return kept
+        rising = importance[name].scores.argsort(stable=True).tolist()
+        size = together(each)
+        # the first one is what is over, so that what stays divides
+        cuts = [0, *range(each.count % size or size, each.count + 1, size)]
+        for number, (begin, end) in enumerate(itertools.pairwise(cuts)):
+            block = rising[begin:end]
+            work = importance[name].work * len(block)
+            blocks.append((float(importance[name].scores[block].sum()) / work, name, number, work, block))
+    budget = share * sum(importance[name].work * each.count for name, each in units.items())
+    gone: dict[str, list[list[int]]] = {name: [] for name in units}
+    for _, name, number, work, block in sorted(blocks):
+        lost = sum(map(len, gone[name])) + len(block)
+        enough = units[name].count - lost >= max(1, units[name].count * LEAST_LEFT)
+        if work <= budget and enough and number == len(gone[name]):
+            gone[name].append(block)
+            budget -= work
+    return {
+        name: sorted(set(range(units[name].count)) - set(itertools.chain(*lost))) for name, lost in gone.items() if lost
+    }
+
+
+def together(units: Units) -> int:
+    """How many units of a place stay or go at once.
+
+    >>> together(Units("mlp", "channels", 100, (), "mlp")), together(Units("attention", "heads", 100, (), "proj"))
+    (16, 1)
+    """
+    fitting = (size for size in REGISTERS if units.kind == "channels" and units.count >= 2 * size)
+    return next(fitting, 1)
 
 
 def prune(model: nn.Module, plan: ModelPlan, kept: Mapping[str, list[int]]) -> ModelPlan:
@@ -179,7 +189,7 @@ def unit_move(share: float) -> Move:
             4 * _rows(context) * answer_seconds(candidate.model, context.calibration)
             + recovery_seconds(context, candidate.model)
         ),
-        hope=lambda context, candidate: 1 / (1 - share),
+        hope=lambda context, candidate: (1 - share) ** (-2 if _chained(candidate) else -1),
         apply=apply,
     )
 
@@ -223,6 +233,12 @@ def layer_move(share: float) -> Move:
         hope=hope,
         apply=apply,
     )
+
+
+def _chained(candidate: Candidate) -> bool:
+    """Whether places share a matrix, which then becomes smaller in both of its dimensions."""
+    tensors = [axis.tensor for each in units_of(candidate.model, candidate.plan).values() for axis in each.axes]
+    return len(set(tensors)) < len(tensors)
 
 
 def _rows(context: Context) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from thrifty.models.packed import Packed
 from thrifty.spec import ModelPlan
 from thrifty.spec.units import format_bytes, format_count, format_seconds
 
-TIMED = 5
+TIMED = 3
 
 
 @dataclass(frozen=True)
@@ -30,29 +31,32 @@ class Weight:
         parameters: numbers that were learned.
         bytes: of all tensors that a bundle holds.
         flops: of matrix products and convolutions.
-        seconds: the least of `TIMED` answers after a first one.
     """
 
     parameters: int
     bytes: int
     flops: int
-    seconds: float
 
 
 def weigh(model: nn.Module, batch: Batch) -> Weight:
-    """Weigh a model in ``eval`` mode on a batch, on the CPU."""
-    x = input_of(to_tensors(batch))
-    tensors = stored(model).values()
-    flops = count_flops(model, x)
-    with torch.inference_mode():
-        took = []
-        for _ in range(TIMED):
-            began = time.perf_counter()
-            model(x)
-            took.append(time.perf_counter() - began)
+    """Weigh a model in ``eval`` mode by what it does with a batch, on the CPU."""
     parameters = {id(each): each.numel() for each in model.parameters()}
-    held = sum(each.numel() * each.element_size() for each in tensors)
-    return Weight(sum(parameters.values()), held, flops, min(took))
+    held = sum(each.numel() * each.element_size() for each in stored(model).values())
+    return Weight(sum(parameters.values()), held, count_flops(model, input_of(to_tensors(batch))))
+
+
+def time_answers(models: Sequence[nn.Module], batch: Batch) -> list[float]:
+    """Seconds that models take to answer a batch: the least of `TIMED` times each, in turn, after a first one."""
+    x = input_of(to_tensors(batch))
+    least = [math.inf] * len(models)
+    with torch.inference_mode():
+        for turn in range(1 + TIMED):
+            for at, model in enumerate(models):
+                began = time.perf_counter()
+                model(x)
+                if turn:
+                    least[at] = min(least[at], time.perf_counter() - began)
+    return least
 
 
 def count_flops(model: nn.Module, x: Tensor | Packed) -> int:
@@ -78,11 +82,12 @@ def made(
     model.eval().requires_grad_(False)
     batch = _rows(context.calibration[0], context.batch)
     was, now = weigh(before.model, batch), weigh(model, batch)
+    slow_s, fast_s = time_answers((before.model, model), batch)
     saved = (
         f"parameters {format_count(was.parameters)} to {format_count(now.parameters)}, "
         f"{format_bytes(was.bytes)} to {format_bytes(now.bytes)}, "
         f"operations to {now.flops / max(1, was.flops):.0%}, "
-        f"an answer {1000 * was.seconds:.2f} to {1000 * now.seconds:.2f} ms; "
+        f"an answer {1000 * slow_s:.2f} to {1000 * fast_s:.2f} ms; "
         f"it took {format_seconds(time.perf_counter() - began)}"
     )
     return Candidate(model, plan, (*before.taken, name), says=(*before.says, f"{says}; {saved}"))
@@ -94,15 +99,8 @@ def copied(model: nn.Module) -> nn.Module:
 
 
 def answer_seconds(model: nn.Module, batches: Sequence[Batch]) -> float:
-    """Seconds that a row of these batches takes a model to answer: of the first batch, the lesser of two."""
-    x = input_of(to_tensors(batches[0]))
-    took = []
-    with torch.inference_mode():
-        for _ in range(2):
-            began = time.perf_counter()
-            model(x)
-            took.append(time.perf_counter() - began)
-    return min(took) / len(batches[0]["y"])
+    """Seconds that a row of these batches takes a model to answer."""
+    return time_answers((model,), batches[0])[0] / len(batches[0]["y"])
 
 
 def _rows(batch: Batch, count: int) -> Batch:
