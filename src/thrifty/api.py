@@ -349,10 +349,9 @@ def serve(
         BundleError: a bundle is damaged.
     """
     from thrifty import serve as server
-    from thrifty.export.bundle import load_bundle
 
-    loaded = [load_bundle(bundle_folder(path)) for path in bundles]
-    server.run(loaded, host=host, port=port, labels=labels, repository=repository, grpc_port=grpc_port, ready=ready)
+    folders = [bundle_folder(path) for path in bundles]
+    server.run(folders, host=host, port=port, labels=labels, repository=repository, grpc_port=grpc_port, ready=ready)
 
 
 def models() -> dict[str, str]:

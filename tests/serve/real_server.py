@@ -40,6 +40,9 @@ def serving(app: App, *, warm: bool = True) -> Iterator[str]:
             while not server.started or (warm and httpx.get(f"{url}/v2/health/ready").status_code != 200):
                 assert time.monotonic() < until, "the server did not become ready"
                 time.sleep(0.01)
+            while warm and not all(model.measured for model in app.models):
+                assert time.monotonic() < until, "the curves of the models were not measured"
+                time.sleep(0.01)
             yield url
         finally:
             server.should_exit = True

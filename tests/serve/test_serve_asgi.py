@@ -152,6 +152,7 @@ def test_overload_is_refused_quickly_and_recovered_from(gated: Gate) -> None:
         start = time.monotonic()
         refused = httpx.post(f"{url}{PREDICT}", json={"instances": [b64(1)] * 2})
         assert (refused.status_code, refused.json()) == (503, {"error": FULL})
+        assert int(refused.headers["retry-after"]) >= 1
         assert time.monotonic() - start < 5
         fits = pool.submit(httpx.post, f"{url}{PREDICT}", json={"instances": [b64(1)]}, timeout=SOON)
         eventually(lambda: metric(url, "thrifty_queue_rows") == 4)
@@ -201,14 +202,16 @@ def test_ready_means_that_an_answer_was_computed(gated: Gate) -> None:
         eventually(lambda: httpx.get(f"{url}/v2/health/ready").status_code == 200)
 
 
-def test_a_dead_worker_is_not_ready(gated: Gate) -> None:
-    with running([gated.bundle]) as url:
+def test_what_ends_the_worker_is_told_and_it_works_again(gated: Gate) -> None:
+    with running([gated.bundle], limits=serve.Limits(probe_seconds=0.1)) as url:
         gated.fails = SystemExit()
         reply = httpx.post(f"{url}{PREDICT}", json={"instances": [b64(1)]}, timeout=SOON)
-        assert (reply.status_code, reply.json()["error"][:29]) == (503, "The worker of model 'pets:1' ")
+        assert (reply.status_code, "its worker was lost over this input" in reply.json()["error"]) == (500, True)
         assert httpx.get(f"{url}/v2/health/ready").status_code == 503
         assert httpx.get(f"{url}/v2/health/live").status_code == 200
-        assert httpx.get(f"{url}/v1/models/pets").json()["model_version_status"][0]["state"] == "END"
+        gated.fails = None
+        eventually(lambda: httpx.get(f"{url}/v2/health/ready").status_code == 200)
+        assert httpx.post(f"{url}{PREDICT}", json={"instances": [b64(1)]}).status_code == 200
 
 
 def test_a_failing_model_is_500_and_lives_on(gated: Gate) -> None:

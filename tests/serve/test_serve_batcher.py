@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thrifty.errors import RequestError
-from thrifty.serve.batcher import FULL, Batcher
+from thrifty.serve.batcher import FULL, Batcher, OverloadError
+from thrifty.serve.curve import Curve
+from thrifty.serve.workers import WorkerLostError
 
 SOON = 30.0
 
@@ -30,6 +32,7 @@ class Doubler:
         self.gate.set()
         self.entered = threading.Semaphore(0)
         self.batches: list[list[int]] = []
+        self.answers_nothing = False
 
     def __call__(self, rows: list[Any]) -> Sequence[Any]:
         self.batches.append(list(rows))
@@ -39,7 +42,7 @@ class Doubler:
             raise ValueError("thirteen")
         if 666 in rows:
             raise SystemExit
-        if 7 in rows:
+        if 7 in rows or self.answers_nothing:
             return []
         return [2 * row for row in rows]
 
@@ -166,17 +169,127 @@ def test_a_model_that_answers_too_few_rows_is_found(work: Batcher) -> None:
         work.submit([7, 1], deadline=later()).result(SOON)
 
 
-def test_a_dead_worker_refuses_all_and_is_not_healthy(work: Batcher, double: Doubler) -> None:
-    held = block(work, double, row=666)
-    waiting = work.submit([1], deadline=later())
+def test_what_kills_the_worker_fails_alone_and_the_worker_lives_on(work: Batcher, double: Doubler) -> None:
+    held = block(work, double)
+    good, bad, other = (work.submit(rows, deadline=later()) for rows in ([1], [666], [2]))
     double.gate.set()
-    for future in (held, waiting):
-        with pytest.raises(RequestError, match="worker of model 'm' is gone") as refused:
-            future.result(SOON)
-        assert refused.value.status == 503
+    assert [future.result(SOON) for future in (held, good, other)] == [[0], [2], [4]]
+    with pytest.raises(RequestError, match="its worker was lost over this input, twice") as refused:
+        bad.result(SOON)
+    assert refused.value.status == 500
+    assert double.batches == [[0], [1, 666, 2], [1], [666], [2]], "one strike for each, the second is alone"
+    assert work.submit([3], deadline=later()).result(SOON) == [6]
+    assert work.healthy
+
+
+def test_a_worker_that_is_lost_once_loses_no_answer(work: Batcher, double: Doubler) -> None:
+    died: list[int] = []
+
+    def once(rows: list[Any]) -> Sequence[Any]:
+        if not died:
+            died.append(1)
+            raise WorkerLostError("died", by_rows=True)
+        return double(rows)
+
+    work._compute = once
+    assert work.submit([1], deadline=later()).result(SOON) == [2]
+
+
+def test_a_worker_that_cannot_be_started_refuses_until_it_can(double: Doubler) -> None:
+    broken = threading.Event()
+    broken.set()
+
+    def compute(rows: list[Any]) -> Sequence[Any]:
+        if broken.is_set():
+            raise WorkerLostError("is being started again", by_rows=False)
+        return double(rows)
+
+    work = Batcher(compute, name="m", batch_rows=4, queue_rows=16, probe=lambda: 5)
+    work.start()
+    with pytest.raises(RequestError, match="worker of model 'm' is being started again") as refused:
+        work.submit([1], deadline=later()).result(SOON)
+    assert refused.value.status == 503
     assert not work.healthy
-    with pytest.raises(RequestError, match="is gone"):
-        work.submit([1], deadline=later())
+    broken.clear()
+    until = later()
+    while not work.healthy:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    assert double.batches == [[5]], "nobody had to ask: it asked itself"
+    work.close(SOON)
+
+
+def test_a_model_that_nobody_asks_is_asked_by_its_server(double: Doubler) -> None:
+    work = batcher(double, probe=lambda: 5, probe_seconds=0.02)
+    work.submit([1], deadline=later()).result(SOON)
+    until = later()
+    while len(double.batches) < 3:
+        assert time.monotonic() < until
+        time.sleep(0.005)
+    assert double.batches[:3] == [[1], [5], [5]]
+    double.answers_nothing = True
+    while work.healthy:
+        assert time.monotonic() < until
+        time.sleep(0.005)
+    work.close(SOON)
+
+
+def test_what_would_be_too_late_is_refused_when_it_comes(double: Doubler) -> None:
+    curve = Curve(4, 1.0)
+    while (rows := curve.next_rows()) is not None:
+        curve.probed(rows, 0.2)
+    assert (curve.done, curve.bound) == (True, 4)
+    work = batcher(double, deadline_seconds=1.0, curve=curve)
+    held = block(work, double)
+    accepted = [work.submit([n] * 4, deadline=later()) for n in range(1, 4)]
+    assert 0.6 < work.wait_seconds() <= 0.8
+    with pytest.raises(OverloadError, match=FULL) as refused:
+        work.submit(list(range(8)), deadline=later())
+    assert refused.value.status == 503
+    assert 0.1 < refused.value.retry_after_s < 1.0
+    double.gate.set()
+    assert [each.result(SOON) for each in (held, *accepted)] == [[0], *([2 * n] * 4 for n in range(1, 4))]
+    work.close(SOON)
+
+
+def test_an_idle_worker_measures_its_curve_and_then_keeps_to_it(double: Doubler) -> None:
+    def slow(rows: list[Any]) -> Sequence[Any]:
+        time.sleep(0.002 * max(1, len(rows) - 3))  # no gain beyond four rows
+        return double(rows)
+
+    work = Batcher(slow, name="m", batch_rows=32, queue_rows=64, curve=Curve(32, 30.0), typical=lambda: 1)
+    work.start()
+    assert work.submit([1], deadline=later()).result(SOON) == [2]
+    until = later()
+    while not work.measured:
+        assert time.monotonic() < until
+        time.sleep(0.005)
+    assert 4 <= work.curve.bound <= 8
+    assert {1, 2, 4, 8} <= set(work.curve.seconds)
+    work.close(SOON)
+
+
+def test_rows_of_like_length_go_together_and_the_oldest_goes_first(work: Batcher, double: Doubler) -> None:
+    lists = ListDoubler(double)
+    work._compute = lists
+    double.gate.clear()
+    held = work.submit([[0]], deadline=later())
+    assert double.entered.acquire(timeout=SOON)
+    lengths = [100, 20, 110, 21, 300, 90]
+    futures = [work.submit([[1] * length], deadline=later()) for length in lengths]
+    double.gate.set()
+    assert [future.result(SOON) for future in (held, *futures)] == [[2 * n] for n in (1, *lengths)]
+    assert double.batches == [[1], [100, 110, 90], [20, 21], [300]]
+
+
+class ListDoubler:
+    """Doubles the lengths of lists."""
+
+    def __init__(self, double: Doubler) -> None:
+        self.double = double
+
+    def __call__(self, rows: list[Any]) -> Sequence[Any]:
+        return self.double([len(row) for row in rows])
 
 
 def test_a_hung_worker_is_not_healthy(double: Doubler) -> None:
@@ -218,12 +331,14 @@ def test_closing_gives_up_after_its_time(double: Doubler) -> None:
 
 
 def test_batches_are_told(double: Doubler) -> None:
-    told: list[tuple[int, float]] = []
-    work = batcher(double, on_batch=lambda rows, seconds: told.append((rows, seconds)))
+    told: list[tuple[int, float, float]] = []
+    work = batcher(double, on_batch=lambda *batch: told.append(batch))
     work.submit([1, 2, 3], deadline=later()).result(SOON)
     work.close(SOON)
-    assert [rows for rows, _ in told] == [3]
-    assert told[0][1] >= 0
+    ((rows, seconds, waited),) = told
+    assert rows == 3
+    assert 0 <= seconds < SOON
+    assert 0 <= waited < SOON
 
 
 @settings(max_examples=40, deadline=None)

@@ -6,7 +6,7 @@ import datetime
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from thrifty.errors import BundleError, DataError, JobError, unknown_name
 from thrifty.export.check import INFO, TOKENIZER, is_name, read_info, sha256
@@ -94,6 +94,20 @@ def load_bundle(folder: str | Path, *, threads: int | None = None) -> Bundle:
     bundle = Bundle(info, folder, model, _tokenizer_of(info, folder))
     bundle.probe()
     return bundle
+
+
+def read_bundle(folder: str | Path) -> Bundle:
+    """Read a bundle without its weights: it makes rows of raw input and describes answers, and computes none.
+
+    It loads no torch; ``model`` is None. Hashes of all files are checked as by `load_bundle`.
+
+    Raises:
+        BundleError: which file is missing, damaged, or not what it says, and how to mend it.
+    """
+    folder = Path(folder).absolute()
+    recover(folder)
+    info = read_info(folder)
+    return Bundle(info, folder, cast("nn.Module", None), _tokenizer_of(info, folder))
 
 
 def write_bundle(

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from thrifty.serve.limits import Limits
@@ -44,7 +46,7 @@ def app(
 
 
 def run(
-    bundles: Sequence[Bundle],
+    bundles: Sequence[Bundle | str | Path],
     *,
     host: str = "127.0.0.1",
     port: int = 8501,
@@ -57,7 +59,8 @@ def run(
     """Serve until SIGINT or SIGTERM; what was accepted by then is still answered.
 
     Args:
-        bundles: to serve, by their names and versions.
+        bundles: to serve, by their names and versions. Folders are computed in processes of their own, which are
+            started again when they are lost; loaded ones in this process, by a thread each.
         host: address to listen on. Any but a loopback one lets others in, without a password: that is logged.
         port: 0 takes a free one.
         limits: of sizes, waiting and time.
@@ -70,7 +73,16 @@ def run(
         MissingExtraError: gRPC is asked for, and its packages are not installed.
         JobError: the address cannot be had, or the bundles cannot be served together.
     """
-    from thrifty.serve.server import serve
+    from thrifty.serve.workers.nursery import Nursery, needs
 
-    served = app(bundles, limits=limits, labels=labels, repository=repository)
-    serve(served, host=host, port=port, grpc_port=grpc_port, ready=ready)
+    folders = [Path(each) for each in bundles if isinstance(each, str | Path)]
+    with ExitStack() as stack:
+        # first of all: it loads torch while this process gets ready
+        nursery = stack.enter_context(Nursery(needs(folders))) if folders or repository is not None else None
+
+        from thrifty.serve.asgi import App
+        from thrifty.serve.labels import parse_labels
+        from thrifty.serve.server import serve
+
+        served = App(bundles, limits or Limits(), labels=parse_labels(labels), repository=repository, nursery=nursery)
+        serve(served, host=host, port=port, grpc_port=grpc_port, ready=ready)

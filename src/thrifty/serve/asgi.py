@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
@@ -15,7 +17,7 @@ import thrifty.serve.oip as oip
 import thrifty.serve.openai as openai
 import thrifty.serve.tfserving as tfserving
 from thrifty.errors import RequestError, ThriftyError
-from thrifty.serve.batcher import FULL
+from thrifty.serve.batcher import OverloadError
 from thrifty.serve.http import (
     CLIENT_LEFT,
     TEXT,
@@ -37,11 +39,14 @@ from thrifty.serve.oip.repository import Repository
 
 if TYPE_CHECKING:
     from thrifty.export.bundle import Bundle
+    from thrifty.serve.workers.nursery import Nursery
 
 logger = logging.getLogger("thrifty.serve")
 
 _METRICS = ("/metrics", "/monitoring/prometheus/metrics")
 _PARSERS = 2  # threads that decode JSON and images, so that a large body does not hold up the others
+
+_SMALL_BYTES = 4096  # of a body that is parsed at once: it costs less than handing it over
 
 T = TypeVar("T")
 Parse = Callable[[bytes], Ask]
@@ -61,15 +66,16 @@ class App:
 
     def __init__(
         self,
-        bundles: Sequence[Bundle],
+        bundles: Sequence[Bundle | str | Path],
         limits: Limits,
         *,
         labels: Labels | None = None,
         repository: str | Path | None = None,
+        nursery: Nursery | None = None,
     ) -> None:
         self.limits = limits
         self.metrics = Metrics()
-        self.models = Models(bundles, limits, self.metrics)
+        self.models = Models(bundles, limits, self.metrics, nursery=nursery)
         self.models.name_versions(labels or {})
         self.repository = None if repository is None else Repository(repository, self.models)
         self.held = Held(limits.held_bytes)
@@ -133,6 +139,9 @@ class App:
             return
         except ThriftyError as error:
             reply = tfserving.error_reply(error) if protocol == "tfserving" else error_reply(error)
+            if isinstance(error, OverloadError):
+                seconds = str(max(1, math.ceil(error.retry_after_s))).encode()
+                reply = replace(reply, headers=(*reply.headers, (b"retry-after", seconds)))
         except Exception:
             logger.exception("%s %s failed", scope["method"], path)
             reply = error_reply(RequestError("Internal error; the server's log says more", status=500))
@@ -169,11 +178,13 @@ class App:
             self.held.release(held)
 
     async def _infer(self, model: Model, parse: Parse, headers: dict[bytes, bytes], receive: Receive) -> Reply:
-        if model.batcher.full:  # said before the body is read and decoded for nothing
-            raise RequestError(FULL, status=503)
+        model.check_load()  # said before the body is read and decoded for nothing
         body, held = await read_body(headers, receive, self.held, self.limits)
         try:
-            ask = await asyncio.get_running_loop().run_in_executor(self._parsers, parse, body)
+            if len(body) <= _SMALL_BYTES:
+                ask = parse(body)
+            else:
+                ask = await asyncio.get_running_loop().run_in_executor(self._parsers, parse, body)
             del body
             answers = await self._wait(model.submit(ask.rows), receive)
             return ask.reply(answers)

@@ -18,8 +18,8 @@ class Limits:
         body_seconds: for a body to arrive; over it 408.
         deadline_seconds: from a whole body to its answer, as TensorFlow Serving's REST timeout; over it 504.
         request_rows: images, texts or prompts of one request; over it 400.
-        batch_rows: computed at once.
-        queue_rows: waiting for one model; over it 503.
+        batch_rows: computed at once, at most; how many of them is measured.
+        queue_rows: waiting for one model; over it, or when they would take longer than the deadline, 503.
         max_pixels: of one image, known before it is decoded; over it 400.
         max_tokens: of one completion; over it 400.
         beam: transcripts of a recording that are followed at once; over it 400.
@@ -29,6 +29,7 @@ class Limits:
         text_seconds: for a text to be written that is asked for by OpenAI's protocol; over it 504.
         token_seconds: between two tokens of a text; no more texts begin beside it while they take longer.
         warm_seconds: for the first answer of a version that is loaded while others are served.
+        probe_seconds: between made-up inputs to a model that answers nothing else, which prove that it still would.
         drain_seconds: for what waits to be answered once the server is told to stop.
 
     >>> Limits(queue_rows=8, request_rows=8).queue_rows
@@ -51,6 +52,7 @@ class Limits:
     text_seconds: float = 600.0
     token_seconds: float = 0.25
     warm_seconds: float = 60.0
+    probe_seconds: float = 10.0
     drain_seconds: float = 30.0
 
     def __post_init__(self) -> None:

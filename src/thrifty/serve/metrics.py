@@ -42,8 +42,34 @@ class Metrics:
             "thrifty_queue_rows", "Rows waiting to be computed.", ("model",), registry=self.registry
         )
 
-    def batch_done(self, model: str, rows: int, seconds: float) -> None:
+        self.waited = Histogram(
+            "thrifty_queue_seconds",
+            "Of the oldest request of a batch, before it was computed.",
+            ("model",),
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.cpu = Counter(
+            "thrifty_cpu_seconds",
+            "Processor time of a model's worker; of one without a process of its own, of its thread alone.",
+            ("model",),
+            registry=self.registry,
+        )
+        self.lost = Counter(
+            "thrifty_workers_lost",
+            "Workers that died or hung, and were started again.",
+            ("model", "how"),
+            registry=self.registry,
+        )
+
+    def worker_lost(self, model: str, how: str) -> None:
+        """Count a worker that ``died`` or ``hung``."""
+        self.lost.labels(model, how).inc()
+
+    def batch_done(self, model: str, rows: int, seconds: float, *, waited: float, cpu_seconds: float) -> None:
         """Count one batch."""
+        self.waited.labels(model).observe(waited)
+        self.cpu.labels(model).inc(cpu_seconds)
         self.rows.labels(model).inc(rows)
         self.batch_rows.labels(model).observe(rows)
         self.batch_seconds.labels(model).observe(seconds)

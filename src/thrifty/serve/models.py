@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as NotYetError
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from thrifty.errors import BundleError, JobError, RequestError, ThriftyError, nearest
-from thrifty.serve.batcher import Batcher
-from thrifty.serve.http import Reply
+from thrifty.errors import BundleError, JobError, RequestError, nearest
+from thrifty.export.check import read_info
+from thrifty.serve.cores import here, shares
 from thrifty.serve.labels import Labels, check_labels
 from thrifty.serve.limits import Limits
 from thrifty.serve.metrics import Metrics
+from thrifty.serve.model import Ask, Model
 
 if TYPE_CHECKING:
     from thrifty.export.bundle import Bundle
-    from thrifty.serve.generation.writer import Writer
+    from thrifty.serve.workers.nursery import Nursery
 
-# whole numbers that a request may ask for beside its input
-_LEAST = {"max_tokens": 1, "top_k": 1, "seed": 0, "beam": 1}
-
-
-@dataclass(frozen=True)
-class Ask:
-    """A parsed request: the rows to compute, and what makes the reply of their answers."""
-
-    rows: list[Any]
-    reply: Callable[[list[Any]], Reply]
-
+__all__ = ["Ask", "Model", "Models", "Standing", "State"]
 
 State = Literal["LOADING", "READY", "UNLOADING", "UNAVAILABLE"]
 
@@ -54,132 +42,6 @@ class Standing:
     reason: str = ""
 
 
-class Model:
-    """One bundle and the worker that owns it.
-
-    Whoever is about to ask it holds it: ``hold()`` before the request is read, ``release()`` once it is answered. So
-    a version that is unloaded leaves when its last request has.
-    """
-
-    def __init__(self, bundle: Bundle, limits: Limits, metrics: Metrics) -> None:
-        self.bundle, self.limits = bundle, limits
-        self.name, self.version = bundle.info.name, bundle.info.version
-        self.label = f"{self.name}:{self.version}"
-        self.form = bundle.form
-        self._warm: Future[list[Any]] | None = None
-        self._held = 0
-        self._leaving = False
-        self._free = threading.Condition()
-        self.writer = writer_of(bundle, self.label, limits, metrics)
-        self.batcher = self.writer or Batcher(
-            self.form.answers,
-            name=self.label,
-            batch_rows=1 if self.form.alone else limits.batch_rows,
-            queue_rows=limits.queue_rows,
-            hung_after_seconds=limits.deadline_seconds,
-            on_batch=lambda rows, seconds: metrics.batch_done(self.label, rows, seconds),
-        )
-
-    def start(self) -> None:
-        """Start the worker and ask it one made-up row, which loads kernels and proves that it answers."""
-        if self._warm is None:
-            self.batcher.start()
-            self._warm = self.batcher.submit([self.form.made_up()], deadline=math.inf)
-
-    def wait_until_warm(self, seconds: float) -> None:
-        """Start, and wait for the first answer.
-
-        Raises:
-            BundleError: it fails, or takes longer than this.
-        """
-        self.start()
-        assert self._warm is not None
-        try:
-            self._warm.result(seconds)
-        except NotYetError:
-            raise BundleError(f"model '{self.label}' gave no first answer within {seconds:g} s") from None
-        except ThriftyError as error:
-            raise BundleError(f"model '{self.label}' fails on a made-up input: {error.what}") from None
-
-    def hold(self) -> bool:
-        """Keep it until ``release``; False when it has left already: then find the name again."""
-        with self._free:
-            if self._leaving and not self._held:
-                return False
-            self._held += 1
-            return True
-
-    def release(self) -> None:
-        """Undo one ``hold``."""
-        with self._free:
-            self._held -= 1
-            self._free.notify_all()
-
-    def leave(self, seconds: float) -> None:
-        """Wait until nobody holds it, for at most this long; then answer what waits, and stop the worker."""
-        until = time.monotonic() + seconds
-        with self._free:
-            self._leaving = True
-            self._free.wait_for(lambda: not self._held, seconds)
-        self.batcher.close(max(0.0, until - time.monotonic()))
-
-    @property
-    def ready(self) -> bool:
-        """Whether a real answer was computed and the worker is still fit to compute more."""
-        warm = self._warm is not None and self._warm.done() and self._warm.exception() is None
-        return warm and self.batcher.healthy
-
-    def submit(self, rows: list[Any]) -> Future[list[Any]]:
-        """Queue rows with the deadline of this server."""
-        return self.batcher.submit(rows, deadline=time.monotonic() + self.limits.deadline_seconds)
-
-    def check_rows(self, count: int) -> None:
-        """Refuse a request of too many rows, in TensorFlow Serving's words."""
-        most = self.limits.request_rows
-        if count > most:
-            raise RequestError(f"Task size {count} is larger than maximum input batch size {most}")
-
-    @property
-    def input(self) -> str:
-        """The name of the raw input."""
-        return next(iter(self.form.inputs))
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Inputs that a request may give several of, one for each column of a table; empty where there is no table."""
-        return tuple(self.form.inputs)[1:] if self.form.takes == "row" else ()
-
-    @property
-    def options(self) -> tuple[str, ...]:
-        """What a request may ask for beside its input."""
-        return tuple(key for key in self.form.options if key == "temperature" or key in _LEAST)
-
-    def row(self, raw: Any, options: Mapping[str, Any]) -> Any:
-        """Make a row of a raw input, bytes of a file, text or cells, and the options that came with it."""
-        if self.form.takes == "row" and isinstance(raw, dict):
-            return self.form.row(raw)
-        if self.form.takes != "bytes":
-            if not isinstance(raw, str):
-                raise RequestError(f"A {self.input} must be a string")
-            if len(raw.encode("utf-8", "surrogatepass")) > self.limits.prompt_bytes:
-                raise RequestError(f"A {self.input} has over {self.limits.prompt_bytes} bytes")
-        self._check_options(options)
-        own = {"max_pixels": self.limits.max_pixels} if "max_pixels" in self.form.options else {}
-        return self.form.row(raw, **own, **options)
-
-    def _check_options(self, options: Mapping[str, Any]) -> None:
-        most = {"max_tokens": self.limits.max_tokens, "top_k": 2**31 - 1, "seed": 2**63 - 1, "beam": self.limits.beam}
-        for key, value in options.items():
-            if key == "temperature":
-                number = isinstance(value, int | float) and not isinstance(value, bool)
-                if not (number and 0 <= value <= 100):
-                    raise RequestError("temperature must be a number from 0 to 100")
-            else:
-                whole = isinstance(value, int) and not isinstance(value, bool)
-                if not (whole and _LEAST[key] <= value <= most[key]):
-                    raise RequestError(f"{key} must be a whole number from {_LEAST[key]} to {most[key]}")
-
-
 class Models:
     """All models of a server; the latest version of a name answers unless one is asked for.
 
@@ -187,30 +49,42 @@ class Models:
     since both wait; lookups may be made from any.
 
     Args:
-        bundles: to begin with.
+        bundles: to begin with: folders, or what was loaded of them, which is computed in this process.
         limits: of each model.
         metrics: told of each batch.
+        nursery: of the processes that compute bundles which come as folders; without one this process does.
         empty: whether there may be none to begin with.
 
     Raises:
         JobError: two bundles have the same name and version, or there is none.
     """
 
-    def __init__(self, bundles: Sequence[Bundle], limits: Limits, metrics: Metrics, *, empty: bool = False) -> None:
-        self._limits, self._metrics = limits, metrics
+    def __init__(
+        self,
+        bundles: Sequence[Bundle | str | Path],
+        limits: Limits,
+        metrics: Metrics,
+        *,
+        nursery: Nursery | None = None,
+        empty: bool = False,
+    ) -> None:
+        self._limits, self._metrics, self._nursery = limits, metrics, nursery
+        self._cores = here()
         # replaced, never changed, so that lookups need no lock
         self._labels: Labels = {}
         self._by_name: dict[str, dict[int, Model]] = {}
         self._standings: dict[tuple[str, int], Standing] = {}
         self._folders: dict[tuple[str, int], Path] = {}
         self._changing = threading.RLock()
-        for bundle in bundles:
+        for each in bundles:
+            bundle = self._read(Path(each)) if isinstance(each, str | Path) else each
             if self.find(bundle.info.name, bundle.info.version):
                 raise JobError(
                     f"two bundles are named '{bundle.info.name}' version {bundle.info.version}",
                     mend="Serve one of them, or write one under another name or version.",
                 )
-            self._put(Model(bundle, limits, metrics))
+            self._put(self._make(bundle))
+        self._share_cores()
         if not bundles and not empty:
             raise JobError("there is no bundle to serve", mend="Name at least one bundle folder.")
 
@@ -252,26 +126,24 @@ class Models:
         Raises:
             BundleError: it is damaged, or does not answer; what was served before still is.
         """
-        from thrifty.export.bundle import load_bundle
-        from thrifty.export.check import read_info
-
         folder = Path(folder).absolute()
         info = read_info(folder)
         key = (name or info.name, version or info.version)
         self._standings[key] = Standing(*key, "LOADING")
         try:
-            bundle = load_bundle(folder)
+            bundle = self._read(folder)
             bundle.info = bundle.info.model_copy(update={"name": key[0], "version": key[1]})
-            model = Model(bundle, self._limits, self._metrics)
+            model = self._make(bundle)
             try:
                 model.wait_until_warm(self._limits.warm_seconds)
             except BundleError:
-                model.leave(0.0)
+                model.close(0.0)
                 raise
         except BaseException as error:
             self._standings[key] = Standing(*key, "UNAVAILABLE", str(error))
             raise
         before = self._put(model)
+        self._share_cores()
         if before is not None:
             before.leave(self._limits.drain_seconds)
         return model
@@ -307,6 +179,7 @@ class Models:
             self._by_name = others | ({name: kept} if kept else {})
             for model in gone:
                 self._standings[name, model.version] = Standing(name, model.version, "UNLOADING")
+        self._share_cores()
         for model in gone:
             model.leave(self._limits.drain_seconds)
             with self._changing:
@@ -322,7 +195,29 @@ class Models:
         """Answer what waits, for at most the time to drain, and stop all workers."""
         until = time.monotonic() + self._limits.drain_seconds
         for model in self:
-            model.batcher.close(max(0.0, until - time.monotonic()))
+            model.close(max(0.0, until - time.monotonic()))
+
+    def _read(self, folder: Path) -> Bundle:
+        """Read a bundle: whole where it is computed here, else what makes rows for its process.
+
+        Language models are computed here: who asks them is answered token by token.
+        """
+        from thrifty.export.bundle import load_bundle, read_bundle
+
+        if self._nursery is None or read_info(folder).task == "language":
+            return load_bundle(folder)
+        return read_bundle(folder)
+
+    def _make(self, bundle: Bundle) -> Model:
+        with self._changing:
+            cores = shares([*self._by_name, bundle.info.name], self._cores)[bundle.info.name]
+        return Model(bundle, self._limits, self._metrics, self._nursery if bundle.model is None else None, cores)
+
+    def _share_cores(self) -> None:
+        with self._changing:
+            by_name = shares(self._by_name, self._cores)
+            for model in self:
+                model.use_cores(by_name[model.name])
 
     def _standing(self, key: tuple[str, int]) -> Standing:
         said, model = self._standings[key], self.find(*key)
@@ -342,16 +237,3 @@ class Models:
             self._folders[model.name, model.version] = model.bundle.folder
             self._metrics.watch_queue(model.label, lambda: model.batcher.waiting_rows)
             return before
-
-
-def writer_of(bundle: Bundle, label: str, limits: Limits, metrics: Metrics) -> Writer | None:
-    """Make what writes many texts at once, where a bundle's model is one that can."""
-    if bundle.info.task != "language" or bundle.info.engine != "torch":
-        return None
-    from thrifty.export.forms.prompts import Prompts
-    from thrifty.serve.generation.engine import can_write
-    from thrifty.serve.generation.writer import Writer
-
-    if not (isinstance(bundle.form, Prompts) and can_write(bundle.model)):
-        return None
-    return Writer(bundle.form, label=label, limits=limits, metrics=metrics)

@@ -1,0 +1,33 @@
+"""The machine's cores shared out by model, so that two that compute at once do not fight for them.
+
+A model's process is kept to its cores by the system, and torch has as many threads there; a runtime that counts the
+cores it may use when it loads (OpenVINO) finds the same. What is left idle by one model is not lent to another: a
+share that is sure is worth more to a deadline than one that comes and goes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+
+
+def here() -> list[int]:
+    """Return the cores that this process may use."""
+    return sorted(os.sched_getaffinity(0))
+
+
+def shares(names: Iterable[str], cores: Sequence[int]) -> dict[str, list[int]]:
+    """Return the cores of each name: neighbours, all different while there are enough, else one each in turn.
+
+    Versions of a name share its cores: they are swapped, not raced.
+
+    >>> shares(["cats", "dogs"], [0, 1, 2])
+    {'cats': [0, 1], 'dogs': [2]}
+    >>> shares(["a", "b", "c"], [0, 1])
+    {'a': [0], 'b': [1], 'c': [0]}
+    """
+    unique = list(dict.fromkeys(names))
+    if len(unique) > len(cores):
+        return {name: [cores[number % len(cores)]] for number, name in enumerate(unique)}
+    edges = [-(-number * len(cores) // max(1, len(unique))) for number in range(len(unique) + 1)]
+    return {name: list(cores[edges[number] : edges[number + 1]]) for number, name in enumerate(unique)}

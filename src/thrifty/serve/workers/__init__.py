@@ -1,0 +1,24 @@
+"""What computes a model's rows: a function of rows, in this process, or a process of its own that can be lost.
+
+A worker in this process costs no transfer, but what it cannot survive the server cannot either: a segmentation fault,
+the kernel's memory killer, native code that never returns. A process can be killed and started again, gives its memory
+back when it ends, has cores and a Python of its own, and its processor time is the model's alone. So folders are
+served by processes, forked from one that has torch loaded already (``nursery.py``); bundles that a program hands over
+as objects are computed in its own process by a thread.
+"""
+
+from __future__ import annotations
+
+__all__ = ["WorkerLostError"]
+
+
+class WorkerLostError(Exception):
+    """A worker died or hung, or cannot be started; the next call starts it again.
+
+    Attributes:
+        by_rows: whether rows were being computed, so that one of them may be at fault.
+    """
+
+    def __init__(self, what: str, *, by_rows: bool) -> None:
+        super().__init__(what)
+        self.by_rows = by_rows

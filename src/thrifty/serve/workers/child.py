@@ -1,0 +1,163 @@
+"""The processes of workers: one that only forks, with torch loaded, and its children, each with a bundle to compute.
+
+None of them ends by a signal to end: the server drains first, and they end when it closes their connections.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import os
+import resource
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from thrifty.errors import RequestError, ThriftyError
+from thrifty.serve.workers.wire import receive, send
+
+if TYPE_CHECKING:
+    from thrifty.export.bundle import Bundle
+
+# What a worker loads, by its engine and its kind of data, so that each fork has it already. Nothing here may start a
+# thread, for it would not live on in a fork: polars, of tables, does.
+PRELOADED = {
+    "torch": "thrifty.export.weights",
+    "aoti": "thrifty.export.weights",
+    "openvino": "openvino",
+    "onnx": "onnxruntime",
+    "image": "thrifty.data.images.image",
+    "text": "thrifty.data.texts.word_pieces",
+}
+MAX_NEEDS_BYTES = 256
+
+
+def main(descriptor: int, needs: str) -> None:
+    """Fork a worker for each connection that comes over this one, with what it needs; once it is closed, end all."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    importlib.import_module("thrifty.export.bundle")
+    _preload(needs)
+    gc.collect()
+    gc.freeze()
+    children: set[int] = set()
+
+    def bury(number: int, frame: object) -> None:
+        with contextlib.suppress(ChildProcessError):
+            while (pid := os.waitpid(-1, os.WNOHANG)[0]) != 0:
+                children.discard(pid)
+
+    signal.signal(signal.SIGCHLD, bury)
+    with socket.socket(fileno=descriptor) as control:
+        while True:
+            wanted, descriptors, _, _ = socket.recv_fds(control, MAX_NEEDS_BYTES, 1)
+            if not wanted:
+                break
+            _preload(wanted.decode())
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+            pid = os.fork()
+            if pid == 0:
+                control.close()
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+                _end_after(descriptors[0])
+            children.add(pid)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+            os.close(descriptors[0])
+            control.send(str(pid).encode())
+    for pid in list(children):
+        os.kill(pid, signal.SIGKILL)
+
+
+def _preload(needs: str) -> None:
+    """Import what workers need; nothing is computed here, for a pool of threads would not survive a fork."""
+    for name in needs.split():
+        if name in PRELOADED:
+            with contextlib.suppress(ImportError):  # the bundle says which package it lacks
+                importlib.import_module(PRELOADED[name])
+
+
+def _end_after(descriptor: int) -> None:
+    """Work, then end without running what the forking process would run at its end."""
+    code = 1
+    try:
+        with socket.socket(fileno=descriptor) as connection:
+            work(connection)
+        code = 0
+    except (EOFError, ConnectionError):
+        code = 0  # the server closed the connection
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def work(connection: socket.socket) -> None:
+    """Load the bundle that the first frame names, then answer frames of rows until the connection is closed.
+
+    Raises:
+        EOFError: it was closed.
+    """
+    order = receive(connection)
+    use_cores(order["cores"])
+    try:
+        bundle = _load(order)
+        use_cores(order["cores"])
+        bundle.form.answers([bundle.form.made_up()])  # what is slow only at first is done before it is asked
+    except ThriftyError as error:
+        send(connection, {"failed": str(error)})
+        return
+    send(connection, {"ready": True, "cpu_seconds": cpu_seconds()})
+    while True:
+        asked = receive(connection)
+        if "cores" in asked:
+            use_cores(asked["cores"])
+            continue
+        send(connection, _answer(bundle, asked["rows"]) | {"cpu_seconds": cpu_seconds()})
+
+
+def use_cores(cores: list[int]) -> None:
+    """Keep this process to these cores, all its threads, with one thread of torch for each.
+
+    Another engine keeps the number of threads that it was loaded with.
+    """
+    for thread in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):  # a thread that ended, or cores that were taken from the machine
+            os.sched_setaffinity(int(thread.name), cores)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(len(cores))
+
+
+def cpu_seconds() -> float:
+    """Processor time of this process so far."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def _load(order: dict[str, Any]) -> Bundle:
+    from thrifty.errors import BundleError
+    from thrifty.export.bundle import load_bundle
+    from thrifty.export.check import INFO, sha256
+
+    folder = Path(order["folder"])
+    bundle = load_bundle(folder, threads=len(order["cores"]))
+    if sha256(folder / INFO) != order["sha256"]:
+        raise BundleError(f"the bundle in '{folder}' is another one by now", mend="Load it again.")
+    return bundle
+
+
+def _answer(bundle: Bundle, rows: list[Any]) -> dict[str, Any]:
+    try:
+        return {"answers": bundle.form.answers(rows)}
+    except RequestError as error:
+        return {"refused": error.what, "mend": error.mend, "status": error.status}
+    except Exception as error:
+        import traceback
+
+        return {"error": type(error).__name__, "trace": traceback.format_exc()}

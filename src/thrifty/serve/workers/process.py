@@ -1,0 +1,163 @@
+"""`Process`: a model's worker in a process of its own: asked over a connection, killed when it hangs, started again."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from thrifty.errors import RequestError
+from thrifty.serve.workers import WorkerLostError
+from thrifty.serve.workers.nursery import Nursery
+from thrifty.serve.workers.wire import receive, send
+
+logger = logging.getLogger("thrifty.serve")
+
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.2, 30.0
+_LOAD_SECONDS = 120.0
+
+
+class Process:
+    """Computes rows of a bundle elsewhere; called by one thread at a time.
+
+    Args:
+        nursery: to be forked from.
+        folder: of the bundle.
+        sha256: of its description, so that a folder that was replaced is not taken for it after a restart.
+        needs: what it loads: its engine and its kind of data.
+        name: of the model, for logs.
+        cores: that it may use.
+        patience: seconds after which a batch of so many rows counts as hung.
+        lost: told of each death, ``died`` or ``hung``.
+    """
+
+    def __init__(
+        self,
+        nursery: Nursery,
+        folder: Path,
+        *,
+        sha256: str,
+        needs: str,
+        name: str,
+        cores: Sequence[int],
+        patience: Callable[[int], float],
+        lost: Callable[[str], None] = lambda how: None,
+    ) -> None:
+        self._nursery, self._folder, self._sha256 = nursery, folder, sha256
+        self._needs, self._name = needs, name
+        self._cores, self._patience, self._lost = list(cores), patience, lost
+        self._told_cores: list[int] = []
+        self._connection: socket.socket | None = None
+        self._process = -1
+        self._ending = threading.Lock()
+        self._pause, self._not_before = 0.0, 0.0
+        self._stopped = False
+        self._cpu_before, self._cpu_now = 0.0, 0.0
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Processor time of all its processes so far."""
+        return self._cpu_before + self._cpu_now
+
+    def use_cores(self, cores: Sequence[int]) -> None:
+        """Keep to these cores from the next batch on."""
+        self._cores = list(cores)
+
+    def __call__(self, rows: list[Any]) -> Sequence[Any]:
+        """Compute rows.
+
+        Raises:
+            WorkerLostError: it died or hung, or cannot be started; the next call starts it again.
+            RequestError: the model refuses the rows.
+            RuntimeError: the model failed.
+        """
+        connection = self._connection or self._begin()
+        seconds = self._patience(len(rows))
+        try:
+            connection.settimeout(seconds)
+            if self._told_cores != self._cores:
+                self._told_cores = self._cores
+                send(connection, {"cores": self._told_cores})
+            send(connection, {"rows": rows})
+            said = receive(connection)
+        except TimeoutError:
+            raise self._end("hung", f"gave no answer within {seconds:.3g} s and was killed") from None
+        except (EOFError, OSError, ValueError):
+            raise self._end("died", "died") from None
+        except TypeError as error:  # a row that cannot be sent: nothing of it was
+            raise RuntimeError(str(error)) from error
+        self._cpu_now = said["cpu_seconds"]
+        self._pause = 0.0
+        if "answers" in said:
+            answers: list[Any] = said["answers"]
+            return answers
+        if "refused" in said:
+            raise RequestError(said["refused"], status=said["status"], mend=said["mend"])
+        logger.error("in the worker of model '%s':\n%s", self._name, said["trace"])
+        raise _named_error(said["error"])
+
+    def stop(self) -> None:
+        """End the process; it is not started again."""
+        self._stopped = True
+        self._kill()
+
+    def _begin(self) -> socket.socket:
+        if self._stopped:
+            raise WorkerLostError("is stopped", by_rows=False)
+        if time.monotonic() < self._not_before:
+            raise WorkerLostError("is being started again", by_rows=False)
+        try:
+            connection, self._process = self._nursery.fork(self._needs)
+            self._connection = connection
+            connection.settimeout(_LOAD_SECONDS)
+            send(connection, {"folder": str(self._folder), "sha256": self._sha256, "cores": self._cores})
+            self._told_cores = self._cores
+            said = receive(connection)
+        except (EOFError, OSError, ValueError) as error:
+            raise self._end("died", f"died while it loaded ({error})", by_rows=False) from None
+        if "failed" in said:
+            raise self._end("died", said["failed"], by_rows=False)
+        if self._stopped:
+            raise self._end("died", "is stopped", by_rows=False)
+        self._cpu_now = said["cpu_seconds"]
+        return connection
+
+    def _end(self, how: str, what: str, *, by_rows: bool = True) -> WorkerLostError:
+        """Make an end of the process, and say so."""
+        self._kill()
+        if not self._stopped:
+            logger.error("the worker of model '%s' %s", self._name, what)
+            self._lost(how)
+        if not by_rows:  # it does not come up: try again, but ever more seldom
+            self._not_before = time.monotonic() + self._pause
+            self._pause = min(_LONGEST_PAUSE_SECONDS, max(_FIRST_PAUSE_SECONDS, 2 * self._pause))
+        return WorkerLostError(what, by_rows=by_rows)
+
+    def _kill(self) -> None:
+        with self._ending:
+            if self._process >= 0:
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(self._process, signal.SIGKILL)
+                ended = select.poll()
+                ended.register(self._process, select.POLLIN)
+                ended.poll(5000)  # ready once it has ended
+                os.close(self._process)
+                self._process = -1
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+            self._cpu_before, self._cpu_now = self._cpu_before + self._cpu_now, 0.0
+
+
+def _named_error(name: str) -> Exception:
+    """An error of the worker by its name: its type is not to be had here."""
+    error: Exception = type(name, (RuntimeError,), {})("in the worker")
+    return error
