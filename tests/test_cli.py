@@ -100,7 +100,7 @@ def test_the_whole_way(workplace: Path) -> None:
     assert [line["name"] for line in lines] == ["digits"]
 
     exported = json.loads(thrifty("export", "runs/digits", "--to", "onnx", "--json", cwd=workplace).stdout)
-    assert exported["onnx"]["max_abs_difference"] < 1e-4
+    assert exported["onnx"]["max_difference"] < 1e-4
 
     write(workplace, changed(train={"epochs": 1, "batch": 32}))
     third = json.loads(thrifty("run", "job.yaml", "--json", cwd=workplace).stdout)

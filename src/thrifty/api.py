@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from thrifty.errors import DataError, JobError, unknown_name
 from thrifty.files import write_atomic
-from thrifty.ledger import Entry, Ledger
 from thrifty.runs import RunFolder, open_run
 from thrifty.spec import Dataset, Declared, Device, Job, Plan, Probed, load_job, parse_budget, raw_data, with_devices
 from thrifty.spec.events import Emit, Event, StageStarted
@@ -24,6 +23,7 @@ from thrifty.spec.folders import cache_folder
 
 if TYPE_CHECKING:
     from thrifty.data import Store
+    from thrifty.ledger import Entry, Ledger
     from thrifty.pipeline import Outcome
     from thrifty.spec.proposal import Proposal
     from thrifty.tune import Tuned
@@ -37,6 +37,8 @@ def silent(event: Event) -> None:
 
 def open_ledger(runs: Path = RUNS) -> Ledger:
     """Open the ledger: ``$THRIFTY_LEDGER`` (a file or a database URL), else ``ledger.sqlite`` in the runs folder."""
+    from thrifty.ledger import Ledger  # its database takes a third of a second to load, which serving can do without
+
     return Ledger(os.environ.get("THRIFTY_LEDGER") or runs / "ledger.sqlite")
 
 
@@ -276,23 +278,37 @@ def predict(bundle: Path, source: str) -> dict[str, Any]:
     return loaded.predict(path.read_bytes())
 
 
-def export(run: Path, *, to: str, folder: Path | None = None) -> dict[str, Any]:
-    """Write a bundle in another format and check it against torch; returns the parity report.
+def export(run: Path, *, to: str, folder: Path | None = None) -> dict[str, dict[str, Any]]:
+    """Write a bundle in other formats and check each against torch; returns the parity reports by format.
+
+    Args:
+        run: a run, or a bundle that torch computes.
+        to: formats, with commas: ``onnx``, ``torch``, ``aoti``, ``openvino``, ``hf``.
+        folder: where to, with a folder for each format where there are several; beside the run's other exports when
+            left out.
 
     Raises:
-        JobError: the format is not known.
-        BundleError: the exported model does not give torch's answers.
-        MissingExtraError: the packages of the format are not installed.
+        JobError: a format is not known.
+        BundleError: an exported model does not give torch's answers.
+        MissingExtraError: the packages of a format are not installed.
     """
-    from thrifty.export import EXPORTERS
-    from thrifty.export.bundle import load_bundle
+    from thrifty.export.targets import TARGETS
 
-    if to not in EXPORTERS:
-        raise unknown_name("export format", to, [*EXPORTERS, "bundle"])
+    names = [name.strip() for name in to.split(",")]
+    for name in names:
+        if name not in TARGETS:
+            raise unknown_name("export format", name, [*TARGETS, "bundle"])
+    from thrifty.export.bundle import load_bundle
+    from thrifty.export.targets.served import Source
+
     bundle = bundle_folder(run)
-    target = folder or bundle.parent / "export" / to
-    report = EXPORTERS[to](load_bundle(bundle), target)
-    return {"path": str(target / report["file"]), **report}
+    source = Source(load_bundle(bundle))
+    reports = {}
+    for name in names:
+        place = (folder / name if len(names) > 1 else folder) if folder else bundle.parent / "export" / name
+        report = TARGETS[name](source, place)
+        reports[name] = {"path": str(place / report["file"]), **report}
+    return reports
 
 
 def export_bundle(
@@ -329,7 +345,7 @@ def export_bundle(
         "engine": info.engine,
         "precision": info.precision,
         "bytes": sum((target / name).stat().st_size for name in info.files),
-        "max_relative_difference": apart,
+        "max_difference": apart,
     }
 
 

@@ -220,7 +220,7 @@ def predict(
 @app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="a run, or a bundle")],
-    to: Annotated[str, typer.Option(help="formats, with commas: onnx, hf, bundle")] = "onnx",
+    to: Annotated[str, typer.Option(help="formats, with commas: onnx, torch, aoti, openvino, hf, bundle")] = "onnx",
     folder: Annotated[Path | None, typer.Option(help="where to; the run's export folder when left out")] = None,
     engine: Annotated[str, typer.Option(help="of --to bundle, computes it: openvino, onnx, aoti, torch")] = "openvino",
     precision: Annotated[str | None, typer.Option(help="of --to bundle: fp32, bf16")] = None,
@@ -229,19 +229,22 @@ def export(
     """Write a bundle in another format, or for another engine, checked against torch."""
     from thrifty import api
 
-    reports = {
-        name: api.export_bundle(run, engine=engine, precision=precision, folder=folder)
-        if name == "bundle"
-        else api.export(run, to=name, folder=folder)
-        for name in to.split(",")
-    }
+    names = [name.strip() for name in to.split(",")]
+    others = ",".join(name for name in names if name != "bundle")
+    reports = api.export(run, to=others, folder=folder) if others else {}
+    if "bundle" in names:
+        place = folder / "bundle" if folder and others else folder
+        reports["bundle"] = api.export_bundle(run, engine=engine, precision=precision, folder=place)
     if as_json:
         _print_json(reports)
     for name, report in [] if as_json else reports.items():
-        apart = report["max_relative_difference" if name == "bundle" else "max_abs_difference"]
-        print(f"{name}  {report['path']}  largest difference from torch {apart:.2g}")
+        print(f"{name}  {report['path']}  largest difference from torch {report['max_difference']:.2g}")
+        for route, reason in report.get("fell_back", {}).items():
+            print(f"  by {report['route']}, for {route} failed: {reason}")
         if name == "bundle":
-            print(f"computed by {report['engine']} in {report['precision']}; serve it: thrifty serve {report['path']}")
+            print(
+                f"  computed by {report['engine']} in {report['precision']}; serve it: thrifty serve {report['path']}"
+            )
 
 
 @app.command()

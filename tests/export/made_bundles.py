@@ -11,7 +11,9 @@ import numpy as np
 
 from thrifty.data.documents.tokenizer import train_tokenizer
 from thrifty.data.texts.word_pieces import learn_pieces
-from thrifty.export.bundle import write_bundle
+from thrifty.export.bundle import Bundle, write_bundle
+from thrifty.export.targets import TARGETS
+from thrifty.export.targets.served import Source
 from thrifty.models import build, resolve
 from thrifty.models.init import initialise
 from thrifty.spec import BundleInfo, Cleaning, Dataset, ModelPlan, Sound, Spent, Table
@@ -161,6 +163,18 @@ def write_text_bundle(
     return _write(folder, name=name, version=version, task=task, model=model, plan=plan, data=data, tokenizer=path)
 
 
+def write_ngram_bundle(folder: Path, *, name: str = "bag") -> BundleInfo:
+    tokenizer = learn_pieces(["the cat sat on the mat and the dog sat on the cat"] * 4, vocabulary=80)
+    path = folder.parent / f"{folder.name}-tokenizer.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(path))
+    data = text_dataset(tokenizer.get_vocab_size())
+    plan = resolve("ngrams", data)
+    model = build(plan)
+    initialise(model, "default", 0)
+    return _write(folder, name=name, version=1, task="classify", model=model, plan=plan, data=data, tokenizer=path)
+
+
 def table_dataset(labels: tuple[str, ...]) -> Dataset:
     """Of a number that may be missing, a category, a boolean and a date; with labels, or with amounts."""
     columns = (
@@ -193,6 +207,10 @@ def write_table_bundle(
 
 def _write(folder: Path, **what: Any) -> BundleInfo:
     return write_bundle(folder, metrics={"accuracy": 0.5}, isa=("avx2",), bill=Spent(wall_s=1.0), **what)
+
+
+def export_onnx(bundle: Bundle, folder: Path) -> dict[str, Any]:
+    return TARGETS["onnx"](Source(bundle), folder)
 
 
 def png(pixels: np.ndarray) -> bytes:

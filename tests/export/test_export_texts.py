@@ -11,13 +11,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_bundles import LABELS, pixels, png, text_dataset, write_text_bundle
+from made_bundles import LABELS, export_onnx, pixels, png, text_dataset, write_text_bundle
 
 from thrifty.data.texts.word_pieces import pad
 from thrifty.errors import BundleError, JobError, RequestError
 from thrifty.export.bundle import Bundle, load_bundle
 from thrifty.export.check import sha256
-from thrifty.export.onnx import export_onnx
 
 SAID = st.text(st.sampled_from("the cat sat on a mad dog ☃"), max_size=60)
 
@@ -124,7 +123,6 @@ def test_texts_come_with_their_tokenizer(tmp_path: Path, text_bundle: Bundle) ->
 @pytest.mark.slow
 def test_onnx_of_any_batch_and_length(tmp_path: Path, text_bundle: Bundle) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
-    from thrifty.export.onnx import export_onnx
 
     report = export_onnx(text_bundle, tmp_path / "onnx")
     assert len(report["differences"]) == 9

@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING, Any, cast
 from thrifty.errors import BundleError, DataError, JobError, unknown_name
 from thrifty.export.check import INFO, TOKENIZER, is_name, read_info, sha256
 from thrifty.export.engines import ENGINES, Computed, compute_of
-from thrifty.export.engines.isa import warn_of_weaker
 from thrifty.export.folder import recover, replacing
 from thrifty.export.forms import FORMS, check_raw
-from thrifty.hardware.probe import instruction_sets
 from thrifty.spec import BUNDLE_FORMAT, KINDS, BundleInfo, Dataset, ModelPlan, Spent
 
 if TYPE_CHECKING:
@@ -89,7 +87,10 @@ def load_bundle(folder: str | Path, *, threads: int | None = None) -> Bundle:
     folder = Path(folder).absolute()
     recover(folder)
     info = read_info(folder)
-    warn_of_weaker(info)
+    if info.precision == "int8":
+        from thrifty.export.engines.isa import warn_of_weaker
+
+        warn_of_weaker(info)
     model = ENGINES[info.engine].load(folder, info, threads)
     bundle = Bundle(info, folder, model, _tokenizer_of(info, folder))
     bundle.probe()
@@ -189,6 +190,8 @@ def rewrite_bundle(
         MissingExtraError: the package of the engine is not installed.
         StorageError: the disk is full or the place read-only; the old bundle is untouched.
     """
+    from thrifty.hardware.probe import instruction_sets
+
     row = ENGINES.get(engine)
     if row is None:
         raise unknown_name("engine", engine, ENGINES)

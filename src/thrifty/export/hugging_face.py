@@ -66,7 +66,7 @@ def export_hugging_face(bundle: Bundle, folder: str | Path) -> dict[str, Any]:
             "bytes": (fresh / WEIGHTS).stat().st_size,
             "read_by": reader,
             "tolerance": TOLERANCE,
-            "max_abs_difference": worst,
+            "max_difference": worst,
         }
 
 

@@ -19,7 +19,9 @@ from thrifty.spec import Dataset
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
-def program_of(model: nn.Module, x: Tensor, data: Dataset, *, source: str, targets: Sequence[str]) -> ONNXProgram:
+def program_of(
+    model: nn.Module, x: Tensor, data: Dataset, *, source: str, targets: Sequence[str], opset: int | None = None
+) -> ONNXProgram:
     """Export a model of one input.
 
     Args:
@@ -27,6 +29,7 @@ def program_of(model: nn.Module, x: Tensor, data: Dataset, *, source: str, targe
         x: an example of its input.
         data: says which sizes may vary.
         source, targets: names of the input and the outputs.
+        opset: of ONNX; the exporter's own when left out.
 
     Raises:
         MissingExtraError: ``onnx``, ``onnxscript`` or ``onnxruntime`` is not installed.
@@ -42,6 +45,7 @@ def program_of(model: nn.Module, x: Tensor, data: Dataset, *, source: str, targe
                 verbose=False,
                 input_names=[source],
                 output_names=list(targets),
+                opset_version=opset,
                 dynamic_shapes=(sizes_of(data),),
             )
     except Exception as error:  # the exporter raises many kinds of its own

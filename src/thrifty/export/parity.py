@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,11 +27,13 @@ def differences(
     data: Dataset,
     *,
     served: Callable[[Dataset, int, int | None], Tensor] = example,
+    units: Mapping[str, float] | None = None,
+    least: int = 1,
 ) -> dict[str, dict[str, float]]:
     """Return the largest difference of each output, by the shape of the input.
 
-    A difference is told in units of the largest number that is expected in that output; where shapes or names do not
-    agree it is infinite.
+    A difference is told in units of the largest number that is expected in that output, or of those in ``units``;
+    where shapes or names do not agree it is infinite. No input is shorter than ``least``.
 
     Raises:
         BundleError: a shape of input is not taken.
@@ -39,7 +41,7 @@ def differences(
     apart: dict[str, dict[str, float]] = {}
     for rows in BATCHES:
         for length in lengths_of(data):
-            x = served(data, rows, length)
+            x = served(data, rows, length and max(length, least))
             wanted = expected(x)
             try:
                 got = found(x)
@@ -47,7 +49,8 @@ def differences(
                 reason = " ".join(str(error).split())[:300]
                 raise BundleError(f"the shape {list(x.shape)} is not taken: {reason}") from error
             apart[" x ".join(map(str, x.shape))] = {
-                name: relative(got.get(name, np.zeros(0)), each) for name, each in wanted.items()
+                name: relative(got.get(name, np.zeros(0)), each, (units or {}).get(name))
+                for name, each in wanted.items()
             }
     return apart
 
@@ -57,8 +60,8 @@ def apart_by(found: Compute, expected: Compute, data: Dataset) -> float:
     return worst(differences(lambda x: {"logits": found(x.numpy())}, lambda x: {"logits": expected(x.numpy())}, data))
 
 
-def relative(found: NDArray[Any], expected: NDArray[Any]) -> float:
-    """Return the largest difference of two arrays in units of the largest number that is expected.
+def relative(found: NDArray[Any], expected: NDArray[Any], unit: float | None = None) -> float:
+    """Return the largest difference of two arrays in a unit: the largest number that is expected, when left out.
 
     >>> relative(np.array([1.0, 4.5]), np.array([1.0, 5.0]))
     0.1
@@ -67,7 +70,7 @@ def relative(found: NDArray[Any], expected: NDArray[Any]) -> float:
         return float("inf")
     if not expected.size:
         return 0.0
-    scale = max(float(np.abs(expected).max()), float(np.finfo(np.float32).tiny))
+    scale = unit or max(float(np.abs(expected).max()), float(np.finfo(np.float32).tiny))
     return float(np.abs(found.astype(np.float64) - expected.astype(np.float64)).max()) / scale
 
 

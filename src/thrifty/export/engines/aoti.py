@@ -75,11 +75,7 @@ def load(folder: Path, info: BundleInfo, threads: int | None) -> Computed:
 
 
 def load_package(path: Path, digest: str, isa: tuple[str, ...]) -> Computed:
-    """Load a package of known sha256, made on a processor with the instruction sets ``isa``.
-
-    The loader is made directly: ``torch._inductor.aoti_load_package`` first looks for a compiler to fill in a field
-    that nobody reads, for seconds on a machine that has just started (pytorch issue 191715).
-    """
+    """Load a package of known sha256, made on a processor with the instruction sets ``isa``."""
     from thrifty.export.engines.isa import missing
 
     named = {each.strip() for each in os.environ.get(TRUSTED, "").split(",")}
@@ -95,11 +91,7 @@ def load_package(path: Path, digest: str, isa: tuple[str, ...]) -> Computed:
         )
     import torch
 
-    try:
-        loader = torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, -1)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise BundleError(f"'{path}' does not load: {reason}", mend="Write it again on this machine.") from None
+    loader = loader_of(path)
 
     def compute(x: NDArray[Any]) -> NDArray[np.float32]:
         with torch.inference_mode():
@@ -107,3 +99,21 @@ def load_package(path: Path, digest: str, isa: tuple[str, ...]) -> Computed:
         return found
 
     return Computed(compute)
+
+
+def loader_of(path: Path) -> Any:
+    """Open a package; what it holds is trusted.
+
+    The loader is made directly: ``torch._inductor.aoti_load_package`` first looks for a compiler to fill in a field
+    that nobody reads, for seconds on a machine that has just started (pytorch issue 191715).
+
+    Raises:
+        BundleError: it does not load.
+    """
+    import torch
+
+    try:
+        return torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, -1)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise BundleError(f"'{path}' does not load: {reason}", mend="Write it again on this machine.") from None

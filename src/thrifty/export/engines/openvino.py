@@ -5,6 +5,7 @@ Shapes: those of the model, N rows first.
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,12 +63,11 @@ def load(folder: Path, info: BundleInfo, threads: int | None) -> Computed:
     settings: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": _HINTS[info.precision],
         "PERFORMANCE_HINT": "LATENCY",
-        "CACHE_DIR": str(cache_folder() / "openvino"),
     }
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = threads
     try:
-        compiled = library.Core().compile_model(folder / GRAPH, "CPU", settings)
+        compiled = _compiled(library, folder / GRAPH, settings)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise BundleError(f"OpenVINO cannot read '{folder / GRAPH}': {reason}", mend="Write it again.") from None
@@ -79,6 +79,14 @@ def load(folder: Path, info: BundleInfo, threads: int | None) -> Computed:
         return found
 
     return Computed(compute)
+
+
+def _compiled(library: Any, path: Path, settings: dict[str, Any]) -> Any:
+    """Compile, or take what was compiled before; it is kept without its weights, in some hundred kilobytes."""
+    kept = {"CACHE_DIR": str(cache_folder() / "openvino"), "CACHE_MODE": "OPTIMIZE_SIZE"}
+    with contextlib.suppress(RuntimeError):  # where nothing can be kept, too
+        return library.Core().compile_model(path, "CPU", settings | kept)
+    return library.Core().compile_model(path, "CPU", settings)
 
 
 def openvino() -> Any:

@@ -1,0 +1,56 @@
+"""Files for the runtimes of others: each is read back there and compared with torch before it counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from thrifty.export.targets.served import Source
+
+__all__ = ["TARGETS"]
+
+
+def _onnx(source: Source, folder: Path) -> dict[str, Any]:
+    from thrifty.export.targets.onnx import TARGET
+    from thrifty.export.targets.target import export_to
+
+    return export_to(TARGET, source, folder)
+
+
+def _torch(source: Source, folder: Path) -> dict[str, Any]:
+    from thrifty.export.targets.target import export_to
+    from thrifty.export.targets.torch import TARGET
+
+    return export_to(TARGET, source, folder)
+
+
+def _aoti(source: Source, folder: Path) -> dict[str, Any]:
+    from thrifty.export.targets.aoti import TARGET
+    from thrifty.export.targets.target import export_to
+
+    return export_to(TARGET, source, folder)
+
+
+def _openvino(source: Source, folder: Path) -> dict[str, Any]:
+    from thrifty.export.targets.openvino import TARGET
+    from thrifty.export.targets.target import export_to
+
+    return export_to(TARGET, source, folder)
+
+
+def _hugging_face(source: Source, folder: Path) -> dict[str, Any]:
+    from thrifty.export.hugging_face import export_hugging_face
+
+    return export_hugging_face(source.bundle, folder)
+
+
+# Each writes a bundle's model into a folder, compares it with torch and returns the report.
+TARGETS: dict[str, Callable[[Source, Path], dict[str, Any]]] = {
+    "onnx": _onnx,
+    "torch": _torch,
+    "aoti": _aoti,
+    "openvino": _openvino,
+    "hf": _hugging_face,
+}
