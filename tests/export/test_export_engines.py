@@ -208,3 +208,14 @@ def test_a_language_model_writes_on_by_openvino(tmp_path: Path) -> None:
     rewrite_bundle(tmp_path / "openvino", source, engine="openvino")
     asked = {"max_tokens": 12, "temperature": 0.0}
     assert load_bundle(tmp_path / "openvino").predict("the cat", **asked) == source.predict("the cat", **asked)
+
+
+def test_a_language_model_may_be_kept_in_bf16(tmp_path: Path) -> None:
+    write_language_bundle(tmp_path / "a", scheme="xavier_normal")
+    source = load_bundle(tmp_path / "a")
+    rewrite_bundle(tmp_path / "b", source, engine="torch", precision="bf16")
+    bundle = load_bundle(tmp_path / "b")
+    assert {each.dtype for each in torch_model(bundle).parameters()} == {torch.bfloat16}
+    assert {each.dtype for each in torch_model(source).parameters()} == {torch.float32}
+    assert (tmp_path / "b/model.safetensors").stat().st_size < 0.6 * (tmp_path / "a/model.safetensors").stat().st_size
+    assert bundle.predict("the cat", max_tokens=3, temperature=0)["completion"]

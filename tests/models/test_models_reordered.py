@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from thrifty.models.gpt import FeedForward
 from thrifty.models.reordered import Reordered, can_reorder, reordered
 
 
@@ -40,6 +41,17 @@ def test_the_given_model_stays_as_it_was() -> None:
         torch.testing.assert_close(fast(x), model(x))
     assert isinstance(fast[0], Reordered) and type(model[0]) is nn.Linear  # type: ignore[index]
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_a_gelu_within_the_kernel_is_the_one_that_follows(dtype: torch.dtype) -> None:
+    plain = FeedForward(32).to(dtype)
+    x = torch.randn(5, 32).to(dtype)
+    with torch.inference_mode():
+        fast = reordered(plain)
+        # within the kernel nothing is rounded before it
+        torch.testing.assert_close(fast(x), plain(x), rtol=0.02, atol=0.01 if dtype == torch.bfloat16 else 1e-5)
+        assert dtype == torch.float64 or torch.equal(fast(x[:1]), fast(x)[:1])
 
 
 def test_types_without_such_kernels_stay_plain() -> None:

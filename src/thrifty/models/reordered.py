@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from thrifty.models.gpt import FeedForward
+
 # rows the layout is made for; other numbers of rows are computed as well
 _ROWS = 16
 _TYPES = (torch.float32, torch.bfloat16)
@@ -26,21 +28,25 @@ class Reordered(nn.Module):
     Args:
         weight_OC: float32 or bfloat16, on the CPU.
         bias_O: of the same type.
+        gelu: its tanh form follows, within the kernel.
     """
 
-    def __init__(self, weight_OC: Tensor, bias_O: Tensor | None = None) -> None:
+    def __init__(self, weight_OC: Tensor, bias_O: Tensor | None = None, *, gelu: bool = False) -> None:
         super().__init__()
         self.bias = bias_O
+        self._then = ("gelu", "tanh") if gelu else ("none", "")
         self._plain = None if can_reorder(weight_OC) else weight_OC
         self._laid = torch.ops.mkldnn._reorder_linear_weight(weight_OC.detach(), _ROWS) if self._plain is None else None
 
     def forward(self, x: Tensor) -> Tensor:
         if self._plain is not None:
-            return F.linear(x, self._plain, self.bias)
+            out_plain = F.linear(x, self._plain, self.bias)
+            return F.gelu(out_plain, approximate="tanh") if self._then[0] == "gelu" else out_plain
         # one row alone may be computed in another order of its sums than several are
         alone = x.numel() == x.shape[-1]
         rows = x.reshape(1, -1).expand(2, -1) if alone else x
-        out = cast(Tensor, torch.ops.mkldnn._linear_pointwise(rows.contiguous(), self._laid, self.bias, "none", [], ""))
+        (then, form), laid = self._then, self._laid
+        out = cast(Tensor, torch.ops.mkldnn._linear_pointwise(rows.contiguous(), laid, self.bias, then, [], form))
         return out[:1].reshape(*x.shape[:-1], -1) if alone else out
 
 
@@ -58,6 +64,8 @@ def reordered(model: nn.Module) -> nn.Module:
     """
     if type(model) is nn.Linear:
         return Reordered(model.weight, model.bias)
+    if type(model) is FeedForward and type(model.c_fc) is nn.Linear:
+        return nn.Sequential(Reordered(model.c_fc.weight, model.c_fc.bias, gelu=True), reordered(model.c_proj))
     twin = copy.copy(model)
     twin._modules = {name: None if each is None else reordered(each) for name, each in model._modules.items()}
     return twin

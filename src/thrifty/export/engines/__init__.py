@@ -29,13 +29,23 @@ def _keep(model: nn.Module, data: Dataset) -> nn.Module:
 def _save_torch(model: nn.Module, folder: Path, precision: str) -> None:
     from thrifty.export.weights import save
 
-    save(model, folder / WEIGHTS)
+    save(_in_bf16(model) if precision == "bf16" else model, folder / WEIGHTS)
 
 
 def _load_torch(folder: Path, info: BundleInfo, threads: int | None) -> nn.Module:
     from thrifty.export.weights import load
 
-    return load(info.model, folder / WEIGHTS)
+    model = load(info.model, folder / WEIGHTS)
+    return _in_bf16(model) if info.precision == "bf16" else model
+
+
+def _in_bf16(model: nn.Module) -> nn.Module:
+    """Give a model of the same weights rounded to bf16; the one that is given keeps its own."""
+    import copy
+
+    import torch
+
+    return copy.deepcopy(model).to(torch.bfloat16)
 
 
 def _convert_openvino(model: nn.Module, data: Dataset) -> Any:
@@ -96,7 +106,7 @@ ENGINES: dict[str, Engine] = {
     "torch": Engine(
         says="torch, as the model was trained",
         files={WEIGHTS: 1024 * _GIB},
-        precisions=("fp32",),
+        precisions=("fp32", "bf16"),
         convert=_keep,
         save=_save_torch,
         load=_load_torch,
