@@ -248,8 +248,18 @@ def test_texts_wait_for_room_and_never_lose_it(bundle: Bundle) -> None:
     alone = [write(writer, [5 + each], max_tokens=90)[0] for each in range(4)]
     assert [each.text for each in found] == [each.text for each in alone]
     writer.close(SOON)
+
+
+@pytest.mark.parametrize("bundle", ["gpt"], indirect=True)
+def test_a_cache_smaller_than_a_text_shortens_it_and_says_so(bundle: Bundle, caplog: pytest.LogCaptureFixture) -> None:
+    page_bytes = 2 * 32 * PAGE_TOKENS * 4
+    writer = writer_of(bundle, cache_bytes=2 * page_bytes)
+    assert writer.engine.length == 2 * PAGE_TOKENS
+    assert "read no further back" in caplog.text
+    assert write(writer, [5], max_tokens=3 * PAGE_TOKENS)[0].text
+    writer.close(SOON)
     with pytest.raises(JobError, match="cache_bytes"):
-        writer_of(bundle, cache_bytes=page_bytes)
+        writer_of(bundle, cache_bytes=page_bytes - 1)
 
 
 @given(st.lists(st.integers(0, 9), max_size=40), st.integers(1, 12))

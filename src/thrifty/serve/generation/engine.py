@@ -5,6 +5,7 @@ Shapes: B texts, C width, V vocabulary.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import torch
@@ -16,6 +17,8 @@ from thrifty.models.llama import Llama
 from thrifty.models.paged import PAGE_TOKENS, Part, Step, cache_for, page_bytes
 from thrifty.models.reordered import Reordered, reordered
 from thrifty.serve.generation.pool import Pool
+
+logger = logging.getLogger("thrifty.serve")
 
 
 def can_write(model: object) -> bool:
@@ -33,22 +36,29 @@ class Engine:
 
     Attributes:
         pool: of the pages.
-        length: the longest context.
+        length: the longest context: the model's, or what the cache holds.
 
     Raises:
-        JobError: the cache would not hold one text of the model's length.
+        JobError: the cache would not hold one page.
     """
 
     def __init__(self, model: object, *, cache_bytes: int, texts: int) -> None:
         assert isinstance(model, GPT | Llama), f"{type(model).__name__} keeps no pages"
-        self.length: int = model.length
         self.vocabulary: int = model.vocabulary
-        a_text = -(-self.length // PAGE_TOKENS)
+        a_text = -(-model.length // PAGE_TOKENS)
         pages = min(cache_bytes // page_bytes(model), texts * a_text)
-        if pages < a_text:
+        if not pages:
             raise JobError(
-                f"limit cache_bytes {cache_bytes} holds {pages * PAGE_TOKENS} tokens; the model reads {self.length}",
-                mend=f"Give it at least {a_text * page_bytes(model)}.",
+                f"limit cache_bytes {cache_bytes} holds no {PAGE_TOKENS} tokens of this model",
+                mend=f"Give it at least {page_bytes(model)}; a text of full length takes {a_text * page_bytes(model)}.",
+            )
+        self.length = min(model.length, pages * PAGE_TOKENS)
+        if self.length < model.length:
+            logger.warning(
+                "limit cache_bytes %d holds %d tokens: texts are read no further back, though the model reads %d",
+                cache_bytes,
+                self.length,
+                model.length,
             )
         self.pool = Pool(pages)
         with torch.inference_mode():

@@ -234,8 +234,8 @@ class Writer:
         return self.engine.pool.promise(writing.promised)
 
     def _take_step(self) -> None:
+        begin, used = time.monotonic(), time.thread_time()
         self._tidy()
-        begin = time.monotonic()
         parts, taken = parts_of(self._next(), self.engine.pool.take)
         self.engine.clear(taken)
         read, logits_BV = self._read(parts)
@@ -247,6 +247,7 @@ class Writer:
             self._token_seconds += 0.1 * (seconds - self._token_seconds)
         self._metrics.batch_rows.labels(self._label).observe(len(parts))
         self._metrics.batch_seconds.labels(self._label).observe(seconds)
+        self._metrics.cpu.labels(self._label).inc(time.thread_time() - used)
 
     def _tidy(self) -> None:
         """Bring pages closer together where many texts have left holes: a step looks at all up to the last."""
