@@ -37,7 +37,6 @@ def write_models(folder: Path) -> Path:
     if (folder / _DONE).exists():
         return folder
     model = build(PLAN)
-    # wide enough that texts are not one token again and again
     initialise(model, "xavier_normal", 0)
     # some tools want a token that ends a text; nobody is to heed it
     exchange.save(model, PLAN, folder, bos_token_id=SIZES["vocabulary"] - 1, eos_token_id=SIZES["vocabulary"] - 1)
