@@ -29,6 +29,7 @@ from thrifty.serve.http import (
     Send,
     Work,
     error_reply,
+    json_reply,
     read_body,
 )
 from thrifty.serve.labels import Labels
@@ -36,6 +37,7 @@ from thrifty.serve.limits import Limits
 from thrifty.serve.metrics import Metrics
 from thrifty.serve.models import Ask, Model, Models
 from thrifty.serve.oip.repository import Repository
+from thrifty.serve.openapi import document
 
 if TYPE_CHECKING:
     from thrifty.export.bundle import Bundle
@@ -156,6 +158,10 @@ class App:
             if method != "GET":
                 raise RequestError("Method Not Allowed", status=405)
             return Reply(200, self.metrics.page(), TEXT)
+        if path == "/openapi.json":
+            if method != "GET":
+                raise RequestError("Method Not Allowed", status=405)
+            return json_reply(document(self.models, repository=self.repository is not None))
         if tfserving.owns(path):
             return tfserving.ask_for(method, path, self.models) or tfserving.look_up(method, path, headers, self.models)
         if oip.owns(path):
