@@ -138,7 +138,6 @@ TFSERVING = [
     wrong("GET", "/v1/models/nope", 404, "Could not find any versions of model nope"),
     wrong("GET", "/v1/models/pets/versions/7", 404, "Could not find version 7 of model pets"),
     wrong("GET", "/v1/models/nope/metadata", 404, "Servable not found for request: Latest(nope)"),
-    wrong("GET", "/v1/models", 400, "Missing model name in request."),
     wrong("GET", "/v1/foo", 400, "Malformed request: GET /v1/foo"),
     wrong("GET", PREDICT, 400, f"Malformed request: GET {PREDICT}"),
     wrong("POST", "/v1/models/pets", 400, "Malformed request: POST /v1/models/pets", {}),

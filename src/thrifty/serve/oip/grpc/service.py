@@ -29,6 +29,7 @@ _CODES = {
     503: "UNAVAILABLE",
     504: "DEADLINE_EXCEEDED",
 }
+_OPEN = {"ServerLive", "ServerReady"}  # told without a key, as their paths are
 _CALLS = 256  # at once; over it RESOURCE_EXHAUSTED
 Answer = Callable[[Any, Any], Awaitable[None]]
 
@@ -102,6 +103,7 @@ class RpcServer:
         async def handle(request: Any, context: Any) -> Any:
             response = answer()
             try:
+                self._check_key(name, context)
                 await fill(request, response)
             except ThriftyError as error:
                 status = error.status if isinstance(error, RequestError) else 400
@@ -113,6 +115,12 @@ class RpcServer:
             return response
 
         return handle
+
+    def _check_key(self, name: str, context: Any) -> None:
+        keys = getattr(self._app, "keys", None)
+        if keys is not None and name not in _OPEN:
+            given = [(key, value) for key, value in context.invocation_metadata() if isinstance(value, str)]
+            keys.check({key.encode(): value.encode() for key, value in given})
 
     def _code(self, status: int) -> Any:
         name = _CODES.get(status, "INVALID_ARGUMENT" if status < 500 else "INTERNAL")
