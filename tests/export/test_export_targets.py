@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import openvino
 import pytest
 import torch
@@ -30,6 +31,7 @@ from thrifty.export.parity import RELATIVE, relative
 from thrifty.export.targets import TARGETS
 from thrifty.export.targets import openvino as exporting
 from thrifty.export.targets.served import Source
+from thrifty.models.generate import generate
 
 FAMILIES: dict[str, Callable[[Path], Any]] = {
     "resnet": write_image_bundle,
@@ -72,6 +74,33 @@ def test_every_family_goes_to_every_target(
     assert list(report["fell_back"]) == ["torch.export"] * ((family, target) == ("speech", "torch"))
     assert len(report["differences"]) == (9 if family in {"bert", "llama", "speech", "wav2vec2", "ngrams"} else 3)
     assert (tmp_path / "there/tokenizer.json").exists() == (family in {"bert", "llama", "ngrams"})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["openvino", "onnx"])
+def test_a_decoder_keeps_keys_and_values(target: str, sources: dict[str, Source], tmp_path: Path) -> None:
+    source = sources["llama"]
+    model: Any = source.bundle.model
+    report = TARGETS[target](source, tmp_path / "there")
+    assert report["decoder"]["max_difference"] <= RELATIVE
+    path = tmp_path / "there" / report["decoder"]["file"]
+    keys = values = np.zeros((1, 1, 2, 0, 8), np.float32)
+    new, text = [5, 7, 11], []
+    if target == "onnx":
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    else:
+        compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    for _ in range(12):
+        read = {"tokens": np.array([new]), "keys": keys, "values": values}
+        if target == "onnx":
+            logits, keys, values = session.run(["logits", "keys_read", "values_read"], read)
+        else:
+            found = compiled(read)
+            logits, keys, values = (found[name] for name in ("logits", "keys_read", "values_read"))
+        new = [int(logits[0, -1].argmax())]
+        text += new
+    assert text == generate(model, [5, 7, 11], max_tokens=12, temperature=0)
+    assert keys.shape[3] == 3 + 11
 
 
 @pytest.mark.slow

@@ -7,9 +7,11 @@ import importlib
 import io
 import logging
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 from torch.onnx import ONNXProgram
 
 from thrifty.errors import BundleError, MissingExtraError
@@ -35,19 +37,26 @@ def program_of(
         MissingExtraError: ``onnx``, ``onnxscript`` or ``onnxruntime`` is not installed.
         BundleError: the model cannot be exported.
     """
+    return _exported(
+        model,
+        (x,),
+        input_names=[source],
+        output_names=list(targets),
+        dynamic_shapes=(sizes_of(data),),
+        opset_version=opset,
+    )
+
+
+def program_with_names(traced: ExportedProgram, *, inputs: Sequence[str], outputs: Sequence[str]) -> ONNXProgram:
+    """Export a traced program, whose open sizes stay open; names and errors as of `program_of`."""
+    return _exported(traced, (), input_names=list(inputs), output_names=list(outputs))
+
+
+def _exported(model: nn.Module | ExportedProgram, x: tuple[Tensor, ...], **how: Any) -> ONNXProgram:
     require_onnx()
     try:
         with _silent(), torch.inference_mode(False), torch.no_grad():
-            program = torch.onnx.export(
-                model,
-                (x,),
-                dynamo=True,
-                verbose=False,
-                input_names=[source],
-                output_names=list(targets),
-                opset_version=opset,
-                dynamic_shapes=(sizes_of(data),),
-            )
+            program = torch.onnx.export(model, x, dynamo=True, verbose=False, **how)
     except Exception as error:  # the exporter raises many kinds of its own
         reason = " ".join(str(error).split())[:300]
         raise BundleError(

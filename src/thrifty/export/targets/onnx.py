@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+from torch.export import ExportedProgram
 
 from thrifty.errors import BundleError
-from thrifty.export.onnx_program import program_of, require_onnx
+from thrifty.export.onnx_program import program_of, program_with_names, require_onnx
 from thrifty.export.parity import Outputs
+from thrifty.export.targets.decoder import INPUTS, OUTPUTS, Step
 from thrifty.export.targets.served import Source
 from thrifty.export.targets.target import Route, Target
 
@@ -75,6 +77,12 @@ def session_of(path: Path) -> Any:
         raise BundleError(f"ONNX Runtime cannot read it: {' '.join(str(error).split())[:300]}") from error
 
 
+def _write_decoder(program: ExportedProgram, path: Path) -> Step:
+    program_with_names(program, inputs=INPUTS, outputs=OUTPUTS).save(path)
+    session = session_of(path)
+    return lambda *read: session.run(list(OUTPUTS), dict(zip(INPUTS, read, strict=True)))
+
+
 TARGET = Target(
     says="ONNX",
     file=FILE,
@@ -84,4 +92,5 @@ TARGET = Target(
     ),
     read=read,
     require=require_onnx,
+    decoder=_write_decoder,
 )

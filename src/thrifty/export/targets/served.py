@@ -15,6 +15,7 @@ from torch.export import ExportedProgram
 from thrifty.export.bundle import Bundle, torch_model
 from thrifty.export.examples import has_length, served_example
 from thrifty.export.program import traced
+from thrifty.export.targets.decoder import traced_decoder
 from thrifty.spec import Dataset
 
 
@@ -138,6 +139,11 @@ class Source:
     def program(self) -> ExportedProgram:
         """The served model as a program of torch.export, its numbers of rows and of tokens open."""
         return traced(self.module, self.x, self.bundle.info.data)
+
+    @cached_property
+    def decoder(self) -> ExportedProgram:
+        """Of a GPT or Llama: what it has read as inputs and outputs, as a program of torch.export."""
+        return traced_decoder(torch_model(self.bundle))
 
     @property
     def least_length(self) -> int:

@@ -12,11 +12,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.export import ExportedProgram
 
 from thrifty.errors import BundleError
 from thrifty.export.check import TOKENIZER, sha256
 from thrifty.export.examples import served_example
 from thrifty.export.parity import RELATIVE, Outputs, differences, worst
+from thrifty.export.targets.decoder import Step, check_steps
 from thrifty.export.targets.served import Source
 from thrifty.files import flush_folder, flush_tree, writing
 from thrifty.spec import KINDS
@@ -48,6 +50,7 @@ class Target:
         read: reads the file in the runtime that it is for; input to outputs by name.
         require: raises `MissingExtraError` where a package is not installed.
         traced: it refuses sizes that the tracer refuses.
+        decoder: writes a traced decoder to a path and returns it as read back; None where there is no such form.
     """
 
     says: str
@@ -56,6 +59,7 @@ class Target:
     read: Callable[[Path, Source], Callable[[Tensor], Outputs]]
     require: Callable[[], None] = lambda: None
     traced: bool = False
+    decoder: Callable[[ExportedProgram, Path], Step] | None = None
 
 
 def export_to(target: Target, source: Source, folder: str | Path) -> dict[str, Any]:
@@ -120,7 +124,22 @@ def _try(target: Target, route: Route, source: Source, folder: Path) -> dict[str
         "differences": apart,
         "torch": torch.__version__,
         **facts,
+        **(_decoder(target.decoder, source, path) if target.decoder and hasattr(source.module.model, "pasts") else {}),
     }
+
+
+def _decoder(write: Callable[[ExportedProgram, Path], Step], source: Source, path: Path) -> dict[str, Any]:
+    """Write a decoder that keeps keys and values beside the model, where it answers as torch does."""
+    model: Any = source.module.model
+    beside = path.with_name(f"decoder{path.suffix}")
+    try:
+        step = write(source.decoder, beside)
+        furthest = check_steps(step, model, model.vocabulary)
+        return {"decoder": {"file": beside.name, "sha256": sha256(beside), "max_difference": furthest}}
+    except BundleError as error:
+        for each in path.parent.glob("decoder.*"):
+            each.unlink()
+        return {"decoder": {"refused": error.what}}
 
 
 def source_answers(source: Source) -> Callable[[Tensor], Outputs]:
