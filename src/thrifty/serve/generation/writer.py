@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("thrifty.serve")
 
-# prompts' tokens that are read in one step while no text is waiting for its next token
-_READ_ALONE = 4 * READ_TOKENS
+# tokens of several prompts that are read in one step, where one in so many texts still has its prompt to read
+_READ_TOGETHER, _MANY = 4 * READ_TOKENS, 4
 _SHUTTING_DOWN = "The server is shutting down"
 
 
@@ -260,7 +260,9 @@ class Writer:
     def _next(self) -> list[Writing]:
         """Texts of the next step: all that wait for a token, and as many prompts as may be read beside them."""
         chosen = [each for each in self._active if each.to_read == 1]
-        room = READ_TOKENS if chosen else _READ_ALONE
+        unread = len(self._active) - len(chosen)
+        # while many wait to begin, reading them together gives more tokens in all than the others lose by waiting
+        room = _READ_TOGETHER if _MANY * unread >= len(chosen) else READ_TOKENS
         for each in self._active:
             count = min(each.to_read, READ_TOKENS)
             if 1 < count <= room:
