@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -26,9 +27,23 @@ from thrifty.data import Store, prepare, sweep
 from thrifty.errors import BudgetError, JobError
 from thrifty.export.bundle import load_bundle, write_bundle
 from thrifty.models import build, resolve
+from thrifty.models.generate import generate
 from thrifty.models.inputs import to_tensors
 from thrifty.models.table import FAMILY_KINDS
-from thrifty.spec import BatchPlan, Cost, Dataset, ImageData, Interval, ModelPlan, OptimPlan, Plan, Spent, StopPlan
+from thrifty.spec import (
+    BatchPlan,
+    Cost,
+    Dataset,
+    ImageData,
+    Interval,
+    LanguageData,
+    ModelPlan,
+    OptimPlan,
+    Plan,
+    Spent,
+    StopPlan,
+    TableData,
+)
 from thrifty.spec.events import Event, StepDone
 
 NOTHING = Interval(low=0, value=0, high=0, method="a test")
@@ -212,6 +227,49 @@ def test_what_a_move_makes_is_a_bundle_like_any_other(named: str, name: str, rea
     read = load_bundle(tmp_path / "b")
     assert read.info.model == made.plan
     torch.testing.assert_close(answers(read.model, context), answers(made.model, context), rtol=1e-5, atol=1e-6)
+
+
+@pytest.fixture
+def prices(tmp_path: Path, own_cache: Path) -> Store:
+    draw = np.random.default_rng(0)
+    rooms, near = draw.integers(1, 9, 400), draw.choice(["bay", "hills", "inland"], 400)
+    price = 1000 * rooms + 3000 * (near == "bay") + draw.normal(0, 50, 400)
+    rows = [f"{a},{b},{c:.1f}" for a, b, c in zip(rooms, near, price, strict=True)]
+    (tmp_path / "houses.csv").write_text("rooms,near,price\n" + "\n".join(rows) + "\n")
+    asked = TableData(kind="table", path=tmp_path / "houses.csv", target="price")
+    return prepare(asked, seed=0, cache=own_cache, emit=lambda event: None)
+
+
+@pytest.mark.slow
+def test_numbers_of_tables_are_learned_again_too(real: Context, prices: Store) -> None:
+    plan = resolve("table-mlp-small", prices.dataset)
+    run = run_plan(plan).model_copy(update={"task": "regress"})
+    stop = run.stop.model_copy(update={"metric": "rmse", "higher_is_better": False, "target": -math.inf})
+    calibration = tuple(sweep(prices, "train", 32))[:2]
+    context = replace(real, store=prices, run=run.model_copy(update={"stop": stop}), calibration=calibration)
+    made = MOVES["prune_50"].apply(context, Candidate(drawn(plan).requires_grad_(False), plan))
+    assert made.plan.kept and max(made.plan.kept.values()) < 128
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["prune_50", "drop_layers_25", "low_rank"])
+def test_a_language_model_learns_again_and_writes_as_one_built_from_its_plan(
+    name: str, real: Context, sources: Path, own_cache: Path
+) -> None:
+    asked = LanguageData(kind="language", path=sources / "json", files="**/*.py", vocabulary=300, length=16)
+    store = prepare(asked, seed=0, cache=own_cache, emit=lambda event: None)
+    plan = resolve("llama-nano", store.dataset)
+    plan = plan.model_copy(update={"arguments": {**plan.arguments, "width": 96, "ffn": 128, "layers": 3}})
+    run = run_plan(plan, steps=12)
+    stop = run.stop.model_copy(update={"metric": "loss", "higher_is_better": False, "target": -math.inf})
+    calibration = tuple(sweep(store, "train", 8))[:2]
+    context = replace(real, store=store, run=run.model_copy(update={"stop": stop}), calibration=calibration)
+    made = MOVES[name].apply(context, Candidate(drawn(plan).requires_grad_(False), plan))
+    built = build(made.plan).eval()
+    built.load_state_dict(made.model.state_dict())
+    prompt = [5, 9, 200, 7]
+    written = generate(built, prompt, max_tokens=8, temperature=0)  # type: ignore[arg-type]
+    assert written == generate(made.model, prompt, max_tokens=8, temperature=0)  # type: ignore[arg-type]
 
 
 @pytest.mark.slow
