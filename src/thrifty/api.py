@@ -12,12 +12,25 @@ import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from thrifty.errors import DataError, JobError, unknown_name
 from thrifty.files import write_atomic
 from thrifty.runs import RunFolder, open_run
-from thrifty.spec import Dataset, Declared, Device, Job, Plan, Probed, load_job, parse_budget, raw_data, with_devices
+from thrifty.spec import (
+    Compression,
+    Dataset,
+    Declared,
+    Device,
+    Job,
+    Objective,
+    Plan,
+    Probed,
+    load_job,
+    parse_budget,
+    raw_data,
+    with_devices,
+)
 from thrifty.spec.events import Emit, Event, StageStarted
 from thrifty.spec.folders import cache_folder
 
@@ -210,6 +223,53 @@ def tune(job: Path, *, budget: str, trials: int = 50, runs: Path = RUNS, emit: E
     limit = parse_budget(budget)
     with closing(open_ledger(runs)) as ledger:
         return tuning.tune(wanted, limit, key=run_key(wanted), trials=trials, runs=runs, ledger=ledger, emit=emit)
+
+
+def compress(
+    run: Path,
+    *,
+    max_drop: str = "0.5%",
+    objective: str = "latency",
+    batch: int = 1,
+    requests: float = 1e6,
+    budget: str = "10min",
+    folder: Path | None = None,
+    runs: Path = RUNS,
+    emit: Emit = silent,
+) -> Compression:
+    """Make a bundle of a run's that answers for less and not worse; the guard's verdict and the bill are in it.
+
+    Args:
+        run: that is done.
+        max_drop: of the job's metric: ``0.5%`` of the figure before, or ``0.004`` in its unit.
+        objective: ``latency`` of a request, ``throughput``, ``size`` or ``energy``.
+        batch: rows of a request.
+        requests: that will be answered; a trial that could not pay back within as many is not run.
+        budget: of the search, such as ``10min``, ``0.02kWh`` or ``0.10USD``.
+        folder: of the new bundle; ``compressed`` in the run's when left out.
+        runs: folder of the ledger.
+        emit: is told what happens.
+
+    Raises:
+        JobError: an argument cannot be meant.
+        DataError: there is no such run, its data has changed, or the ledger does not know it.
+        BundleError: its bundle is damaged.
+    """
+    from thrifty.compress import Wish, compress_run, parse_drop
+    from thrifty.pipeline import write_report
+
+    allowed, limit, known = parse_drop(max_drop), parse_budget(budget), get_args(Objective)
+    if objective not in known:
+        raise unknown_name("objective", objective, known)
+    if batch < 1 or not requests > 0:
+        raise JobError(f"a batch of {batch} rows, {requests:g} requests", mend="Both are above 0.")
+    place = open_run(run)
+    place.result()
+    wish = Wish(allowed, cast("Objective", objective), batch, requests, limit)
+    with closing(open_ledger(runs)) as ledger:
+        made = compress_run(place, wish, folder or place.folder / "compressed", ledger=ledger, emit=emit)
+        write_report(place, _entry(ledger, place))
+    return made
 
 
 def report(run: Path, *, runs: Path = RUNS) -> Path:

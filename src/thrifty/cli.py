@@ -196,6 +196,43 @@ def tune(
 
 
 @app.command()
+def compress(
+    run: Annotated[Path, typer.Argument(help="a run folder")],
+    max_drop: Annotated[str, typer.Option(help="of the metric: 0.5% of the figure before, or 0.004")] = "0.5%",
+    objective: Annotated[str, typer.Option(help="latency, throughput, size or energy")] = "latency",
+    batch: Annotated[int, typer.Option(help="rows of a request", min=1)] = 1,
+    requests: Annotated[float, typer.Option(help="that will be answered, within which the search pays back")] = 1e6,
+    budget: Annotated[str, typer.Option(help="what the search may take, such as 10min, 0.02kWh, 0.10USD")] = "10min",
+    out: Annotated[Path | None, typer.Option(help="the bundle; 'compressed' in the run's folder if left out")] = None,
+    runs: Runs = RUNS,
+    as_json: Json = False,
+) -> None:
+    """Make the bundle smaller and faster within a drop that the guard allows; with the pay-back."""
+    from thrifty import api
+    from thrifty.report import compression_view
+
+    with _live(as_json) as show:
+        made = api.compress(
+            run, max_drop=max_drop, objective=objective, batch=batch, requests=requests, budget=budget, folder=out,
+            runs=runs, emit=show,
+        )  # fmt: skip
+    place = out or run / "compressed"
+    if as_json:
+        _print_json({"bundle": str(place), **made.model_dump(mode="json")})
+    else:
+        _console().print(compression_view(made))
+        print(f"bundle  {place}   serve it: thrifty serve {place}")
+    if not made.held:
+        judged = made.test if made.test is not None and made.test.held == "over" else made.validation
+        more = f"Hold out {judged.rows_needed:,} rows" if judged.rows_needed else "Allow more"
+        raise BudgetError(
+            f"a drop within {made.max_drop} is not proven: {judged.metric} fell by {judged.drop:.2g}, and by up to "
+            f"{judged.high:.2g}",
+            mend=f"{more}, or look at the trials. What was found is kept in '{place}'.",
+        )
+
+
+@app.command()
 def predict(
     bundle: Annotated[Path, typer.Argument(help="a bundle, or the run that made it")],
     source: Annotated[

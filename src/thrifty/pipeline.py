@@ -21,7 +21,7 @@ from thrifty.hardware.runtime import runtime_bytes
 from thrifty.ledger import TRAIN, Entry, Ledger, Meter, Stage, add_spent, resident_bytes
 from thrifty.names import check_names
 from thrifty.runs import Result, RunFolder, folder_for
-from thrifty.spec import Device, Job, Plan, Spent, raw_data
+from thrifty.spec import Compression, Device, Job, Plan, Spent, raw_data
 from thrifty.spec.events import (
     Checkpointed,
     Emit,
@@ -479,6 +479,7 @@ def write_report(folder: RunFolder, entry: Entry) -> Path:
         completion=result.completion,
         rejects=folder.rejected(),
         job_text=(folder.folder / "job.yaml").read_text(encoding="utf-8"),
+        compression=folder.find("compression", Compression),
     )
 
 

@@ -10,13 +10,16 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from thrifty.compress.answers import Answers
-from thrifty.data import Batch
+from thrifty.compress.moves import Candidate
+from thrifty.data import Store
+from thrifty.data.samples import take
+from thrifty.export.weights import stored
 from thrifty.ledger import Meter
 from thrifty.models.inputs import to_tensors
 from thrifty.spec import Device, Measured, Spent, Spread
@@ -25,6 +28,8 @@ ROUNDS = 5
 ROUND_S = 0.08
 # of rows at once, beside those of a request
 SIZES = (1, 8, 32)
+# different ones of each size
+REQUESTS = 6
 
 
 @dataclass
@@ -34,19 +39,16 @@ class _Samples:
     spent: dict[int, list[Spent]] = field(default_factory=dict)
 
 
-def requests(calibration: Sequence[Batch], batch: int) -> dict[int, list[Tensor]]:
-    """Cut inputs into requests of ``batch`` rows and of `SIZES`: some of each, by their number of rows.
+def requests(store: Store, batch: int, *, seed: int = 0) -> dict[int, list[Tensor]]:
+    """Make requests of ``batch`` rows and of `SIZES` out of training rows: some of each, by their number of rows.
 
-    A batch of training rows comes filled up to its longest; so do these requests, and all candidates get the same.
+    Each is filled up to its own longest, as a server does; all candidates get the same.
     """
+    draw, count = np.random.default_rng(seed), store.dataset.counts["train"]
     made: dict[int, list[Tensor]] = {}
-    for size in sorted({batch, *SIZES}):
-        found = []
-        for arrays in calibration[:4]:
-            x = to_tensors({"x": arrays["x"]})["x"]
-            rows = torch.arange(size) % len(x)
-            found.append(x[rows].contiguous())
-        made[size] = found
+    for rows in sorted({batch, *SIZES}):
+        chosen = [np.resize(draw.permutation(count), rows) for _ in range(REQUESTS)]
+        made[rows] = [to_tensors({"x": take(store, "train", each)["x"]})["x"] for each in chosen]
     return made
 
 
@@ -85,9 +87,11 @@ def measure(
     return {name: _figures(samples[name], batch, sizes[name]) for name in candidates}
 
 
-def bytes_of(folder: Path) -> int:
-    """Return the bytes of the files in a folder."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+def size_of(candidate: Candidate) -> int:
+    """Return the bytes of the files that a bundle of a candidate would have of it."""
+    if candidate.form is not None:
+        return sum(path.stat().st_size for path in candidate.form.files.iterdir())
+    return sum(each.nbytes for each in stored(candidate.model).values())
 
 
 def _timed(answers: Answers, some: Sequence[Tensor], seconds: float, meter: Meter) -> Spent:

@@ -1,5 +1,6 @@
 """Report: a run or a plan for a reader: tables for the terminal, and pages that are one self-contained HTML file."""
 
+from thrifty.report.compression import compression_view
 from thrifty.report.hardware_tables import catalogue_table, cluster_table
 from thrifty.report.page import write_page
 from thrifty.report.plan_page import write_proposal
@@ -11,6 +12,7 @@ __all__ = [
     "catalogue_table",
     "cleaning_table",
     "cluster_table",
+    "compression_view",
     "hardware_table",
     "ledger_table",
     "plan_table",

@@ -10,13 +10,14 @@ from typing import Any, TypeVar
 import thrifty.report.rows as rows
 from thrifty.files import write_atomic
 from thrifty.ledger import Comparison, Entry
+from thrifty.report.compression import compression_figures, payback_text, trial_rows, verdict_text
 from thrifty.report.decided import value_text
 from thrifty.report.document import render
 from thrifty.report.figures import MOST_POINTS, curves, stages
 from thrifty.report.happened import happened, marks, summary
 from thrifty.report.scales import scales
 from thrifty.report.told import part_text, told_rows
-from thrifty.spec import Dataset, Device, Plan
+from thrifty.spec import Compression, Dataset, Device, Plan
 from thrifty.spec.events import Evaluated, Event, Initialised, StepDone
 from thrifty.spec.units import format_seconds
 
@@ -48,6 +49,7 @@ def write_page(
     completion: str = "",
     rejects: Sequence[Mapping[str, Any]] = (),
     job_text: str = "",
+    compression: Compression | None = None,
 ) -> Path:
     """Write the page of one run, whole or not at all, and return its path.
 
@@ -67,6 +69,7 @@ def write_page(
         prompt, completion: what a language model was given and wrote; empty for images.
         rejects: rejected inputs, with ``path`` and ``reason``; the first 200 are listed.
         job_text: the job file as it was written.
+        compression: of its bundle, where there is one.
 
     Raises:
         StorageError: the disk is full or the folder read-only.
@@ -75,6 +78,7 @@ def write_page(
         "curves": curves(plan, steps, evaluations, marks(others)),
         "scales": scales(others),
         "stages": stages(entry),
+        "compression": [] if compression is None else compression_figures(compression),
     }
     lines = happened(others)
     told, told_left = _ends(told_rows(dataset.labels, by_label) if by_label else [])
@@ -117,10 +121,19 @@ def write_page(
         completion=completion,
         hardware=rows.hardware_rows(device),
         job_text=job_text,
+        compression=compression,
+        tried=[] if compression is None else trial_rows(compression),
+        judged=[] if compression is None else _judged(compression),
     )
     # a file name that is not UTF-8 comes in with lone surrogates, which no encoding takes
     write_atomic(path, html.encode("utf-8", errors="replace"), purpose="the report")
     return path
+
+
+def _judged(made: Compression) -> list[tuple[str, str]]:
+    said = [("validation", verdict_text(made.validation))]
+    said += [("test", verdict_text(made.test))] if made.test is not None else []
+    return [*said, ("bill", payback_text(made)), ("ended", made.ended)]
 
 
 def _thinned(count: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from thrifty.spec.compression import Compression
 from thrifty.spec.cost import Spent
 from thrifty.spec.dataset import Dataset
 from thrifty.spec.plain import Plain
@@ -29,6 +30,7 @@ class BundleInfo(Plain):
         created: ISO date and time.
         engine: what computes it: ``torch``, ``openvino``, ``onnx`` or ``aoti``.
         precision: that it computes in: ``fp32``, ``bf16`` or ``int8``.
+        compression: how it was made cheaper; None where it is as trained.
     """
 
     format: int
@@ -44,3 +46,4 @@ class BundleInfo(Plain):
     created: str
     engine: str = "torch"
     precision: str = "fp32"
+    compression: Compression | None = None

@@ -1,10 +1,12 @@
 """The moves by name: a row each, cheap and likely ones first; the search tries them in any order that applies."""
 
+from thrifty.compress.moves.conversions import CONVERSIONS
 from thrifty.compress.moves.distil import DISTIL
 from thrifty.compress.moves.fold import FOLD
 from thrifty.compress.moves.low_rank import factor_move
 from thrifty.compress.moves.move import Candidate, Context, Form, Move, Objective
 from thrifty.compress.moves.prune import layer_move, unit_move
+from thrifty.compress.moves.quantise import QUANTISING
 from thrifty.compress.moves.sparse import sparse_move
 
 __all__ = ["MOVES", "Candidate", "Context", "Form", "Move", "Objective"]
@@ -12,6 +14,8 @@ __all__ = ["MOVES", "Candidate", "Context", "Form", "Move", "Objective"]
 MOVES: dict[str, Move] = {
     each.name: each
     for each in (
+        *CONVERSIONS,
+        *QUANTISING,
         FOLD,
         unit_move(0.25),
         unit_move(0.5),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,19 +15,26 @@ from thrifty.spec import Dataset, Device, ModelPlan, Objective, Plan
 from thrifty.spec.events import Emit
 
 
-class Form(Protocol):
+@dataclass(frozen=True)
+class Form:
     """A model as an engine has it: called like the torch model, the same tensors in, the same logits out.
 
     Attributes:
         engine, precision: as in ``BundleInfo``.
-        files: folder that holds what the engine needs, and nothing else; a bundle gets a copy of it.
+        files: folder that holds what the engine needs, and nothing else.
+        made: the engine's own object, from which the files were written.
+        loaded: what the engine read back.
     """
 
     engine: str
     precision: str
     files: Path
+    made: Any
+    loaded: Callable[[Tensor], Tensor]
 
-    def __call__(self, x: Tensor) -> Tensor: ...
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the logits of one batch."""
+        return self.loaded(x)
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,8 @@ class Context:
         seed: of whatever it draws.
         scratch: an empty folder of its own, that lives as long as the search.
         emit: is told what happens.
+        kept: what moves made of a model and will need of it again, by ``id`` of the model and a name; all contexts of
+            a search share it.
     """
 
     store: Store
@@ -86,6 +95,7 @@ class Context:
     seed: int
     scratch: Path
     emit: Emit = field(default=lambda event: None)
+    kept: dict[tuple[int, str], Any] = field(default_factory=dict)
 
     @property
     def data(self) -> Dataset:

@@ -1,0 +1,140 @@
+"""Forms of a small model: each answers as the model does within what its arithmetic allows, and is as small as it says.
+
+Layers that err are found by themselves, and kept.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "export"))
+from made_bundles import language_dataset, text_dataset
+
+from made_devices import device
+from thrifty.compress.measure import size_of
+from thrifty.compress.moves import MOVES, Candidate, Context
+from thrifty.compress.moves.conversions import converted
+from thrifty.compress.moves.layers import errors_by_layer
+from thrifty.models import build, resolve
+from thrifty.models.init import initialise
+from thrifty.spec import Dataset, Objective
+
+pytestmark = pytest.mark.slow
+pytest.importorskip("openvino")
+pytest.importorskip("nncf")
+VOCABULARY, LENGTH = 200, 32
+
+
+def _candidate(name: str, data: Dataset) -> Candidate:
+    plan = resolve(name, data)
+    model = build(plan)
+    initialise(model, "default", 0)
+    return Candidate(model.eval().requires_grad_(False), plan)
+
+
+def _context(data: Dataset, task: str, scratch: Path, objective: Objective = "latency") -> Context:
+    draw = np.random.default_rng(0)
+    batches = tuple({"x": draw.integers(1, VOCABULARY, (16, LENGTH))} for _ in range(2))
+    return Context(
+        store=SimpleNamespace(dataset=data), run=SimpleNamespace(task=task), device=device(), calibration=batches,
+        objective=objective, batch=1, seconds=math.inf, seed=0, scratch=scratch,
+    )  # type: ignore[arg-type]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def text() -> Candidate:
+    return _candidate("bert-tiny", text_dataset(VOCABULARY, LENGTH))
+
+
+@pytest.fixture(scope="module")
+def kept() -> dict[tuple[int, str], object]:
+    """What was converted once is so for all tests here."""
+    return {}
+
+
+def _made(name: str, candidate: Candidate, context: Context) -> tuple[Candidate, float]:
+    """The candidate, and how far it is off, as a share of the largest logit."""
+    made = MOVES[name].apply(context, candidate)
+    x = torch.from_numpy(context.calibration[0]["x"])
+    with torch.inference_mode():
+        wanted = candidate.model(x)
+    apart = float((made.answers(x) - wanted).abs().max() / wanted.abs().max())
+    assert made.taken == (name,) and len(made.says) == 1
+    assert made.form is not None and size_of(made) == sum(each.stat().st_size for each in made.form.files.iterdir())
+    return made, apart
+
+
+@pytest.mark.parametrize(
+    ("name", "most"), [("openvino", 1e-4), ("onnx", 1e-4), ("bf16", 0.1), ("int8", 0.3), ("int8_dynamic", 0.3)], ids=str
+)
+def test_forms_of_a_text_model(
+    name: str, most: float, text: Candidate, kept: dict[tuple[int, str], object], tmp_path: Path
+) -> None:
+    context = _context(text_dataset(VOCABULARY, LENGTH), "classify", tmp_path)
+    context.kept.update(kept)
+    made, apart = _made(name, text, context)
+    kept.update(context.kept)
+    assert 0 <= apart < most
+    if name.startswith("int8"):
+        assert size_of(made) < 0.6 * size_of(text)
+
+
+def test_layers_are_blamed_for_what_they_do_themselves_and_the_worst_are_kept(
+    text: Candidate, kept: dict[tuple[int, str], object], tmp_path: Path
+) -> None:
+    context = _context(text_dataset(VOCABULARY, LENGTH), "classify", tmp_path / "a")
+    context.kept.update(kept)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    over = MOVES["int8"].apply(context, text)
+    assert over.form is not None
+    inputs = [each["x"] for each in context.calibration]
+    errors = errors_by_layer(converted(context, text, "openvino"), over.form.made, inputs)
+    assert len(errors) >= 8  # products of two layers: four each, and the head
+    assert list(errors.values()) == sorted(errors.values(), reverse=True)
+    assert all(0 < error < 0.5 for error in errors.values())
+    # the last layers stand behind all others, and are not blamed for them
+    milder = MOVES["int8"].milder
+    assert milder is not None
+    second = _context(text_dataset(VOCABULARY, LENGTH), "classify", tmp_path / "b")
+    second.kept.update(context.kept)
+    made = milder(second, text, over)
+    assert made is not None and made.form is not None
+    left = errors_by_layer(converted(second, text, "openvino"), made.form.made, inputs)
+    assert next(iter(errors)) not in left
+    assert len(left) < len(errors)
+    assert "that erred most" in made.says[-1]
+
+
+def test_weights_of_a_language_model_alone(tmp_path: Path) -> None:
+    data = language_dataset(VOCABULARY, LENGTH)
+    model = _candidate("gpt-nano", data)
+    context = _context(data, "language", tmp_path)
+    sizes = {}
+    for bits, most in ((8, 0.1), (4, 0.5)):
+        name = f"weights_int{bits}"
+        assert "keys and values" in str(MOVES[name].applies(context, model))
+        own = tmp_path / name
+        own.mkdir()
+        another = _context(data, "language", own, "size")
+        another.kept.update(context.kept)
+        assert MOVES[name].applies(another, model) is None
+        made, apart = _made(name, model, another)
+        context.kept.update(another.kept)
+        assert apart < most
+        sizes[bits] = size_of(made)
+    assert sizes[4] < sizes[8] < 0.4 * size_of(model)
+
+
+def test_what_does_not_apply_says_why(text: Candidate, tmp_path: Path) -> None:
+    context = _context(text_dataset(VOCABULARY, LENGTH), "classify", tmp_path)
+    assert "language models" in str(MOVES["weights_int4"].applies(context, text))
+    assert "bf16" in str(MOVES["bf16"].applies(context, text))  # the made-up device has AVX2 alone
+    assert MOVES["openvino"].applies(context, text) is None
