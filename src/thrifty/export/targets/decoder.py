@@ -69,11 +69,21 @@ class Decoder(nn.Module):
 
 
 def nothing_read(model: nn.Module, rows: int) -> Tensor:
-    """Return the keys, or values, of a decoder that has read nothing: [L, B, K, 0, D]."""
+    """Return the keys, or values, of a decoder that has read nothing: [L, B, K, 0, D].
+
+    Raises:
+        BundleError: its layers have heads of different number, as a pruned model's may.
+    """
     pasts: list[Any] = model.pasts(1)  # type: ignore[operator]
     with torch.inference_mode():
         model(torch.zeros(1, 1, dtype=torch.int64), pasts)
     k_1K1D, _ = pasts[0].kept
+    heads = [past.kept[0].shape[1] for past in pasts]
+    if len(set(heads)) > 1:
+        raise BundleError(
+            f"layers with {', '.join(map(str, heads))} heads of keys have no one tensor for what they read",
+            mend="Export the bundle that it was compressed from.",
+        )
     return torch.zeros(len(pasts), rows, k_1K1D.shape[1], 0, k_1K1D.shape[3])
 
 
