@@ -17,17 +17,33 @@ import numpy as np
 import pytest
 import yaml
 
+import forked
+
 JOB: dict[str, Any] = {
     "name": "digits",
     "data": {"kind": "image", "path": "digits"},
-    "model": "resnet8",
+    "model": "mlp-small",
     "train": {"epochs": 2, "batch": 32},
+    # one way to price: planning is most of a small run
+    "plan": {"precision": "fp32", "memory_format": "contiguous", "checkpointing": "none", "compile": "none"},
 }
+RESNET = {**JOB, "model": "resnet8", "plan": {}}
 
 
-def thrifty(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+def thrifty(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return forked.run(["-m", "thrifty", *map(str, arguments)], cwd)
+
+
+def thrifty_from_the_start(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    """With an interpreter and imports of its own, which are part of its time and its memory."""
     command = [sys.executable, "-m", "thrifty", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, **options)
+
+
+def children_s() -> float:
+    """Processor seconds of processes that have ended: what others take of the machine meanwhile does not count."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
 
 
 @pytest.fixture
@@ -51,7 +67,7 @@ def test_help_fits_a_screen_and_is_quick() -> None:
     times = []
     for _ in range(3):
         began = time.perf_counter()
-        done = thrifty("--help")
+        done = thrifty_from_the_start("--help")
         times.append(time.perf_counter() - began)
     assert done.returncode == 0
     assert len(done.stdout.splitlines()) <= 24
@@ -68,10 +84,10 @@ def test_every_verb_has_help() -> None:
         assert len(done.stdout.splitlines()) <= 24, verb
 
 
-@pytest.mark.alone
 @pytest.mark.slow
 def test_the_whole_way(workplace: Path) -> None:
-    first = thrifty("run", "job.yaml", "--json", cwd=workplace)
+    write(workplace, RESNET)
+    first = thrifty_from_the_start("run", "job.yaml", "--json", cwd=workplace)
     assert first.returncode == 0, first.stderr
     outcome = json.loads(first.stdout)
     assert outcome["fresh"]
@@ -84,9 +100,9 @@ def test_the_whole_way(workplace: Path) -> None:
         assert stage["spent"]["usd_method"]
     assert outcome["bill"]["total"]["peak_rss_bytes"] > 150 * 2**20, "torch is part of what the run takes"
 
-    began = time.perf_counter()
-    second = thrifty("run", "job.yaml", cwd=workplace)
-    assert time.perf_counter() - began < 3
+    before_s = children_s()
+    second = thrifty_from_the_start("run", "job.yaml", cwd=workplace)
+    assert children_s() - before_s < 3
     assert second.returncode == 0
     assert "prepared nothing, trained nothing" in second.stdout
 
@@ -176,6 +192,7 @@ CHIP = "like: h100\nflops: {bf16: 2000 TFLOP/s}\nbandwidth: 6 TB/s\nprice: 4.00 
 
 @pytest.mark.slow
 def test_a_plan_here_says_what_each_way_takes_and_writes_a_page(workplace: Path) -> None:
+    write(workplace, RESNET)
     done = thrifty("plan", "job.yaml", "--html", "plan.html", cwd=workplace)
     assert done.returncode == 0, done.stderr
     for said in ("▸", "why this one", "where time goes", "your limits", "as most people run it", "nothing ran"):
@@ -210,7 +227,7 @@ def test_a_declared_job_is_planned_on_a_cluster_on_a_chip_and_on_any_and_not_run
 
 @pytest.mark.slow
 def test_images_are_planned_on_a_cluster_and_on_any(workplace: Path, tmp_path: Path) -> None:
-    write(workplace, changed(train={"epochs": 2, "batch": 64}))
+    write(workplace, {**RESNET, "train": {"epochs": 2, "batch": 64}})
     there = thrifty("plan", "job.yaml", "--on", "h100:8", "--html", "plan.html", cwd=workplace)
     assert there.returncode == 0, there.stderr
     for said in (
@@ -264,7 +281,7 @@ PLAN_MISTAKES: dict[str, tuple[dict[str, Any], list[str], int, list[str]]] = {
     "probe without data": (GPT, ["--probe"], 2, ["has no data to train on"]),
     "a number is missing": (GPT, ["--on", "half-chip.yaml"], 2, ["half-chip.yaml"]),
     "a model that cannot be cut": (
-        changed(plan={"tensor": 8}), ["--on", "h100:8"], 2, ["plan.tensor is 8", "resnet8", "no closed form"],
+        {**RESNET, "plan": {"tensor": 8}}, ["--on", "h100:8"], 2, ["plan.tensor is 8", "resnet8", "no closed form"],
     ),
 }  # fmt: skip
 
@@ -393,6 +410,7 @@ def test_text_that_is_not_utf8_is_put_aside(tmp_path: Path, sources: Path) -> No
         "data": {"kind": "language", "path": "sources", "files": "**/*.py", "vocabulary": 300, "length": 32},
         "model": "gpt-nano",
         "train": {"steps": 2, "batch": 2},
+        "plan": {"precision": "fp32", "checkpointing": "none", "compile": "none"},
     }
     write(tmp_path, job)
     done = thrifty("run", "job.yaml", "--json", cwd=tmp_path)
@@ -413,7 +431,7 @@ def test_a_full_disk_is_told_and_the_run_can_go_on(workplace: Path) -> None:
     def tiny_disk() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, resource.RLIM_INFINITY))
 
-    done = thrifty("run", "job.yaml", cwd=workplace, preexec_fn=tiny_disk)
+    done = thrifty_from_the_start("run", "job.yaml", cwd=workplace, preexec_fn=tiny_disk)
     assert done.returncode == 4, done.stderr
     assert "disk is full" in done.stderr
     assert "Traceback" not in done.stderr
@@ -431,9 +449,8 @@ def test_a_read_only_run_folder_is_told(workplace: Path) -> None:
 
 @pytest.mark.slow
 def test_a_second_process_on_the_same_run_is_told_who_holds_it(workplace: Path) -> None:
-    write(workplace, changed(train={"epochs": 200, "batch": 32}))
-    command = [sys.executable, "-m", "thrifty", "run", "job.yaml"]
-    with subprocess.Popen(command, cwd=workplace, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as first:
+    write(workplace, changed(train={"epochs": 20_000, "batch": 32}))
+    with forked.start(["-m", "thrifty", "run", "job.yaml"], workplace) as first:
         try:
             deadline = time.monotonic() + 60
             while not (workplace / "runs/digits/plan.json").exists() and time.monotonic() < deadline:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
+from subprocess import Popen
 
 import pytest
 import yaml
 
+import forked
 from thrifty.hardware import probe
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -27,16 +26,15 @@ def write_job(folder: Path, digits: Path) -> Path:
         "data": {"kind": "image", "path": str(digits), "size": 16, "color": "gray"},
         "model": "mlp-small",
         "train": {"steps": STEPS, "batch": 32, "evaluations": 4},
-        "plan": {"precision": "fp32"},
+        "plan": {"precision": "fp32", "memory_format": "contiguous", "checkpointing": "none"},
     }
     path = folder / "job.yaml"
     path.write_text(yaml.safe_dump(job))
     return path
 
 
-def start(job: Path, *more: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "thrifty", "run", str(job), "--runs", str(job.parent / "runs"), "--json", *more]
-    return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+def start(job: Path, *more: str) -> Popen[str]:
+    return forked.start(["-m", "thrifty", "run", str(job), "--runs", str(job.parent / "runs"), "--json", *more])
 
 
 def ranks_of(parent: int) -> list[int]:
@@ -95,6 +93,5 @@ def test_a_run_on_two_devices_goes_on_after_its_launcher_was_killed(digits: Path
     (devices,) = [line for line in plan["why"] if line["field"] == "devices"]
     assert "not predicted" in devices["doubt"]
 
-    ledger = [sys.executable, "-m", "thrifty", "ledger", "--runs", str(runs), "--json"]
-    lines = json.loads(subprocess.run(ledger, capture_output=True, text=True, check=True, env=os.environ).stdout)
+    lines = json.loads(forked.run(["-m", "thrifty", "ledger", "--runs", str(runs), "--json"]).stdout)
     assert [line["status"] for line in lines] == ["done"]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
+from subprocess import Popen
 from typing import Any
 
 import pytest
 import yaml
+
+import forked
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -22,22 +23,15 @@ def write_job(folder: Path, digits: Path, **pins: Any) -> Path:
         "data": {"kind": "image", "path": str(digits), "size": 16, "color": "gray"},
         "model": "mlp-small",
         "train": {"steps": 800, "batch": 32, "evaluations": 6},
-        "plan": {"micro_batch": 16, "precision": "fp32", **pins},
+        "plan": {"micro_batch": 16, "precision": "fp32", "checkpointing": "none", "compile": "none", **pins},
     }
     path = folder / "job.yaml"
     path.write_text(yaml.safe_dump(job))
     return path
 
 
-def start(job: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "thrifty", "run", str(job), "--runs", str(job.parent / "runs"), "--json"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, text=True, preexec_fn=hear_interrupts, **pipes)
-
-
-def hear_interrupts() -> None:
-    """Be like a process of a terminal: one that a shell starts aside is deaf to Ctrl-C, and so are its children."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def start(job: Path) -> Popen[str]:
+    return forked.start(["-m", "thrifty", "run", str(job), "--runs", str(job.parent / "runs"), "--json"])
 
 
 def steps(runs: Path) -> list[int]:
@@ -67,10 +61,7 @@ def test_signals_leave_with_a_line_and_other_pins_go_on(tmp_path: Path, digits: 
     assert last.startswith("thrifty: stopped by SIGTERM: step ") and last.endswith(
         "Go on: give the same command again."
     )
-    said = subprocess.run(
-        [sys.executable, "-m", "thrifty", "ledger", "--runs", str(tmp_path / "runs"), "--json"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+    said = forked.run(["-m", "thrifty", "ledger", "--runs", str(tmp_path / "runs"), "--json"])
     assert [(line["status"], line["attempts"]) for line in json.loads(said.stdout)] == [("stopped", 1)]
     seen = len(steps(tmp_path / "runs"))
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from test_cli import thrifty
+from test_cli import thrifty, thrifty_from_the_start
 
 
 @pytest.mark.slow
@@ -28,7 +28,7 @@ def test_the_whole_way(tmp_path: Path) -> None:
     assert (job["task"], job["model"], job["data"]["target"]) == ("regress", "table-mlp-small", "price")
     path.write_text(yaml.safe_dump({**job, "train": {"epochs": 12}}))
 
-    done = thrifty("run", "job.yaml", "--json", cwd=tmp_path)
+    done = thrifty_from_the_start("run", "job.yaml", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     outcome = json.loads(done.stdout)
     foreseen = json.loads((tmp_path / "runs" / "houses" / "plan.json").read_text())["cost"]["peak_bytes"]

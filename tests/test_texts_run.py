@@ -49,6 +49,7 @@ def test_hidden_words_first_then_labels(tmp_path: Path) -> None:
     parts = {"train.tsv": reviews(300), "dev.tsv": reviews(60, 1), "test.tsv": reviews(60, 2)}
     write_tables(tmp_path / "reviews", parts)
     job = {"name": "words", "data": {"kind": "text", "path": "reviews", "length": 32}, "train": {"epochs": 2}}
+    job["plan"] = {"precision": "fp32", "batching": "padded", "checkpointing": "none", "compile": "none"}
     words = {**job, "task": "mask", "model": "bert-tiny"}
     (tmp_path / "words.yaml").write_text(yaml.safe_dump(words))
     done = thrifty("run", "words.yaml", "--json", cwd=tmp_path)
@@ -78,7 +79,9 @@ def test_several_labels_the_whole_way(tmp_path: Path) -> None:
     path = tmp_path / "job.yaml"
     job = yaml.safe_load(path.read_text())
     assert (job["task"], job["data"]["label_separator"], job["model"]) == ("tag", "|", "ngrams")
-    path.write_text(yaml.safe_dump({**job, "target": {"micro_f1": 0.7}, "train": {"epochs": 4}}))
+    path.write_text(
+        yaml.safe_dump({**job, "target": {"micro_f1": 0.7}, "train": {"epochs": 4}, "plan": {"precision": "fp32"}})
+    )
 
     done = thrifty("run", "job.yaml", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

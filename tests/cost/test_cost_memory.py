@@ -157,8 +157,9 @@ def test_few_traces_are_needed() -> None:
 @pytest.mark.parametrize(
     ("case", "layout", "precision"),
     [
-        *itertools.product(("resnet20",), ("contiguous", "channels_last"), ("fp32", "bf16")),
-        *itertools.product(("gpt",), ("contiguous",), ("fp32", "bf16", "bf16_compensated", "bf16_stochastic")),
+        ("resnet20", "contiguous", "fp32"),
+        ("resnet20", "channels_last", "bf16"),
+        *itertools.product(("gpt",), ("contiguous",), ("fp32", "bf16", "bf16_compensated")),
     ],
 )
 def test_a_real_peak_is_foreseen(case: str, layout: str, precision: str) -> None:

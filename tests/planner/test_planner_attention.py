@@ -9,7 +9,6 @@ import pytest
 import torch
 
 import made_devices
-from thrifty import hardware
 from thrifty.models import build
 from thrifty.models.layers import ATTENTION, direction
 from thrifty.planner import declared_dataset, trials
@@ -39,7 +38,7 @@ def planned(device: Device) -> tuple[Any, Reasons]:
 @pytest.mark.slow
 @pytest.mark.alone
 def test_each_way_is_timed_once_and_kept(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    device = hardware.here(kind="cpu")
+    device = made_devices.device()
     other = SHAPE.model_copy(update={"training": False, "padded": True, "causal": False})
     found: dict[Shape, dict[str, float]] = {}
     for _ in range(2):

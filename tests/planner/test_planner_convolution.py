@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 import made_devices
-from thrifty import hardware
 from thrifty.models import build
 from thrifty.models.convolution import PRODUCTS, Convolution
 from thrifty.planner import declared_dataset, trials
@@ -54,7 +53,7 @@ def says(columns_s: float) -> Any:
 @pytest.mark.slow
 @pytest.mark.alone
 def test_each_product_is_timed_once_and_kept(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    device = hardware.here(kind="cpu")
+    device = made_devices.device()
     found: dict[Shape, dict[str, float]] = {}
     for _ in range(2):
         found = time_convolutions([SHAPE], device)

@@ -264,13 +264,13 @@ from thrifty.models.gpt import GPT
 
 
 def deep(vocabulary, length):
-    return GPT(vocabulary=vocabulary, length=length, layers=40, width=64, heads=2)
+    return GPT(vocabulary=vocabulary, length=length, layers=24, width=64, heads=2)
 """
 
 
 def test_a_run_that_fits_by_checkpointing_alone_stays_within_its_budget(sources: Path, tmp_path: Path) -> None:
     (tmp_path / "nets.py").write_text(DEEP)
-    budget = 850 * MIB
+    budget = 660 * MIB
     job = {
         "name": "deep",
         "data": {

@@ -101,6 +101,7 @@ def here(**pins: Any) -> Local:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_dry_run")
 def test_weights_in_bf16_are_trained_in_all_rows() -> None:
     job = {"name": "a", "data": {"kind": "text", "path": "x"}, "model": "bert-tiny", "train": {"epochs": 2}}
     data = texts().model_copy(update={"vocabulary": 30_000})

@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import forked
 from thrifty.data import Store
 from thrifty.spec import Plan
 
@@ -33,23 +34,22 @@ class Workplace:
         self.plan = folder / "plan.json"
         self.plan.write_text(plan.model_dump_json())
 
-    def start(self, name: str, **options: float) -> subprocess.Popen[str]:
+    def command(self, name: str, **options: float) -> list[str]:
         arguments = [self.plan, self.store.folder, self.folder / name, self.folder / f"{name}.safetensors"]
         arguments += [f"{key}={value}" for key, value in {"ballast": BALLAST, **options}.items()]
-        return subprocess.Popen(
-            [sys.executable, str(CHILD), *map(str, arguments)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            # as in a terminal: what a shell starts aside is deaf to Ctrl-C
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
+        return [str(CHILD), *map(str, arguments)]
+
+    def start(self, name: str, **options: float) -> subprocess.Popen[str]:
+        return forked.start(self.command(name, **options))
+
+    def weights(self, name: str) -> dict[str, torch.Tensor]:
+        return load_file(self.folder / f"{name}.safetensors")
 
     def finish(self, name: str, **options: float) -> tuple[dict[str, torch.Tensor], list[str]]:
         with self.start(name, **options) as process:
             said, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors
-        return load_file(self.folder / f"{name}.safetensors"), said.splitlines()
+        return self.weights(name), said.splitlines()
 
 
 def wait_for(process: subprocess.Popen[str], *lines: str) -> list[str]:
@@ -77,7 +77,10 @@ def plan(make_plan: PlanFactory) -> Plan:
 @pytest.fixture(scope="module")
 def expected(plan: Plan, store: Store, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
     """The weights of a run that nothing happened to."""
-    return Workplace(tmp_path_factory.mktemp("whole"), plan, store).finish("whole")[0]
+    workplace = Workplace(tmp_path_factory.mktemp("whole"), plan, store)
+    # hashed otherwise, by an interpreter of its own
+    subprocess.run([sys.executable, *workplace.command("whole")], capture_output=True, check=True)
+    return workplace.weights("whole")
 
 
 @pytest.fixture
