@@ -44,7 +44,7 @@ def test_what_is_asked_at_random_is_answered_as_told(client: httpx.Client, url: 
         asked.append(operation.path)
 
         @settings(
-            max_examples=12,
+            max_examples=6,
             deadline=None,
             database=None,
             derandomize=True,
