@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from thrifty.errors import DataError, JobError, unknown_name
 from thrifty.files import write_atomic
@@ -417,6 +417,10 @@ def serve(
     labels: Sequence[str] = (),
     repository: Path | None = None,
     grpc_port: int | None = None,
+    watch: Path | None = None,
+    api_key_file: Path | None = None,
+    log_format: Literal["text", "json"] | None = None,
+    deadline_seconds: float | None = None,
     ready: Callable[[str, int], None] = lambda host, port: None,
 ) -> None:
     """Serve bundles until the process is told to end.
@@ -426,8 +430,19 @@ def serve(
     """
     from thrifty import serve as server
 
-    folders = [bundle_folder(path) for path in bundles]
-    server.run(folders, host=host, port=port, labels=labels, repository=repository, grpc_port=grpc_port, ready=ready)
+    server.run(
+        [bundle_folder(path) for path in bundles],
+        host=host,
+        port=port,
+        limits=None if deadline_seconds is None else server.Limits(deadline_seconds=deadline_seconds),
+        labels=labels,
+        repository=repository,
+        grpc_port=grpc_port,
+        watch=watch,
+        api_key_file=api_key_file,
+        log_format=log_format,
+        ready=ready,
+    )
 
 
 def models() -> dict[str, str]:

@@ -7,11 +7,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
-from thrifty.errors import BudgetError, ThriftyError
+from thrifty.errors import BudgetError, ThriftyError, unknown_name
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -286,12 +286,16 @@ def export(
 
 @app.command()
 def serve(
-    bundles: Annotated[list[Path], typer.Argument(help="bundles, or the runs that made them")],
+    bundles: Annotated[list[Path] | None, typer.Argument(help="bundles, or the runs that made them")] = None,
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="port to listen on; 0 for a free one", min=0, max=65535)] = 8501,
     label: Annotated[list[str] | None, typer.Option(help="of a version: stable=3, or MODEL:stable=3")] = None,
     repository: Annotated[Path | None, typer.Option(help="folder of bundles that clients may load and unload")] = None,
     grpc_port: Annotated[int | None, typer.Option(help="port for gRPC, of the extra 'grpc'", min=1, max=65535)] = None,
+    watch: Annotated[Path | None, typer.Option(help="folder of NAME/VERSION/: the latest of each is served")] = None,
+    api_key_file: Annotated[Path | None, typer.Option(help="keys, one a line; also: $THRIFTY_API_KEYS")] = None,
+    log_format: Annotated[str | None, typer.Option(help="log every request: text or json")] = None,
+    deadline: Annotated[float | None, typer.Option(help="seconds; what would come later is refused at once")] = None,
 ) -> None:
     """Serve bundles by TensorFlow Serving's, the Open Inference and OpenAI's protocols."""
     from thrifty import api
@@ -301,8 +305,20 @@ def serve(
             f"serving on http://{host}:{port}" + (f" and gRPC on {host}:{grpc_port}" if grpc_port else ""), flush=True
         )
 
+    if log_format not in (None, "text", "json"):
+        raise unknown_name("log format", str(log_format), ["text", "json"])
     api.serve(
-        bundles, host=host, port=port, labels=label or [], repository=repository, grpc_port=grpc_port, ready=ready
+        bundles or [],
+        host=host,
+        port=port,
+        labels=label or [],
+        repository=repository,
+        grpc_port=grpc_port,
+        watch=watch,
+        api_key_file=api_key_file,
+        log_format=cast('Literal["text", "json"] | None', log_format),
+        deadline_seconds=deadline,
+        ready=ready,
     )
 
 

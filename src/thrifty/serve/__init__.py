@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from thrifty.export.bundle import Bundle
     from thrifty.serve.asgi import App
+    from thrifty.serve.logs import LogFormat
 
 __all__ = ["Limits", "app", "run"]
 
@@ -54,6 +55,9 @@ def run(
     labels: Sequence[str] = (),
     repository: str | Path | None = None,
     grpc_port: int | None = None,
+    watch: str | Path | None = None,
+    api_key_file: str | Path | None = None,
+    log_format: LogFormat | None = None,
     ready: Callable[[str, int], None] = lambda host, port: None,
 ) -> None:
     """Serve until SIGINT or SIGTERM; what was accepted by then is still answered.
@@ -67,6 +71,9 @@ def run(
         labels: of versions, as of `app`.
         repository: as of `app`.
         grpc_port: for the Open Inference Protocol over gRPC; None serves none.
+        watch: a folder of versions, ``NAME/VERSION/``, whose latest ones are served as they come and go.
+        api_key_file: of keys, one a line, beside those in ``$THRIFTY_API_KEYS``; without any all may ask.
+        log_format: of the log of all requests, on stderr; None logs what goes wrong alone.
         ready: told the address and the real port once the server listens and every model has answered a first row.
 
     Raises:
@@ -78,11 +85,25 @@ def run(
     folders = [Path(each) for each in bundles if isinstance(each, str | Path)]
     with ExitStack() as stack:
         # first of all: it loads torch while this process gets ready
-        nursery = stack.enter_context(Nursery(needs(folders))) if folders or repository is not None else None
+        nursery = stack.enter_context(Nursery(needs(folders))) if folders or repository or watch else None
 
         from thrifty.serve.asgi import App
+        from thrifty.serve.gate import Gate
+        from thrifty.serve.keys import read_keys
         from thrifty.serve.labels import parse_labels
+        from thrifty.serve.logs import set_up
         from thrifty.serve.server import serve
 
-        served = App(bundles, limits or Limits(), labels=parse_labels(labels), repository=repository, nursery=nursery)
+        if log_format is not None:
+            set_up(log_format)
+        keys = read_keys(None if api_key_file is None else Path(api_key_file))
+        served = App(
+            bundles,
+            limits or Limits(),
+            labels=parse_labels(labels),
+            repository=repository,
+            nursery=nursery,
+            watch=watch,
+            gate=Gate(keys, logs=log_format is not None),
+        )
         serve(served, host=host, port=port, grpc_port=grpc_port, ready=ready)

@@ -18,6 +18,7 @@ import thrifty.serve.openai as openai
 import thrifty.serve.tfserving as tfserving
 from thrifty.errors import RequestError, ThriftyError
 from thrifty.serve.batcher import OverloadError
+from thrifty.serve.gate import Gate
 from thrifty.serve.http import (
     CLIENT_LEFT,
     TEXT,
@@ -32,12 +33,14 @@ from thrifty.serve.http import (
     json_reply,
     read_body,
 )
+from thrifty.serve.keys import Keys
 from thrifty.serve.labels import Labels
 from thrifty.serve.limits import Limits
 from thrifty.serve.metrics import Metrics
 from thrifty.serve.models import Ask, Model, Models
 from thrifty.serve.oip.repository import Repository
 from thrifty.serve.openapi import document
+from thrifty.serve.watch import Watch
 
 if TYPE_CHECKING:
     from thrifty.export.bundle import Bundle
@@ -74,12 +77,16 @@ class App:
         labels: Labels | None = None,
         repository: str | Path | None = None,
         nursery: Nursery | None = None,
+        watch: str | Path | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self.limits = limits
         self.metrics = Metrics()
-        self.models = Models(bundles, limits, self.metrics, nursery=nursery)
+        self.models = Models(bundles, limits, self.metrics, nursery=nursery, empty=watch is not None)
         self.models.name_versions(labels or {})
         self.repository = None if repository is None else Repository(repository, self.models)
+        self._watch = None if watch is None else Watch(watch, self.models)
+        self._gate = gate or Gate()
         self.held = Held(limits.held_bytes)
         self._openai = openai.OpenAI(self.models, limits, self.metrics, self.held)
         self._parsers = ThreadPoolExecutor(_PARSERS, thread_name_prefix="thrifty-parse")
@@ -90,7 +97,7 @@ class App:
             await self._live(receive, send)
         elif scope["type"] == "http":
             self.start()
-            await self._answer(scope, receive, send)
+            await self._gate.let_through(scope, receive, send, self._answer)
         elif scope["type"] == "websocket":
             await receive()
             await send({"type": "websocket.close", "code": 1008})
@@ -99,9 +106,23 @@ class App:
         """Start the workers; they warm up by answering a made-up row."""
         for model in self.models:
             model.start()
+        if self._watch is not None:
+            self._watch.start()
+
+    @property
+    def keys(self) -> Keys | None:
+        """Those that are let in; None for all."""
+        return self._gate.keys
+
+    @property
+    def ready(self) -> bool:
+        """Whether what is to be served at first is served, and every model answers."""
+        return (self._watch is None or self._watch.looked) and all(model.ready for model in self.models)
 
     def close(self) -> None:
         """Answer what waits, then stop the workers."""
+        if self._watch is not None:
+            self._watch.stop()
         self.models.close()
         self._parsers.shutdown(wait=False, cancel_futures=True)
 
@@ -141,7 +162,8 @@ class App:
             return
         except ThriftyError as error:
             reply = tfserving.error_reply(error) if protocol == "tfserving" else error_reply(error)
-            if isinstance(error, OverloadError):
+            if isinstance(error, OverloadError) and model is not None:
+                self.metrics.shed.labels(model.label).inc()
                 seconds = str(max(1, math.ceil(error.retry_after_s))).encode()
                 reply = replace(reply, headers=(*reply.headers, (b"retry-after", seconds)))
         except Exception:

@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from thrifty.serve.bill import Bill
 from thrifty.serve.generation.tallies import Tallies
+from thrifty.serve.http import CLIENT_LEFT
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -62,6 +64,20 @@ class Metrics:
             registry=self.registry,
         )
 
+        self.shed = Counter(
+            "thrifty_shed",
+            "Requests refused because they would have come too late, or had no room.",
+            ("model",),
+            registry=self.registry,
+        )
+        self.cancelled = Counter(
+            "thrifty_cancelled",
+            "Requests whose client left before they were answered.",
+            ("model",),
+            registry=self.registry,
+        )
+        self.registry.register(Bill(self.cpu))
+
     def worker_lost(self, model: str, how: str) -> None:
         """Count a worker that ``died`` or ``hung``."""
         self.lost.labels(model, how).inc()
@@ -77,6 +93,8 @@ class Metrics:
     def request_done(self, model: str, protocol: str, status: int, seconds: float) -> None:
         """Count one request."""
         self.requests.labels(model, protocol, str(status)).inc()
+        if model and status == CLIENT_LEFT:
+            self.cancelled.labels(model).inc()
         if model:
             self.seconds.labels(model).observe(seconds)
 

@@ -52,7 +52,7 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
     async def _tell_when_warm(self) -> None:
-        while not all(model.ready for model in self._app.models):
+        while not self._app.ready:
             if self.should_exit:
                 return
             await asyncio.sleep(_WARM_POLL_SECONDS)
@@ -63,7 +63,7 @@ def serve(app: App, *, host: str, port: int, grpc_port: int | None = None, ready
     """Serve until told to stop; `thrifty.serve.run` says the rest."""
     rpc = None if grpc_port is None else RpcServer(app, host=host, port=grpc_port)
     listener = _bind(host, port)
-    if not _is_loopback(host):
+    if not _is_loopback(host) and app.keys is None:
         logger.warning("serving on %s: whoever reaches this machine can ask; there is no password", host)
     with listener, _quiet_signals():
         server = Server(config_of(app, app.limits), app, lambda: ready(host, listener.getsockname()[1]), rpc)
