@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError, Future
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -250,6 +251,20 @@ def test_what_would_be_too_late_is_refused_when_it_comes(double: Doubler) -> Non
     double.gate.set()
     assert [each.result(SOON) for each in (held, *accepted)] == [[0], *([2 * n] * 4 for n in range(1, 4))]
     work.close(SOON)
+
+
+@pytest.mark.parametrize(("load", "bound", "kept"), [(0.1, 1, True), (50.0, 8, False)], ids=["quiet", "busy"])
+def test_what_is_measured_beside_others_is_not_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, load: float, bound: int, kept: bool
+) -> None:
+    monkeypatch.setattr("os.getloadavg", lambda: (load, load, load))
+    curve = Curve(32, 30.0, tmp_path / "curve.json")
+    while (rows := curve.next_rows()) is not None:
+        curve.probed(rows, 0.01 * rows)  # no gain of many together
+    assert (curve.bound, (tmp_path / "curve.json").exists()) == (bound, kept)
+    if kept:
+        again = Curve(32, 30.0, tmp_path / "curve.json")
+        assert (again.done, again.bound, again.seconds) == (True, bound, curve.seconds)
 
 
 def test_an_idle_worker_measures_its_curve_and_then_keeps_to_it(double: Doubler) -> None:

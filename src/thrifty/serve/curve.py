@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import itertools
 import math
+import os
 from bisect import bisect_left
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +27,7 @@ KNEE = 0.95
 PROBE_SECONDS = 0.4  # of probing in all; what a larger batch would take is then drawn on from the last two
 ROUNDS = 3
 _SINGLES = 6.0  # a round takes at most so many rows alone, if that is longer
+_UNSURE_ROWS = 8
 _PACE = 0.2  # weight of the latest batch in how much slower than measured it goes
 
 
@@ -111,7 +113,10 @@ class Curve:
     def _finish(self) -> None:
         self.done = True
         self._choose()
-        if self._kept is not None:
+        if os.getloadavg()[0] > (os.cpu_count() or 1) + 1:
+            # others have the machine: what was measured is neither kept nor a reason to take few rows together
+            self._bound = max(self._bound, min(_UNSURE_ROWS, self._most))
+        elif self._kept is not None:
             with contextlib.suppress(StorageError):  # it is measured again next time
                 write_atomic(self._kept, _Kept(seconds=self._seconds).model_dump_json(), purpose="what batches take")
 

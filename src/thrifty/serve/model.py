@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from thrifty.serve.generation.writer import Writer
     from thrifty.serve.workers.nursery import Nursery
 
-# A batch that takes so many times what it should counts as hung; a machine under load is slow, not hung.
-_PATIENCE, _LEAST_PATIENCE_SECONDS = 30.0, 3.0
+# A batch that takes so many times what it should counts as hung, whatever the deadline: a machine under load is slow.
+_PATIENCE, _LEAST_PATIENCE_SECONDS, _UNMEASURED_SECONDS = 30.0, 5.0, 60.0
 # whole numbers that a request may ask for beside its input
 _LEAST = {"max_tokens": 1, "top_k": 1, "seed": 0, "beam": 1}
 
@@ -77,7 +77,7 @@ class Model:
                 needs=f"{bundle.info.engine} {bundle.info.data.kind}",
                 name=self.label,
                 cores=cores,
-                patience=lambda rows: _patience(curve.predict(rows), limits.deadline_seconds),
+                patience=lambda rows: _patience(curve.predict(rows)),
                 lost=lambda how: metrics.worker_lost(self.label, how),
             )
         )
@@ -242,5 +242,5 @@ def writer_of(bundle: Bundle, label: str, limits: Limits, metrics: Metrics) -> W
     return Writer(bundle.form, label=label, limits=limits, metrics=metrics)
 
 
-def _patience(predicted: float, most: float) -> float:
-    return min(most, max(_LEAST_PATIENCE_SECONDS, _PATIENCE * predicted)) if predicted else most
+def _patience(predicted: float) -> float:
+    return max(_LEAST_PATIENCE_SECONDS, _PATIENCE * predicted) if predicted else _UNMEASURED_SECONDS

@@ -23,12 +23,10 @@ if TYPE_CHECKING:
     from thrifty.export.bundle import Bundle
 
 # What a worker loads, by its engine and its kind of data, so that each fork has it already. Nothing here may start a
-# thread, for it would not live on in a fork: polars, of tables, does.
+# thread, for it would not live on in a fork: polars, of tables, does, and so do OpenVINO and ONNX Runtime.
 PRELOADED = {
     "torch": "thrifty.export.weights",
     "aoti": "thrifty.export.weights",
-    "openvino": "openvino",
-    "onnx": "onnxruntime",
     "image": "thrifty.data.images.image",
     "text": "thrifty.data.texts.word_pieces",
 }

@@ -6,6 +6,7 @@ the extension 1: MessagePack of its type, shape, and where its bytes begin.
 
 from __future__ import annotations
 
+import math
 import socket
 import struct
 from typing import Any
@@ -19,6 +20,8 @@ MAX_ARRAY_BYTES = 2**33
 _LENGTHS = struct.Struct("<IQ")
 _ARRAY = 1
 _KINDS = "biuf"  # booleans, whole numbers, floating ones: no objects
+_encode = msgspec.msgpack.Encoder().encode
+_where = msgspec.msgpack.Decoder(tuple[str, tuple[int, ...], int]).decode
 _PARTS = 512  # that one call of the system takes, safely below its 1024
 
 
@@ -40,7 +43,7 @@ def send(connection: socket.socket, value: Any) -> None:
         size += array.nbytes
         if array.nbytes:
             parts.append(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-        return msgspec.msgpack.Ext(_ARRAY, msgspec.msgpack.encode(where))
+        return msgspec.msgpack.Ext(_ARRAY, _encode(where))
 
     head = msgspec.msgpack.encode(value, enc_hook=place)
     whole: list[memoryview] = [memoryview(_LENGTHS.pack(len(head), size) + head), *parts]
@@ -70,11 +73,11 @@ def receive(connection: socket.socket) -> Any:
     def found(code: int, data: memoryview) -> Any:
         if code != _ARRAY:
             raise ValueError(f"extension {code}")
-        kind, shape, start = msgspec.msgpack.decode(data, type=tuple[str, tuple[int, ...], int])
+        kind, shape, start = _where(data)
         dtype = np.dtype(kind)
         if dtype.kind not in _KINDS:
             raise ValueError(f"an array of {kind}")
-        array: NDArray[Any] = np.frombuffer(raw, dtype, count=int(np.prod(shape, dtype=np.int64)), offset=start)
+        array: NDArray[Any] = np.frombuffer(raw, dtype, count=math.prod(shape), offset=start)
         return array.reshape(shape) if shape else array[0]
 
     return msgspec.msgpack.decode(head, ext_hook=found)
