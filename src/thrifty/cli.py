@@ -278,6 +278,8 @@ def export(
         print(f"{name}  {report['path']}  largest difference from torch {report['max_difference']:.2g}")
         for route, reason in report.get("fell_back", {}).items():
             print(f"  by {report['route']}, for {route} failed: {reason}")
+        if refused := report.get("decoder", {}).get("refused"):
+            print(f"  no decoder that keeps keys and values: {refused}")
         if name == "bundle":
             print(
                 f"  computed by {report['engine']} in {report['precision']}; serve it: thrifty serve {report['path']}"
