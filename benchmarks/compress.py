@@ -42,6 +42,7 @@ from thrifty.compress.moves.quantise import nncf
 from thrifty.data import Store, prepare, sweep
 from thrifty.export.bundle import load_bundle, torch_model
 from thrifty.export.engines import ENGINES
+from thrifty.export.engines.openvino import openvino
 from thrifty.runs import RunFolder
 from thrifty.spec import METRICS, Measured, Verdict, raw_data
 from thrifty.spec.folders import cache_folder
@@ -102,8 +103,6 @@ class Peer:
     """
 
     def __init__(self, run: RunFolder, store: Store, model: nn.Module, most: float) -> None:
-        import openvino
-
         library, plan, began = nncf(), run.plan(), time.process_time()
         plain = ENGINES["openvino"].convert(model, store.dataset)
         sign = 1 if METRICS[plan.stop.metric].rises else -1
@@ -126,9 +125,9 @@ class Peer:
             made, self.says = plain, f"failed: {' '.join(str(error).split())[:200]}"
         self.cpu_s = time.process_time() - began
         with tempfile.TemporaryDirectory() as folder:
-            openvino.save_model(made, Path(folder) / "model.xml", compress_to_fp16=False)
+            openvino().save_model(made, Path(folder) / "model.xml", compress_to_fp16=False)
             self.size = sum(each.stat().st_size for each in Path(folder).iterdir())
-        self.answers = _answers(openvino.Core().compile_model(made, "CPU"))
+        self.answers = _answers(openvino().Core().compile_model(made, "CPU"))
 
 
 def _answers(compiled: Any) -> Callable[[Tensor], Tensor]:

@@ -219,3 +219,23 @@ def test_a_language_model_may_be_kept_in_bf16(tmp_path: Path) -> None:
     assert {each.dtype for each in torch_model(source).parameters()} == {torch.float32}
     assert (tmp_path / "b/model.safetensors").stat().st_size < 0.6 * (tmp_path / "a/model.safetensors").stat().st_size
     assert bundle.predict("the cat", max_tokens=3, temperature=0)["completion"]
+
+
+# What the libraries would leave in a home folder, and send, of a user who was never asked.
+_REPORTS = """
+import sys
+from thrifty.export.engines.openvino import openvino
+library = openvino()
+library.convert_model
+import thrifty.compress.moves.quantise as quantise
+quantise.nncf()
+print(sorted(name for name, module in sys.modules.items() if name.startswith("openvino_telemetry") and module))
+"""
+
+
+@pytest.mark.slow
+def test_openvino_and_nncf_report_to_nobody(tmp_path: Path) -> None:
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONPATH": ":".join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", _REPORTS], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    assert not (tmp_path / "intel").exists()

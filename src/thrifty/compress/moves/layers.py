@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from thrifty.export.engines.openvino import openvino
+
 PRODUCTS = ("MatMul", "Convolution", "GroupConvolution", "ScaledDotProductAttention")
 
 
@@ -26,8 +28,7 @@ def errors_by_layer(plain: Any, quantised: Any, inputs: Sequence[np.ndarray]) ->
     Returns:
         By name of the operator, the root of the squared error over the squared output.
     """
-    import openvino
-
+    library = openvino()
     cut, whole = quantised.clone(), plain.clone()
     twins = {each.get_friendly_name(): each for each in whole.get_ordered_ops()}
     layers = [each for each in cut.get_ordered_ops() if each.get_friendly_name() in twins and _is_quantised(each)]
@@ -39,7 +40,7 @@ def errors_by_layer(plain: Any, quantised: Any, inputs: Sequence[np.ndarray]) ->
             place = (source.get_node().get_friendly_name(), source.get_index())
             if source.get_node().get_type_name() == "Constant" or place[0] in made:
                 continue
-            fed[place] = openvino.opset13.parameter(source.get_partial_shape(), source.get_element_type())
+            fed[place] = library.opset13.parameter(source.get_partial_shape(), source.get_element_type())
             made.add(fed[place].get_friendly_name())
             for target in source.get_target_inputs():
                 target.replace_source_output(fed[place].output(0))
@@ -71,8 +72,7 @@ def _twinned(output: Any, twins: dict[str, Any]) -> Any:
 
 
 def _compiled(outputs: Sequence[Any], parameters: Sequence[Any]) -> Any:
-    import openvino
-
-    results = [openvino.opset13.result(each) for each in outputs]
-    model = openvino.Model(results, list(parameters), "layers")
-    return openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    library = openvino()
+    results = [library.opset13.result(each) for each in outputs]
+    model = library.Model(results, list(parameters), "layers")
+    return library.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})

@@ -6,6 +6,7 @@ Shapes: those of the model, N rows first.
 from __future__ import annotations
 
 import contextlib
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,11 +91,16 @@ def _compiled(library: Any, path: Path, settings: dict[str, Any]) -> Any:
 
 
 def openvino() -> Any:
-    """Import OpenVINO.
+    """Import OpenVINO, which sends nothing from here.
+
+    It would report its use to its makers unless they were told not to; None in the place of what does so makes that
+    fail to import, as if it were not installed, and OpenVINO and NNCF do without.
 
     Raises:
         MissingExtraError: it is not installed.
     """
+    modules: dict[str, Any] = sys.modules
+    modules.setdefault("openvino_telemetry", None)
     try:
         import openvino
     except ImportError:
