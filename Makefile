@@ -11,7 +11,7 @@ PEERS_READY := $(PEERS)/.ready
 # what they start that wait must not keep cores from the others.
 SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test quick check format bench bench-plan bench-gpu peers bench-train bench-train-gpu bench-data clean
+.PHONY: demo test quick check format bench bench-plan bench-gpu peers bench-train bench-train-gpu bench-data bench-deploy clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py
@@ -60,6 +60,11 @@ SUBJECTS := mnist cifar sst2 douban fsdd digits adult california shakespeare
 bench-data: $(READY) $(PEERS_READY)
 	code=0; for each in $(SUBJECTS); do $(BIN)/python -W ignore -m benchmarks.accuracy $$each $(QUICK) || code=1; done; \
 	  for each in checkpoint_accuracy prepare read larger; do $(BIN)/python -W ignore -m benchmarks.$$each $(QUICK) || code=1; done; exit $$code
+
+# What answering costs: smaller models under a guard, other runtimes, writing many texts at once, overload.
+bench-deploy: $(READY) $(PEERS_READY)
+	code=0; for each in export generate overload compress; do $(BIN)/python -W ignore -m benchmarks.$$each $(QUICK) || code=1; done; \
+	  $(BIN)/python -W ignore -m benchmarks.moves || code=1; exit $$code
 
 peers: $(PEERS_READY)
 

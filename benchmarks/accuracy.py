@@ -10,7 +10,7 @@ of sst2 of the validation split, which the field compares by, after the last ste
 best of eight validations, in nats a character, on nearly the last tenth of the text, as nanoGPT's. Beside douban stands
 a logistic regression on character n-grams; beside adult and california scikit-learn's HistGradientBoosting, on the same
 rows of each seed, as it comes (``trees``) and with up to 1,000 rounds at half the rate (``more_trees``). A gap is by
-how many percent ours is worse than it, negative where ours is better.
+how many percent ours is worse than it, negative where ours is better. Energy and money are those of the run's bill.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ def runs(subject: Subject, *, quick: bool) -> Callable[[int], Sequence[Entrant]]
 
 
 def figures(name: str, subject: Subject, found: Race) -> dict[str, list[float]]:
-    """The figure of each seed, and the seconds that it took."""
+    """The figure of each seed, the seconds that it took, and its bill of energy and money."""
     finishes = [run for run in found.of("ours") if run.first("done").get("test")]
     values = (
         [float(run.first("done")["test"][subject.figure]) for run in finishes]
@@ -177,7 +177,15 @@ def figures(name: str, subject: Subject, found: Race) -> dict[str, list[float]]:
     return {
         f"{name}_{subject.figure}": values,
         f"{name}_seconds": [run.wall_s for run in finishes],
+        f"{name}_joules": [float(run.first("done")["joules"]) for run in finishes],
+        f"{name}_usd": [float(run.first("done")["usd"]) for run in finishes],
     }
+
+
+def billed(found: Race) -> str:
+    """How the bill was derived."""
+    done = next((run.first("done") for run in found.of("ours")), {})
+    return f"Energy: {done.get('joules_method', '')}. Money: {done.get('usd_method', '')}."
 
 
 def stores(subject: Subject, seeds: Sequence[int], *, quick: bool) -> list[Store]:
@@ -217,7 +225,7 @@ def main() -> int:
     says = (
         f"{__doc__}\n{store.dataset.counts['train']:,} samples to train on, {store.dataset.counts['test']:,} to test"
         f"{steps}. Seconds: {spread(samples[f'{asked.name}_seconds'])}, at most {subject.most_s:,.0f}.\n\n"
-        f"```yaml\n{said}```\n\n{notes(found)}"
+        f"{billed(found)}\n\n```yaml\n{said}```\n\n{notes(found)}"
     )
     return conclude(f"accuracy_{asked.name}", device, says, samples, found, quick=asked.quick)
 

@@ -42,7 +42,7 @@ from thrifty.compress.moves.quantise import nncf
 from thrifty.data import Store, prepare, sweep
 from thrifty.export.bundle import load_bundle, torch_model
 from thrifty.export.engines import ENGINES
-from thrifty.export.engines.openvino import openvino
+from thrifty.export.engines.openvino import core, openvino
 from thrifty.runs import RunFolder
 from thrifty.spec import METRICS, Measured, Verdict, raw_data
 from thrifty.spec.folders import cache_folder
@@ -127,7 +127,7 @@ class Peer:
         with tempfile.TemporaryDirectory() as folder:
             openvino().save_model(made, Path(folder) / "model.xml", compress_to_fp16=False)
             self.size = sum(each.stat().st_size for each in Path(folder).iterdir())
-        self.answers = _answers(openvino().Core().compile_model(made, "CPU"))
+        self.answers = _answers(core().compile_model(made, "CPU"))
 
 
 def _answers(compiled: Any) -> Callable[[Tensor], Tensor]:

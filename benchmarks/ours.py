@@ -103,6 +103,10 @@ def main(text: str) -> None:
                 "test": outcome.result.test,
                 "reason": outcome.result.reason,
                 "loading_share": outcome.result.loading_share,
+                "joules": outcome.entry.total.joules,
+                "joules_method": outcome.entry.total.joules_method,
+                "usd": outcome.entry.total.usd,
+                "usd_method": outcome.entry.total.usd_method,
             }
         except EnoughError:
             pass

@@ -5,7 +5,10 @@ Layers that err are found by themselves, and kept.
 
 from __future__ import annotations
 
+import gc
 import math
+import os
+import signal
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,9 +25,11 @@ from thrifty.compress.measure import size_of
 from thrifty.compress.moves import MOVES, Candidate, Context
 from thrifty.compress.moves.conversions import converted
 from thrifty.compress.moves.layers import errors_by_layer
+from thrifty.export.engines import signal_stack
 from thrifty.models import build, resolve
 from thrifty.models.init import initialise
 from thrifty.spec import Dataset, Objective
+from thrifty.train.signals import asked_to_end
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("openvino")
@@ -138,3 +143,19 @@ def test_what_does_not_apply_says_why(text: Candidate, tmp_path: Path) -> None:
     assert "language models" in str(MOVES["weights_int4"].applies(context, text))
     assert "bf16" in str(MOVES["bf16"].applies(context, text))  # the made-up device has AVX2 alone
     assert MOVES["openvino"].applies(context, text) is None
+
+
+def test_what_quantises_leaves_signals_a_stack_to_be_handled_on(
+    text: Candidate, kept: dict[tuple[int, str], object], tmp_path: Path
+) -> None:
+    before = signal_stack.address()
+    for number in range(2):
+        (tmp_path / str(number)).mkdir()
+        context = _context(text_dataset(VOCABULARY, LENGTH), "classify", tmp_path / str(number))
+        context.kept.update(kept)
+        MOVES["int8"].apply(context, text)
+    gc.collect()
+    assert signal_stack.address() == before
+    with asked_to_end() as asked:
+        os.kill(os.getpid(), signal.SIGUSR1)
+    assert asked.signal == signal.SIGUSR1

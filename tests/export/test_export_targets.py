@@ -27,6 +27,7 @@ from made_bundles import (
 
 from thrifty.errors import BundleError, JobError
 from thrifty.export.bundle import Bundle, load_bundle
+from thrifty.export.engines.openvino import core
 from thrifty.export.parity import RELATIVE, relative
 from thrifty.export.targets import TARGETS
 from thrifty.export.targets import openvino as exporting
@@ -89,7 +90,7 @@ def test_a_decoder_keeps_keys_and_values(target: str, sources: dict[str, Source]
     if target == "onnx":
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     else:
-        compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        compiled = core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     for _ in range(12):
         read = {"tokens": np.array([new]), "keys": keys, "values": values}
         if target == "onnx":
@@ -123,7 +124,7 @@ def test_a_program_is_loaded_without_this_package(sources: dict[str, Source], tm
 def test_openvino_takes_pixels_by_their_name(sources: dict[str, Source], tmp_path: Path) -> None:
     source = sources["resnet"]
     TARGETS["openvino"](source, tmp_path / "there")
-    compiled = openvino.Core().compile_model(tmp_path / "there/model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = core().compile_model(tmp_path / "there/model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     images = np.stack([pixels(each) for each in range(7)])
     found = compiled({"pixels": images})["probabilities"]
     assert np.allclose(found, source.bundle.form.probabilities(images), atol=1e-5)

@@ -286,6 +286,30 @@ def test_nothing_is_left_of_a_server_that_was_killed(moody: Path) -> None:
         time.sleep(0.02)
 
 
+# os as it is where neither a descriptor of a process is to be had, nor cores to keep to
+_ELSEWHERE = """
+import os, sys
+del os.pidfd_open, os.sched_setaffinity, os.sched_getaffinity
+from thrifty import serve
+serve.run([sys.argv[1]], port=0, ready=lambda host, port: print(port, flush=True))
+"""
+
+
+@pytest.mark.slow
+def test_without_processes_to_hold_on_to_threads_compute(pets: Bundle) -> None:
+    program = [sys.executable, "-c", _ELSEWHERE, str(pets.folder)]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            url = f"http://127.0.0.1:{int(process.stdout.readline())}"
+            body = {"instances": [{"pixels": np.zeros((16, 16, 3), int).tolist()}]}
+            said = httpx.post(f"{url}/v1/models/{pets.info.name}:predict", json=body, timeout=SOON)
+            assert said.status_code == 200, said.text
+            assert not _children(process.pid)
+        finally:
+            process.kill()
+
+
 def _children(pid: int) -> list[str]:
     tasks = Path(f"/proc/{pid}/task").glob("*/children")
     return [child for task in tasks for child in task.read_text().split()]

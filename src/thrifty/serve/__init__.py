@@ -64,7 +64,7 @@ def run(
 
     Args:
         bundles: to serve, by their names and versions. Folders are computed in processes of their own, which are
-            started again when they are lost; loaded ones in this process, by a thread each.
+            started again when they are lost, where the system is Linux; loaded ones in this process, by a thread each.
         host: address to listen on. Any but a loopback one lets others in, without a password: that is logged.
         port: 0 takes a free one.
         limits: of sizes, waiting and time.
@@ -80,12 +80,14 @@ def run(
         MissingExtraError: gRPC is asked for, and its packages are not installed.
         JobError: the address cannot be had, or the bundles cannot be served together.
     """
+    from thrifty.serve.workers import has_processes
     from thrifty.serve.workers.nursery import Nursery, needs
 
     folders = [Path(each) for each in bundles if isinstance(each, str | Path)]
     with ExitStack() as stack:
         # first of all: it loads torch while this process gets ready
-        nursery = stack.enter_context(Nursery(needs(folders))) if folders or repository or watch else None
+        apart = bool(folders or repository or watch) and has_processes()
+        nursery = stack.enter_context(Nursery(needs(folders))) if apart else None
 
         from thrifty.serve.asgi import App
         from thrifty.serve.gate import Gate

@@ -12,8 +12,9 @@ from collections.abc import Iterable, Sequence
 
 
 def here() -> list[int]:
-    """Return the cores that this process may use."""
-    return sorted(os.sched_getaffinity(0))
+    """Return the cores that this process may use; all, where the system keeps none to some."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    return sorted(allowed(0)) if allowed else list(range(os.cpu_count() or 1))
 
 
 def shares(names: Iterable[str], cores: Sequence[int]) -> dict[str, list[int]]:

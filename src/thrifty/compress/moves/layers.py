@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from thrifty.export.engines.openvino import openvino
+from thrifty.export.engines.openvino import core, openvino
 
 PRODUCTS = ("MatMul", "Convolution", "GroupConvolution", "ScaledDotProductAttention")
 
@@ -75,4 +75,4 @@ def _compiled(outputs: Sequence[Any], parameters: Sequence[Any]) -> Any:
     library = openvino()
     results = [library.opset13.result(each) for each in outputs]
     model = library.Model(results, list(parameters), "layers")
-    return library.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})

@@ -22,6 +22,7 @@ from thrifty.compress.moves.forms import formed
 from thrifty.compress.moves.layers import errors_by_layer
 from thrifty.compress.moves.move import Candidate, Context, Move
 from thrifty.errors import BundleError
+from thrifty.export.engines import signal_stack
 from thrifty.export.engines.openvino import openvino
 
 # seconds of statistics and of building the graph, a layer
@@ -61,7 +62,7 @@ def _static(context: Context, candidate: Candidate, kept: tuple[str, ...] = ()) 
     named = (type(each).__name__ for each in candidate.model.modules())
     attends = any("attention" in name.lower() for name in named)
     try:
-        with _quiet():
+        with _quiet(), signal_stack.kept():
             return library.quantize(
                 converted(context, candidate, "openvino").clone(),
                 library.Dataset(rows),
@@ -105,7 +106,7 @@ def _weights(bits: int, context: Context, candidate: Candidate) -> Candidate:
     modes = library.CompressWeightsMode
     how = {"mode": modes.INT8_ASYM} if bits == 8 else {"mode": modes.INT4_SYM, "ratio": 1.0, "group_size": GROUP}
     try:
-        with _quiet():
+        with _quiet(), signal_stack.kept():
             made = library.compress_weights(converted(context, candidate, "openvino").clone(), **how)
     except Exception as error:  # as above
         raise BundleError(f"NNCF cannot compress these weights: {' '.join(str(error).split())[:300]}") from error

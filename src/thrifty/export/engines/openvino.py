@@ -6,11 +6,13 @@ Shapes: those of the model, N rows first.
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thrifty.errors import BundleError, MissingExtraError
+from thrifty.export.engines import signal_stack
 from thrifty.export.engines.engine import Computed
 from thrifty.spec.folders import cache_folder
 
@@ -60,7 +62,6 @@ def load(folder: Path, info: BundleInfo, threads: int | None) -> Computed:
         MissingExtraError: OpenVINO is not installed.
         BundleError: the form is not one.
     """
-    library = openvino()
     settings: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": _HINTS[info.precision],
         "PERFORMANCE_HINT": "LATENCY",
@@ -68,7 +69,7 @@ def load(folder: Path, info: BundleInfo, threads: int | None) -> Computed:
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = threads
     try:
-        compiled = _compiled(library, folder / GRAPH, settings)
+        compiled = _compiled(folder / GRAPH, settings)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise BundleError(f"OpenVINO cannot read '{folder / GRAPH}': {reason}", mend="Write it again.") from None
@@ -82,12 +83,12 @@ def load(folder: Path, info: BundleInfo, threads: int | None) -> Computed:
     return Computed(compute)
 
 
-def _compiled(library: Any, path: Path, settings: dict[str, Any]) -> Any:
+def _compiled(path: Path, settings: dict[str, Any]) -> Any:
     """Compile, or take what was compiled before; it is kept without its weights, in some hundred kilobytes."""
     kept = {"CACHE_DIR": str(cache_folder() / "openvino"), "CACHE_MODE": "OPTIMIZE_SIZE"}
     with contextlib.suppress(RuntimeError):  # where nothing can be kept, too
-        return library.Core().compile_model(path, "CPU", settings | kept)
-    return library.Core().compile_model(path, "CPU", settings)
+        return core().compile_model(path, "CPU", settings | kept)
+    return core().compile_model(path, "CPU", settings)
 
 
 def openvino() -> Any:
@@ -106,3 +107,16 @@ def openvino() -> Any:
     except ImportError:
         raise MissingExtraError("a bundle computed by OpenVINO", package="openvino", extra="openvino") from None
     return openvino
+
+
+@functools.cache
+def core() -> Any:
+    """Return what finds devices and compiles for them, one for the process: each more would load its plugin again.
+
+    Raises:
+        MissingExtraError: OpenVINO is not installed.
+    """
+    with signal_stack.kept():
+        made = openvino().Core()
+        made.get_versions("CPU")  # loads the plugin
+    return made

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from thrifty.errors import BundleError
-from thrifty.export.engines.openvino import openvino
+from thrifty.export.engines.openvino import core, openvino
 from thrifty.export.onnx_program import program_of
 from thrifty.export.parity import Outputs
 from thrifty.export.program import quiet
@@ -57,7 +57,7 @@ def _convert(origin: Any, path: Path, *, inputs: Sequence[str], outputs: Sequenc
 
 def _compiled(path: Path) -> Any:
     try:
-        return openvino().Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        return core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     except RuntimeError as error:
         raise BundleError(f"OpenVINO does not compile it: {' '.join(str(error).split())[:300]}") from error
 

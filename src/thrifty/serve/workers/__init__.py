@@ -9,7 +9,14 @@ as objects are computed in its own process by a thread.
 
 from __future__ import annotations
 
-__all__ = ["WorkerLostError"]
+import os
+
+__all__ = ["WorkerLostError", "has_processes"]
+
+
+def has_processes() -> bool:
+    """Whether this system can hold on to a process that it forked, as Linux can; elsewhere threads compute."""
+    return hasattr(os, "pidfd_open") and hasattr(os, "sched_setaffinity")
 
 
 class WorkerLostError(Exception):
