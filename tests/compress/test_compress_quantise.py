@@ -20,12 +20,12 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent / "export"))
 from made_bundles import language_dataset, text_dataset
 
+import thrifty.export.engines.signal_stack as signal_stack
 from made_devices import device
 from thrifty.compress.measure import size_of
 from thrifty.compress.moves import MOVES, Candidate, Context
 from thrifty.compress.moves.conversions import converted
 from thrifty.compress.moves.layers import errors_by_layer
-from thrifty.export.engines import signal_stack
 from thrifty.models import build, resolve
 from thrifty.models.init import initialise
 from thrifty.spec import Dataset, Objective

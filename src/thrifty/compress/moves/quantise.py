@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+import thrifty.export.engines.signal_stack as signal_stack
 from thrifty.compress.moves.conversions import conversion_s, converted, gain, missing, slows_writing
 from thrifty.compress.moves.forms import formed
 from thrifty.compress.moves.layers import errors_by_layer
 from thrifty.compress.moves.move import Candidate, Context, Move
 from thrifty.errors import BundleError
-from thrifty.export.engines import signal_stack
 from thrifty.export.engines.openvino import openvino
 
 # seconds of statistics and of building the graph, a layer

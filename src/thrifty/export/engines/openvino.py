@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import thrifty.export.engines.signal_stack as signal_stack
 from thrifty.errors import BundleError, MissingExtraError
-from thrifty.export.engines import signal_stack
 from thrifty.export.engines.engine import Computed
 from thrifty.spec.folders import cache_folder
 
