@@ -391,15 +391,12 @@ def export_bundle(
         MissingExtraError: the package of the engine is not installed.
     """
     from thrifty.export.bundle import load_bundle, rewrite_bundle
-    from thrifty.export.engines import compute_of
-    from thrifty.export.parity import apart_by
 
     place = bundle_folder(run)
     source = load_bundle(place)
     named = f"bundle-{engine}-{precision}" if precision else f"bundle-{engine}"
     target = folder or place.parent / "export" / named
-    info = rewrite_bundle(target, source, engine=engine, precision=precision)
-    apart = apart_by(compute_of(load_bundle(target).model), compute_of(source.model), info.data)
+    info, apart = rewrite_bundle(target, source, engine=engine, precision=precision)
     return {
         "path": str(target),
         "engine": info.engine,

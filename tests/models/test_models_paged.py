@@ -15,7 +15,7 @@ from thrifty.models.generate import generate
 from thrifty.models.gpt import GPT
 from thrifty.models.init import initialise
 from thrifty.models.llama import Llama
-from thrifty.models.paged import PAGE_TOKENS, Cache, Part, Step, cache_for, page_bytes
+from thrifty.models.paged import PAGE_TOKENS, Cache, Part, Step, kept_by
 from thrifty.models.reordered import Reordered, reordered
 from thrifty.spec import ModelPlan
 
@@ -46,7 +46,7 @@ def pages_from(order: list[int]) -> Iterator[int]:
 @torch.inference_mode()
 def write(model: GPT | Llama, prompts: list[list[int]], count: int, order: list[int]) -> list[list[torch.Tensor]]:
     """The logits after each prompt and each of the likeliest tokens that follow it; pages are taken in an order."""
-    cache, head, fast = cache_for(model, len(order)), Reordered(model.head_weight), reordered(model)
+    cache, head, fast = kept_by(model).cache(len(order)), Reordered(model.head_weight), reordered(model)
     free = pages_from(order)
     texts, kept, pages = [list(each) for each in prompts], [0] * len(prompts), [[] for _ in prompts]  # type: ignore[var-annotated]
     found: list[list[torch.Tensor]] = [[] for _ in prompts]
@@ -95,7 +95,7 @@ def test_bf16_texts_are_what_they_are_alone_too() -> None:
 
 
 def test_pages_that_are_cleared_leave_nothing_behind(model: GPT | Llama) -> None:
-    cache = cache_for(model, 2)
+    cache = kept_by(model).cache(2)
     for each in (*cache.keys, *cache.values):
         each.fill_(float("nan"))
     cache.clear([1])
@@ -114,4 +114,4 @@ def test_pages_move_with_what_they_hold() -> None:
 
 def test_a_pages_bytes_are_those_of_keys_and_values_of_all_layers(model: GPT | Llama) -> None:
     numbers = 2 * 2 * 8 if isinstance(model, Llama) else sum(block.attn.c_proj.in_features for block in model.h)
-    assert page_bytes(model) == 2 * numbers * PAGE_TOKENS * 4
+    assert kept_by(model).page_bytes == 2 * numbers * PAGE_TOKENS * 4

@@ -158,6 +158,7 @@ def test_overload_is_refused_quickly_and_recovered_from(gated: Gate) -> None:
         eventually(lambda: metric(url, "thrifty_queue_rows") == 4)
         early = httpx.post(f"{url}{PREDICT}", content=b"not even JSON")
         assert (early.status_code, early.json()) == (503, {"error": FULL}), "said before the body is looked at"
+        assert metric(url, 'thrifty_shed_total{model="pets:1"}') == 2
         gated.gate.set()
         assert [each.result(SOON).status_code for each in (held, waiting, fits)] == [200, 200, 200]
         assert httpx.post(f"{url}{PREDICT}", json={"instances": [b64(1)]}).status_code == 200

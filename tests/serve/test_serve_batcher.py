@@ -101,7 +101,7 @@ def test_rows_are_counted_and_large_requests_are_cut(work: Batcher, double: Doub
 def test_a_full_queue_refuses_in_the_words_of_tensorflow_serving_and_recovers(work: Batcher, double: Doubler) -> None:
     held = block(work, double)
     accepted = work.submit(list(range(20, 36)), deadline=later())
-    assert work.full
+    assert work.waiting_rows == 16
     with pytest.raises(RequestError, match=FULL) as refused:
         work.submit([1], deadline=later())
     assert refused.value.status == 503

@@ -225,7 +225,7 @@ def test_a_full_queue_refuses_and_a_closed_writer_too(bundle: Bundle) -> None:
     first, _ = write(writer, [5], max_tokens=100, growing=True)
     assert first.begun.wait(SOON)
     waiting = [write(writer, [5])[0] for _ in range(2)]
-    assert writer.full and writer.waiting_rows == 2
+    assert writer.waiting_rows == 2
     with pytest.raises(RequestError, match=FULL) as refused:
         write(writer, [5])
     assert refused.value.status == 503

@@ -9,6 +9,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +21,10 @@ from made_bundles import LABELS, pixels, png, write_image_bundle
 from thrifty import serve
 from thrifty.errors import JobError
 from thrifty.export.bundle import Bundle
+from thrifty.serve.asgi import App
+from thrifty.serve.batcher import FULL
+from thrifty.serve.gate import Gate
+from thrifty.serve.keys import Keys
 from thrifty.serve.server import Server, config_of
 
 pytest.importorskip("grpc", reason="the extra 'grpc' is not installed")
@@ -34,11 +39,9 @@ from thrifty.serve.oip.grpc.service import RpcServer
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def served(pets: Bundle, poet: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    repository = tmp_path_factory.mktemp("repository")
-    write_image_bundle(repository / "cats", name="cats", version=4)
-    app = serve.app([pets, poet], repository=repository, limits=serve.Limits(body_bytes=200_000))
+@contextmanager
+def calling(app: App) -> Iterator[tuple[Any, RpcServer]]:
+    """A client of an application that is served over gRPC too, and the service."""
     rpc = RpcServer(app, host="127.0.0.1", port=0)
     ready = threading.Event()
     server = Server(config_of(app, app.limits), app, ready.set, rpc)
@@ -47,11 +50,46 @@ def served(pets: Bundle, poet: Bundle, tmp_path_factory: pytest.TempPathFactory)
         thread.start()
         assert ready.wait(60)
         client = triton.InferenceServerClient(f"127.0.0.1:{rpc.port}")
-        yield SimpleNamespace(client=client, rpc=rpc, repository=repository)
+        yield client, rpc
         client.close()
         server.should_exit = True
         thread.join(60)
     assert not thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def served(pets: Bundle, poet: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    repository = tmp_path_factory.mktemp("repository")
+    write_image_bundle(repository / "cats", name="cats", version=4)
+    app = serve.app([pets, poet], repository=repository, limits=serve.Limits(body_bytes=200_000))
+    with calling(app) as (client, rpc):
+        yield SimpleNamespace(client=client, rpc=rpc, repository=repository)
+
+
+def test_who_has_no_key_is_told_that_it_lives_and_nothing_else(pets: Bundle) -> None:
+    key = "0123456789abcdef"
+    with calling(App([pets], serve.Limits(), gate=Gate(Keys([key])))) as (client, _):
+        assert client.is_server_live() and client.is_server_ready()
+        for ask in (
+            client.get_server_metadata,
+            lambda **more: client.infer("pets", [tensor("pixels", pixels(1)[None], "UINT8")], **more),
+        ):
+            for headers in (None, {"authorization": "Bearer another key of mine"}):
+                with pytest.raises(InferenceServerException, match="an API key is needed") as refused:
+                    ask(headers=headers)
+                assert "UNAUTHENTICATED" in str(refused.value)
+            assert ask(headers={"authorization": f"Bearer {key}"})
+
+
+def test_a_refusal_is_counted_as_shed(pets: Bundle) -> None:
+    app = serve.app([pets], limits=serve.Limits(queue_rows=2, request_rows=2))
+    with calling(app) as (client, _):
+        (model,) = app.models
+        model.batcher._queue.rows += 2  # as many as there is room for
+        with pytest.raises(InferenceServerException, match=FULL):
+            client.infer("pets", [tensor("pixels", pixels(1)[None], "UINT8")])
+        assert app.metrics.shed.labels(model.label)._value.get() == 1
+        model.batcher._queue.rows -= 2
 
 
 @pytest.fixture

@@ -263,6 +263,7 @@ def test_a_full_server_says_so(teller: Bundle, monkeypatch: pytest.MonkeyPatch) 
             ask.completions.create(model="teller", prompt="the", max_tokens=2)
         assert refused.value.status_code == 503
         assert int(refused.value.response.headers["retry-after"]) >= 1
+        assert app.metrics.shed.labels(model.label)._value.get() == 1
         gate.set()
         until = time.monotonic() + SOON
         while len(ends) < 2 and time.monotonic() < until:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from thrifty.errors import ThriftyError
 from thrifty.export.bundle import Bundle
-from thrifty.serve.json_text import JsonError, decode, decode_leniently
+from thrifty.serve.json_text import JsonError, decode
 from thrifty.serve.limits import Limits
 from thrifty.serve.metrics import Metrics
 from thrifty.serve.models import Model, Models
@@ -112,8 +112,8 @@ def test_deep_bodies_are_told(models: dict[str, Model], form: str, depth: int) -
 @given(value=anything)
 def test_json_is_read_as_it_was_written(value: Any) -> None:
     body = json.dumps(value, allow_nan=True).encode()
-    assert json.dumps(decode_leniently(body)) == json.dumps(json.loads(body))
-    assert json.dumps(decode_leniently(b" \n" + body + b" more")) == json.dumps(json.loads(body))
+    assert json.dumps(decode(body, lenient=True)) == json.dumps(json.loads(body))
+    assert json.dumps(decode(b" \n" + body + b" more", lenient=True)) == json.dumps(json.loads(body))
 
 
 @pytest.mark.slow
@@ -121,9 +121,9 @@ def test_json_is_read_as_it_was_written(value: Any) -> None:
 @given(value=anything, cut=st.integers(0, 60))
 def test_a_fault_is_told_with_its_place(value: Any, cut: int) -> None:
     body = json.dumps(value).encode()[:cut]
-    for read in (decode, decode_leniently):
+    for lenient in (False, True):
         try:
-            read(body)
+            decode(body, lenient=lenient)
         except JsonError as error:
             assert error.what.endswith(".")
             assert 0 <= error.offset <= len(body)

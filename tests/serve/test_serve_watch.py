@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,3 +82,24 @@ def test_a_server_follows_its_folder(pets: Bundle, tmp_path: Path) -> None:
             time.sleep(0.05)
         status = httpx.get(f"{url}/v1/models/later").json()["model_version_status"]
         assert [(each["version"], each["state"]) for each in status] == [("3", "AVAILABLE")]
+
+
+def test_a_server_is_ready_once_its_folder_was_looked_at(
+    pets: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(pets.folder, tmp_path / "cats" / "1")
+    gate, look = threading.Event(), Watch.look
+
+    def wait(watch: Watch) -> None:
+        assert gate.wait(30)
+        look(watch)
+
+    monkeypatch.setattr(Watch, "look", wait)
+    with serving(App([], Limits(), watch=tmp_path), warm=False) as url:
+        assert httpx.get(f"{url}/v2/health/ready").status_code == 503
+        gate.set()
+        until = time.monotonic() + 30
+        while httpx.get(f"{url}/v2/health/ready").status_code != 200:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        assert httpx.get(f"{url}/v2/models/cats/ready").status_code == 200

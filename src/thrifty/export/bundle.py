@@ -160,7 +160,7 @@ def write_bundle(
         bill=bill,
         created=_now(),
     )
-    return _write(Path(folder).absolute(), info, model, tokenizer)
+    return _write(Path(folder).absolute(), info, model, tokenizer)[0]
 
 
 def rewrite_bundle(
@@ -172,7 +172,7 @@ def rewrite_bundle(
     precision: str | None = None,
     isa: Sequence[str] | None = None,
     **changes: Any,
-) -> BundleInfo:
+) -> tuple[BundleInfo, float | None]:
     """Write a bundle of a bundle: the same model, or what was made of it, for an engine to compute.
 
     Args:
@@ -183,6 +183,9 @@ def rewrite_bundle(
         engine, precision: a key of `ENGINES` and one of its precisions; its first when left out.
         isa: instruction sets that the form was judged on; those of this machine when left out.
         changes: other fields of `BundleInfo`.
+
+    Returns:
+        What was written, and the largest relative difference of its logits from the source's; None of a ``form``.
 
     Raises:
         JobError: there is no such engine or precision, or the folder holds something else than a bundle.
@@ -223,7 +226,7 @@ def torch_model(bundle: Bundle) -> nn.Module:
 
 def _write(
     folder: Path, info: BundleInfo, form: Any, tokenizer: Path | None, *, like: Bundle | None = None
-) -> BundleInfo:
+) -> tuple[BundleInfo, float | None]:
     """Write a form and what belongs to it, and read it back; it has to answer ``like`` another bundle."""
     if not is_name(info.name):
         raise JobError(f"a bundle cannot be named {info.name!r}", mend="Use letters, digits, '.', '_' and '-'.")
@@ -236,12 +239,11 @@ def _write(
         info = info.model_copy(update={"files": {path.name: sha256(path) for path in sorted(fresh.iterdir())}})
         (fresh / INFO).write_text(info.model_dump_json(indent=1), encoding="utf-8")
         bundle = load_bundle(fresh)
-        if like is not None:
-            _compare(bundle, like)
-    return info
+        apart = None if like is None else _apart(bundle, like)
+    return info, apart
 
 
-def _compare(bundle: Bundle, like: Bundle) -> None:
+def _apart(bundle: Bundle, like: Bundle) -> float:
     from thrifty.export.parity import RELATIVE, RELATIVE_BF16, apart_by
 
     apart = apart_by(compute_of(bundle.model), compute_of(like.model), bundle.info.data)
@@ -252,6 +254,7 @@ def _compare(bundle: Bundle, like: Bundle) -> None:
             f"'{like.info.engine}': relative difference {apart:.3g}, over {most:g}",
             mend="Keep the bundle that it is made of.",
         )
+    return apart
 
 
 def _now() -> str:

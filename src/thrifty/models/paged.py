@@ -66,25 +66,35 @@ class Cache:
             each.index_copy_(0, new, each.index_select(0, old))
 
 
-def page_bytes(model: nn.Module) -> int:
-    """Bytes of a page for all layers of a model that has ``pasts``."""
-    layers, dtype = _layers_of(model)
-    return 2 * sum(heads * width for heads, width in layers) * PAGE_TOKENS * dtype.itemsize
+@dataclass(frozen=True)
+class Kept:
+    """What a model keeps of a token.
 
+    Attributes:
+        layers: heads of keys and values of each layer, and their width.
+        dtype: of the numbers.
+    """
 
-def cache_for(model: nn.Module, pages: int) -> Cache:
-    """Make the pages for a model that has ``pasts``."""
-    layers, dtype = _layers_of(model)
-    return Cache(layers, pages, dtype)
+    layers: Sequence[tuple[int, int]]
+    dtype: torch.dtype
+
+    @property
+    def page_bytes(self) -> int:
+        """Of a page, for all layers."""
+        return 2 * sum(heads * width for heads, width in self.layers) * PAGE_TOKENS * self.dtype.itemsize
+
+    def cache(self, pages: int) -> Cache:
+        """Make so many pages."""
+        return Cache(self.layers, pages, self.dtype)
 
 
 @torch.inference_mode()
-def _layers_of(model: nn.Module) -> tuple[list[tuple[int, int]], torch.dtype]:
-    """Heads of keys and values of each layer and their width, and their type, told by what one token leaves."""
+def kept_by(model: nn.Module) -> Kept:
+    """Find what a model that has ``pasts`` keeps, by what one token leaves."""
     pasts: list[Past] = cast(Any, model).pasts(1)
     model(torch.zeros(1, 1, dtype=torch.int64), pasts)
     keys = [past.kept[0] for past in pasts]
-    return [(key_BHSD.shape[1], key_BHSD.shape[3]) for key_BHSD in keys], keys[0].dtype
+    return Kept([(key_BHSD.shape[1], key_BHSD.shape[3]) for key_BHSD in keys], keys[0].dtype)
 
 
 class Step:

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING
 from thrifty.serve.limits import Limits
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from thrifty.export.bundle import Bundle
     from thrifty.serve.asgi import App
     from thrifty.serve.logs import LogFormat

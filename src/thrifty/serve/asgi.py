@@ -1,4 +1,4 @@
-"""The server as one bare ASGI application: two protocols, health and metrics over a few models."""
+"""The server as one bare ASGI application: its protocols, health and metrics over a few models."""
 
 from __future__ import annotations
 
@@ -140,34 +140,34 @@ class App:
     async def _answer(self, scope: Message, receive: Receive, send: Send) -> None:
         start = time.perf_counter()
         path = scope["raw_path"].decode("ascii", "replace") if scope.get("raw_path") else quote(scope["path"])
-        if openai.owns(scope["method"], path):
-            await self._openai.answer(scope["method"], path, dict(scope["headers"]), receive, send)
+        method, headers = scope["method"], dict(scope["headers"])
+        if openai.owns(method, path):
+            await self._openai.answer(method, path, headers, receive, send)
             return
         protocol = "tfserving" if tfserving.owns(path) else "oip" if oip.owns(path) else ""
         model: Model | None = None
         try:
-            found = self._route(scope["method"], path, dict(scope["headers"]))
+            found = self._route(method, path, headers)
             # one that was unloaded between being found and being held is looked for again
             while not isinstance(found, Reply | Work) and not found[0].hold():
-                found = self._route(scope["method"], path, dict(scope["headers"]))
+                found = self._route(method, path, headers)
             if isinstance(found, Work):
-                found = await self._work(found, dict(scope["headers"]), receive)
+                found = await self._work(found, headers, receive)
             if isinstance(found, Reply):
                 await found.send(send)
                 return
             model, parse = found
-            reply = await self._infer(model, parse, dict(scope["headers"]), receive)
+            reply = await self._infer(model, parse, headers, receive)
         except ClientLeftError:
             self.metrics.request_done(model.label if model else "", protocol, CLIENT_LEFT, time.perf_counter() - start)
             return
         except ThriftyError as error:
             reply = tfserving.error_reply(error) if protocol == "tfserving" else error_reply(error)
-            if isinstance(error, OverloadError) and model is not None:
-                self.metrics.shed.labels(model.label).inc()
+            if isinstance(error, OverloadError):
                 seconds = str(max(1, math.ceil(error.retry_after_s))).encode()
                 reply = replace(reply, headers=(*reply.headers, (b"retry-after", seconds)))
         except Exception:
-            logger.exception("%s %s failed", scope["method"], path)
+            logger.exception("%s %s failed", method, path)
             reply = error_reply(RequestError("Internal error; the server's log says more", status=500))
         finally:
             if model is not None:
@@ -190,7 +190,9 @@ class App:
             return (
                 oip.ask_for(method, path, headers, self.models)
                 or oip.work_for(method, path, self.repository)
-                or oip.look_up(method, path, self.models, self.metrics, repository=self.repository is not None)
+                or oip.look_up(
+                    method, path, self.models, self.metrics, ready=self.ready, repository=self.repository is not None
+                )
             )
         raise RequestError("Not Found", status=404)
 

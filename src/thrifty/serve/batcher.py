@@ -96,11 +96,6 @@ class Batcher:
         return self._queue.rows
 
     @property
-    def full(self) -> bool:
-        """Whether not one more row would be taken."""
-        return self._queue.rows >= self._queue_rows
-
-    @property
     def measured(self) -> bool:
         """Whether nothing is left to measure."""
         return self.curve.done or not self._measures

@@ -26,6 +26,7 @@ _COMMA = {
     "{": "Missing a comma or } after an object member.",
     "[": "Missing a comma or ] after an array element.",
 }
+_MOST_LOOKED_AT = 2**20
 _DEEP = "Terminate parsing due to nesting that is too deep."
 
 
@@ -37,22 +38,12 @@ class JsonError(ValueError):
         self.what, self.offset = what, offset
 
 
-def decode(body: bytes | memoryview) -> Any:
+def decode(body: bytes | memoryview, *, lenient: bool = False) -> Any:
     """Decode JSON as the standard has it: no NaN, nothing after it, at most about a thousand levels.
 
-    Raises:
-        JsonError: it is none.
-    """
-    try:
-        return _decoder.decode(body)
-    except RecursionError:
-        raise JsonError(_DEEP, 0) from None
-    except (msgspec.MsgspecError, ValueError):
-        raise _fault(bytes(body)) from None
-
-
-def decode_leniently(body: bytes) -> Any:
-    """Decode JSON as TensorFlow Serving does: NaN and Infinity are numbers, what follows the value is ignored.
+    Args:
+        body: the text, in UTF-8.
+        lenient: as TensorFlow Serving does: NaN and Infinity are numbers, what follows the value is ignored.
 
     Raises:
         JsonError: it is none.
@@ -62,13 +53,27 @@ def decode_leniently(body: bytes) -> Any:
     except RecursionError:
         raise JsonError(_DEEP, 0) from None
     except (msgspec.MsgspecError, ValueError):
-        text = _text(body)
-        try:
-            return _lenient.raw_decode(text, _first(text))[0]
-        except RecursionError:
-            raise JsonError(_DEEP, 0) from None
-        except ValueError:
-            raise _fault(body) from None
+        return _decoded_slowly(bytes(body), lenient=lenient)
+
+
+def _decoded_slowly(body: bytes, *, lenient: bool) -> Any:
+    """Decode by Python's own decoder, which is slow, may take NaN, and says well what is wrong."""
+    text = _text(body)
+    begin = len(text) - len(text.lstrip(_BLANK))
+    if begin == len(text):
+        raise JsonError("The document is empty.", len(body))
+    try:
+        if lenient:
+            return _lenient.raw_decode(text, begin)[0]
+        json.loads(text, parse_constant=_no_constant)
+    except RecursionError:
+        raise JsonError(_DEEP, 0) from None
+    except json.JSONDecodeError as error:
+        raise _fault(error) from None
+    except ValueError:  # NaN, or digits without end
+        raise JsonError("Invalid value.", 0) from None
+    # msgspec is stricter in what Python's decoder lets through, such as a control character
+    raise JsonError("Invalid value.", 0)
 
 
 def _text(body: bytes) -> str:
@@ -79,30 +84,14 @@ def _text(body: bytes) -> str:
         raise JsonError("Invalid encoding in string." if inside else "Invalid value.", error.start) from None
 
 
-def _first(text: str) -> int:
-    return len(text) - len(text.lstrip(_BLANK))
-
-
-def _fault(body: bytes) -> JsonError:
-    """Find what is wrong by Python's own decoder, which is slow and says it well."""
-    try:
-        text = _text(body)
-        if not text.strip(_BLANK):
-            return JsonError("The document is empty.", len(body))
-        json.loads(text, parse_constant=_no_constant)
-    except JsonError as fault:
-        return fault
-    except RecursionError:
-        return JsonError(_DEEP, 0)
-    except json.JSONDecodeError as error:
-        what = _WORDS.get(error.msg, "Invalid value.")
-        if error.msg == "Expecting ',' delimiter":
-            what = _COMMA[_holder(error.doc[: error.pos])]
-        return JsonError(what, len(error.doc[: error.pos].encode("utf-8", "surrogatepass")))
-    except ValueError:  # NaN, or digits without end
-        return JsonError("Invalid value.", 0)
-    # msgspec is stricter in what Python's decoder lets through, such as a control character
-    return JsonError("Invalid value.", 0)
+def _fault(error: json.JSONDecodeError) -> JsonError:
+    """Say what Python's decoder found in rapidjson's words."""
+    before = error.doc[: error.pos]
+    what = _WORDS.get(error.msg, "Invalid value.")
+    # which bracket is open takes a look at each character
+    if error.msg == "Expecting ',' delimiter" and error.pos <= _MOST_LOOKED_AT:
+        what = _COMMA[_holder(before)]
+    return JsonError(what, len(before.encode("utf-8", "surrogatepass")))
 
 
 def _no_constant(name: str) -> Any:

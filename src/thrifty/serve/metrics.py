@@ -7,10 +7,9 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from thrifty.serve.bill import Bill
-from thrifty.serve.generation.tallies import Tallies
+from thrifty.serve.generation.tallies import SECONDS, Tallies
 from thrifty.serve.http import CLIENT_LEFT
 
-_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
@@ -30,7 +29,7 @@ class Metrics:
             "thrifty_request_seconds",
             "From the head of a request to its answer.",
             ("model",),
-            buckets=_SECONDS,
+            buckets=SECONDS,
             registry=self.registry,
         )
         self.rows = Counter("thrifty_rows", "Images or prompts computed.", ("model",), registry=self.registry)
@@ -38,7 +37,7 @@ class Metrics:
             "thrifty_batch_rows", "Rows computed at once.", ("model",), buckets=_ROWS, registry=self.registry
         )
         self.batch_seconds = Histogram(
-            "thrifty_batch_seconds", "Computing a batch.", ("model",), buckets=_SECONDS, registry=self.registry
+            "thrifty_batch_seconds", "Computing a batch.", ("model",), buckets=SECONDS, registry=self.registry
         )
         self.queue_rows = Gauge(
             "thrifty_queue_rows", "Rows waiting to be computed.", ("model",), registry=self.registry
@@ -48,7 +47,7 @@ class Metrics:
             "thrifty_queue_seconds",
             "Of the oldest request of a batch, before it was computed.",
             ("model",),
-            buckets=_SECONDS,
+            buckets=SECONDS,
             registry=self.registry,
         )
         self.cpu = Counter(

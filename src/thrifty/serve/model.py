@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from thrifty.errors import BundleError, RequestError, ThriftyError
 from thrifty.export.check import INFO
 from thrifty.export.check import sha256 as sha256_of
-from thrifty.serve.batcher import Batcher
+from thrifty.serve.batcher import Batcher, OverloadError
 from thrifty.serve.curve import Curve, kept_at, typical
 from thrifty.serve.http import Reply
 from thrifty.serve.limits import Limits
@@ -159,7 +159,11 @@ class Model:
         Raises:
             OverloadError: 503, with the seconds after which it is worth asking again.
         """
-        self.batcher.check_load()
+        try:
+            self.batcher.check_load()
+        except OverloadError:
+            self._metrics.shed.labels(self.label).inc()
+            raise
 
     def _count(self, rows: int, seconds: float, waited: float) -> None:
         """Count a batch; of a worker without a process the time of its own thread alone is known."""
@@ -179,8 +183,16 @@ class Model:
         return warm and self.batcher.healthy
 
     def submit(self, rows: list[Any]) -> Future[list[Any]]:
-        """Queue rows with the deadline of this server."""
-        return self.batcher.submit(rows, deadline=time.monotonic() + self.limits.deadline_seconds)
+        """Queue rows with the deadline of this server.
+
+        Raises:
+            OverloadError: 503, as `check_load`.
+        """
+        try:
+            return self.batcher.submit(rows, deadline=time.monotonic() + self.limits.deadline_seconds)
+        except OverloadError:
+            self._metrics.shed.labels(self.label).inc()
+            raise
 
     def check_rows(self, count: int) -> None:
         """Refuse a request of too many rows, in TensorFlow Serving's words."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from thrifty.errors import BundleError, JobError, RequestError, nearest
+from thrifty.errors import BundleError, JobError, RequestError
 from thrifty.export.check import read_info
 from thrifty.serve.cores import here, shares
 from thrifty.serve.labels import Labels, check_labels
@@ -74,7 +74,6 @@ class Models:
         self._labels: Labels = {}
         self._by_name: dict[str, dict[int, Model]] = {}
         self._standings: dict[tuple[str, int], Standing] = {}
-        self._folders: dict[tuple[str, int], Path] = {}
         self._changing = threading.RLock()
         for each in bundles:
             bundle = self._read(Path(each)) if isinstance(each, str | Path) else each
@@ -129,7 +128,7 @@ class Models:
         folder = Path(folder).absolute()
         info = read_info(folder)
         key = (name or info.name, version or info.version)
-        self._standings[key] = Standing(*key, "LOADING")
+        self._stand(key, "LOADING")
         try:
             bundle = self._read(folder)
             bundle.info = bundle.info.model_copy(update={"name": key[0], "version": key[1]})
@@ -140,28 +139,13 @@ class Models:
                 model.close(0.0)
                 raise
         except BaseException as error:
-            self._standings[key] = Standing(*key, "UNAVAILABLE", str(error))
+            self._stand(key, "UNAVAILABLE", str(error))
             raise
         before = self._put(model)
         self._share_cores()
         if before is not None:
             before.leave(self._limits.drain_seconds)
         return model
-
-    def load_known(self, name: str) -> list[Model]:
-        """Load every version of a name that this server has served before, again from its folder.
-
-        Raises:
-            RequestError: 404, it knows no folder of that name.
-            BundleError: one is damaged by now.
-        """
-        found = {key: folder for key, folder in self._folders.items() if key[0] == name}
-        if not found:
-            known = nearest(name, {each for each, _ in self._folders})
-            raise RequestError(
-                f"failed to load '{name}', failed to poll from model repository", status=404, nearest=known
-            )
-        return [self.load(folder, name=name, version=version) for (_, version), folder in sorted(found.items())]
 
     def unload(self, name: str, version: int | None = None) -> None:
         """Let a version, or all of a name, answer no new request; returns when the last one is answered and it is gone.
@@ -227,6 +211,12 @@ class Models:
             return said
         return Standing(*key, "LOADING") if model.batcher.healthy else Standing(*key, "UNAVAILABLE", "does not answer")
 
+    def _stand(self, key: tuple[str, int], state: State, reason: str = "") -> None:
+        """Note how a version stands while it is loaded; one that answers meanwhile stands as it does."""
+        with self._changing:
+            if self.find(*key) is None:
+                self._standings[key] = Standing(*key, state, reason)
+
     def _put(self, model: Model) -> Model | None:
         """Take a model in; returns the one whose place it took."""
         with self._changing:
@@ -234,6 +224,5 @@ class Models:
             versions = self._by_name.get(model.name, {}) | {model.version: model}
             self._by_name = self._by_name | {model.name: versions}
             self._standings[model.name, model.version] = Standing(model.name, model.version, "READY")
-            self._folders[model.name, model.version] = model.bundle.folder
             self._metrics.watch_queue(model.label, lambda: model.batcher.waiting_rows)
             return before

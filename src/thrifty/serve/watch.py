@@ -7,12 +7,12 @@ import threading
 from pathlib import Path
 
 from thrifty.errors import JobError, RequestError, ThriftyError
+from thrifty.serve.folders import versions_in
 from thrifty.serve.models import Models
 
 logger = logging.getLogger("thrifty.serve")
 
 SECONDS = 1.0  # between two looks, as TensorFlow Serving's
-_INFO = "bundle.json"
 
 _Files = tuple[tuple[str, int, int], ...]
 
@@ -74,7 +74,7 @@ class Watch:
             self._stopped.wait(self._seconds)
 
     def _follow(self, name: str) -> None:
-        found = _versions(self._folder / name)
+        found = versions_in(self._folder / name)
         serving = self._serving.setdefault(name, set())
         for version in sorted(found, reverse=True):
             if version in serving or self._load(name, version, found[version]):
@@ -104,16 +104,3 @@ class Watch:
         self._failed.pop(folder, None)
         logger.info("model '%s' version %d is served", name, version)
         return True
-
-
-def _versions(folder: Path) -> dict[int, Path]:
-    """The bundles of a name by their versions."""
-    if not folder.is_dir():
-        return {}
-    found: dict[int, Path] = {}
-    for each in folder.iterdir():
-        if each.name.isdecimal() and 0 < int(each.name) < 2**63:
-            bundle = next((place for place in (each, each / "bundle") if (place / _INFO).is_file()), None)
-            if bundle is not None:
-                found[int(each.name)] = bundle
-    return found

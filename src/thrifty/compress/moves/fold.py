@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import time
 
 from torch import nn
 
 from thrifty.compress.moves.move import Candidate, Context, Move
-from thrifty.compress.moves.weight import copied, made
+from thrifty.compress.moves.weight import made
 from thrifty.models.folded import fold, norms_of
 from thrifty.spec import ModelPlan
 
@@ -41,7 +42,7 @@ def _applies(context: Context, candidate: Candidate) -> str | None:
 
 def _apply(context: Context, candidate: Candidate) -> Candidate:
     began = time.perf_counter()
-    model = copied(candidate.model)
+    model = copy.deepcopy(candidate.model)
     plan = fold_norms(model, candidate.plan)
     says = f"{len(plan.folded) - len(candidate.plan.folded)} norms folded"
     return made(context, candidate, "fold_norms", model, plan, says, began)

@@ -10,6 +10,7 @@ Shapes: N inputs seen, I inputs of a layer, O outputs, R rank.
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from thrifty.compress.moves.move import Candidate, Context, Move
 from thrifty.compress.moves.recover import recover, recovery_seconds
-from thrifty.compress.moves.weight import copied, made
+from thrifty.compress.moves.weight import made
 from thrifty.data import Batch
 from thrifty.errors import JobError
 from thrifty.models.factored import factor
@@ -159,7 +160,7 @@ def factor_move(tolerance: float = TOLERANCE) -> Move:
 
     def apply(context: Context, candidate: Candidate) -> Candidate:
         began = time.perf_counter()
-        model = copied(candidate.model)
+        model = copy.deepcopy(candidate.model)
         plan, errors = low_rank(model, candidate.plan, context.calibration, tolerance)
         if not errors:
             raise JobError(f"low_rank: every layer needs nearly all of its rank to lose less than {tolerance:.0%}")

@@ -5,6 +5,7 @@ The result is dense: smaller matrices, no zeros, faster anywhere.
 
 from __future__ import annotations
 
+import copy
 import itertools
 import re
 import time
@@ -15,7 +16,7 @@ from torch import nn
 from thrifty.compress.moves.importance import Importance, left_out, mean_loss, measure_importance
 from thrifty.compress.moves.move import Candidate, Context, Move
 from thrifty.compress.moves.recover import recover, recovery_seconds
-from thrifty.compress.moves.weight import answer_seconds, copied, made
+from thrifty.compress.moves.weight import answer_seconds, made
 from thrifty.data import Batch
 from thrifty.errors import JobError
 from thrifty.models.units import FAMILIES, Units, cut, units_of
@@ -165,7 +166,7 @@ def unit_move(share: float) -> Move:
 
     def apply(context: Context, candidate: Candidate) -> Candidate:
         began = time.perf_counter()
-        model = copied(candidate.model)
+        model = copy.deepcopy(candidate.model)
         units = units_of(model, candidate.plan)
         importance = measure_importance(model, units, context.calibration, context.run.task)
         kept = choose(units, importance, share)
@@ -211,7 +212,7 @@ def layer_move(share: float) -> Move:
 
     def apply(context: Context, candidate: Candidate) -> Candidate:
         began = time.perf_counter()
-        model = copied(candidate.model)
+        model = copy.deepcopy(candidate.model)
         plan, gone = drop_layers(model, candidate.plan, count_of(candidate), context.calibration, context.run.task)
         model, learned = recover(context, model, plan, candidate.model, began=began)
         return made(context, candidate, name, model, plan, f"without {', '.join(gone)}; {learned}", began)

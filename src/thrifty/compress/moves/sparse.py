@@ -9,6 +9,7 @@ each output. Shapes: O outputs, I inputs.
 
 from __future__ import annotations
 
+import copy
 import time
 import zlib
 from collections.abc import Iterable, Mapping
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from thrifty.compress.moves.low_rank import second_moments
 from thrifty.compress.moves.move import Candidate, Context, Move
-from thrifty.compress.moves.weight import copied, made
+from thrifty.compress.moves.weight import made
 from thrifty.data import Batch
 from thrifty.spec.units import format_bytes
 
@@ -80,7 +81,7 @@ def sparse_move(pattern: Pattern) -> Move:
 
     def apply(context: Context, candidate: Candidate) -> Candidate:
         began = time.perf_counter()
-        model = copied(candidate.model)
+        model = copy.deepcopy(candidate.model)
         zeros = sparsify(model, context.calibration, pattern)
         was, now = (packed_bytes(dict(each.state_dict())) for each in (candidate.model, model))
         says = f"zeros in {len(zeros)} layers; packed {format_bytes(was)} to {format_bytes(now)}, and no faster"

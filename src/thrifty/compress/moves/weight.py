@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Sequence
@@ -91,11 +90,6 @@ def made(
         f"it took {format_seconds(time.perf_counter() - began)}"
     )
     return Candidate(model, plan, (*before.taken, name), says=(*before.says, f"{says}; {saved}"))
-
-
-def copied(model: nn.Module) -> nn.Module:
-    """Return a copy that may be changed."""
-    return copy.deepcopy(model)
 
 
 def answer_seconds(model: nn.Module, batches: Sequence[Batch]) -> float:

@@ -14,7 +14,7 @@ from torch import Tensor
 from thrifty.errors import JobError
 from thrifty.models.gpt import GPT
 from thrifty.models.llama import Llama
-from thrifty.models.paged import PAGE_TOKENS, Part, Step, cache_for, page_bytes
+from thrifty.models.paged import PAGE_TOKENS, Part, Step, kept_by
 from thrifty.models.reordered import Reordered, reordered
 from thrifty.serve.generation.pool import Pool
 
@@ -45,12 +45,12 @@ class Engine:
     def __init__(self, model: object, *, cache_bytes: int, texts: int) -> None:
         assert isinstance(model, GPT | Llama), f"{type(model).__name__} keeps no pages"
         self.vocabulary: int = model.vocabulary
-        a_text = -(-model.length // PAGE_TOKENS)
-        pages = min(cache_bytes // page_bytes(model), texts * a_text)
+        a_text, kept = -(-model.length // PAGE_TOKENS), kept_by(model)
+        pages = min(cache_bytes // kept.page_bytes, texts * a_text)
         if not pages:
             raise JobError(
                 f"limit cache_bytes {cache_bytes} holds no {PAGE_TOKENS} tokens of this model",
-                mend=f"Give it at least {page_bytes(model)}; a text of full length takes {a_text * page_bytes(model)}.",
+                mend=f"Give it at least {kept.page_bytes}; a text of full length takes {a_text * kept.page_bytes}.",
             )
         self.length = min(model.length, pages * PAGE_TOKENS)
         if self.length < model.length:
@@ -64,7 +64,7 @@ class Engine:
         with torch.inference_mode():
             self._model = reordered(model)
             self._head = Reordered(model.head_weight)
-            self._cache = cache_for(model, pages)
+            self._cache = kept.cache(pages)
 
     @torch.inference_mode()
     def step(self, parts: Sequence[Part]) -> Tensor:

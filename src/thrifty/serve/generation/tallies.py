@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from thrifty.serve.generation.pool import Pool
 
-_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 
 
 class Tallies:
@@ -20,14 +22,14 @@ class Tallies:
             "thrifty_first_token_seconds",
             "From a prompt's arrival to its first new token.",
             model,
-            buckets=_SECONDS,
+            buckets=SECONDS,
             registry=registry,
         )
         self._each = Histogram(
             "thrifty_token_seconds",
             "Between two tokens of a text, in its mean.",
             model,
-            buckets=_SECONDS,
+            buckets=SECONDS,
             registry=registry,
         )
         self._texts = Gauge("thrifty_texts", "Texts being written.", model, registry=registry)
@@ -58,5 +60,5 @@ class Tallies:
     def forget(self, model: str) -> None:
         """Let go of a model that left."""
         for labels in ((model, "used"), (model, "free")):
-            if labels in self._pages._metrics:
+            with contextlib.suppress(KeyError):  # of what writes no texts there are none
                 self._pages.remove(*labels)

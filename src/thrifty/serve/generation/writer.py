@@ -83,11 +83,6 @@ class Writer:
         return len(self._queue)
 
     @property
-    def full(self) -> bool:
-        """Whether not one more text would be taken."""
-        return len(self._queue) >= self._limits.queue_rows
-
-    @property
     def healthy(self) -> bool:
         """Whether the worker lives and is not stuck in a step."""
         busy = self._busy_since

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from thrifty.errors import JobError, RequestError, ThriftyError, nearest
+from thrifty.serve.folders import bundle_in, versions_in
 from thrifty.serve.models import Models
 
 OFF = "The model repository is off"
 OFF_MEND = "Start the server with --repository FOLDER."
-_INFO = "bundle.json"
 
 
 class Repository:
@@ -91,11 +91,8 @@ class Repository:
         return folder
 
     def _bundles(self, folder: Path) -> list[tuple[int | None, Path]]:
-        own = _bundle_in(folder)
-        if own is not None:
-            return [(None, own)]
-        found = [(int(each.name), _bundle_in(each)) for each in folder.iterdir() if _is_version(each)]
-        return sorted((version, bundle) for version, bundle in found if bundle is not None)
+        own = bundle_in(folder)
+        return [(None, own)] if own is not None else [*sorted(versions_in(folder).items())]
 
 
 def check_parameters(parameters: Mapping[str, Any]) -> None:
@@ -105,13 +102,5 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
             raise RequestError(f"load parameter '{key}' is not supported", mend="A bundle says all of itself.")
 
 
-def _bundle_in(folder: Path) -> Path | None:
-    return next((each for each in (folder, folder / "bundle") if (each / _INFO).is_file()), None)
-
-
-def _is_version(folder: Path) -> bool:
-    return folder.name.isdecimal() and len(folder.name) < 19 and _bundle_in(folder) is not None
-
-
 def _is_model(folder: Path) -> bool:
-    return folder.is_dir() and (_bundle_in(folder) is not None or any(map(_is_version, folder.iterdir())))
+    return bundle_in(folder) is not None or bool(versions_in(folder))

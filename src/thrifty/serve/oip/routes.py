@@ -72,7 +72,7 @@ def work_for(method: str, path: str, repository: Repository | None) -> Work | No
     return Work(run)
 
 
-def look_up(method: str, path: str, models: Models, metrics: Metrics, *, repository: bool) -> Reply:
+def look_up(method: str, path: str, models: Models, metrics: Metrics, *, ready: bool, repository: bool) -> Reply:
     """Answer what needs no model to compute: health, metadata and statistics.
 
     Raises:
@@ -96,7 +96,6 @@ def look_up(method: str, path: str, models: Models, metrics: Metrics, *, reposit
         return json_reply(server_metadata(repository=repository))
     if plain == "/v2/health/live":
         return json_reply({"live": True})
-    ready = all(model.ready for model in models)
     return json_reply({"ready": ready}, 200 if ready else 503)
 
 

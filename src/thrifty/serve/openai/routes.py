@@ -8,9 +8,9 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any
 
 from thrifty.errors import RequestError, ThriftyError
+from thrifty.serve.batcher import OverloadError
 from thrifty.serve.generation.order import Piece
 from thrifty.serve.http import CLIENT_LEFT, ClientLeftError, Held, Receive, Reply, Send, read_body
 from thrifty.serve.limits import Limits
@@ -64,6 +64,8 @@ class OpenAI:
             except ClientLeftError:
                 status = CLIENT_LEFT
             except ThriftyError as error:
+                if isinstance(error, OverloadError):
+                    self._metrics.shed.labels(label).inc()
                 reply = error_reply(error, *_retry_after(error))
                 status = reply.status
                 await reply.send(send)
@@ -175,5 +177,6 @@ async def _until_client_leaves(receive: Receive) -> None:
 
 
 def _retry_after(error: ThriftyError) -> list[tuple[bytes, bytes]]:
-    seconds: Any = getattr(error, "retry_after_s", None)
-    return [] if seconds is None else [(b"retry-after", str(max(1, math.ceil(seconds))).encode())]
+    if not isinstance(error, OverloadError):
+        return []
+    return [(b"retry-after", str(max(1, math.ceil(error.retry_after_s))).encode())]

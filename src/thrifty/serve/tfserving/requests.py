@@ -7,7 +7,7 @@ from typing import Any
 
 from thrifty.errors import RequestError, ThriftyError
 from thrifty.serve.http import Reply
-from thrifty.serve.json_text import JsonError, decode_leniently
+from thrifty.serve.json_text import JsonError, decode
 from thrifty.serve.models import Ask, Model
 from thrifty.serve.pixels import from_base64, from_nested, is_base64, json_type, shown, type_error
 from thrifty.serve.tfserving.replies import by_column, by_row, classified, regressed
@@ -71,7 +71,7 @@ def _object(body: bytes) -> dict[str, Any]:
     if not body:
         raise RequestError("JSON Parse error: The document is empty")
     try:
-        request = decode_leniently(body)
+        request = decode(body, lenient=True)
     except JsonError as error:
         raise RequestError(f"JSON Parse error: {error.what} at offset: {error.offset}") from None
     if not isinstance(request, dict):

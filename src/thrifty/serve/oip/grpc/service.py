@@ -117,7 +117,7 @@ class RpcServer:
         return handle
 
     def _check_key(self, name: str, context: Any) -> None:
-        keys = getattr(self._app, "keys", None)
+        keys = self._app.keys
         if keys is not None and name not in _OPEN:
             given = [(key, value) for key, value in context.invocation_metadata() if isinstance(value, str)]
             keys.check({key.encode(): value.encode() for key, value in given})
@@ -130,7 +130,7 @@ class RpcServer:
         response.live = True
 
     async def _server_ready(self, request: Any, response: Any) -> None:
-        response.ready = all(model.ready for model in self._app.models)
+        response.ready = self._app.ready
 
     async def _model_ready(self, request: Any, response: Any) -> None:
         response.ready = self._find(request.name, request.version).ready
