@@ -63,7 +63,7 @@ bench-data: $(READY) $(PEERS_READY)
 
 # What answering costs: smaller models under a guard, other runtimes, writing many texts at once, overload.
 bench-deploy: $(READY) $(PEERS_READY)
-	code=0; for each in export generate overload compress; do $(BIN)/python -W ignore -m benchmarks.$$each $(QUICK) || code=1; done; \
+	code=0; for each in export generate cold_start overload compress; do $(BIN)/python -W ignore -m benchmarks.$$each $(QUICK) || code=1; done; \
 	  $(BIN)/python -W ignore -m benchmarks.moves || code=1; exit $$code
 
 peers: $(PEERS_READY)

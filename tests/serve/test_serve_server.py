@@ -16,6 +16,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from made_bundles import write_sound_bundle, write_table_bundle
 
 from thrifty import serve
 from thrifty.errors import JobError
@@ -113,3 +114,16 @@ def test_serving_loads_nothing_of_training() -> None:
     early, rooms = done.stdout.split("] [")
     assert early == "["
     assert not {"train", "optim", "planner", "tune", "ledger"} & set(rooms.replace("'", "").strip("]\n").split(", "))
+
+
+@pytest.mark.slow
+def test_who_makes_rows_alone_loads_no_torch(pets: Bundle, critic: Bundle, tmp_path: Path) -> None:
+    write_table_bundle(tmp_path / "rich", labels=("poor", "rich"))
+    write_sound_bundle(tmp_path / "heard", task="classify")
+    folders = [str(each) for each in (pets.folder, critic.folder, tmp_path / "rich", tmp_path / "heard")]
+    probe = (
+        "import sys; from thrifty.export.bundle import read_bundle; kinds = [read_bundle(each).info.data.kind for each"
+    )
+    probe += " in sys.argv[1:]]; print(kinds, 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", probe, *folders], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['image', 'text', 'table', 'audio'] False"

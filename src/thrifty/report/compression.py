@@ -21,6 +21,8 @@ SHOWN: dict[Objective, tuple[str, Callable[[Measured], float], Callable[[float],
     "size": ("size", lambda found: float(found.bytes), format_bytes),
     "energy": ("energy of a row", lambda found: found.joules_a_row.value, format_joules),
 }
+# of what an axis counts
+UNITS: dict[Objective, str] = {"latency": ", s", "throughput": "", "size": ", bytes", "energy": ", J"}
 HELD = {"within": "within", "over": "too much", "unproven": "cannot be told"}
 MARKS = {"chosen": "▸", "reference": "·", "held": "✓", "over": "✗", "unproven": "?", "failed": "!"}
 
@@ -35,28 +37,28 @@ def verdict_text(found: Verdict) -> str:
         drop = f"a {'drop' if found.drop > 0 else 'rise'} of {abs(found.drop):.2g}"
     more = f"; {found.rows_needed:,} rows like these would prove it" if found.rows_needed else ""
     return (
-        f"{name} on {found.rows:,} {found.split} rows: {figures}: {drop}; below {found.high:.2g} in {share} of cases, "
-        f"allowed {found.allowed:.2g}: {HELD[found.held]}{more} ({found.method})"
+        f"{name} on {found.rows:,} {found.split} rows: {figures}: {drop}; at most {found.high:.2g} in {share} of "
+        f"cases, allowed {found.allowed:.2g}: {HELD[found.held]}{more} ({found.method})"
     )
 
 
 def payback_text(made: Compression) -> str:
     """Say in one line what the search cost and when that is paid back."""
     paid = made.payback
-    each = "request" if paid.rows == 1 else f"request of {paid.rows} rows"
+    of = "" if paid.rows == 1 else f" of {paid.rows} rows"
     cost = f"the search took {format_seconds(paid.seconds)}, {format_joules(paid.joules)}, {format_usd(paid.usd)}"
     if math.isinf(paid.requests):
-        return f"{cost}; it saves no time of a {each}"
+        return f"{cost}; it saves no time of a request{of}"
     saved = (
         f"{format_seconds(paid.saved_seconds)}, {format_joules(max(0.0, paid.saved_joules))}, "
         f"{format_usd(paid.saved_usd)}"
     )
     energy = "" if math.isinf(paid.requests_by_joules) else f", its energy after {paid.requests_by_joules:,.0f}"
-    return f"{cost}; a thousand {each}s save {saved}: its time is paid back after {paid.requests:,.0f}{energy}"
+    return f"{cost}; a thousand requests{of} save {saved}: its time is paid back after {paid.requests:,.0f}{energy}"
 
 
 def trial_rows(made: Compression) -> list[list[str]]:
-    """A row for each trial: mark, moves, objective, drop with its bounds, seconds predicted and taken, what it was."""
+    """A row a trial: mark, moves, objective, drop, its bounds, seconds predicted and taken, what its last move did."""
     _, value, text = SHOWN[made.objective]
     return [
         [
@@ -67,7 +69,7 @@ def trial_rows(made: Compression) -> list[list[str]]:
             f"{each.verdict.low:+.2g} to {each.verdict.high:+.2g}" if each.verdict and each.moves else "",
             format_seconds(each.predicted_s) if each.moves else "",
             format_seconds(each.took_s),
-            each.reason or "; ".join(each.says),
+            each.reason or "".join(each.says[-1:]),
         ]
         for each in made.trials
     ]
@@ -128,7 +130,10 @@ def compression_figures(made: Compression) -> list[Figure]:
     most = max((x for x, _, _ in placed), default=1.0)
     layout = plot_layout(
         last=1,
-        xaxis={"range": [0, most * 1.08], "title": {"text": literal(name), "standoff": 6, "font": {"size": 12}}},
+        xaxis={
+            "range": [0, most * 1.08],
+            "title": {"text": literal(name + UNITS[made.objective]), "standoff": 6, "font": {"size": 12}},
+        },
         yaxis={"title": {"text": f"drop of {literal(metric_name(made.validation.metric))}", "font": {"size": 12}}},
     )
     line = {"color": GREY, "width": 1, "dash": "dash"}

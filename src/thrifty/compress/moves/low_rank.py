@@ -58,8 +58,9 @@ class Spectrum:
     def rank_within(self, tolerance: float) -> int:
         """The least rank whose error is within a tolerance."""
         squares_R = self.strengths.double().square()
-        left_R = squares_R.sum() - squares_R.cumsum(0)
-        return int((left_R > tolerance * squares_R.sum()).sum()) + 1 if len(squares_R) > 1 else 1
+        # summed from the least on, so that what all ranks leave out is zero exactly
+        left_R = squares_R.flip(0).cumsum(0).flip(0)
+        return max(1, int((left_R > tolerance * squares_R.sum()).sum()))
 
 
 @torch.no_grad()
@@ -165,7 +166,7 @@ def factor_move(tolerance: float = TOLERANCE) -> Move:
         if not errors:
             raise JobError(f"low_rank: every layer needs nearly all of its rank to lose less than {tolerance:.0%}")
         model, learned = recover(context, model, plan, candidate.model, began=began)
-        says = f"{len(errors)} layers factored, the worst loses {max(errors.values()):.1%}; {learned}"
+        says = f"layers factored: {len(errors)}, the worst loses {max(errors.values()):.1%}; {learned}"
         return made(context, candidate, "low_rank", model, plan, says, began)
 
     return Move(

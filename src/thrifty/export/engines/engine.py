@@ -44,9 +44,10 @@ def compute_of(model: nn.Module | Computed) -> Compute:
     """Return what computes arrays with a model: float32 logits; torch is loaded for a torch model alone."""
     if isinstance(model, Computed):
         return model.arrays
-    import torch
 
     def compute(x: NDArray[Any]) -> NDArray[np.float32]:
+        import torch  # not before: who makes rows of raw input alone does without
+
         with torch.inference_mode():
             found: NDArray[np.float32] = model(torch.from_numpy(x)).float().numpy()
         return found
