@@ -15,10 +15,11 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.clients import once, predict_body, request
 from benchmarks.overload import MODEL, PREDICT, images
 from benchmarks.race import asked_of, told
 from benchmarks.record import record
-from benchmarks.served import Client, image_bundle, predict_body, request
+from benchmarks.served import image_bundle
 from benchmarks.served import served as serving
 from thrifty import hardware
 from thrifty.export.bundle import load_bundle, rewrite_bundle
@@ -32,18 +33,10 @@ def seconds(bundle: Path, whole: bytes) -> float:
     """Seconds from the command to the whole first answer."""
     begun = time.perf_counter()
     with serving(str(bundle)) as server:
-        status, body = asyncio.run(_first(server.port, whole))
+        status, body = asyncio.run(once(server.port, whole))
         took = time.perf_counter() - begun
     assert status == 200, body
     return took
-
-
-async def _first(port: int, whole: bytes) -> tuple[int, bytes]:
-    client = Client(port)
-    try:
-        return await client.ask(whole)
-    finally:
-        client.close()
 
 
 def main() -> int:

@@ -108,7 +108,7 @@ class Peer:
         sign = 1 if METRICS[plan.stop.metric].rises else -1
 
         def validated(compiled: Any, batches: Sequence[dict[str, np.ndarray]]) -> tuple[float, None]:
-            found = tally(_answers(compiled), batches, plan.task, plan.stop.metric, store.dataset, "validation")
+            found = tally(answers_of(compiled), batches, plan.task, plan.stop.metric, store.dataset, "validation")
             return sign * found.value, None
 
         rows = [np.asarray(each["x"]) for each in calibration(store, seed=run.job().train.seed)]
@@ -127,10 +127,11 @@ class Peer:
         with tempfile.TemporaryDirectory() as folder:
             openvino().save_model(made, Path(folder) / "model.xml", compress_to_fp16=False)
             self.size = sum(each.stat().st_size for each in Path(folder).iterdir())
-        self.answers = _answers(core().compile_model(made, "CPU"))
+        self.answers = answers_of(core().compile_model(made, "CPU"))
 
 
-def _answers(compiled: Any) -> Callable[[Tensor], Tensor]:
+def answers_of(compiled: Any) -> Callable[[Tensor], Tensor]:
+    """What a compiled model of OpenVINO answers to tensors."""
     return lambda x: torch.from_numpy(np.array(compiled([x.numpy()])[0], np.float32))
 
 

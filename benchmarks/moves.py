@@ -1,26 +1,29 @@
 """What each move of compression gives on small models trained here: held-out accuracy, work, processor seconds.
 
-    python -m benchmarks.moves [CASE …]
+    python -m benchmarks.moves [CASE …] [--quick]
 
-Cases are of `CASES`; one takes some minutes. Every move that applies is taken on the model as trained, by one seed;
-sparsity, which is declined, is taken too. Seconds are those of the processor for eight rows, of the model before and
-after in turn.
+Cases are mnist_mlp, mnist_resnet, sst2_tiny and sst2_mini; one takes some minutes. Every move that applies is taken on
+the model as trained, by one seed; sparsity, which is declined, is taken too. Times are seconds of one processor for
+eight rows, of the model before and after in turn, the least of nine rounds. Quick: the first, a tenth of its steps.
 """
 
 from __future__ import annotations
 
+import argparse
 import math
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks.race import told
 from benchmarks.real_data import shared
+from benchmarks.record import record
 from thrifty import hardware
 from thrifty.compress.moves import MOVES, Candidate, Context
 from thrifty.compress.moves.weight import weigh
@@ -72,10 +75,10 @@ def _reviews() -> TextData:
 
 
 CASES = {
-    "mnist mlp": Case(lambda: _digits(28), "mlp-large", 400, 128, 1e-3),
-    "mnist resnet": Case(lambda: _digits(14), "resnet14", 250, 128, 3e-3),
-    "sst2 tiny": Case(_reviews, "bert-tiny", 350, 32, 1e-3),
-    "sst2 mini": Case(_reviews, "bert-mini", 350, 32, 1e-3),
+    "mnist_mlp": Case(lambda: _digits(28), "mlp-large", 400, 128, 1e-3),
+    "mnist_resnet": Case(lambda: _digits(14), "resnet14", 250, 128, 3e-3),
+    "sst2_tiny": Case(_reviews, "bert-tiny", 350, 32, 1e-3),
+    "sst2_mini": Case(_reviews, "bert-mini", 350, 32, 1e-3),
 }
 
 
@@ -104,15 +107,25 @@ def plan_of(case: Case, model: ModelPlan, store: Store) -> Plan:
     )  # fmt: skip
 
 
-def go(case: Case, scratch: Path) -> Iterator[str]:
-    """Train a model, take each move on it, and tell what each gives."""
+@dataclass(frozen=True)
+class Taken:
+    """What a move gave, as a row of the table, and its figures by name; no figures where it does not apply."""
+
+    row: str
+    figures: dict[str, float]
+
+
+def go(case: Case, scratch: Path) -> Iterator[tuple[str, Taken]]:
+    """Train a model, take each move on it, and tell what each gives, by name."""
     store = prepare(case.data(), seed=0, cache=cache_folder(), emit=lambda event: None)
     plan = resolve(case.model, store.dataset)
     run, model = plan_of(case, plan, store), build(plan)
     initialise(model, run.init, run.seed)
     train(run, model, store, scratch / "train", emit=lambda event: None, spent=Spent)
     model.eval().requires_grad_(False)
-    yield f"as trained: accuracy {accuracy(model, store)} of {store.dataset.counts['test']:,} rows"
+    share, interval = accuracy(model, store)
+    rows_told = f"of {store.dataset.counts['test']:,} rows"
+    yield "trained", Taken(f"{share:.4f} ({interval}) | 1 | 1 | 1 | | {rows_told}", {"accuracy": share})
     made = Batches(store, split="train", batch=case.batch, micro=case.batch, seed=1)
     calibration = tuple(made.step(step)[0] for step in range(CALIBRATION_ROWS // case.batch))
     rows = {key: each[:ROWS] for key, each in calibration[0].items()}
@@ -126,27 +139,36 @@ def go(case: Case, scratch: Path) -> Iterator[str]:
         )  # fmt: skip
         reason = None if move.last or name in DECLINED else move.applies(context, before)
         if move.last or reason:
-            yield f"{name}: {reason or 'leaves torch'}"
+            yield name, Taken(f"| | | | | {reason or 'leaves torch'}", {})
             continue
         began = time.process_time()
         try:
             after = move.apply(context, before)
         except ThriftyError as error:
-            yield f"{name}: {error}"
+            yield name, Taken(f"| | | | | {error}", {})
             continue
         took_s, now = time.process_time() - began, weigh(after.model, rows)
         slow_s, fast_s = processor_seconds((model, after.model), to_tensors(rows)["x"])
-        yield (
-            f"{name}: accuracy {accuracy(after.model, store)}, bytes / {was.bytes / now.bytes:.2f}, "
-            f"operations / {was.flops / now.flops:.2f}, {1000 * slow_s:.2f} to {1000 * fast_s:.2f} ms "
-            f"(/ {slow_s / fast_s:.2f}), took {took_s:.0f} s of the processor; {after.says[-1]}"
+        share, interval = accuracy(after.model, store)
+        found = {
+            "accuracy": share, "bytes_ratio": was.bytes / now.bytes, "operations_ratio": was.flops / now.flops,
+            "speedup": slow_s / fast_s, "cpu_s": took_s,
+        }  # fmt: skip
+        took = f"{found['speedup']:.2f} ({1000 * slow_s:.2f} to {1000 * fast_s:.2f} ms) | {took_s:.0f}"
+        cells = (
+            f"{share:.4f} ({interval})",
+            f"{found['bytes_ratio']:.2f}",
+            f"{found['operations_ratio']:.2f}",
+            took,
+            after.says[-1],
         )
+        yield name, Taken(" | ".join(cells), found)
 
 
-def accuracy(model: nn.Module, store: Store) -> str:
-    """Of the test split, with its interval."""
+def accuracy(model: nn.Module, store: Store) -> tuple[float, str]:
+    """Of the test split, and its interval."""
     found = evaluate(model, sweep(store, "test", 128), "classify", labels=store.dataset.labels).metrics
-    return f"{found['accuracy']:.4f} ({found['accuracy_low']:.4f} to {found['accuracy_high']:.4f})"
+    return found["accuracy"], f"{found['accuracy_low']:.4f} to {found['accuracy_high']:.4f}"
 
 
 def processor_seconds(models: tuple[nn.Module, ...], x: Tensor) -> list[float]:
@@ -163,9 +185,34 @@ def processor_seconds(models: tuple[nn.Module, ...], x: Tensor) -> list[float]:
     return least
 
 
-if __name__ == "__main__":
+def main() -> int:
+    """Run, print the figures, and write the report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", nargs="*", help="all when left out")
+    parser.add_argument("--quick", action="store_true", help="the first case, a tenth of its steps")
+    asked = parser.parse_args()
+    if unknown := sorted({*asked.cases} - {*CASES}):
+        parser.error(f"no case {', '.join(unknown)}; there are {', '.join(CASES)}")
     torch.set_num_threads(1)
-    for named in sys.argv[1:] or CASES:
+    samples: dict[str, list[float]] = {}
+    tables = []
+    for name in asked.cases or (list(CASES)[:1] if asked.quick else CASES):
+        case = replace(CASES[name], steps=CASES[name].steps // 10) if asked.quick else CASES[name]
+        lines = [
+            f"**{name}**: {case.model}, {case.steps} steps of {case.batch}.", "",
+            "| move | accuracy on test | bytes, ÷ | operations, ÷ | time, ÷ | took, CPU s | |",
+            "|---|---:|---:|---:|---:|---:|---|",
+        ]  # fmt: skip
         with tempfile.TemporaryDirectory() as folder:
-            for line in go(CASES[named], Path(folder)):
-                print(f"{named}: {line}", flush=True)
+            for move, taken in go(case, Path(folder)):
+                told(f"{name}: {move}: {taken.row}")
+                lines.append(f"| {move} | {taken.row} |")
+                samples |= {f"moves_{name}_{move}_{figure}": [value] for figure, value in taken.figures.items()}
+        tables.append("\n".join(lines))
+    says = "\n\n".join([str(__doc__), *tables])
+    told(str(record(f"moves{'_quick' * asked.quick}", hardware.here(kind="cpu"), says, samples)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -17,18 +17,17 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import statistics
 import sys
 import tempfile
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
+from benchmarks.clients import Client, closed_loop, open_loop, predict_body, quantile, request
 from benchmarks.record import record
-from benchmarks.served import SIDE, Client, Served, closed_loop, image_bundle, poisonable_bundle, predict_body, request
+from benchmarks.served import SIDE, Served, image_bundle, poisonable_bundle
 from benchmarks.served import served as serving
 from thrifty import hardware
 from thrifty.export.bundle import load_bundle
@@ -56,57 +55,9 @@ WHOLE = Size(deadline_s=1.0, capacity_s=10.0, overload_s=60.0, leaving=2000, swa
 QUICK = Size(deadline_s=10.0, capacity_s=4.0, overload_s=4.0, leaving=40, swaps=4, poisoned=2, healthy=60)
 
 
-@dataclass
-class Overload:
-    """What came of requests at twice the capacity."""
-
-    in_time: int = 0
-    late: int = 0
-    refused_s: list[float] = field(default_factory=list)
-    other: int = 0
-
-
 def images(count: int) -> np.ndarray:
     """Images that differ, none of one colour: uint8 [N, H, W, C]."""
     return np.random.default_rng(0).integers(0, 256, (count, SIDE, SIDE, 3), dtype=np.uint8)
-
-
-async def overload(port: int, whole: bytes, per_second: float, seconds: float, deadline_s: float) -> Overload:
-    """Ask at a fixed rate, by as many connections as are waited for."""
-    found, idle, tasks = Overload(), [Client(port) for _ in range(CLIENTS)], set()
-    clients = list(idle)
-
-    async def one() -> None:
-        client = idle.pop() if idle else Client(port)
-        if client not in clients:
-            clients.append(client)
-        begun = time.perf_counter()
-        try:
-            status, _ = await client.ask(whole)
-        except (OSError, asyncio.IncompleteReadError):
-            status = 0
-        took = time.perf_counter() - begun
-        idle.append(client)
-        if status == 200:
-            found.in_time += took <= deadline_s
-            found.late += took > deadline_s
-        elif status == 504:
-            found.late += 1
-        elif status == 503:
-            found.refused_s.append(took)
-        else:
-            found.other += 1
-
-    begun = time.perf_counter()
-    for number in range(round(per_second * seconds)):
-        await asyncio.sleep(max(0.0, begun + number / per_second - time.perf_counter()))
-        task = asyncio.create_task(one())
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-    await asyncio.gather(*tasks)
-    for client in clients:
-        client.close()
-    return found
 
 
 async def judged(port: int, bodies: list[bytes], right: list[list[np.ndarray]], counts: int) -> int:
@@ -187,20 +138,24 @@ async def poisoned(port: int, bodies: list[bytes], right: list[list[np.ndarray]]
 
 def of_overload(server: Served, whole: bytes, size: Size, samples: dict[str, list[float]]) -> None:
     """Capacity, then twice of it."""
-    asyncio.run(closed_loop(server.port, whole, CLIENTS, size.capacity_s / 4))
-    capacity = asyncio.run(closed_loop(server.port, whole, CLIENTS, size.capacity_s))
+    asyncio.run(closed_loop(server.port, [whole], CLIENTS, size.capacity_s / 4))
+    told = asyncio.run(closed_loop(server.port, [whole], CLIENTS, size.capacity_s))
+    capacity = sum(each.status == 200 for each in told) / size.capacity_s
     if not capacity:
         raise RuntimeError("the server answers nothing in time: the machine is too busy for this deadline")
-    asyncio.run(overload(server.port, whole, 2 * capacity, size.overload_s / 10, size.deadline_s))
+    asyncio.run(open_loop(server.port, [whole], 2 * capacity, size.overload_s / 10))
     before = server.resident_bytes()
-    found = asyncio.run(overload(server.port, whole, 2 * capacity, size.overload_s, size.deadline_s))
-    refused = sorted(found.refused_s) or [0.0]
+    found = asyncio.run(open_loop(server.port, [whole], 2 * capacity, size.overload_s))
+    answered = [each.seconds for each in found if each.status == 200]
+    in_time = sum(each <= size.deadline_s for each in answered)
+    late = len(answered) - in_time + sum(each.status == 504 for each in found)
+    refused = [each.seconds for each in found if each.status == 503] or [0.0]
     samples["capacity_per_second"] = [capacity]
-    samples["overload_goodput"] = [found.in_time / size.overload_s / capacity]
-    samples["overload_late_share"] = [found.late / max(1, found.late + found.in_time)]
-    samples["overload_shed_ms"] = [1000 * statistics.median(refused)]
-    samples["overload_shed_p99_ms"] = [1000 * refused[round(0.99 * (len(refused) - 1))]]
-    samples["overload_lost"] = [float(found.other)]
+    samples["overload_goodput"] = [in_time / size.overload_s / capacity]
+    samples["overload_late_share"] = [late / max(1, late + in_time)]
+    samples["overload_shed_ms"] = [1000 * quantile(refused, 0.5)]
+    samples["overload_shed_p99_ms"] = [1000 * quantile(refused, 0.99)]
+    samples["overload_lost"] = [float(sum(each.status not in (200, 503, 504) for each in found))]
     samples["overload_memory"] = [server.resident_bytes() / before]
 
 

@@ -1,19 +1,19 @@
-"""A server of ours as a process, bundles with made-up weights for it, and clients that cost it little."""
+"""A server of ours as a process, and bundles with made-up weights for it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
+import os
 import re
 import subprocess
 import sys
 import textwrap
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.clients import once, request
 from thrifty.export.bundle import write_bundle
 from thrifty.models import build, resolve
 from thrifty.models.init import initialise
@@ -40,13 +40,28 @@ POISON = """
     def net(classes, channels, height, width):
         return Net(classes, channels, height, width)
 """
+# The mean colour tells the label.
+POOLING = """
+    from torch import nn
+
+    class Net(nn.Module):
+        def __init__(self, classes, channels):
+            super().__init__()
+            self.inner = nn.Linear(channels, classes)
+
+        def forward(self, x):
+            return self.inner(x.mean((2, 3)))
+
+    def net(classes, channels, height, width):
+        return Net(classes, channels)
+"""
 
 
-def image_bundle(folder: Path, model: str, *, version: int = 1, seed: int = 0) -> Path:
-    """Write a classifier of images of 32 x 32 with weights drawn from a seed, named ``pets``."""
+def image_bundle(folder: Path, model: str, *, version: int = 1, seed: int = 0, side: int = SIDE) -> Path:
+    """Write a classifier of square images with weights drawn from a seed, named ``pets``."""
     data = Dataset(
         kind="image", task="classify", key="k", counts={"train": 3, "validation": 1, "test": 1}, labels=LABELS,
-        label_counts=dict.fromkeys(LABELS, 1), shape=(3, SIDE, SIDE), mean=(0.5,) * 3, std=(0.25,) * 3, crop="center",
+        label_counts=dict.fromkeys(LABELS, 1), shape=(3, side, side), mean=(0.5,) * 3, std=(0.25,) * 3, crop="center",
         vocabulary=0, tokens={}, text_bytes={}, source_bytes=1, stored_bytes=1,
         cleaning=Cleaning(seen=5, kept=5, rejected={}, duplicates=0, across_splits=0),
     )  # fmt: skip
@@ -67,6 +82,13 @@ def poisonable_bundle(folder: Path) -> Path:
     return image_bundle(folder / "bundle", f"{folder}/moods:net")
 
 
+def pooling_bundle(folder: Path, side: int) -> Path:
+    """Write a model of large images that computes next to nothing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "means.py").write_text(textwrap.dedent(POOLING), encoding="utf-8")
+    return image_bundle(folder / "bundle", f"{folder}/means:net", side=side)
+
+
 @dataclass
 class Served:
     """A server that runs."""
@@ -78,9 +100,13 @@ class Served:
         """Memory of the server and all its processes, shared pages divided among them."""
         return sum(_proportional(pid) for pid in _tree(self.process.pid))
 
+    def cpu_seconds(self) -> float:
+        """Processor seconds of the server and all its processes so far, in steps of a tick (10 ms)."""
+        return sum(_ticks(pid) for pid in _tree(self.process.pid)) / os.sysconf("SC_CLK_TCK")
+
     def counted(self, name: str) -> float:
         """A counter of its metrics, summed over its labels."""
-        status, body = asyncio.run(_once(self.port, "GET", "/metrics", b""))
+        status, body = asyncio.run(once(self.port, request("/metrics", b"", "GET")))
         assert status == 200, body
         lines = re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", body.decode(), re.MULTILINE)
         return sum(map(float, lines))
@@ -106,87 +132,22 @@ def served(*arguments: str) -> Iterator[Served]:
                 process.kill()
 
 
-def request(path: str, body: bytes, method: str = "POST") -> bytes:
-    """A request of HTTP/1.1 as bytes."""
-    head = (
-        f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    return head.encode() + body
-
-
-def predict_body(pixels: Sequence[object]) -> bytes:
-    """A body of TensorFlow Serving's with one image."""
-    return json.dumps({"instances": [pixels]}).encode()
-
-
-@dataclass
-class Client:
-    """One connection that is kept, and opened again when it was lost."""
-
-    port: int
-    _streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = field(default=None, repr=False)
-
-    async def ask(self, whole: bytes) -> tuple[int, bytes]:
-        """Send a request and read its answer: status and body."""
-        if self._streams is None:
-            self._streams = await asyncio.open_connection("127.0.0.1", self.port)
-        reader, writer = self._streams
-        try:
-            writer.write(whole)
-            head = await reader.readuntil(b"\r\n\r\n")
-            length = re.search(rb"content-length: (\d+)", head)
-            body = await reader.readexactly(int(length[1]) if length else 0)
-        except (OSError, asyncio.IncompleteReadError):
-            self.close()
-            raise
-        if b"connection: close" in head:
-            self.close()
-        return int(head[9:12]), body
-
-    async def leave_midway(self, whole: bytes, seconds: float) -> None:
-        """Send a request and close the connection before it is answered."""
-        _, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        writer.write(whole)
-        await writer.drain()
-        await asyncio.sleep(seconds)
-        writer.transport.abort()
-
-    def close(self) -> None:
-        """Close the connection."""
-        if self._streams is not None:
-            self._streams[1].close()
-            self._streams = None
-
-
-async def _once(port: int, method: str, path: str, body: bytes) -> tuple[int, bytes]:
-    client = Client(port)
-    try:
-        return await client.ask(request(path, body, method))
-    finally:
-        client.close()
-
-
-async def closed_loop(port: int, whole: bytes, clients: int, seconds: float) -> float:
-    """Answers a second of so many clients that each ask again once they are answered."""
-    until = time.perf_counter() + seconds
-
-    async def one() -> int:
-        client, count = Client(port), 0
-        while time.perf_counter() < until:
-            status, _ = await client.ask(whole)
-            count += status == 200
-        client.close()
-        return count
-
-    return sum(await asyncio.gather(*(one() for _ in range(clients)))) / seconds
-
-
 def _tree(pid: int) -> list[int]:
     found = [pid]
     for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
         for child in tasks.read_text().split():
             found += _tree(int(child))
     return found
+
+
+def _ticks(pid: int) -> int:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:  # it ended meanwhile
+        return 0
+    # proc(5): utime and stime, the 14th and 15th field; the second may hold spaces
+    fields = text[text.rindex(")") + 2 :].split()
+    return int(fields[11]) + int(fields[12])
 
 
 def _proportional(pid: int) -> int:
