@@ -20,6 +20,7 @@ from benchmarks.peers.talk import Talk
 from thrifty.models import build, exchange
 from thrifty.models.init import initialise
 from thrifty.models.wishes import Wishes
+from thrifty.serve.generation.engine import Engine
 from thrifty.serve.generation.order import Order, Piece
 from thrifty.serve.generation.writer import Writer
 from thrifty.serve.limits import Limits
@@ -97,7 +98,9 @@ def main() -> None:
         model = model.to(torch.bfloat16)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     form: Any = SimpleNamespace(model=model, tokenizer=tokenizer, end=-1)
-    writer = Writer(form, label="gpt2:1", limits=Limits(max_tokens=1_024), metrics=Metrics())
+    limits = Limits(max_tokens=1_024)
+    engine = Engine(model, cache_bytes=limits.cache_bytes, texts=limits.texts)
+    writer = Writer(form, engine, length=SIZES["length"], label="gpt2:1", limits=limits, metrics=Metrics())
     writer.start()
     write(writer, work, 4)
     talk.say("ready", versions={"torch": torch.__version__}, precision=work["precision"])

@@ -96,7 +96,7 @@ class Case:
         rates = []
         for batch in BATCHES:
             _offline(bundle, self.rows[:batch])
-            took = []
+            took: list[float] = []
             until = time.perf_counter() + seconds
             while len(took) < 3 or time.perf_counter() < until:
                 at = len(took) * batch % len(self.rows)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from thrifty.errors import RequestError
 from thrifty.serve.batcher import FULL, Batcher, OverloadError
 from thrifty.serve.curve import Curve
-from thrifty.serve.workers import WorkerLostError
+from thrifty.serve.lost import WorkerLostError
 
 SOON = 30.0
 

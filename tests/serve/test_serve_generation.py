@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -15,15 +16,22 @@ from made_bundles import write_language_bundle
 
 from thrifty.errors import JobError, RequestError
 from thrifty.export.bundle import Bundle, load_bundle
+from thrifty.export.check import INFO, sha256
 from thrifty.export.forms.prompts import Prompts
 from thrifty.models.paged import PAGE_TOKENS, Part
 from thrifty.models.wishes import Wishes
 from thrifty.serve.batcher import FULL
+from thrifty.serve.generation.engine import Engine
 from thrifty.serve.generation.order import Order, Piece
 from thrifty.serve.generation.pool import Pool
+from thrifty.serve.generation.turn import NO_MOVES, Outcome, Room, Steps, Turn
 from thrifty.serve.generation.writer import Writer
 from thrifty.serve.limits import Limits
+from thrifty.serve.lost import WorkerLostError
 from thrifty.serve.metrics import Metrics
+from thrifty.serve.workers.nursery import Nursery
+from thrifty.serve.workers.process import Process
+from thrifty.serve.workers.remote import Remote
 
 SOON = 30.0
 LENGTH = 160
@@ -38,8 +46,14 @@ def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def writer_of(bundle: Bundle, **limits: Any) -> Writer:
+    bounds = Limits(**limits)
+    engine = Engine(bundle.model, cache_bytes=bounds.cache_bytes, texts=bounds.texts)
+    return started(bundle, engine, bounds)
+
+
+def started(bundle: Bundle, engine: Steps, limits: Limits) -> Writer:
     assert isinstance(bundle.form, Prompts)
-    writer = Writer(bundle.form, label="m:1", limits=Limits(**limits), metrics=Metrics())
+    writer = Writer(bundle.form, engine, length=LENGTH, label="m:1", limits=limits, metrics=Metrics())
     writer.start()
     return writer
 
@@ -86,9 +100,9 @@ def write(writer: Writer, prompt: Sequence[int], *, deadline: float | None = Non
 
 def await_free(writer: Writer) -> None:
     until = time.monotonic() + SOON
-    while writer.engine.pool.used and time.monotonic() < until:
+    while writer.pool.used and time.monotonic() < until:
         time.sleep(0.005)
-    assert writer.engine.pool.used == 0
+    assert writer.pool.used == 0
 
 
 @settings(max_examples=6, deadline=None)
@@ -243,10 +257,10 @@ def test_texts_wait_for_room_and_never_lose_it(bundle: Bundle) -> None:
     whole = -(-LENGTH // PAGE_TOKENS)
     page_bytes = 2 * 32 * PAGE_TOKENS * 4
     writer = writer_of(bundle, cache_bytes=whole * page_bytes)
-    assert writer.engine.pool.pages == whole
     found = [write(writer, [5 + each], max_tokens=90)[0] for each in range(4)]
     alone = [write(writer, [5 + each], max_tokens=90)[0] for each in range(4)]
     assert [each.text for each in found] == [each.text for each in alone]
+    assert writer.pool.pages == whole
     writer.close(SOON)
 
 
@@ -254,9 +268,9 @@ def test_texts_wait_for_room_and_never_lose_it(bundle: Bundle) -> None:
 def test_a_cache_smaller_than_a_text_shortens_it_and_says_so(bundle: Bundle, caplog: pytest.LogCaptureFixture) -> None:
     page_bytes = 2 * 32 * PAGE_TOKENS * 4
     writer = writer_of(bundle, cache_bytes=2 * page_bytes)
-    assert writer.engine.length == 2 * PAGE_TOKENS
     assert "read no further back" in caplog.text
     assert write(writer, [5], max_tokens=3 * PAGE_TOKENS)[0].text
+    assert writer.length == 2 * PAGE_TOKENS
     writer.close(SOON)
     with pytest.raises(JobError, match="cache_bytes"):
         writer_of(bundle, cache_bytes=page_bytes - 1)
@@ -277,3 +291,97 @@ def test_no_page_has_two_owners_and_promises_hold(moves: list[int], pages: int) 
         assert len(set(where.values())) == len(where) and set(where.values()).isdisjoint(held)
         texts = [([where.get(page, page) for page in each], promised) for each, promised in texts]
         assert pool.free == pages - len(held)
+
+
+class Fragile:
+    """An engine whose worker is lost over token 13, and whenever it is told so; a new one holds nothing."""
+
+    cpu_seconds = 0.0
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle, self.engine, self.lost, self.cannot_start = bundle, None, 0, False
+        self.dies = False
+
+    def begin(self) -> Room:
+        if self.cannot_start:
+            raise WorkerLostError("is being started again", by_rows=False)
+        if self.engine is None:
+            self.engine = Engine(self.bundle.model, cache_bytes=2**24, texts=8)
+        return self.engine.room
+
+    def take(
+        self, turns: Sequence[Turn], *, fresh: Sequence[int] = (), moves: Mapping[int, int] = NO_MOVES
+    ) -> list[Outcome]:
+        self.begin()
+        if self.dies or any(13 in turn.part.tokens for turn in turns):
+            self.engine, self.dies = None, False
+            self.lost += 1
+            raise WorkerLostError("died", by_rows=True)
+        assert self.engine is not None
+        return self.engine.take(turns, fresh=fresh, moves=moves)
+
+
+@pytest.mark.parametrize("bundle", ["gpt"], indirect=True)
+def test_a_text_over_which_workers_die_fails_and_its_neighbours_go_on(bundle: Bundle) -> None:
+    fragile = Fragile(bundle)
+    writer = started(bundle, fragile, Limits())
+    drawn = {"max_tokens": 40, "wishes": Wishes(temperature=1.0), "growing": True}
+    alone = [write(writer, [5 + each] * 70, seed=each, **drawn)[0].text for each in range(3)]
+    others = [write(writer, [5 + each] * 70, seed=each, **drawn)[0] for each in range(3)]
+    assert others[0].begun.wait(SOON)
+    poison, _ = write(writer, [13], max_tokens=4)
+    assert poison.ended.wait(SOON)
+    assert poison.error is not None and (poison.error.status, fragile.lost) == (500, 2)
+    assert "lost over this text, twice" in poison.error.what
+    assert [each.text for each in others] == alone, "texts go on, no character twice"
+    await_free(writer)
+    assert writer.healthy
+    writer.close(SOON)
+
+
+@pytest.mark.parametrize("bundle", ["gpt"], indirect=True)
+def test_a_worker_that_dies_when_idle_is_noticed_and_started_again(bundle: Bundle) -> None:
+    fragile = Fragile(bundle)
+    writer = started(bundle, fragile, Limits(probe_seconds=0.02))
+    assert write(writer, [5])[0].text
+    fragile.cannot_start = True
+    assert until(lambda: not writer.healthy)
+    refused, _ = write(writer, [5])
+    assert refused.ended.wait(SOON)
+    assert refused.error is not None and refused.error.status == 503 and "started again" in refused.error.what
+    fragile.cannot_start = False
+    assert until(lambda: writer.healthy)
+    assert write(writer, [5])[0].text
+    writer.close(SOON)
+
+
+def until(holds: Any) -> bool:
+    latest = time.monotonic() + SOON
+    while not holds() and time.monotonic() < latest:
+        time.sleep(0.005)
+    return bool(holds())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bundle", ["gpt"], indirect=True)
+def test_a_process_that_is_killed_midway_is_another_one_in_the_same_text(bundle: Bundle) -> None:
+    deaths: list[str] = []
+    with Nursery("torch language") as nursery:
+        process = Process(
+            nursery, bundle.folder, sha256=sha256(bundle.folder / INFO), needs="torch language", name="m:1", cores=[0],
+            patience=lambda rows: SOON, lost=deaths.append, writes={"cache_bytes": 2**24, "texts": 8},
+        )  # fmt: skip
+        writer = started(bundle, Remote(process, SOON), Limits())
+        whole, _ = write(writer, [5, 6], max_tokens=120, likeliest=2)
+        assert whole.text
+        again, _ = write(writer, [5, 6], max_tokens=120, likeliest=2, growing=True)
+        assert again.begun.wait(SOON)
+        signal.pidfd_send_signal(process._process, signal.SIGKILL)
+        assert again.text == whole.text
+        assert deaths == ["died"]
+        assert [each.token for piece in again.pieces for each in piece.told] == [
+            each.token for each in whole.pieces[0].told
+        ]
+        assert process.cpu_seconds > 0
+        writer.close(SOON)
+        process.stop()

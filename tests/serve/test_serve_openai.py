@@ -257,7 +257,7 @@ def test_a_full_server_says_so(teller: Bundle, monkeypatch: pytest.MonkeyPatch) 
         for _ in range(2):
             writer.write([(first, lambda piece: ends.append(getattr(piece, "end", "")))], deadline=math.inf)
             until = time.monotonic() + SOON
-            while not writer.engine.pool.used and time.monotonic() < until:
+            while not writer.pool.used and time.monotonic() < until:
                 time.sleep(0.005)
         with pytest.raises(openai.InternalServerError) as refused:
             ask.completions.create(model="teller", prompt="the", max_tokens=2)

@@ -64,6 +64,7 @@ class Model:
         import cv2
 
         pixels = cv2.imdecode(np.frombuffer(base64.b64decode(raw), np.uint8), cv2.IMREAD_COLOR)
+        assert pixels is not None, "no image"
         return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
     def answers(self, rows: list[Any]) -> list[dict[str, Any]]:

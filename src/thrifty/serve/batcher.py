@@ -16,8 +16,8 @@ from typing import Any
 
 from thrifty.errors import RequestError
 from thrifty.serve.curve import Curve, length_of
+from thrifty.serve.lost import WorkerLostError
 from thrifty.serve.waiting import Part, Task, Waiting
-from thrifty.serve.workers import WorkerLostError
 
 logger = logging.getLogger("thrifty.serve")
 

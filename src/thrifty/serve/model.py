@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 # A batch that takes so many times what it should counts as hung, whatever the deadline: a machine under load is slow.
 _PATIENCE, _LEAST_PATIENCE_SECONDS, _UNMEASURED_SECONDS = 30.0, 5.0, 60.0
+# families whose attention takes a cache of pages
+_WRITE = ("gpt", "llama")
 # whole numbers that a request may ask for beside its input
 _LEAST = {"max_tokens": 1, "top_k": 1, "seed": 0, "beam": 1}
 
@@ -67,6 +69,7 @@ class Model:
         most = 1 if self.form.alone else limits.batch_rows
         kept = kept_at(sha256, len(cores), most) if sha256 and nursery is not None else None
         curve = Curve(most, limits.deadline_seconds, kept)
+        writes = {"cache_bytes": limits.cache_bytes, "texts": limits.texts} if can_write(bundle) else None
         self._process = (
             None
             if nursery is None
@@ -79,10 +82,11 @@ class Model:
                 cores=cores,
                 patience=lambda rows: _patience(curve.predict(rows)),
                 lost=lambda how: metrics.worker_lost(self.label, how),
+                writes=writes,
             )
         )
         self._cpu_seconds = 0.0
-        self.writer = writer_of(bundle, self.label, limits, metrics)
+        self.writer = None if writes is None else writer_of(bundle, self._process, self.label, limits, metrics)
         self.batcher = self.writer or Batcher(
             self._process or self.form.answers,
             name=self.label,
@@ -241,17 +245,27 @@ class Model:
                     raise RequestError(f"{key} must be a whole number from {_LEAST[key]} to {most[key]}")
 
 
-def writer_of(bundle: Bundle, label: str, limits: Limits, metrics: Metrics) -> Writer | None:
-    """Make what writes many texts at once, where a bundle's model is one that can."""
-    if bundle.info.task != "language" or bundle.info.engine != "torch":
-        return None
-    from thrifty.export.forms.prompts import Prompts
-    from thrifty.serve.generation.engine import can_write
-    from thrifty.serve.generation.writer import Writer
+def can_write(bundle: Bundle) -> bool:
+    """Whether a bundle's model is one that writes many texts at once."""
+    info = bundle.info
+    return info.task == "language" and info.engine == "torch" and info.model.family in _WRITE
 
-    if not (isinstance(bundle.form, Prompts) and can_write(bundle.model)):
-        return None
-    return Writer(bundle.form, label=label, limits=limits, metrics=metrics)
+
+def writer_of(bundle: Bundle, process: Process | None, label: str, limits: Limits, metrics: Metrics) -> Writer:
+    """Make what has a language model write, by a process of its own where there is one."""
+    from thrifty.export.forms.prompts import Prompts
+    from thrifty.serve.generation.engine import Engine
+    from thrifty.serve.generation.writer import Writer
+    from thrifty.serve.workers.remote import Remote
+
+    assert isinstance(bundle.form, Prompts)
+    engine = (
+        Engine(bundle.form.model, cache_bytes=limits.cache_bytes, texts=limits.texts)
+        if process is None
+        else Remote(process, max(limits.deadline_seconds, _UNMEASURED_SECONDS))
+    )
+    length = bundle.info.data.shape[0]
+    return Writer(bundle.form, engine, length=length, label=label, limits=limits, metrics=metrics)
 
 
 def _patience(predicted: float) -> float:

@@ -182,15 +182,10 @@ class Models:
             model.close(max(0.0, until - time.monotonic()))
 
     def _read(self, folder: Path) -> Bundle:
-        """Read a bundle: whole where it is computed here, else what makes rows for its process.
-
-        Language models are computed here: who asks them is answered token by token.
-        """
+        """Read a bundle: whole where it is computed here, else what makes rows for its process."""
         from thrifty.export.bundle import load_bundle, read_bundle
 
-        if self._nursery is None or read_info(folder).task == "language":
-            return load_bundle(folder)
-        return read_bundle(folder)
+        return load_bundle(folder) if self._nursery is None else read_bundle(folder)
 
     def _make(self, bundle: Bundle) -> Model:
         with self._changing:

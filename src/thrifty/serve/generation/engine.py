@@ -6,24 +6,22 @@ Shapes: B texts, C width, V vocabulary.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from thrifty.errors import JobError
+from thrifty.models.drawing import choose
 from thrifty.models.gpt import GPT
 from thrifty.models.llama import Llama
 from thrifty.models.paged import PAGE_TOKENS, Part, Step, kept_by
 from thrifty.models.reordered import Reordered, reordered
-from thrifty.serve.generation.pool import Pool
+from thrifty.serve.generation.order import Told
+from thrifty.serve.generation.turn import NO_MOVES, Outcome, Room, Turn
 
 logger = logging.getLogger("thrifty.serve")
-
-
-def can_write(model: object) -> bool:
-    """Say whether a model's attention takes a cache of pages."""
-    return isinstance(model, GPT | Llama)
 
 
 class Engine:
@@ -35,8 +33,7 @@ class Engine:
         texts: that are written at once, at most.
 
     Attributes:
-        pool: of the pages.
-        length: the longest context: the model's, or what the cache holds.
+        room: that there is.
 
     Raises:
         JobError: the cache would not hold one page.
@@ -44,7 +41,6 @@ class Engine:
 
     def __init__(self, model: object, *, cache_bytes: int, texts: int) -> None:
         assert isinstance(model, GPT | Llama), f"{type(model).__name__} keeps no pages"
-        self.vocabulary: int = model.vocabulary
         a_text, kept = -(-model.length // PAGE_TOKENS), kept_by(model)
         pages = min(cache_bytes // kept.page_bytes, texts * a_text)
         if not pages:
@@ -52,19 +48,58 @@ class Engine:
                 f"limit cache_bytes {cache_bytes} holds no {PAGE_TOKENS} tokens of this model",
                 mend=f"Give it at least {kept.page_bytes}; a text of full length takes {a_text * kept.page_bytes}.",
             )
-        self.length = min(model.length, pages * PAGE_TOKENS)
-        if self.length < model.length:
+        self.room = Room(min(model.length, pages * PAGE_TOKENS), pages)
+        if self.room.length < model.length:
             logger.warning(
                 "limit cache_bytes %d holds %d tokens: texts are read no further back, though the model reads %d",
                 cache_bytes,
-                self.length,
+                self.room.length,
                 model.length,
             )
-        self.pool = Pool(pages)
         with torch.inference_mode():
             self._model = reordered(model)
             self._head = Reordered(model.head_weight)
             self._cache = kept.cache(pages)
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Processor time of the thread that asks."""
+        return time.thread_time()
+
+    def begin(self) -> Room:
+        """Return the room: it is ready since it was made."""
+        return self.room
+
+    @torch.inference_mode()
+    def take(
+        self, turns: Sequence[Turn], *, fresh: Sequence[int] = (), moves: Mapping[int, int] = NO_MOVES
+    ) -> list[Outcome]:
+        """Take a step; a text that fails, or whose logits are no numbers, fails alone. `Steps.take` says the rest."""
+        if moves:
+            self._cache.move(moves)
+        if fresh:
+            self._cache.clear(fresh)
+        return self._outcomes(turns) if turns else []
+
+    def _outcomes(self, turns: Sequence[Turn]) -> list[Outcome]:
+        """Compute turns together; or one by one when that fails, for one may be at fault."""
+        try:
+            logits_BV = self.step([turn.part for turn in turns])
+        except Exception as error:
+            if len(turns) > 1:
+                return [outcome for turn in turns for outcome in self._outcomes([turn])]
+            logger.exception("a step of one text failed")
+            return [Outcome(failed=f"The model failed: {type(error).__name__}")]
+        sound = logits_BV.amax(-1).isfinite().tolist()
+        found = [Outcome() if fine else Outcome(failed="The model answered with NaN or infinity") for fine in sound]
+        drawn = [(row, turn.wishes) for row, turn in enumerate(turns) if turn.wishes is not None and sound[row]]
+        rows = [row for row, _ in drawn]
+        some_BV = logits_BV if len(rows) == len(turns) else logits_BV[rows]
+        tokens = choose(some_BV, [wishes for _, wishes in drawn], [turns[row].number for row in rows])
+        for row, token in zip(rows, tokens, strict=True):
+            likeliest = turns[row].likeliest
+            found[row] = Outcome(token, None if likeliest is None else told_of(logits_BV[row], token, likeliest))
+        return found
 
     @torch.inference_mode()
     def step(self, parts: Sequence[Part]) -> Tensor:
@@ -80,13 +115,9 @@ class Engine:
         logits_BV: Tensor = self._head(hidden_1TC[0, step.last]).float()
         return logits_BV
 
-    @torch.inference_mode()
-    def clear(self, pages: Sequence[int]) -> None:
-        """Make ready pages that are new to their texts."""
-        if pages:
-            self._cache.clear(pages)
 
-    @torch.inference_mode()
-    def move(self, pages: dict[int, int]) -> None:
-        """Copy pages to their new places."""
-        self._cache.move(pages)
+def told_of(logits_V: Tensor, token: int, likeliest: int) -> Told:
+    """Tell a token's log probability, and the likeliest tokens with theirs."""
+    log_V = logits_V.log_softmax(-1)
+    best = log_V.topk(min(likeliest, len(log_V)))
+    return Told(token, float(log_V[token]), list(zip(best.indices.tolist(), best.values.tolist(), strict=True)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -37,10 +38,10 @@ class Tallies:
             "thrifty_cache_pages", "Pages of keys and values, used and free.", ("model", "state"), registry=registry
         )
 
-    def watch(self, model: str, pool: Pool) -> None:
+    def watch(self, model: str, pool: Callable[[], Pool]) -> None:
         """Ask this pool for its pages, whenever they are looked at."""
-        self._pages.labels(model, "used").set_function(lambda: pool.used)
-        self._pages.labels(model, "free").set_function(lambda: pool.free)
+        self._pages.labels(model, "used").set_function(lambda: pool().used)
+        self._pages.labels(model, "free").set_function(lambda: pool().free)
 
     def begun(self, model: str, prompt_tokens: int, seconds: float) -> None:
         """Count a text's first token, so many seconds after it was asked for."""

@@ -1,7 +1,8 @@
-"""`Writer`: one thread that owns one language model and writes many texts at once, a token of each in a step.
+"""`Writer`: one thread that has one language model write many texts at once, a token of each in a step.
 
 Texts join and leave between steps. A long prompt is read in parts between the others' tokens. A text that is alone
-begins at once; none waits for company.
+begins at once; none waits for company. When the worker that computes is lost, another one reads what was written so
+far and goes on; each text is first tried by itself then, and over which a second one is lost is at fault.
 """
 
 from __future__ import annotations
@@ -14,17 +15,14 @@ from collections.abc import Sequence
 from concurrent.futures import Future, InvalidStateError
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
 from thrifty.errors import RequestError
 from thrifty.export.forms.prompts import Prompts
-from thrifty.models.drawing import choose
-from thrifty.models.paged import Part
 from thrifty.serve.batcher import FULL, OverloadError
-from thrifty.serve.generation.engine import Engine
 from thrifty.serve.generation.order import Order, Piece, Told
+from thrifty.serve.generation.pool import Pool
+from thrifty.serve.generation.turn import Steps
 from thrifty.serve.generation.writing import READ_TOKENS, Tell, Writing, parts_of
+from thrifty.serve.lost import WorkerLostError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -37,29 +35,39 @@ logger = logging.getLogger("thrifty.serve")
 # tokens of several prompts that are read in one step, where one in so many texts still has its prompt to read
 _READ_TOGETHER, _MANY = 4 * READ_TOKENS, 4
 _SHUTTING_DOWN = "The server is shutting down"
+_RETRY_SECONDS = 0.5  # between trials to start a worker that is lost
 
 
 class Writer:
     """Writes texts by one model, in the order they came.
 
     Args:
-        form: of the bundle: the model, its tokenizer, and what is asked by the other protocols.
+        form: of the bundle: its tokenizer, and what is asked by the other protocols.
+        engine: that computes.
+        length: the model's longest context.
         label: of the model, for logs and metrics.
         limits: of the server.
         metrics: told of tokens and times.
+
+    Attributes:
+        pool: of the engine's pages.
+        length: the longest context; it may be shorter once it is known how much the engine keeps.
     """
 
-    def __init__(self, form: Prompts, *, label: str, limits: Limits, metrics: Metrics) -> None:
+    def __init__(
+        self, form: Prompts, engine: Steps, *, length: int, label: str, limits: Limits, metrics: Metrics
+    ) -> None:
         self._form, self._label, self._limits, self._metrics = form, label, limits, metrics
-        self.engine = Engine(form.model, cache_bytes=limits.cache_bytes, texts=limits.texts)
+        self.engine, self.length, self.pool = engine, length, Pool(0)
         self._queue: deque[Writing] = deque()
         self._active: list[Writing] = []
         self._changed = threading.Condition()
         self._closing = self._dead = False
-        self._busy_since = 0.0
+        self._failing = ""
+        self._busy_since, self._answered_at = 0.0, time.monotonic()
         self._token_seconds = 0.0
         self._thread = threading.Thread(target=self._work, name=f"thrifty-{label}", daemon=True)
-        metrics.texts.watch(label, self.engine.pool)
+        metrics.texts.watch(label, lambda: self.pool)
 
     def start(self) -> None:
         """Start the worker; a second call does nothing."""
@@ -84,9 +92,11 @@ class Writer:
 
     @property
     def healthy(self) -> bool:
-        """Whether the worker lives and is not stuck in a step."""
+        """Whether the last that was asked of the worker was answered, and it is not stuck in a step."""
         busy = self._busy_since
-        return not self._dead and not (busy and time.monotonic() - busy > self._limits.deadline_seconds)
+        return not (self._dead or self._failing) and not (
+            busy and time.monotonic() - busy > self._limits.deadline_seconds
+        )
 
     def check_load(self, rows: int = 1) -> None:
         """Refuse texts that the queue has no room for.
@@ -140,10 +150,7 @@ class Writer:
             RequestError: 503, the worker is gone.
         """
         now = time.monotonic()
-        writings = [
-            Writing(order, tell, deadline=deadline, begun=now, length=self.engine.length, end=self._form.end)
-            for order, tell in orders
-        ]
+        writings = [Writing(order, tell, deadline=deadline, begun=now, end=self._form.end) for order, tell in orders]
         with self._changed:
             if self._closing or self._dead:
                 raise RequestError(_SHUTTING_DOWN if self._closing else self._gone(), status=503)
@@ -177,32 +184,69 @@ class Writer:
 
     def _work(self) -> None:
         try:
-            with torch.inference_mode():
-                while self._gather():
-                    self._busy_since = time.monotonic()
+            while self._gather():
+                self._busy_since = time.monotonic()
+                try:
+                    self._begin()
                     self._take_step()
-                    self._busy_since = 0.0
+                    self._failing, self._answered_at = "", time.monotonic()
+                except WorkerLostError as error:
+                    self._start_over(error)
+                self._busy_since = 0.0
         except BaseException:
-            logger.exception("the worker of model '%s' died", self._label)
+            logger.exception("what writes the texts of model '%s' died", self._label)
         finally:
             self._dead = True
             _tell_all([*self._active, *self._queue], RequestError(self._gone(), status=503))
 
     def _gather(self) -> bool:
-        """Let texts go that nobody wants, let waiting ones in; false once closed and drained."""
+        """Wait until there is something to do, an engine that was long not asked included; false once drained."""
         while True:
             with self._changed:
                 late = self._forget()
                 while self._queue and self._fits(self._queue[0]):
                     self._active.append(self._queue.popleft())
-                if not (self._active or late or self._queue or self._closing):
-                    self._changed.wait()
-                    continue
+                idle = not (self._active or late or self._queue or self._closing)
+                if idle:
+                    pause = _RETRY_SECONDS if self._failing else self._limits.probe_seconds
+                    left = self._answered_at + pause - time.monotonic()
+                    if left > 0:
+                        self._changed.wait(left)
+                        continue
             _tell_all(late, RequestError("Deadline exceeded before the text was written", status=504))
-            if self._active:
+            if self._active or idle or (self._queue and not self.pool.pages):
                 return True
             if self._closing and not self._queue:
                 return False
+
+    def _begin(self) -> None:
+        """Have the engine ready, and know its room.
+
+        Raises:
+            WorkerLostError: it cannot be started.
+        """
+        room = self.engine.begin()
+        if self.pool.pages != room.pages:
+            self.pool, self.length = Pool(room.pages), room.length
+
+    def _start_over(self, error: WorkerLostError) -> None:
+        """Go on after a worker was lost, with what it held; or give up all texts where none can be started."""
+        self._failing, self._answered_at = str(error), time.monotonic()
+        if not error.by_rows:
+            with self._changed:
+                rest = [*self._active, *self._queue]
+                for writing in list(self._active):
+                    self._release(writing)
+                self._queue.clear()
+            _tell_all(rest, RequestError(f"The worker of model '{self._label}' {error}", status=503))
+            return
+        for writing in list(self._active):
+            self.pool.give_back(writing.pages, 0)
+            writing.rewind()
+            if writing.losses > 1:
+                self._fail(
+                    writing, RequestError("The model failed: its worker was lost over this text, twice", status=500)
+                )
 
     def _forget(self) -> list[Writing]:
         """Drop texts whose client left and those that come too late, which are returned."""
@@ -217,7 +261,7 @@ class Writer:
 
     def _release(self, writing: Writing) -> None:
         self._active.remove(writing)
-        self.engine.pool.give_back(writing.pages, writing.promised)
+        self.pool.give_back(writing.pages, writing.promised)
         writing.pages = []
 
     def _fits(self, writing: Writing) -> bool:
@@ -226,34 +270,59 @@ class Writer:
             self._active and self._token_seconds > self._limits.token_seconds
         ):
             return False
-        return self.engine.pool.promise(writing.promised)
+        writing.fit(self.length)
+        return self.pool.promise(writing.promised)
 
     def _take_step(self) -> None:
-        begin, used = time.monotonic(), time.thread_time()
-        self._tidy()
-        parts, taken = parts_of(self._next(), self.engine.pool.take)
-        self.engine.clear(taken)
-        read, logits_BV = self._read(parts)
-        ready = [at for at, (writing, part) in enumerate(read) if writing.read(part)]
-        if ready:
-            self._write([read[at][0] for at in ready], logits_BV if len(ready) == len(read) else logits_BV[ready])
+        """Take a step of the texts whose turn it is; of none, which proves that the engine answers.
+
+        Raises:
+            WorkerLostError: the engine is lost, and with it what its pages held.
+        """
+        begin, used = time.monotonic(), self.engine.cpu_seconds
+        moves = self._tidy()
+        parts, fresh = parts_of(self._next(), self.pool.take)
+        turns = [writing.turn(part) for writing, part in parts]
+        try:
+            outcomes = self.engine.take(turns, fresh=fresh, moves=moves)
+        except WorkerLostError as error:
+            if error.by_rows:
+                for writing, _ in parts:
+                    writing.losses += 1
+            raise
+        self._metrics.cpu.labels(self._label).inc(max(0.0, self.engine.cpu_seconds - used))
+        if not parts:
+            return
+        now = time.monotonic()
+        self._metrics.texts.written(self._label, sum(each.token is not None for each in outcomes), len(self._active))
+        for (writing, part), outcome in zip(parts, outcomes, strict=True):
+            writing.read(part)
+            if outcome.failed:
+                self._fail(writing, RequestError(outcome.failed, status=500))
+            elif outcome.token is not None:
+                self._write(writing, outcome.token, outcome.told, now)
         seconds = time.monotonic() - begin
         if all(len(part.tokens) == 1 for _, part in parts):  # how fast texts grow
             self._token_seconds += 0.1 * (seconds - self._token_seconds)
         self._metrics.batch_rows.labels(self._label).observe(len(parts))
         self._metrics.batch_seconds.labels(self._label).observe(seconds)
-        self._metrics.cpu.labels(self._label).inc(time.thread_time() - used)
 
-    def _tidy(self) -> None:
+    def _tidy(self) -> dict[int, int]:
         """Bring pages closer together where many texts have left holes: a step looks at all up to the last."""
-        moves = self.engine.pool.closer([page for each in self._active for page in each.pages])
+        moves = self.pool.closer([page for each in self._active for page in each.pages])
         if moves:
-            self.engine.move(moves)
             for each in self._active:
                 each.move(moves)
+        return moves
 
     def _next(self) -> list[Writing]:
-        """Texts of the next step: all that wait for a token, and as many prompts as may be read beside them."""
+        """Texts of the next step: all that wait for a token, and as many prompts as may be read beside them.
+
+        One over which a worker was lost is alone until it has a token.
+        """
+        suspect = next((each for each in self._active if each.losses), None)
+        if suspect is not None:
+            return [suspect]
         chosen = [each for each in self._active if each.to_read == 1]
         unread = len(self._active) - len(chosen)
         # while many wait to begin, reading them together gives more tokens in all than the others lose by waiting
@@ -265,56 +334,22 @@ class Writer:
                 room -= count
         return chosen
 
-    def _read(self, parts: list[tuple[Writing, Part]]) -> tuple[list[tuple[Writing, Part]], Tensor]:
-        """Compute parts together; or one by one when that fails, for one may be at fault. Those that fail leave."""
+    def _write(self, writing: Writing, token: int, told: Told | None, now: float) -> None:
+        """Write a token of a text, and tell of it."""
         try:
-            logits_BV = self.engine.step([part for _, part in parts])
+            if not writing.first:
+                writing.first = now
+                self._metrics.texts.begun(self._label, len(writing.order.prompt), now - writing.begun)
+            if writing.add(token, told, self._form.tokenizer):
+                self._metrics.texts.ended(self._label, len(writing.written), now - writing.first)
+                self._release(writing)
         except Exception as error:
-            if len(parts) > 1:
-                alone = [self._read([each]) for each in parts]
-                return [each for read, _ in alone for each in read], torch.cat([logits for _, logits in alone])
-            logger.exception("model '%s' failed on a text", self._label)
-            self._fail(parts[0][0], RequestError(f"The model failed: {type(error).__name__}", status=500))
-            return [], torch.empty(0, self.engine.vocabulary)
-        sound = logits_BV.amax(-1).isfinite().tolist()
-        if all(sound):
-            return parts, logits_BV
-        for (writing, _), fine in zip(parts, sound, strict=True):
-            if not fine:
-                self._fail(writing, RequestError("The model answered with NaN or infinity", status=500))
-        kept = [at for at, fine in enumerate(sound) if fine]
-        return [parts[at] for at in kept], logits_BV[kept]
-
-    def _write(self, writings: Sequence[Writing], logits_BV: Tensor) -> None:
-        """Choose the next token of each text and tell of it."""
-        tokens = choose(logits_BV, [each.order.wishes for each in writings], [each.number() for each in writings])
-        now = time.monotonic()
-        self._metrics.texts.written(self._label, len(writings), len(self._active))
-        for row, (writing, token) in enumerate(zip(writings, tokens, strict=True)):
-            try:
-                told = (
-                    None if writing.order.likeliest is None else told_of(logits_BV[row], token, writing.order.likeliest)
-                )
-                if not writing.first:
-                    writing.first = now
-                    self._metrics.texts.begun(self._label, len(writing.order.prompt), now - writing.begun)
-                if writing.add(token, told, self._form.tokenizer):
-                    self._metrics.texts.ended(self._label, len(writing.written), now - writing.first)
-                    self._release(writing)
-            except Exception as error:
-                logger.exception("a text of model '%s' failed", self._label)
-                self._fail(writing, RequestError(f"The text failed: {type(error).__name__}", status=500))
+            logger.exception("a text of model '%s' failed", self._label)
+            self._fail(writing, RequestError(f"The text failed: {type(error).__name__}", status=500))
 
     def _fail(self, writing: Writing, error: RequestError) -> None:
         self._release(writing)
         _tell_all([writing], error)
-
-
-def told_of(logits_V: Tensor, token: int, likeliest: int) -> Told:
-    """Tell a token's log probability, and the likeliest tokens with theirs."""
-    log_V = logits_V.log_softmax(-1)
-    best = log_V.topk(min(likeliest, len(log_V)))
-    return Told(token, float(log_V[token]), list(zip(best.indices.tolist(), best.values.tolist(), strict=True)))
 
 
 def _tell_all(writings: Sequence[Writing], error: RequestError) -> None:

@@ -10,6 +10,7 @@ import torch
 from thrifty.errors import RequestError
 from thrifty.models.paged import PAGE_TOKENS, Part
 from thrifty.serve.generation.order import Order, Piece, Told
+from thrifty.serve.generation.turn import Turn
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -30,30 +31,41 @@ class Writing:
         order: what is asked.
         tell: hears of pieces; of an error instead, when there is one.
         deadline: `time.monotonic` after which the text is worth nothing.
-        length: the model's longest context.
         end: token that ends a text.
 
     Attributes:
         left: whoever asked has gone.
+        losses: workers that were lost over it since it was last seen to do no harm.
         pages: that it holds.
-        promised: pages that it may hold.
+        promised: pages that it may hold, once it was told how long a context there is.
         begun, first: `time.monotonic` when it was asked for and when its first token was there.
     """
 
-    def __init__(self, order: Order, tell: Tell, *, deadline: float, begun: float, length: int, end: int) -> None:
+    def __init__(self, order: Order, tell: Tell, *, deadline: float, begun: float, end: int) -> None:
         self.order, self.tell, self.deadline, self.begun = order, tell, deadline, begun
         self.left = False
+        self.losses = 0
         self.first = 0.0
         self.pages: list[int] = []
-        self._length, self._end = length, end
+        self.promised = 0
+        self._length, self._end = 0, end
         self._tokens = list(order.prompt)
         # the context's first token, and how many from there on have their keys and values kept
-        self._start, self._kept = max(0, len(self._tokens) - length), 0
-        self.promised = -(-min(length, len(self._tokens) - self._start + order.max_tokens) // PAGE_TOKENS)
-        self._generator = torch.Generator().manual_seed(order.seed)
+        self._start, self._kept = 0, 0
+        self._generator, self._number = torch.Generator().manual_seed(order.seed), -1.0
         self._seen = max(0, len(order.prompt) - _BEFORE), len(order.prompt)
         self._text, self._told_characters = "", 0
         self._told: list[Told] = []
+
+    def fit(self, length: int) -> None:
+        """Begin, in contexts of so many tokens at most."""
+        self._length, self._start = length, max(0, len(self._tokens) - length)
+        self.promised = -(-min(length, len(self._tokens) - self._start + self.order.max_tokens) // PAGE_TOKENS)
+
+    def rewind(self) -> None:
+        """Its pages are lost: what was read is to be read again, and nothing is told twice."""
+        self.pages, self._kept = [], 0
+        self._start = max(self._start, len(self._tokens) - self._length)
 
     @property
     def written(self) -> list[int]:
@@ -86,20 +98,28 @@ class Writing:
         """Follow pages that have moved."""
         self.pages = [pages.get(page, page) for page in self.pages]
 
-    def read(self, part: Part) -> bool:
-        """Remember that a part was read; say whether the next token can be chosen."""
-        self._kept += len(part.tokens)
-        return self._start + self._kept == len(self._tokens)
+    def turn(self, part: Part) -> Turn:
+        """Say what a step is to do with a part: read it, and choose the next token where none is left to read."""
+        if self._start + self._kept + len(part.tokens) < len(self._tokens):
+            return Turn(part)
+        return Turn(part, self.order.wishes, self._next_number(), self.order.likeliest)
 
-    def number(self) -> float:
-        """Draw the text's next number from 0 up to but not 1."""
+    def read(self, part: Part) -> None:
+        """Remember that a part was read."""
+        self._kept += len(part.tokens)
+
+    def _next_number(self) -> float:
+        """Draw the text's next number from 0 up to but not 1; the same until a token was chosen by it."""
         if self.order.wishes.temperature == 0:
             return 0.0
-        return float(torch.rand((), dtype=torch.float64, generator=self._generator))
+        if self._number < 0:
+            self._number = float(torch.rand((), dtype=torch.float64, generator=self._generator))
+        return self._number
 
     def add(self, token: int, told: Told | None, tokenizer: Tokenizer) -> bool:
         """Write a token, and tell what there is to tell; return whether that was the last."""
         order = self.order
+        self._number, self.losses = -1.0, 0
         ended = token == self._end
         if not ended:
             self._tokens.append(token)

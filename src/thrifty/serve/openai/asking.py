@@ -114,7 +114,7 @@ def ask_completion(given: dict[str, Any], model: Model, writer: Writer) -> Asked
     """
     fields = Fields(given)
     prompts = [writer.encode(each) for each in _prompts(fields.take("prompt"), model)]
-    most = min(model.limits.max_tokens, writer.engine.length)
+    most = min(model.limits.max_tokens, writer.length)
     count = fields.integer("max_tokens", 0, 1, most) if given.get("max_tokens") is not None else 0
     likeliest = None if fields.take("logprobs") is None else Fields(given).integer("logprobs", 0, 0, 5)
     n = fields.integer("n", 1, 1, _MAX_CHOICES)
@@ -132,7 +132,7 @@ def ask_chat(given: dict[str, Any], model: Model, writer: Writer) -> Asked:
     text = prompt_of(fields.needed("messages"))
     _check_bytes("messages", text, model)
     prompts = [writer.encode(text)]
-    most = min(model.limits.max_tokens, writer.engine.length)
+    most = min(model.limits.max_tokens, writer.length)
     count = 0
     for name in ("max_tokens", "max_completion_tokens"):
         if given.get(name) is not None:
@@ -187,9 +187,9 @@ def _asked(
         )
     orders = []
     for prompt in prompts:
-        room = writer.engine.length - len(prompt)
+        room = writer.length - len(prompt)
         if room < (count if counted else 1):
-            raise _too_long(writer.engine.length, len(prompt), count if counted else 1, chat=chat)
+            raise _too_long(writer.length, len(prompt), count if counted else 1, chat=chat)
         order = Order(
             prompt=prompt,
             max_tokens=min(count, room),

@@ -11,21 +11,9 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["WorkerLostError", "has_processes"]
+__all__ = ["has_processes"]
 
 
 def has_processes() -> bool:
     """Whether this system can hold on to a process that it forked, as Linux can; elsewhere threads compute."""
     return hasattr(os, "pidfd_open") and hasattr(os, "sched_setaffinity")
-
-
-class WorkerLostError(Exception):
-    """A worker died or hung, or cannot be started; the next call starts it again.
-
-    Attributes:
-        by_rows: whether rows were being computed, so that one of them may be at fault.
-    """
-
-    def __init__(self, what: str, *, by_rows: bool) -> None:
-        super().__init__(what)
-        self.by_rows = by_rows

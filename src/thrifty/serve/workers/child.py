@@ -13,6 +13,7 @@ import resource
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,8 @@ PRELOADED = {
     "text": "thrifty.data.texts.word_pieces",
 }
 MAX_NEEDS_BYTES = 256
+
+Answer = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def main(descriptor: int, needs: str) -> None:
@@ -97,7 +100,9 @@ def _end_after(descriptor: int) -> None:
 
 
 def work(connection: socket.socket) -> None:
-    """Load the bundle that the first frame names, then answer frames of rows until the connection is closed.
+    """Load the bundle that the first frame names, then answer frames until the connection is closed.
+
+    Frames are rows; or, where the first one says what it ``writes``, steps of a language model.
 
     Raises:
         EOFError: it was closed.
@@ -107,17 +112,19 @@ def work(connection: socket.socket) -> None:
     try:
         bundle = _load(order)
         use_cores(order["cores"])
-        bundle.form.answers([bundle.form.made_up()])  # what is slow only at first is done before it is asked
+        answer, told = _steps(bundle, order["writes"]) if "writes" in order else _rows(bundle)
     except ThriftyError as error:
         send(connection, {"failed": str(error)})
         return
-    send(connection, {"ready": True, "cpu_seconds": cpu_seconds()})
+    # of a model that writes all that is needed is in its engine by now
+    del bundle
+    send(connection, {"ready": True, "cpu_seconds": cpu_seconds()} | told)
     while True:
         asked = receive(connection)
         if "cores" in asked:
             use_cores(asked["cores"])
             continue
-        send(connection, _answer(bundle, asked["rows"]) | {"cpu_seconds": cpu_seconds()})
+        send(connection, answer(asked) | {"cpu_seconds": cpu_seconds()})
 
 
 def use_cores(cores: list[int]) -> None:
@@ -148,6 +155,32 @@ def _load(order: dict[str, Any]) -> Bundle:
     if sha256(folder / INFO) != order["sha256"]:
         raise BundleError(f"the bundle in '{folder}' is another one by now", mend="Load it again.")
     return bundle
+
+
+def _rows(bundle: Bundle) -> tuple[Answer, dict[str, Any]]:
+    """What computes rows; what is slow only at first is done before it is asked."""
+    bundle.form.answers([bundle.form.made_up()])
+    return lambda asked: _answer(bundle, asked["rows"]), {}
+
+
+def _steps(bundle: Bundle, limits: dict[str, int]) -> tuple[Answer, dict[str, Any]]:
+    """What takes steps of a language model, and the room that it has."""
+    import msgspec
+
+    from thrifty.export.bundle import torch_model
+    from thrifty.models.paged import Part
+    from thrifty.serve.generation.engine import Engine
+    from thrifty.serve.generation.turn import Turn
+
+    engine = Engine(torch_model(bundle), **limits)
+    engine.take([Turn(Part([0], 0, [0]))], fresh=[0])
+
+    def answer(asked: dict[str, Any]) -> dict[str, Any]:
+        step = asked["step"]
+        turns = msgspec.convert(step["turns"], list[Turn])
+        return {"outcomes": engine.take(turns, fresh=step["fresh"], moves=step["moves"])}
+
+    return answer, {"room": engine.room}
 
 
 def _answer(bundle: Bundle, rows: list[Any]) -> dict[str, Any]:

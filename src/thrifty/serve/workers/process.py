@@ -10,12 +10,12 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from thrifty.errors import RequestError
-from thrifty.serve.workers import WorkerLostError
+from thrifty.serve.lost import WorkerLostError
 from thrifty.serve.workers.nursery import Nursery
 from thrifty.serve.workers.wire import receive, send
 
@@ -37,6 +37,8 @@ class Process:
         cores: that it may use.
         patience: seconds after which a batch of so many rows counts as hung.
         lost: told of each death, ``died`` or ``hung``.
+        writes: limits of an `thrifty.serve.generation.engine.Engine`, where it takes steps of one, by `ask`, in place
+            of computing rows.
     """
 
     def __init__(
@@ -50,10 +52,12 @@ class Process:
         cores: Sequence[int],
         patience: Callable[[int], float],
         lost: Callable[[str], None] = lambda how: None,
+        writes: Mapping[str, int] | None = None,
     ) -> None:
         self._nursery, self._folder, self._sha256 = nursery, folder, sha256
         self._needs, self._name = needs, name
-        self._cores, self._patience, self._lost = list(cores), patience, lost
+        self._cores, self._patience, self._lost, self._writes = list(cores), patience, lost, writes
+        self._told: dict[str, Any] = {}
         self._told_cores: list[int] = []
         self._connection: socket.socket | None = None
         self._process = -1
@@ -79,15 +83,40 @@ class Process:
             RequestError: the model refuses the rows.
             RuntimeError: the model failed.
         """
+        said = self.ask({"rows": rows}, self._patience(len(rows)))
+        if "answers" in said:
+            answers: list[Any] = said["answers"]
+            return answers
+        if "refused" in said:
+            raise RequestError(said["refused"], status=said["status"], mend=said["mend"])
+        logger.error("in the worker of model '%s':\n%s", self._name, said["trace"])
+        raise _named_error(said["error"])
+
+    def begin(self) -> dict[str, Any]:
+        """Start it if it does not run; returns what it said once it was ready.
+
+        Raises:
+            WorkerLostError: it cannot be started.
+        """
+        if self._connection is None:
+            self._begin()
+        return self._told
+
+    def ask(self, frame: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+        """Send a frame and return the answer to it, for which it has so many seconds.
+
+        Raises:
+            WorkerLostError: it died or hung, or cannot be started; the next call starts it again.
+            RuntimeError: the frame cannot be sent.
+        """
         connection = self._connection or self._begin()
-        seconds = self._patience(len(rows))
         try:
             connection.settimeout(seconds)
             if self._told_cores != self._cores:
                 self._told_cores = self._cores
                 send(connection, {"cores": self._told_cores})
-            send(connection, {"rows": rows})
-            said = receive(connection)
+            send(connection, frame)
+            said: dict[str, Any] = receive(connection)
         except TimeoutError:
             raise self._end("hung", f"gave no answer within {seconds:.3g} s and was killed") from None
         except (EOFError, OSError, ValueError):
@@ -96,13 +125,7 @@ class Process:
             raise RuntimeError(str(error)) from error
         self._cpu_now = said["cpu_seconds"]
         self._pause = 0.0
-        if "answers" in said:
-            answers: list[Any] = said["answers"]
-            return answers
-        if "refused" in said:
-            raise RequestError(said["refused"], status=said["status"], mend=said["mend"])
-        logger.error("in the worker of model '%s':\n%s", self._name, said["trace"])
-        raise _named_error(said["error"])
+        return said
 
     def stop(self) -> None:
         """End the process; it is not started again."""
@@ -118,7 +141,8 @@ class Process:
             connection, self._process = self._nursery.fork(self._needs)
             self._connection = connection
             connection.settimeout(_LOAD_SECONDS)
-            send(connection, {"folder": str(self._folder), "sha256": self._sha256, "cores": self._cores})
+            order = {"folder": str(self._folder), "sha256": self._sha256, "cores": self._cores}
+            send(connection, order if self._writes is None else order | {"writes": self._writes})
             self._told_cores = self._cores
             said = receive(connection)
         except (EOFError, OSError, ValueError) as error:
@@ -127,7 +151,7 @@ class Process:
             raise self._end("died", said["failed"], by_rows=False)
         if self._stopped:
             raise self._end("died", "is stopped", by_rows=False)
-        self._cpu_now = said["cpu_seconds"]
+        self._cpu_now, self._told = said["cpu_seconds"], said
         return connection
 
     def _end(self, how: str, what: str, *, by_rows: bool = True) -> WorkerLostError:
