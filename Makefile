@@ -6,12 +6,14 @@ READY  := $(VENV)/.ready
 # Other people's tools, which training is measured against, in an environment of their own.
 PEERS       := .venv-peers
 PEERS_READY := $(PEERS)/.ready
+SERVERS       := .venv-servers
+SERVERS_READY := $(SERVERS)/.ready
 
 # Most tests are one thread long: as many processes as there are cores, up to four, run them side by side. Threads of
 # what they start that wait must not keep cores from the others.
 SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test quick check format bench bench-plan bench-gpu peers bench-train bench-train-gpu bench-data bench-deploy clean
+.PHONY: demo test quick check format bench bench-plan bench-gpu peers bench-train bench-train-gpu bench-data bench-deploy servers clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py
@@ -61,15 +63,18 @@ bench-data: $(READY) $(PEERS_READY)
 	code=0; for each in $(SUBJECTS); do $(BIN)/python -W ignore -m benchmarks.accuracy $$each $(QUICK) || code=1; done; \
 	  for each in checkpoint_accuracy prepare read larger; do $(BIN)/python -W ignore -m benchmarks.$$each $(QUICK) || code=1; done; exit $$code
 
-# What answering costs: smaller models under a guard, other runtimes, writing many texts at once, overload.
-bench-deploy: $(READY) $(PEERS_READY)
-	code=0; for each in export generate cold_start overload compress; do $(BIN)/python -W ignore -m benchmarks.$$each $(QUICK) || code=1; done; \
-	  $(BIN)/python -W ignore -m benchmarks.moves || code=1; exit $$code
+# What answering costs: smaller models under a guard, other runtimes, other servers, writing many texts, overload; hours.
+DEPLOYING := export generate cold_start overload compress infer serve moves
+bench-deploy: $(READY) $(PEERS_READY) $(SERVERS_READY)
+	code=0; for each in $(DEPLOYING); do $(BIN)/python -W ignore -m benchmarks.$$each $(QUICK) || code=1; done; exit $$code
 
 peers: $(PEERS_READY)
 
+# Other people's servers, each in an environment of its own.
+servers: $(SERVERS_READY)
+
 clean:
-	rm -rf $(VENV) $(PEERS) runs examples/data
+	rm -rf $(VENV) $(PEERS) $(SERVERS) runs examples/data
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -80,3 +85,9 @@ $(PEERS_READY): benchmarks/peers/constraints.txt
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet torch numpy transformers accelerate lightning keras datasets soundfile pillow --constraint benchmarks/peers/constraints.txt
 	@touch $(PEERS_READY)
+
+$(SERVERS_READY): $(wildcard benchmarks/peers/servers/*.txt)
+	for each in $(basename $(notdir $^)); do \
+	  $(PYTHON) -m venv $(SERVERS)/$$each && \
+	  $(SERVERS)/$$each/bin/python -m pip install --quiet --requirement benchmarks/peers/servers/$$each.txt || exit 1; done
+	@touch $(SERVERS_READY)

@@ -21,7 +21,7 @@ import msgspec
 
 from benchmarks.clients import once, request
 from benchmarks.race import ROOT
-from benchmarks.served import served
+from benchmarks.served import served, tree
 
 ENVIRONMENTS = ROOT / ".venv-servers"
 # seconds that a server may take to its first answer
@@ -98,8 +98,10 @@ class Server:
                     raise RuntimeError(f"{self.name} {error}: {said.read()[-1500:].strip()}") from None
                 yield port
             finally:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
+                # some start others in sessions of their own
+                for pid in tree(process.pid):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
                 process.wait()
 
 

@@ -98,11 +98,11 @@ class Served:
 
     def resident_bytes(self) -> int:
         """Memory of the server and all its processes, shared pages divided among them."""
-        return sum(_proportional(pid) for pid in _tree(self.process.pid))
+        return sum(_proportional(pid) for pid in tree(self.process.pid))
 
     def cpu_seconds(self) -> float:
         """Processor seconds of the server and all its processes so far, in steps of a tick (10 ms)."""
-        return sum(_ticks(pid) for pid in _tree(self.process.pid)) / os.sysconf("SC_CLK_TCK")
+        return sum(_ticks(pid) for pid in tree(self.process.pid)) / os.sysconf("SC_CLK_TCK")
 
     def counted(self, name: str) -> float:
         """A counter of its metrics, summed over its labels."""
@@ -132,11 +132,12 @@ def served(*arguments: str) -> Iterator[Served]:
                 process.kill()
 
 
-def _tree(pid: int) -> list[int]:
+def tree(pid: int) -> list[int]:
+    """A process and all that it started, and they."""
     found = [pid]
     for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
         for child in tasks.read_text().split():
-            found += _tree(int(child))
+            found += tree(int(child))
     return found
 
 

@@ -1,9 +1,7 @@
 """The model in LitServe, with its batching where more than a row is asked for.
 
-``python -m benchmarks.peers.servers.litserve_app WORK``
+``python -m benchmarks.peers.servers.litserve_app WORK``. LitServe looks at the types of ``decode_request`` at run time.
 """
-
-from __future__ import annotations
 
 from typing import Any
 
