@@ -30,6 +30,7 @@ OWNERS = {
     "plotly": {"report"},
     "uvicorn": {"serve"},
     "grpc": {"serve"},
+    "opentelemetry": {"serve"},
 }
 
 

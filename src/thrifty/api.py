@@ -418,6 +418,9 @@ def serve(
     api_key_file: Path | None = None,
     log_format: Literal["text", "json"] | None = None,
     deadline_seconds: float | None = None,
+    live: bool = False,
+    otel: str | None = None,
+    otel_share: float = 0.1,
     ready: Callable[[str, int], None] = lambda host, port: None,
 ) -> None:
     """Serve bundles until the process is told to end.
@@ -438,6 +441,9 @@ def serve(
         watch=watch,
         api_key_file=api_key_file,
         log_format=log_format,
+        live=live,
+        otel=otel,
+        otel_share=otel_share,
         ready=ready,
     )
 

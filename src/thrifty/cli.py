@@ -298,6 +298,9 @@ def serve(
     api_key_file: Annotated[Path | None, typer.Option(help="keys, one a line; also: $THRIFTY_API_KEYS")] = None,
     log_format: Annotated[str | None, typer.Option(help="log every request: text or json")] = None,
     deadline: Annotated[float | None, typer.Option(help="seconds; what would come later is refused at once")] = None,
+    live: Annotated[bool, typer.Option("--live", help="show on the terminal what each model does")] = False,
+    otel: Annotated[str | None, typer.Option(help="URL of a collector of traces; of the extra 'otel'")] = None,
+    otel_share: Annotated[float, typer.Option(help="of requests that are traced unasked", min=0, max=1)] = 0.1,
 ) -> None:
     """Serve bundles by TensorFlow Serving's, the Open Inference and OpenAI's protocols."""
     from thrifty import api
@@ -320,6 +323,9 @@ def serve(
         api_key_file=api_key_file,
         log_format=cast('Literal["text", "json"] | None', log_format),
         deadline_seconds=deadline,
+        live=live,
+        otel=otel,
+        otel_share=otel_share,
         ready=ready,
     )
 

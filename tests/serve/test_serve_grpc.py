@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from collector import collector
 from made_bundles import LABELS, pixels, png, write_image_bundle
 
 from thrifty import serve
@@ -26,6 +27,7 @@ from thrifty.serve.batcher import FULL
 from thrifty.serve.gate import Gate
 from thrifty.serve.keys import Keys
 from thrifty.serve.server import Server, config_of
+from thrifty.serve.telemetry import Telemetry
 
 pytest.importorskip("grpc", reason="the extra 'grpc' is not installed")
 with warnings.catch_warnings():
@@ -79,6 +81,19 @@ def test_who_has_no_key_is_told_that_it_lives_and_nothing_else(pets: Bundle) -> 
                     ask(headers=headers)
                 assert "UNAUTHENTICATED" in str(refused.value)
             assert ask(headers={"authorization": f"Bearer {key}"})
+
+
+def test_a_call_is_traced_with_its_parts(pets: Bundle) -> None:
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    with collector() as taker:
+        with calling(App([pets], serve.Limits(), telemetry=Telemetry(taker.url, share=0.0))) as (client, _):
+            client.infer("pets", [tensor("pixels", pixels(1)[None], "UINT8")], headers={"traceparent": parent})
+            client.get_model_metadata("pets", headers={"traceparent": parent})
+        spans = taker.spans
+    (whole,) = (span for span in spans if span.parent_span_id.hex() == "b7ad6b7169203331")
+    assert whole.name == "POST /inference.GRPCInferenceService/ModelInfer"
+    parts = {span.name for span in spans if span.parent_span_id == whole.span_id}
+    assert parts == {"decoding", "waiting", "computing", "encoding"}
 
 
 def test_a_refusal_is_counted_as_shed(pets: Bundle) -> None:

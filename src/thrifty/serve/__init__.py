@@ -56,6 +56,9 @@ def run(
     watch: str | Path | None = None,
     api_key_file: str | Path | None = None,
     log_format: LogFormat | None = None,
+    live: bool = False,
+    otel: str | None = None,
+    otel_share: float = 0.1,
     ready: Callable[[str, int], None] = lambda host, port: None,
 ) -> None:
     """Serve until SIGINT or SIGTERM; what was accepted by then is still answered.
@@ -72,10 +75,13 @@ def run(
         watch: a folder of versions, ``NAME/VERSION/``, whose latest ones are served as they come and go.
         api_key_file: of keys, one a line, beside those in ``$THRIFTY_API_KEYS``; without any all may ask.
         log_format: of the log of all requests, on stderr; None logs what goes wrong alone.
+        live: tell on stderr what each model does, anew each second on a terminal.
+        otel: URL of a collector of OpenTelemetry that is told of requests, by OTLP over HTTP; None tells nobody.
+        otel_share: of requests without a ``traceparent`` that it is told of.
         ready: told the address and the real port once the server listens and every model has answered a first row.
 
     Raises:
-        MissingExtraError: gRPC is asked for, and its packages are not installed.
+        MissingExtraError: gRPC or OpenTelemetry is asked for, and its packages are not installed.
         JobError: the address cannot be had, or the bundles cannot be served together.
     """
     from thrifty.serve.workers import has_processes
@@ -96,6 +102,11 @@ def run(
 
         if log_format is not None:
             set_up(log_format)
+        telemetry = None
+        if otel is not None:
+            from thrifty.serve.telemetry import Telemetry
+
+            telemetry = Telemetry(otel, share=otel_share)
         keys = read_keys(None if api_key_file is None else Path(api_key_file))
         served = App(
             bundles,
@@ -105,5 +116,10 @@ def run(
             nursery=nursery,
             watch=watch,
             gate=Gate(keys, logs=log_format is not None),
+            telemetry=telemetry,
         )
+        if live:
+            from thrifty.serve.live import on_stderr
+
+            stack.enter_context(on_stderr(served.metrics, logs=log_format is not None))
         serve(served, host=host, port=port, grpc_port=grpc_port, ready=ready)

@@ -6,8 +6,9 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,6 +16,7 @@ from urllib.parse import quote
 
 import thrifty.serve.oip as oip
 import thrifty.serve.openai as openai
+import thrifty.serve.page as page
 import thrifty.serve.tfserving as tfserving
 from thrifty.errors import RequestError, ThriftyError
 from thrifty.serve.batcher import OverloadError
@@ -40,10 +42,12 @@ from thrifty.serve.metrics import Metrics
 from thrifty.serve.models import Ask, Model, Models
 from thrifty.serve.oip.repository import Repository
 from thrifty.serve.openapi import document
+from thrifty.serve.spans import Trace, named, noted
 from thrifty.serve.watch import Watch
 
 if TYPE_CHECKING:
     from thrifty.export.bundle import Bundle
+    from thrifty.serve.telemetry import Telemetry
     from thrifty.serve.workers.nursery import Nursery
 
 logger = logging.getLogger("thrifty.serve")
@@ -51,6 +55,7 @@ logger = logging.getLogger("thrifty.serve")
 _METRICS = ("/metrics", "/monitoring/prometheus/metrics")
 _PARSERS = 2  # threads that decode JSON and images, so that a large body does not hold up the others
 
+_NOBODY = nullcontext()
 _SMALL_BYTES = 4096  # of a body that is parsed at once: it costs less than handing it over
 
 T = TypeVar("T")
@@ -79,6 +84,7 @@ class App:
         nursery: Nursery | None = None,
         watch: str | Path | None = None,
         gate: Gate | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self.limits = limits
         self.metrics = Metrics()
@@ -87,6 +93,7 @@ class App:
         self.repository = None if repository is None else Repository(repository, self.models)
         self._watch = None if watch is None else Watch(watch, self.models)
         self._gate = gate or Gate()
+        self._telemetry = telemetry
         self.held = Held(limits.held_bytes)
         self._openai = openai.OpenAI(self.models, limits, self.metrics, self.held)
         self._parsers = ThreadPoolExecutor(_PARSERS, thread_name_prefix="thrifty-parse")
@@ -97,7 +104,10 @@ class App:
             await self._live(receive, send)
         elif scope["type"] == "http":
             self.start()
-            await self._gate.let_through(scope, receive, send, self._answer)
+            with self.following(scope["method"], scope["path"], scope["headers"]) as trace:
+                if trace is not None:
+                    send = _noting_status(trace, send)
+                await self._gate.let_through(scope, receive, send, self._answer)
         elif scope["type"] == "websocket":
             await receive()
             await send({"type": "websocket.close", "code": 1008})
@@ -108,6 +118,12 @@ class App:
             model.start()
         if self._watch is not None:
             self._watch.start()
+
+    def following(
+        self, method: str, path: str, headers: Iterable[tuple[bytes, bytes]]
+    ) -> AbstractContextManager[Trace | None]:
+        """Follow a request while it is answered, where someone is to be told of it."""
+        return _NOBODY if self._telemetry is None else self._telemetry.following(method, path, dict(headers))
 
     @property
     def keys(self) -> Keys | None:
@@ -125,6 +141,8 @@ class App:
             self._watch.stop()
         self.models.close()
         self._parsers.shutdown(wait=False, cancel_futures=True)
+        if self._telemetry is not None:
+            self._telemetry.close()
 
     async def _live(self, receive: Receive, send: Send) -> None:
         while True:
@@ -157,6 +175,7 @@ class App:
                 await found.send(send)
                 return
             model, parse = found
+            named(model.label, protocol)
             reply = await self._infer(model, parse, headers, receive)
         except ClientLeftError:
             self.metrics.request_done(model.label if model else "", protocol, CLIENT_LEFT, time.perf_counter() - start)
@@ -176,6 +195,8 @@ class App:
         await reply.send(send)
 
     def _route(self, method: str, path: str, headers: dict[bytes, bytes]) -> Reply | Work | tuple[Model, Parse]:
+        if page.owns(path, headers):
+            return page.look_up(method, path, self.models, self.metrics)
         if path in _METRICS:
             if method != "GET":
                 raise RequestError("Method Not Allowed", status=405)
@@ -209,15 +230,18 @@ class App:
 
     async def _infer(self, model: Model, parse: Parse, headers: dict[bytes, bytes], receive: Receive) -> Reply:
         model.check_load()  # said before the body is read and decoded for nothing
-        body, held = await read_body(headers, receive, self.held, self.limits)
+        with noted("reading"):
+            body, held = await read_body(headers, receive, self.held, self.limits)
         try:
-            if len(body) <= _SMALL_BYTES:
-                ask = parse(body)
-            else:
-                ask = await asyncio.get_running_loop().run_in_executor(self._parsers, parse, body)
+            with noted("decoding"):
+                if len(body) <= _SMALL_BYTES:
+                    ask = parse(body)
+                else:
+                    ask = await asyncio.get_running_loop().run_in_executor(self._parsers, parse, body)
             del body
             answers = await self._wait(model.submit(ask.rows), receive)
-            return ask.reply(answers)
+            with noted("encoding"):
+                return ask.reply(answers)
         finally:
             self.held.release(held)
 
@@ -237,6 +261,15 @@ class App:
         finally:
             left.cancel()
             answers.cancel()
+
+
+def _noting_status(trace: Trace, send: Send) -> Send:
+    async def noting(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            trace.status = message["status"]
+        await send(message)
+
+    return noting
 
 
 async def _until_client_leaves(receive: Receive) -> None:

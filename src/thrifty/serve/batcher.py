@@ -17,6 +17,7 @@ from typing import Any
 from thrifty.errors import RequestError
 from thrifty.serve.curve import Curve, length_of
 from thrifty.serve.lost import WorkerLostError
+from thrifty.serve.spans import TRACE
 from thrifty.serve.waiting import Part, Task, Waiting
 
 logger = logging.getLogger("thrifty.serve")
@@ -135,7 +136,8 @@ class Batcher:
         Raises:
             RequestError: 503, the queue is full or too slow, or the server stops.
         """
-        task = Task(list(rows), deadline, Future(), max(map(length_of, rows)), time.monotonic())
+        longest = max(map(length_of, rows))
+        task = Task(list(rows), deadline, Future(), longest, time.monotonic(), trace=TRACE.get())
         with self._changed:
             if self._closing:
                 raise RequestError("The server is shutting down", status=503)
@@ -230,11 +232,14 @@ class Batcher:
         rows = [row for _, part in batch for row in part]
         if not rows:
             return False
+        begun = time.monotonic()
         try:
             answers = self._checked(rows)
         except BaseException as error:  # also what ends a thread: the next batch needs it
+            _note(batch, begun)
             self._find_fault(batch, error)
             return False
+        _note(batch, begun)
         self._failing, self._answered_at = "", time.monotonic()
         start = 0
         for task, part in batch:
@@ -279,6 +284,13 @@ class Batcher:
         """Take a request out of the queue that was answered, failed or given up before all of it was computed."""
         with self._changed:
             self._queue.drop(task)
+
+
+def _note(batch: list[Part], begun: float) -> None:
+    """Tell the traces of requests that rows of theirs were computed together until now."""
+    ended, batch_rows = time.monotonic(), sum(len(part) for _, part in batch)
+    for task, part in batch:
+        task.computed(begun, ended, rows=len(part), batch_rows=batch_rows)
 
 
 def _resolve(task: Task) -> None:

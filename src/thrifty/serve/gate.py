@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import thrifty.serve.oip as oip
 import thrifty.serve.openai as openai
+import thrifty.serve.page as page
 import thrifty.serve.tfserving as tfserving
 from thrifty.errors import RequestError
 from thrifty.serve.http import CLIENT_LEFT, Message, Receive, Reply, Send, error_reply
@@ -20,7 +21,7 @@ class Gate:
     """Gives each answer the id of its request (``X-Request-ID``), and lets in who has a key.
 
     Args:
-        keys: that are taken; None lets all in. Liveness and readiness are told to all.
+        keys: that are taken; None lets all in. Liveness and readiness are told to all, and so is the empty page.
         logs: whether each request is logged.
     """
 
@@ -43,8 +44,10 @@ class Gate:
 
         try:
             if self.keys is not None and scope["path"] not in OPEN:
+                headers = dict(scope["headers"])
                 try:
-                    self.keys.check(dict(scope["headers"]))
+                    if not page.is_open(scope["path"], headers):
+                        self.keys.check(headers)
                 except RequestError as error:
                     await _refusal(scope["method"], scope["path"], error).send(send_with_id)
                     return

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from thrifty.serve.bill import Bill
 from thrifty.serve.generation.tallies import SECONDS, Tallies
 from thrifty.serve.http import CLIENT_LEFT
+from thrifty.serve.recent import Recent
 
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
@@ -19,6 +20,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.texts = Tallies(self.registry)
+        self.recent = Recent()
         self.requests = Counter(
             "thrifty_requests",
             "Requests for an answer, by outcome.",
@@ -96,6 +98,7 @@ class Metrics:
             self.cancelled.labels(model).inc()
         if model:
             self.seconds.labels(model).observe(seconds)
+            self.recent.add(model, seconds)
 
     def watch_queue(self, model: str, rows: Callable[[], float]) -> None:
         """Ask this for the rows that wait, whenever they are looked at."""
@@ -105,6 +108,7 @@ class Metrics:
         """Let go of a model that left; its counters stay, for a counter that vanishes reads as a restart."""
         self.queue_rows.remove(model)
         self.texts.forget(model)
+        self.recent.forget(model)
 
     def computed(self, model: str) -> tuple[int, int, float]:
         """Rows and batches that a model has computed, and the seconds that they took."""

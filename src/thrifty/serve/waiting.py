@@ -10,6 +10,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
+from thrifty.serve.spans import Trace
+
 # Rows go together up to this ratio of their lengths; below the length, padding costs less than another batch.
 LIKE = 1.5
 SHORT = 16
@@ -27,6 +29,7 @@ class Task:
         queued_at: when it came.
         taken: rows that are computed or being computed.
         losses: workers that were lost while they computed rows of it.
+        trace: to be told when it was computed; None where nobody wants to know.
     """
 
     rows: list[Any]
@@ -37,11 +40,19 @@ class Task:
     taken: int = 0
     losses: int = 0
     answers: list[Any] = field(default_factory=list)
+    trace: Trace | None = None
 
     @property
     def left(self) -> int:
         """Rows not yet taken."""
         return len(self.rows) - self.taken
+
+    def computed(self, begun: float, ended: float, *, rows: int, batch_rows: int) -> None:
+        """Note in its trace that it waited until a batch of ``batch_rows`` began, ``rows`` of them its own."""
+        if self.trace is not None:
+            since = max((part.ended for part in self.trace.parts if part.name == "computing"), default=self.queued_at)
+            self.trace.note("waiting", since, begun)
+            self.trace.note("computing", begun, ended, batch_rows=batch_rows, rows=rows)
 
 
 Part = tuple[Task, list[Any]]

@@ -23,6 +23,7 @@ from thrifty.serve.generation.pool import Pool
 from thrifty.serve.generation.turn import Steps
 from thrifty.serve.generation.writing import READ_TOKENS, Tell, Writing, parts_of
 from thrifty.serve.lost import WorkerLostError
+from thrifty.serve.spans import TRACE
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -149,8 +150,11 @@ class Writer:
             OverloadError: 503, the queue is full.
             RequestError: 503, the worker is gone.
         """
-        now = time.monotonic()
-        writings = [Writing(order, tell, deadline=deadline, begun=now, end=self._form.end) for order, tell in orders]
+        now, trace = time.monotonic(), TRACE.get()
+        writings = [
+            Writing(order, tell, deadline=deadline, begun=now, end=self._form.end, trace=trace)
+            for order, tell in orders
+        ]
         with self._changed:
             if self._closing or self._dead:
                 raise RequestError(_SHUTTING_DOWN if self._closing else self._gone(), status=503)
@@ -205,6 +209,7 @@ class Writer:
             with self._changed:
                 late = self._forget()
                 while self._queue and self._fits(self._queue[0]):
+                    self._queue[0].taken = time.monotonic()
                     self._active.append(self._queue.popleft())
                 idle = not (self._active or late or self._queue or self._closing)
                 if idle:
@@ -349,6 +354,7 @@ class Writer:
 
     def _fail(self, writing: Writing, error: RequestError) -> None:
         self._release(writing)
+        writing.note()
         _tell_all([writing], error)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from thrifty.errors import RequestError
 from thrifty.models.paged import PAGE_TOKENS, Part
 from thrifty.serve.generation.order import Order, Piece, Told
 from thrifty.serve.generation.turn import Turn
+from thrifty.serve.spans import Trace
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -32,20 +34,24 @@ class Writing:
         tell: hears of pieces; of an error instead, when there is one.
         deadline: `time.monotonic` after which the text is worth nothing.
         end: token that ends a text.
+        trace: to be told how long it took; None where nobody wants to know.
 
     Attributes:
         left: whoever asked has gone.
         losses: workers that were lost over it since it was last seen to do no harm.
         pages: that it holds.
         promised: pages that it may hold, once it was told how long a context there is.
-        begun, first: `time.monotonic` when it was asked for and when its first token was there.
+        begun, taken, first: `time.monotonic` when it was asked for, when it left the queue, and when its first token
+            was there; 0 before.
     """
 
-    def __init__(self, order: Order, tell: Tell, *, deadline: float, begun: float, end: int) -> None:
-        self.order, self.tell, self.deadline, self.begun = order, tell, deadline, begun
+    def __init__(
+        self, order: Order, tell: Tell, *, deadline: float, begun: float, end: int, trace: Trace | None = None
+    ) -> None:
+        self.order, self.tell, self.deadline, self.begun, self._trace = order, tell, deadline, begun, trace
         self.left = False
         self.losses = 0
-        self.first = 0.0
+        self.taken = self.first = 0.0
         self.pages: list[int] = []
         self.promised = 0
         self._length, self._end = 0, end
@@ -148,7 +154,15 @@ class Writing:
     def _say(self, text: str, count: int, end: str) -> None:
         new, self._told_characters = text[self._told_characters :], max(self._told_characters, len(text))
         told, self._told = self._told, []
+        if end:
+            self.note()
         self.tell(Piece(new, count, told, end))
+
+    def note(self) -> None:
+        """Note in its trace how long it waited and was written; its request ends once the end is told."""
+        if self._trace is not None:
+            self._trace.note("waiting", self.begun, self.taken)
+            self._trace.note("computing", self.taken, time.monotonic(), tokens=len(self.written))
 
     def _whole(self, tokenizer: Tokenizer) -> str:
         """All new text; some tokenizers leave out the space a text begins with, so what is new is told by the whole."""

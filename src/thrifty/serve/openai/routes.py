@@ -19,6 +19,7 @@ from thrifty.serve.models import Models
 from thrifty.serve.openai.asking import Asked, ask_chat, ask_completion, find, parse_body
 from thrifty.serve.openai.fields import FieldError
 from thrifty.serve.openai.replies import Replies, error_event, error_reply, list_models
+from thrifty.serve.spans import named, noted
 
 logger = logging.getLogger("thrifty.serve")
 
@@ -60,6 +61,7 @@ class OpenAI:
                     )
                 asked = await self._read(path, headers, receive, stack)
                 label = asked.model.label
+                named(label, "openai")
                 status = await self._write(asked, receive, send)
             except ClientLeftError:
                 status = CLIENT_LEFT
@@ -77,14 +79,16 @@ class OpenAI:
 
     async def _read(self, path: str, headers: dict[bytes, bytes], receive: Receive, stack: ExitStack) -> Asked:
         """Read a request and hold its model until the stack is closed."""
-        body, held = await read_body(headers, receive, self._held, self._limits)
+        with noted("reading"):
+            body, held = await read_body(headers, receive, self._held, self._limits)
         stack.callback(self._held.release, held)
         given = parse_body(body)
         model, writer = find(given, self._models, path=path)
         while not model.hold():  # it was unloaded since it was found
             model, writer = find(given, self._models, path=path)
         stack.callback(model.release)
-        return await asyncio.to_thread(_ASKS[path], given, model, writer)
+        with noted("decoding"):
+            return await asyncio.to_thread(_ASKS[path], given, model, writer)
 
     async def _write(self, asked: Asked, receive: Receive, send: Send) -> int:
         """Have the texts written and tell of them; returns the status for the metrics."""
@@ -122,7 +126,8 @@ async def _whole(asked: Asked, heard: Heard, left: asyncio.Future[None]) -> Repl
         if isinstance(piece, RequestError):
             raise piece
         last[index] = piece
-    return Replies(asked).whole([last[index] for index in range(len(asked.orders))])
+    with noted("encoding"):
+        return Replies(asked).whole([last[index] for index in range(len(asked.orders))])
 
 
 async def _stream(asked: Asked, heard: Heard, left: asyncio.Future[None], send: Send) -> int:

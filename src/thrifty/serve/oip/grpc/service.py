@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from thrifty.errors import JobError, MissingExtraError, RequestError, ThriftyErr
 from thrifty.serve.models import Model
 from thrifty.serve.oip.metadata import metadata_of, server_metadata
 from thrifty.serve.oip.repository import OFF, OFF_MEND, Repository
+from thrifty.serve.spans import Trace, named, noted
 
 if TYPE_CHECKING:
     from thrifty.serve.asgi import App
@@ -102,25 +103,29 @@ class RpcServer:
 
         async def handle(request: Any, context: Any) -> Any:
             response = answer()
-            try:
-                self._check_key(name, context)
-                await fill(request, response)
-            except ThriftyError as error:
-                status = error.status if isinstance(error, RequestError) else 400
-                text = str(error) if error.mend or error.nearest else error.what
-                await context.abort(self._code(status), text)
-            except Exception:
-                logger.exception("gRPC %s failed", name)
-                await context.abort(self._code(500), "Internal error; the server's log says more")
+            given = _headers(context)
+            with self._app.following("POST", f"/{self._service.name}/{name}", given.items()) as trace:
+                try:
+                    self._check_key(name, given)
+                    await fill(request, response)
+                    _set_status(trace, 200)
+                except ThriftyError as error:
+                    status = error.status if isinstance(error, RequestError) else 400
+                    _set_status(trace, status)
+                    text = str(error) if error.mend or error.nearest else error.what
+                    await context.abort(self._code(status), text)
+                except Exception:
+                    logger.exception("gRPC %s failed", name)
+                    _set_status(trace, 500)
+                    await context.abort(self._code(500), "Internal error; the server's log says more")
             return response
 
         return handle
 
-    def _check_key(self, name: str, context: Any) -> None:
+    def _check_key(self, name: str, given: Mapping[bytes, bytes]) -> None:
         keys = self._app.keys
         if keys is not None and name not in _OPEN:
-            given = [(key, value) for key, value in context.invocation_metadata() if isinstance(value, str)]
-            keys.check({key.encode(): value.encode() for key, value in given})
+            keys.check(given)
 
     def _code(self, status: int) -> Any:
         name = _CODES.get(status, "INVALID_ARGUMENT" if status < 500 else "INTERNAL")
@@ -155,19 +160,22 @@ class RpcServer:
         model = self._find(request.model_name, request.model_version)
         while not model.hold():
             model = self._find(request.model_name, request.model_version)
+        named(model.label, "grpc")
         start, status, held = time.perf_counter(), 499, 0
         try:
             size = request.ByteSize()
             self._app.held.take(size)
             held = size
-            rows, wanted = await self._app.beside(lambda: parse_infer(model, request))
+            with noted("decoding"):
+                rows, wanted = await self._app.beside(lambda: parse_infer(model, request))
             limit = self._app.limits.deadline_seconds
             try:
                 # a call that its client gives up is cancelled here, and its rows with it
                 answers = await asyncio.wait_for(asyncio.wrap_future(model.submit(rows)), limit)
             except TimeoutError:
                 raise RequestError(f"Deadline exceeded: no answer within {limit:g} s", status=504) from None
-            fill_answer(model, answers, wanted, request.id, response)
+            with noted("encoding"):
+                fill_answer(model, answers, wanted, request.id, response)
             status = 200
         except ThriftyError as error:
             status = error.status if isinstance(error, RequestError) else 400
@@ -205,6 +213,17 @@ class RpcServer:
             which = f"'{name}' version {version}" if version else f"'{name}'"
             raise RequestError(f"Request for unknown model: {which} is not found", status=404)
         return model
+
+
+def _headers(context: Any) -> dict[bytes, bytes]:
+    """The metadata of a call, without what is binary."""
+    given = context.invocation_metadata() or ()
+    return {key.encode(): value.encode() for key, value in given if isinstance(value, str)}
+
+
+def _set_status(trace: Trace | None, status: int) -> None:
+    if trace is not None:
+        trace.status = status
 
 
 _METHODS = {
