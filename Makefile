@@ -78,7 +78,7 @@ clean:
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[onnx,openvino,grpc,otel,examples,hf,peft,dev]' --constraint constraints.txt
+	$(BIN)/python -m pip install --quiet --editable '.[onnx,openvino,grpc,otel,ray,examples,hf,peft,dev]' --constraint constraints.txt
 	@touch $(READY)
 
 $(PEERS_READY): benchmarks/peers/constraints.txt

@@ -31,6 +31,7 @@ OWNERS = {
     "uvicorn": {"serve"},
     "grpc": {"serve"},
     "opentelemetry": {"serve"},
+    "ray": {"serve"},
 }
 
 

@@ -357,7 +357,7 @@ def export(run: Path, *, to: str, folder: Path | None = None) -> dict[str, dict[
     names = [name.strip() for name in to.split(",")]
     for name in names:
         if name not in TARGETS:
-            raise unknown_name("export format", name, [*TARGETS, "bundle"])
+            raise unknown_name("export format", name, [*TARGETS, "bundle", "kserve"])
     from thrifty.export.bundle import load_bundle
     from thrifty.export.targets.served import Source
 
@@ -406,6 +406,30 @@ def export_bundle(
     }
 
 
+def export_kserve(
+    run: Path, *, image: str | None = None, storage_uri: str | None = None, folder: Path | None = None
+) -> dict[str, Any]:
+    """Write what serves a bundle by KServe on Kubernetes: a manifest and a Dockerfile; what it takes is measured here.
+
+    Args:
+        run: a run, or a bundle of any engine.
+        image: of the server, with its registry; ``thrifty:VERSION`` when left out.
+        storage_uri: where the bundle's folder will lie, such as ``s3://bucket/pets``; a claim when left out.
+        folder: where to; beside the run's other exports when left out.
+
+    Returns:
+        ``path`` of the manifest, ``image``, ``storage_uri``, ``memory_bytes``, ``cores``, and ``secret`` of API keys.
+
+    Raises:
+        JobError: a storage URI that is none, or a system that does not tell what a process holds.
+        BundleError: the bundle is damaged, or does not answer.
+    """
+    from thrifty.serve.kserve import write_kserve
+
+    bundle = bundle_folder(run)
+    return write_kserve(bundle, folder or bundle.parent / "export" / "kserve", image=image, storage_uri=storage_uri)
+
+
 def serve(
     bundles: list[Path],
     *,
@@ -421,20 +445,58 @@ def serve(
     live: bool = False,
     otel: str | None = None,
     otel_share: float = 0.1,
+    engine: str | None = None,
+    replicas: int | None = None,
+    ray_address: str | None = None,
     ready: Callable[[str, int], None] = lambda host, port: None,
 ) -> None:
     """Serve bundles until the process is told to end.
 
+    Args:
+        bundles: or the runs that made them.
+        host, port, labels, repository, grpc_port, watch, api_key_file, log_format: as of `thrifty.serve.run`.
+        live, otel, otel_share, ready: as of it, too.
+        deadline_seconds: that an answer may take.
+        engine: ``ray`` for replicas under Ray Serve; None for one server.
+        replicas: one when left out.
+        ray_address: of a Ray cluster to join.
+
     Raises:
         BundleError: a bundle is damaged.
+        JobError: options do not go together, or the address cannot be had.
     """
     from thrifty import serve as server
 
+    limits = None if deadline_seconds is None else server.Limits(deadline_seconds=deadline_seconds)
+    if engine not in (None, "ray"):
+        raise unknown_name("engine of serving", engine, ["ray"])
+    if engine is None and (replicas is not None or ray_address is not None):
+        raise JobError("replicas and an address of Ray are of --engine ray", mend="Add it, or leave them out.")
+    if engine == "ray":
+        others = {"--repository": repository, "--grpc-port": grpc_port, "--watch": watch, "--otel": otel}
+        if given := [option for option, value in {**others, "--live": live or None}.items() if value is not None]:
+            raise JobError(
+                f"{' and '.join(given)} cannot be had with --engine ray",
+                mend="Each replica would do it for itself alone; leave it out.",
+            )
+        server.run_replicas(
+            [bundle_folder(path) for path in bundles],
+            replicas=1 if replicas is None else replicas,
+            address=ray_address,
+            host=host,
+            port=port,
+            limits=limits,
+            labels=labels,
+            api_key_file=api_key_file,
+            log_format=log_format,
+            ready=ready,
+        )
+        return
     server.run(
         [bundle_folder(path) for path in bundles],
         host=host,
         port=port,
-        limits=None if deadline_seconds is None else server.Limits(deadline_seconds=deadline_seconds),
+        limits=limits,
         labels=labels,
         repository=repository,
         grpc_port=grpc_port,

@@ -257,24 +257,39 @@ def predict(
 @app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="a run, or a bundle")],
-    to: Annotated[str, typer.Option(help="formats, with commas: onnx, torch, aoti, openvino, hf, bundle")] = "onnx",
+    to: Annotated[
+        str, typer.Option(help="formats, with commas: onnx, torch, aoti, openvino, hf, bundle, kserve")
+    ] = "onnx",
     folder: Annotated[Path | None, typer.Option(help="where to; the run's export folder when left out")] = None,
     engine: Annotated[str, typer.Option(help="of --to bundle, computes it: openvino, onnx, aoti, torch")] = "openvino",
     precision: Annotated[str | None, typer.Option(help="of --to bundle: fp32, bf16")] = None,
+    image: Annotated[str | None, typer.Option(help="of --to kserve: the server's image")] = None,
+    storage_uri: Annotated[str | None, typer.Option(help="of --to kserve: where the bundle will lie")] = None,
     as_json: Json = False,
 ) -> None:
     """Write a bundle in another format, or for another engine, checked against torch."""
     from thrifty import api
 
     names = [name.strip() for name in to.split(",")]
-    others = ",".join(name for name in names if name != "bundle")
-    reports = api.export(run, to=others, folder=folder) if others else {}
+    others = [name for name in names if name not in ("bundle", "kserve")]
+    reports = api.export(run, to=",".join(others), folder=folder) if others else {}
+
+    def place(name: str) -> Path | None:
+        return folder / name if folder and len(names) > 1 else folder
+
     if "bundle" in names:
-        place = folder / "bundle" if folder and others else folder
-        reports["bundle"] = api.export_bundle(run, engine=engine, precision=precision, folder=place)
+        reports["bundle"] = api.export_bundle(run, engine=engine, precision=precision, folder=place("bundle"))
+    if "kserve" in names:
+        reports["kserve"] = api.export_kserve(run, image=image, storage_uri=storage_uri, folder=place("kserve"))
     if as_json:
         _print_json(reports)
     for name, report in [] if as_json else reports.items():
+        if name == "kserve":
+            print(
+                f"kserve  {report['path']}  image {report['image']}, {report['cores']} cores, "
+                f"{report['memory_bytes'] / 2**20:.0f} MiB; its first lines say what to do"
+            )
+            continue
         print(f"{name}  {report['path']}  largest difference from torch {report['max_difference']:.2g}")
         for route, reason in report.get("fell_back", {}).items():
             print(f"  by {report['route']}, for {route} failed: {reason}")
@@ -289,20 +304,37 @@ def export(
 @app.command()
 def serve(
     bundles: Annotated[list[Path] | None, typer.Argument(help="bundles, or the runs that made them")] = None,
-    host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="port to listen on; 0 for a free one", min=0, max=65535)] = 8501,
-    label: Annotated[list[str] | None, typer.Option(help="of a version: stable=3, or MODEL:stable=3")] = None,
-    repository: Annotated[Path | None, typer.Option(help="folder of bundles that clients may load and unload")] = None,
-    grpc_port: Annotated[int | None, typer.Option(help="port for gRPC, of the extra 'grpc'", min=1, max=65535)] = None,
-    watch: Annotated[Path | None, typer.Option(help="folder of NAME/VERSION/: the latest of each is served")] = None,
-    api_key_file: Annotated[Path | None, typer.Option(help="keys, one a line; also: $THRIFTY_API_KEYS")] = None,
-    log_format: Annotated[str | None, typer.Option(help="log every request: text or json")] = None,
-    deadline: Annotated[float | None, typer.Option(help="seconds; what would come later is refused at once")] = None,
+    host: Annotated[str, typer.Option(metavar="NAME", help="address to listen on")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(metavar="PORT", help="to listen on; 0 for a free one")] = 8501,
+    label: Annotated[
+        list[str] | None, typer.Option(metavar="TEXT", help="of a version: stable=3, or MODEL:stable=3")
+    ] = None,
+    repository: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="of bundles that clients may load and unload")
+    ] = None,
+    grpc_port: Annotated[
+        int | None, typer.Option(metavar="PORT", help="for gRPC, extra 'grpc'", min=1, max=65535)
+    ] = None,
+    watch: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="of NAME/VERSION/: the latest of each is served")
+    ] = None,
+    api_key_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="keys, one a line; also: $THRIFTY_API_KEYS")
+    ] = None,
+    log_format: Annotated[str | None, typer.Option(metavar="FORM", help="log every request: text or json")] = None,
+    deadline: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="what would come later is refused at once")
+    ] = None,
     live: Annotated[bool, typer.Option("--live", help="show on the terminal what each model does")] = False,
-    otel: Annotated[str | None, typer.Option(help="URL of a collector of traces; of the extra 'otel'")] = None,
-    otel_share: Annotated[float, typer.Option(help="of requests that are traced unasked", min=0, max=1)] = 0.1,
+    otel: Annotated[str | None, typer.Option(metavar="URL", help="of a collector of traces, extra 'otel'")] = None,
+    otel_share: Annotated[float, typer.Option(metavar="SHARE", help="of requests traced unasked", min=0, max=1)] = 0.1,
+    engine: Annotated[str | None, typer.Option(metavar="ray", help="replicas under Ray Serve, extra 'ray'")] = None,
+    replicas: Annotated[
+        int | None, typer.Option(metavar="COUNT", help="with --engine ray, each on cores of its own", min=1)
+    ] = None,
+    ray_address: Annotated[str | None, typer.Option(metavar="HOST", help="of a Ray cluster to join, or auto")] = None,
 ) -> None:
-    """Serve bundles by TensorFlow Serving's, the Open Inference and OpenAI's protocols."""
+    """Serve bundles by TensorFlow Serving's, OIP's and OpenAI's protocols."""
     from thrifty import api
 
     def ready(host: str, port: int) -> None:
@@ -326,6 +358,9 @@ def serve(
         live=live,
         otel=otel,
         otel_share=otel_share,
+        engine=engine,
+        replicas=replicas,
+        ray_address=ray_address,
         ready=ready,
     )
 

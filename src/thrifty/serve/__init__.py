@@ -1,6 +1,7 @@
 """Serve bundles over HTTP: TensorFlow Serving's REST API v1, the Open Inference Protocol v2 and OpenAI's routes.
 
-``app`` gives a bare ASGI application for any server, ``run`` runs one here. Nothing of training is loaded.
+``app`` gives a bare ASGI application for any server, ``run`` runs one here, ``run_replicas`` several under Ray Serve,
+here or on a cluster. Nothing of training is loaded.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from thrifty.serve.asgi import App
     from thrifty.serve.logs import LogFormat
 
-__all__ = ["Limits", "app", "run"]
+__all__ = ["Limits", "app", "run", "run_replicas"]
 
 
 def app(
@@ -123,3 +124,50 @@ def run(
 
             stack.enter_context(on_stderr(served.metrics, logs=log_format is not None))
         serve(served, host=host, port=port, grpc_port=grpc_port, ready=ready)
+
+
+def run_replicas(
+    bundles: Sequence[str | Path],
+    *,
+    replicas: int,
+    address: str | None = None,
+    host: str = "127.0.0.1",
+    port: int = 8501,
+    limits: Limits | None = None,
+    labels: Sequence[str] = (),
+    api_key_file: str | Path | None = None,
+    log_format: LogFormat | None = None,
+    ready: Callable[[str, int], None] = lambda host, port: None,
+) -> None:
+    """Serve by replicas under Ray Serve until SIGINT or SIGTERM; what was accepted by then is still answered.
+
+    Args:
+        bundles: folders to serve, by their names and versions, found under the same paths on every node.
+        replicas: each answers for all bundles, in processes and on cores of its own.
+        address: of a Ray cluster to join; None begins one here, which ends with this call.
+        host, port, labels, api_key_file, log_format: as of `run`.
+        limits: of each replica.
+        ready: told the address and the port once every replica has answered a first row.
+
+    Raises:
+        MissingExtraError: Ray is not installed.
+        JobError: the replicas do not fit on the cluster's cores, the address cannot be had, or the bundles cannot be
+            served together.
+        BundleError: a bundle is damaged, or gives no answer.
+    """
+    from thrifty.serve.keys import read_keys
+    from thrifty.serve.labels import parse_labels
+    from thrifty.serve.ray.deploy import serve
+
+    serve(
+        [Path(each) for each in bundles],
+        replicas=replicas,
+        address=address,
+        host=host,
+        port=port,
+        limits=limits or Limits(),
+        labels=parse_labels(labels),
+        keys=read_keys(None if api_key_file is None else Path(api_key_file)),
+        log_format=log_format,
+        ready=ready,
+    )

@@ -16,6 +16,7 @@ import uvicorn
 from thrifty.errors import JobError
 from thrifty.serve.asgi import App
 from thrifty.serve.connection import Connection
+from thrifty.serve.keys import Keys
 from thrifty.serve.limits import Limits
 from thrifty.serve.oip.grpc.service import RpcServer
 
@@ -62,9 +63,8 @@ class Server(uvicorn.Server):
 def serve(app: App, *, host: str, port: int, grpc_port: int | None = None, ready: Callable[[str, int], None]) -> None:
     """Serve until told to stop; `thrifty.serve.run` says the rest."""
     rpc = None if grpc_port is None else RpcServer(app, host=host, port=grpc_port)
-    listener = _bind(host, port)
-    if not _is_loopback(host) and app.keys is None:
-        logger.warning("serving on %s: whoever reaches this machine can ask; there is no password", host)
+    listener = bind(host, port)
+    warn_of_strangers(host, app.keys)
     with listener, _quiet_signals():
         server = Server(config_of(app, app.limits), app, lambda: ready(host, listener.getsockname()[1]), rpc)
         server.run(sockets=[listener])
@@ -90,7 +90,18 @@ def config_of(app: App, limits: Limits) -> uvicorn.Config:
     )
 
 
-def _bind(host: str, port: int) -> socket.socket:
+def warn_of_strangers(host: str, keys: Keys | None) -> None:
+    """Say it when an address lets in who reaches this machine, without a password."""
+    if not _is_loopback(host) and keys is None:
+        logger.warning("serving on %s: whoever reaches this machine can ask; there is no password", host)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Take an address; it is not listened on yet.
+
+    Raises:
+        JobError: it cannot be had.
+    """
     if not 0 <= port <= 65_535:  # the resolver would quietly take it modulo 65,536
         raise JobError(f"port {port} does not exist", mend="A port is 0 to 65535; 0 takes a free one.")
     try:

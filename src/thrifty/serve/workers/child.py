@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thrifty.errors import RequestError, ThriftyError
+from thrifty.serve.cores import threads
 from thrifty.serve.workers.wire import receive, send
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def work(connection: socket.socket) -> None:
 
 
 def use_cores(cores: list[int]) -> None:
-    """Keep this process to these cores, all its threads, with one thread of torch for each.
+    """Keep this process to these cores, all its threads, with a thread of torch for each that it has the time of.
 
     Another engine keeps the number of threads that it was loaded with.
     """
@@ -136,7 +137,7 @@ def use_cores(cores: list[int]) -> None:
         with contextlib.suppress(OSError):  # a thread that ended, or cores that were taken from the machine
             os.sched_setaffinity(int(thread.name), cores)
     if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(len(cores))
+        sys.modules["torch"].set_num_threads(threads(cores))
 
 
 def cpu_seconds() -> float:
@@ -151,7 +152,7 @@ def _load(order: dict[str, Any]) -> Bundle:
     from thrifty.export.check import INFO, sha256
 
     folder = Path(order["folder"])
-    bundle = load_bundle(folder, threads=len(order["cores"]))
+    bundle = load_bundle(folder, threads=threads(order["cores"]))
     if sha256(folder / INFO) != order["sha256"]:
         raise BundleError(f"the bundle in '{folder}' is another one by now", mend="Load it again.")
     return bundle
