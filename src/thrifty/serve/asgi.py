@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import time
@@ -247,20 +248,32 @@ class App:
 
     async def _wait(self, future: Future[list[Any]], receive: Receive) -> list[Any]:
         """Wait for the answers, for the client to leave, or for the deadline, whichever is first."""
-        answers = asyncio.wrap_future(future)
-        left = asyncio.ensure_future(_until_client_leaves(receive))
+        loop = asyncio.get_running_loop()
+        first = loop.create_future()
+
+        def wake(_: object = None) -> None:
+            if not first.done():
+                first.set_result(None)
+
+        def answered(_: object) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(wake)
+
+        future.add_done_callback(answered)
+        left = loop.create_task(_until_client_leaves(receive))
+        left.add_done_callback(wake)
+        deadline = loop.call_later(self.limits.deadline_seconds, wake)
         try:
-            await asyncio.wait(
-                (answers, left), timeout=self.limits.deadline_seconds, return_when=asyncio.FIRST_COMPLETED
-            )
-            if answers.done():
-                return answers.result()
+            await first
+            if future.done():
+                return future.result()
             if left.done():
                 raise ClientLeftError
             raise RequestError(f"Deadline exceeded: no answer within {self.limits.deadline_seconds:g} s", status=504)
         finally:
+            deadline.cancel()
             left.cancel()
-            answers.cancel()
+            future.cancel()
 
 
 def _noting_status(trace: Trace, send: Send) -> Send:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 import zlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
@@ -96,23 +95,23 @@ async def read_body(headers: dict[bytes, bytes], receive: Receive, held: Held, l
     announced = headers.get(b"content-length", b"0")
     if announced.isdigit() and int(announced[:20]) > limits.body_bytes:
         raise _too_large(limits)
-    until = time.monotonic() + limits.body_seconds
     parts: list[bytes] = []
     size = counted = 0
     try:
-        while True:
-            message = await asyncio.wait_for(receive(), until - time.monotonic())
-            if message["type"] == "http.disconnect":
-                raise ClientLeftError
-            part = message.get("body", b"")
-            size += len(part)
-            if size > limits.body_bytes:
-                raise _too_large(limits)
-            held.take(len(part))
-            counted += len(part)
-            parts.append(part)
-            if not message.get("more_body", False):
-                break
+        async with asyncio.timeout(limits.body_seconds):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientLeftError
+                part = message.get("body", b"")
+                size += len(part)
+                if size > limits.body_bytes:
+                    raise _too_large(limits)
+                held.take(len(part))
+                counted += len(part)
+                parts.append(part)
+                if not message.get("more_body", False):
+                    break
         body = b"".join(parts)
         encoding = headers.get(b"content-encoding", b"identity").strip().lower()
         if encoding != b"identity":
