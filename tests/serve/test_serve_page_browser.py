@@ -107,6 +107,16 @@ def test_an_image_is_told_and_its_bill_grows(chromium: Any, url: str, pets2: Bun
         assert len(rows) == 3
         pets.locator(".tile", has_text="1 answered").wait_for()
         assert pets.locator(".status").text_content() == "version 2: ready"
+        dropped = page.evaluate_handle(
+            """bytes => {
+                const held = new DataTransfer();
+                held.items.add(new File([new Uint8Array(bytes)], "dropped.png", { type: "image/png" }));
+                return held;
+            }""",
+            list(png(pixels(4, side=40))),
+        )
+        pets.locator(".drop").dispatch_event("drop", {"dataTransfer": dropped})
+        pets.get_by_alt_text("The chosen image, dropped.png").wait_for()
         pets.get_by_label("Version").select_option("1")
         pets.locator(".status", has_text="version 1: ready").wait_for()
         assert pets.locator(".answer").text_content() == ""
@@ -148,6 +158,23 @@ def test_a_text_is_streamed_as_it_is_written(chromium: Any, url: str, poet: Bund
         mine = poet.predict("the cat", max_tokens=12, temperature=0)["completion"]
         assert writer.locator("blockquote").text_content() == "the cat" + mine
         writer.locator(".tile", has_text="Tokens written").wait_for()
+
+
+def test_what_takes_too_long_is_stopped_and_what_is_gone_is_asked_again(chromium: Any, url: str) -> None:
+    with opened(chromium, url, expected=("ERR_FAILED",)) as page:
+        writer = card(page, "poet")
+        page.route("**/v1/completions", lambda route: None)
+        writer.get_by_role("button", name="Write").click()
+        writer.get_by_role("button", name="Stop").click()
+        writer.get_by_text("Stopped.").wait_for()
+        assert writer.get_by_role("button", name="Write").is_enabled()
+        page.unroute("**/v1/completions")
+        writer.get_by_label("Prompt").fill("half a")
+        page.route("**/page/bill", lambda route: route.abort())
+        page.get_by_text("The server does not answer; it is asked again.").wait_for()
+        page.unroute("**/page/bill")
+        page.get_by_text("The server does not answer").wait_for(state="detached")
+        assert writer.get_by_label("Prompt").input_value() == "half a", "what was written stays"
 
 
 def test_other_kinds_have_forms_of_their_own(chromium: Any, url: str, others: list[Bundle], tmp_path: Path) -> None:
