@@ -14,7 +14,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
-from thrifty.errors import DataError, JobError, unknown_name
+from thrifty.errors import BundleError, DataError, JobError, MissingExtraError, ThriftyError, unknown_name
 from thrifty.files import write_atomic
 from thrifty.runs import RunFolder, open_run
 from thrifty.spec import (
@@ -263,6 +263,12 @@ def compress(
         raise unknown_name("objective", objective, known)
     if batch < 1 or not requests > 0:
         raise JobError(f"a batch of {batch} rows, {requests:g} requests", mend="Both are above 0.")
+    if (run / "bundle.json").is_file():
+        made_by = run_of(run)
+        raise JobError(
+            f"'{run}' is a bundle, and what is compressed is a run: its held-out rows judge",
+            mend=f"Compress the run that made it: thrifty compress {made_by or 'RUN'}.",
+        )
     place = open_run(run)
     place.result()
     wish = Wish(allowed, cast("Objective", objective), batch, requests, limit)
@@ -316,7 +322,17 @@ def bundle_folder(path: Path) -> Path:
             return folder
     if path.is_dir() and (path / "key").is_file():
         raise DataError(f"run '{path}' has no bundle yet", mend="Finish it: thrifty run its job.")
+    if (path / "parity.json").is_file():
+        raise DataError(
+            f"'{path}' holds files for other runtimes, not a bundle",
+            mend=f"Take what they were made of, or write a bundle: thrifty export {run_of(path) or 'RUN'} --to bundle.",
+        )
     return open_run(path).bundle
+
+
+def run_of(path: Path) -> Path | None:
+    """Return the run in whose folder a bundle or an export lies, None where there is none."""
+    return next((each for each in path.parents if (each / "key").is_file()), None)
 
 
 def predict(bundle: Path, source: str) -> dict[str, Any]:
@@ -338,37 +354,80 @@ def predict(bundle: Path, source: str) -> dict[str, Any]:
     return loaded.predict(path.read_bytes())
 
 
-def export(run: Path, *, to: str, folder: Path | None = None) -> dict[str, dict[str, Any]]:
+Report = dict[str, Any]
+
+
+def export(
+    run: Path, *, to: str, folder: Path | None = None, done: Callable[[str, Report], None] = lambda name, report: None
+) -> dict[str, Report]:
     """Write a bundle in other formats and check each against torch; returns the parity reports by format.
 
     Args:
-        run: a run, or a bundle that torch computes.
+        run: a run, or a bundle; one that another engine than torch computes goes to that engine's own format alone.
         to: formats, with commas: ``onnx``, ``torch``, ``aoti``, ``openvino``, ``hf``.
         folder: where to, with a folder for each format where there are several; beside the run's other exports when
             left out.
+        done: is told of each format that was written.
 
     Raises:
-        JobError: a format is not known.
-        BundleError: an exported model does not give torch's answers.
+        JobError: a format is not known, or the bundle has no way there.
+        BundleError: an exported model does not give torch's answers; of several formats once all others are written.
         MissingExtraError: the packages of a format are not installed.
     """
-    from thrifty.export.targets import TARGETS
+    from thrifty.export.check import read_info
+    from thrifty.export.targets import OF_ENGINE, TARGETS
 
     names = [name.strip() for name in to.split(",")]
     for name in names:
         if name not in TARGETS:
             raise unknown_name("export format", name, [*TARGETS, "bundle", "kserve"])
+    bundle = bundle_folder(run)
+    engine = read_info(bundle).engine
+    if odd := [name for name in names if name not in OF_ENGINE[engine]]:
+        known = " and ".join(OF_ENGINE[engine]) or "no other format"
+        raise JobError(
+            f"'{bundle}' is computed by '{engine}' and holds no torch model: it goes to {known}, not to {odd[0]}",
+            mend=f"Export the model as it was trained: thrifty export {run_of(bundle) or 'RUN'} --to {','.join(odd)}.",
+        )
     from thrifty.export.bundle import load_bundle
     from thrifty.export.targets.served import Source
 
-    bundle = bundle_folder(run)
     source = Source(load_bundle(bundle))
-    reports = {}
+    reports: dict[str, Report] = {}
+    failed: dict[str, ThriftyError] = {}
     for name in names:
-        place = (folder / name if len(names) > 1 else folder) if folder else bundle.parent / "export" / name
-        report = TARGETS[name](source, place)
+        place = (folder / name if len(names) > 1 else folder) if folder else _exports_of(bundle) / name
+        try:
+            report = TARGETS[name](source, place)
+        except (BundleError, JobError, MissingExtraError) as error:
+            if len(names) == 1:
+                raise
+            failed[name] = error
+            continue
         reports[name] = {"path": str(place / report["file"]), **report}
+        done(name, reports[name])
+    if failed:
+        raise BundleError(f"not written: {'; '.join(f'{name}: {error.what}' for name, error in failed.items())}")
     return reports
+
+
+def _exports_of(bundle: Path) -> Path:
+    """Return the folder of what a bundle is exported to; that of a run's own is the run's."""
+    place = bundle.parent / "export"
+    return place if bundle.name == "bundle" else place / bundle.name
+
+
+def formats(bundle: Path) -> tuple[str, ...]:
+    """Return the formats that a bundle can be written in: that which computes it says which.
+
+    Raises:
+        DataError: there is no bundle.
+        BundleError: it is damaged.
+    """
+    from thrifty.export.check import read_info
+    from thrifty.export.targets import OF_ENGINE
+
+    return OF_ENGINE[read_info(bundle_folder(bundle)).engine]
 
 
 def export_bundle(
@@ -395,7 +454,7 @@ def export_bundle(
     place = bundle_folder(run)
     source = load_bundle(place)
     named = f"bundle-{engine}-{precision}" if precision else f"bundle-{engine}"
-    target = folder or place.parent / "export" / named
+    target = folder or _exports_of(place) / named
     info, apart = rewrite_bundle(target, source, engine=engine, precision=precision)
     return {
         "path": str(target),
@@ -427,7 +486,7 @@ def export_kserve(
     from thrifty.serve.kserve import write_kserve
 
     bundle = bundle_folder(run)
-    return write_kserve(bundle, folder or bundle.parent / "export" / "kserve", image=image, storage_uri=storage_uri)
+    return write_kserve(bundle, folder or _exports_of(bundle) / "kserve", image=image, storage_uri=storage_uri)
 
 
 def serve(
@@ -508,6 +567,19 @@ def serve(
         otel_share=otel_share,
         ready=ready,
     )
+
+
+def asking(bundle: Path, url: str) -> str:
+    """Return a command of a shell that asks a served bundle.
+
+    Raises:
+        DataError: there is no bundle.
+        BundleError: it is damaged.
+    """
+    from thrifty.export.check import read_info
+    from thrifty.serve.example import command
+
+    return command(read_info(bundle_folder(bundle)), url)
 
 
 def models() -> dict[str, str]:

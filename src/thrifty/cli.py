@@ -122,6 +122,7 @@ def plan(
     """Say what each way of doing a job will cost, the cheapest first, and why; trains nothing."""
     from thrifty import api
     from thrifty.report import proposal_view, write_proposal
+    from thrifty.spec import Declared, load_job
 
     with _live(as_json) as show:
         proposal = api.plan(job, on=on, allow=allow or (), top=top, probe=probe, devices=devices, runs=runs, emit=show)
@@ -133,6 +134,8 @@ def plan(
         _console().print(proposal_view(proposal))
         if html is not None:
             print(f"page  {html}")
+        if proposal.fits and proposal.plan is not None and not isinstance(load_job(job).data, Declared):
+            print(f"run it: thrifty run {job}")
     if not proposal.fits:
         raise BudgetError(f"nothing fits {proposal.where}", mend=f"Smallest change: {proposal.would_fit[0]}.")
 
@@ -172,6 +175,7 @@ def run(
         print(f"prompt, and after ▸ what the model wrote:\n{result.prompt}▸{result.completion}")
     print(f"page    {outcome.folder / 'report.html'}")
     print(f"bundle  {outcome.folder / 'bundle'}   serve it: thrifty serve {outcome.folder}")
+    print(f"have it answer for less: thrifty compress {outcome.folder}")
 
 
 @app.command()
@@ -222,6 +226,8 @@ def compress(
     else:
         _console().print(compression_view(made))
         print(f"bundle  {place}   serve it: thrifty serve {place}")
+        if formats := api.formats(place):
+            print(f"a file for another runtime: thrifty export {place} --to {formats[0]}")
     if not made.held:
         judged = made.test if made.test is not None and made.test.held == "over" else made.validation
         more = f"Hold out {judged.rows_needed:,} rows" if judged.rows_needed else "Allow more"
@@ -270,35 +276,50 @@ def export(
     """Write a bundle in another format, or for another engine, checked against torch."""
     from thrifty import api
 
+    reports: dict[str, dict[str, Any]] = {}
+
+    def done(name: str, report: dict[str, Any]) -> None:
+        reports[name] = report
+        if not as_json:
+            _show_export(name, report)
+
     names = [name.strip() for name in to.split(",")]
     others = [name for name in names if name not in ("bundle", "kserve")]
-    reports = api.export(run, to=",".join(others), folder=folder) if others else {}
 
     def place(name: str) -> Path | None:
         return folder / name if folder and len(names) > 1 else folder
 
-    if "bundle" in names:
-        reports["bundle"] = api.export_bundle(run, engine=engine, precision=precision, folder=place("bundle"))
-    if "kserve" in names:
-        reports["kserve"] = api.export_kserve(run, image=image, storage_uri=storage_uri, folder=place("kserve"))
-    if as_json:
-        _print_json(reports)
-    for name, report in [] if as_json else reports.items():
-        if name == "kserve":
-            print(
-                f"kserve  {report['path']}  image {report['image']}, {report['cores']} cores, "
-                f"{report['memory_bytes'] / 2**20:.0f} MiB; its first lines say what to do"
-            )
-            continue
-        print(f"{name}  {report['path']}  largest difference from torch {report['max_difference']:.2g}")
-        for route, reason in report.get("fell_back", {}).items():
-            print(f"  by {report['route']}, for {route} failed: {reason}")
-        if refused := report.get("decoder", {}).get("refused"):
-            print(f"  no decoder that keeps keys and values: {refused}")
-        if name == "bundle":
-            print(
-                f"  computed by {report['engine']} in {report['precision']}; serve it: thrifty serve {report['path']}"
-            )
+    try:
+        if others:
+            api.export(run, to=",".join(others), folder=folder if len(others) > 1 else place(others[0]), done=done)
+        if "bundle" in names:
+            done("bundle", api.export_bundle(run, engine=engine, precision=precision, folder=place("bundle")))
+        if "kserve" in names:
+            done("kserve", api.export_kserve(run, image=image, storage_uri=storage_uri, folder=place("kserve")))
+    finally:
+        if as_json and reports:
+            _print_json(reports)
+
+
+def _show_export(name: str, report: dict[str, Any]) -> None:
+    from thrifty.export.targets import READ_BY
+
+    path, like = report["path"], report.get("compared_with", "torch")
+    if name == "kserve":
+        print(
+            f"kserve  {path}  image {report['image']}, {report['cores']} cores, "
+            f"{report['memory_bytes'] / 2**20:.0f} MiB; its first lines say what to do"
+        )
+        return
+    print(f"{name}  {path}  largest difference from {like} {report['max_difference']:.2g}")
+    for route, reason in report.get("fell_back", {}).items():
+        print(f"  by {report['route']}, for {route} failed: {reason}")
+    if name in READ_BY:
+        print(f"  read it: {READ_BY[name].format(path=path, folder=Path(path).parent)}")
+    if refused := report.get("decoder", {}).get("refused"):
+        print(f"  no decoder that keeps keys and values: {refused}")
+    if name == "bundle":
+        print(f"  computed by {report['engine']} in {report['precision']}; serve it: thrifty serve {path}")
 
 
 @app.command()
@@ -341,6 +362,8 @@ def serve(
         print(
             f"serving on http://{host}:{port}" + (f" and gRPC on {host}:{grpc_port}" if grpc_port else ""), flush=True
         )
+        if bundles:
+            print(f"ask it: {api.asking(bundles[0], f'http://{host}:{port}')}", flush=True)
 
     if log_format not in (None, "text", "json"):
         raise unknown_name("log format", str(log_format), ["text", "json"])

@@ -176,6 +176,8 @@ def _written(
         device,
         batch=wish.batch,
     )
+    if not chosen.taken:
+        took["after"] = took["before"]  # the same model: what noise makes of it is no saving
     spent = stage.spent()
     compression = Compression(
         objective=wish.objective,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import datetime
 import shutil
 from collections.abc import Mapping, Sequence
@@ -203,15 +204,18 @@ def rewrite_bundle(
         raise unknown_name(f"precision of the engine '{engine}'", precision, row.precisions)
     if form is None and precision == "int8":
         raise JobError("int8 needs ranges, which are measured on data", mend="See: thrifty compress.")
-    made = row.convert(torch_model(source), source.info.data) if form is None else form
+    made = row.convert(torch_model(source, plain=True), source.info.data) if form is None else form
     same = {"format": BUNDLE_FORMAT, "engine": engine, "precision": precision, "created": _now()}
     info = source.info.model_copy(update={**same, "isa": tuple(isa or instruction_sets()), **changes})
     tokenizer = source.folder / TOKENIZER if KINDS[info.data.kind].tokenized else None
     return _write(Path(folder).absolute(), info, made, tokenizer, like=source if form is None else None)
 
 
-def torch_model(bundle: Bundle) -> nn.Module:
+def torch_model(bundle: Bundle, *, plain: bool = False) -> nn.Module:
     """Return the torch model of a bundle.
+
+    Args:
+        plain: of a bundle in bf16 a copy in fp32, of the weights as they are rounded.
 
     Raises:
         BundleError: it is computed by another engine, and holds none.
@@ -221,6 +225,8 @@ def torch_model(bundle: Bundle) -> nn.Module:
             f"bundle '{bundle.folder}' is computed by '{bundle.info.engine}' and holds no torch model",
             mend="Take the bundle that it was made of.",
         )
+    if plain and bundle.info.precision == "bf16":
+        return copy.deepcopy(bundle.model).float()
     return bundle.model
 
 
@@ -244,10 +250,10 @@ def _write(
 
 
 def _apart(bundle: Bundle, like: Bundle) -> float:
-    from thrifty.export.parity import RELATIVE, RELATIVE_BF16, apart_by
+    from thrifty.export.parity import RELATIVE, RELATIVE_ROUNDED, apart_by
 
     apart = apart_by(compute_of(bundle.model), compute_of(like.model), bundle.info.data)
-    most = RELATIVE_BF16 if bundle.info.precision == "bf16" else RELATIVE
+    most = RELATIVE_ROUNDED if "bf16" in (bundle.info.precision, like.info.precision) else RELATIVE
     if not apart <= most:  # NaN must fail too
         raise BundleError(
             f"'{bundle.info.name}' answers otherwise by '{bundle.info.engine}' in {bundle.info.precision} than by "

@@ -17,8 +17,8 @@ from thrifty.spec import Dataset
 Outputs = dict[str, NDArray[Any]]
 
 RELATIVE = 1e-3
-# eight bits of mantissa, through a whole network; what it does to answers is for the guard to say
-RELATIVE_BF16 = 0.1
+# of bf16 and int8: eight bits, through a whole network; what it does to answers is for the guard to say
+RELATIVE_ROUNDED = 0.1
 
 
 def differences(

@@ -37,7 +37,7 @@ def verdict_text(found: Verdict) -> str:
         drop = f"a {'drop' if found.drop > 0 else 'rise'} of {abs(found.drop):.2g}"
     more = f"; {found.rows_needed:,} rows like these would prove it" if found.rows_needed else ""
     return (
-        f"{name} on {found.rows:,} {found.split} rows: {figures}: {drop}; at most {found.high:.2g} in {share} of "
+        f"{name} on {found.rows:,} {found.split} rows: {figures}: {drop}; at most {found.high + 0.0:.2g} in {share} of "
         f"cases, allowed {found.allowed:.2g}: {HELD[found.held]}{more} ({found.method})"
     )
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 GRAPH, WEIGHTS = "model.xml", "model.bin"
 # how what is not quantised is computed; bf16 is rounded to, not asked of an int8 model that was judged without it
-_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
+HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 
 
 def convert(model: nn.Module, data: Dataset) -> Any:
@@ -63,7 +63,7 @@ def load(folder: Path, info: BundleInfo, threads: int | None) -> Computed:
         BundleError: the form is not one.
     """
     settings: dict[str, Any] = {
-        "INFERENCE_PRECISION_HINT": _HINTS[info.precision],
+        "INFERENCE_PRECISION_HINT": HINTS[info.precision],
         "PERFORMANCE_HINT": "LATENCY",
     }
     if threads is not None:
@@ -84,8 +84,12 @@ def load(folder: Path, info: BundleInfo, threads: int | None) -> Computed:
 
 
 def _compiled(path: Path, settings: dict[str, Any]) -> Any:
-    """Compile, or take what was compiled before; it is kept without its weights, in some hundred kilobytes."""
-    kept = {"CACHE_DIR": str(cache_folder() / "openvino"), "CACHE_MODE": "OPTIMIZE_SIZE"}
+    """Compile, or take what was compiled before; it is kept with its weights.
+
+    Kept without them (``OPTIMIZE_SIZE``) models of tables and of speech come back with a constant lost, and answer
+    nothing (OpenVINO 2026.4).
+    """
+    kept = {"CACHE_DIR": str(cache_folder() / "openvino-whole"), "CACHE_MODE": "OPTIMIZE_SPEED"}
     with contextlib.suppress(RuntimeError):  # where nothing can be kept, too
         return core().compile_model(path, "CPU", settings | kept)
     return core().compile_model(path, "CPU", settings)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from thrifty.export.targets.served import Source
 
-__all__ = ["TARGETS"]
+__all__ = ["OF_ENGINE", "READ_BY", "TARGETS"]
 
 
 def _onnx(source: Source, folder: Path) -> dict[str, Any]:
@@ -53,4 +53,21 @@ TARGETS: dict[str, Callable[[Source, Path], dict[str, Any]]] = {
     "aoti": _aoti,
     "openvino": _openvino,
     "hf": _hugging_face,
+}
+
+# What a bundle can be written as, by what computes it: an engine's own graph goes to its own runtime alone.
+OF_ENGINE: dict[str, tuple[str, ...]] = {
+    "torch": tuple(TARGETS),
+    "openvino": ("openvino",),
+    "onnx": ("onnx",),
+    "aoti": (),
+}
+
+# How what was written is read, in Python, by who has its runtime.
+READ_BY = {
+    "onnx": "onnxruntime.InferenceSession('{path}')",
+    "torch": "torch.export.load('{path}').module()",
+    "aoti": "torch._inductor.aoti_load_package('{path}')",
+    "openvino": "openvino.Core().compile_model('{path}', 'CPU')",
+    "hf": "transformers.AutoModel.from_pretrained('{folder}')",
 }
