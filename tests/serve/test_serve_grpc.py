@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
-import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -26,7 +24,6 @@ from thrifty.serve.asgi import App
 from thrifty.serve.batcher import FULL
 from thrifty.serve.gate import Gate
 from thrifty.serve.keys import Keys
-from thrifty.serve.server import Server, config_of
 from thrifty.serve.telemetry import Telemetry
 
 pytest.importorskip("grpc", reason="the extra 'grpc' is not installed")
@@ -36,7 +33,10 @@ with warnings.catch_warnings():
     from tritonclient.grpc import service_pb2
     from tritonclient.utils import InferenceServerException
 
-from thrifty.serve.oip.grpc.service import RpcServer
+from real_rpc import answering
+
+from thrifty.serve.oip.grpc.service import spoken
+from thrifty.serve.rpc import RpcServer
 
 pytestmark = pytest.mark.slow
 
@@ -44,19 +44,10 @@ pytestmark = pytest.mark.slow
 @contextmanager
 def calling(app: App) -> Iterator[tuple[Any, RpcServer]]:
     """A client of an application that is served over gRPC too, and the service."""
-    rpc = RpcServer(app, host="127.0.0.1", port=0)
-    ready = threading.Event()
-    server = Server(config_of(app, app.limits), app, ready.set, rpc)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=server.run, args=([listener],))
-        thread.start()
-        assert ready.wait(60)
+    with answering(app) as rpc:
         client = triton.InferenceServerClient(f"127.0.0.1:{rpc.port}")
         yield client, rpc
         client.close()
-        server.should_exit = True
-        thread.join(60)
-    assert not thread.is_alive()
 
 
 @pytest.fixture(scope="module")
@@ -255,9 +246,9 @@ def test_our_messages_are_the_protocols(served: Any) -> None:
 
     for message in service_pb2.DESCRIPTOR.message_types_by_name.values():
         walk(message)
-    for name, found in served.rpc._service.messages.items():
+    for name, found in spoken(served.rpc._app).protos.messages.items():
         for field in found.DESCRIPTOR.fields:
-            other = theirs[name].fields_by_name[field.name]
+            other = theirs[name.rpartition(".")[2]].fields_by_name[field.name]
             assert (field.number, field.type, field.is_repeated) == (other.number, other.type, other.is_repeated)
             assert bool(field.containing_oneof) == bool(other.containing_oneof)
 

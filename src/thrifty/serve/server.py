@@ -18,7 +18,7 @@ from thrifty.serve.asgi import App
 from thrifty.serve.connection import Connection
 from thrifty.serve.keys import Keys
 from thrifty.serve.limits import Limits
-from thrifty.serve.oip.grpc.service import RpcServer
+from thrifty.serve.rpc import RpcServer
 
 logger = logging.getLogger("thrifty.serve")
 

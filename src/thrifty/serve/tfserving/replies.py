@@ -38,14 +38,23 @@ def by_column(model: Model, answers: Sequence[Mapping[str, Any]]) -> Reply:
 
 def classified(model: Model, answers: Sequence[Mapping[str, Any]]) -> Reply:
     """Labels with their scores, of each example."""
-    labels = model.bundle.info.data.labels
-    rows = [list(zip(labels, row["probabilities"].tolist(), strict=True)) for row in answers]
-    return _reply({"results": rows}, answers)
+    return _reply({"results": scored(model, answers)}, answers)
 
 
 def regressed(answers: Sequence[Mapping[str, Any]]) -> Reply:
     """One number of each example."""
-    return _reply({"results": [float(row["value"]) for row in answers]}, answers)
+    return _reply({"results": told(answers)}, answers)
+
+
+def scored(model: Model, answers: Sequence[Mapping[str, Any]]) -> list[list[tuple[str, float]]]:
+    """Of each answer the labels with their scores."""
+    labels = model.bundle.info.data.labels
+    return [list(zip(labels, row["probabilities"].tolist(), strict=True)) for row in answers]
+
+
+def told(answers: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Of each answer its number."""
+    return [float(row["value"]) for row in answers]
 
 
 def _columns(model: Model, answers: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from thrifty.errors import RequestError, ThriftyError
@@ -58,13 +58,22 @@ def parse_examples(model: Model, body: bytes) -> Ask:
     context = request.get("context", {})
     if not isinstance(context, dict):
         raise RequestError(f"JSON Value: {shown(request)} Expecting 'context' value to be an JSON object")
-    model.check_rows(len(examples))
-    rows = [_row_of_example(model, context, example) for example in examples]
+    rows = rows_of_examples(model, context, examples)
 
     def reply(answers: list[Any]) -> Reply:
         return classified(model, answers) if labels else regressed(answers)
 
     return Ask(rows, reply)
+
+
+def rows_of_examples(model: Model, context: dict[str, Any], examples: Sequence[Any]) -> list[Any]:
+    """Make a row of each example: an object of inputs by their names, with what ``context`` says of all of them.
+
+    Raises:
+        RequestError: in TensorFlow Serving's words.
+    """
+    model.check_rows(len(examples))
+    return [_row_of_example(model, context, example) for example in examples]
 
 
 def _object(body: bytes) -> dict[str, Any]:
@@ -204,10 +213,11 @@ def _row_of_example(model: Model, context: dict[str, Any], example: Any) -> Any:
         if set(example) != {name} or not isinstance(example[name], str):
             raise RequestError(f'An example must be {{"{name}": "..."}}')
         return model.row(example[name], {})
-    if set(example) != {name} or not is_base64(example[name]):
+    given = example.get(name)
+    if set(example) != {name} or not (isinstance(given, bytes) or is_base64(given)):
         raise RequestError(f'An example must be {{"{name}": {{"b64": ...}}}}')
     try:
-        return model.row(from_base64(example[name]["b64"]), {})
+        return model.row(given if isinstance(given, bytes) else from_base64(given["b64"]), {})
     except RequestError:
         raise
     except ThriftyError as error:

@@ -39,15 +39,8 @@ def ask_for(method: str, path: str, models: Models) -> tuple[Model, Callable[[by
     if match is None:
         return None
     name, verb = unquote(match[1]), match[4].lower()
-    version = _version(models, name, match[2], match[3])
-    model = models.find(name, version)
-    if model is None:
-        raise _not_found(name, version)
-    if verb in _ANSWERS and _ANSWERS[verb] not in model.form.outputs:
-        raise RequestError(
-            f"Expected {'regression' if verb == 'regress' else 'classification'} signature method_name to be "
-            f"tensorflow/serving/{verb}. Was: tensorflow/serving/predict"
-        )
+    model = find(models, name, _version(models, name, match[2], match[3]))
+    check_method(model, verb)
     parse = parse_examples if verb in _ANSWERS else parse_predict
     return model, lambda body: parse(model, body)
 
@@ -67,33 +60,70 @@ def look_up(method: str, path: str, headers: dict[bytes, bytes], models: Models)
         raise RequestError("Missing model name in request.")
     name, metadata = unquote(match[1]), match[4] is not None
     version = _version(models, name, match[2], match[3])
-    found = [each for each in models.versions(name) if version in (None, each.version)]
-    if metadata and found:
-        return json_reply(metadata_of(found[0]))
-    if found:
-        return json_reply({"model_version_status": [_status(each) for each in found]})
     if metadata:
-        raise _not_found(name, version)
-    what = "any versions" if version is None else f"version {version}"
-    raise RequestError(f"Could not find {what} of model {name}", status=404)
+        return json_reply(metadata_of(find(models, name, version)))
+    return json_reply(statuses(models, name, version))
+
+
+def find(models: Models, name: str, version: int | None) -> Model:
+    """Return a version of a model, or its latest.
+
+    Raises:
+        RequestError: 404, there is none.
+    """
+    model = models.find(name, version)
+    if model is None:
+        wanted = f"Latest({name})" if version is None else f"Specific({name}, {version})"
+        raise RequestError(f"Servable not found for request: {wanted}", status=404)
+    return model
+
+
+def check_method(model: Model, verb: str) -> None:
+    """Refuse a method that a model has no answer for.
+
+    Raises:
+        RequestError: a model without labels is to classify, or one with labels to tell a number.
+    """
+    if verb in _ANSWERS and _ANSWERS[verb] not in model.form.outputs:
+        raise RequestError(
+            f"Expected {'regression' if verb == 'regress' else 'classification'} signature method_name to be "
+            f"tensorflow/serving/{verb}. Was: tensorflow/serving/predict"
+        )
+
+
+def statuses(models: Models, name: str, version: int | None) -> dict[str, Any]:
+    """Say how the versions of a model stand, or one of them.
+
+    Raises:
+        RequestError: 404, there is none.
+    """
+    found = [each for each in models.versions(name) if version in (None, each.version)]
+    if not found:
+        what = "any versions" if version is None else f"version {version}"
+        raise RequestError(f"Could not find {what} of model {name}", status=404)
+    return {"model_version_status": [_status(each) for each in found]}
+
+
+def labelled(models: Models, name: str, label: str) -> int:
+    """Return the version that a label stands for.
+
+    Raises:
+        RequestError: it stands for none.
+    """
+    version = models.labelled(name, label)
+    if version is None:
+        raise RequestError(f"Unrecognized servable version label: {label}")
+    return version
 
 
 def _version(models: Models, name: str, digits: str | None, label: str | None) -> int | None:
     if label is not None:
-        version = models.labelled(name, unquote(label))
-        if version is None:
-            raise RequestError(f"Unrecognized servable version label: {unquote(label)}")
-        return version
+        return labelled(models, name, unquote(label))
     if digits is None:
         return None
     if len(digits) > 19 or int(digits) >= 2**63:
         raise RequestError(f"Failed to convert version: {digits} to numeric.")
     return int(digits)
-
-
-def _not_found(name: str, version: int | None) -> RequestError:
-    wanted = f"Latest({name})" if version is None else f"Specific({name}, {version})"
-    return RequestError(f"Servable not found for request: {wanted}", status=404)
 
 
 def _status(model: Model) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from thrifty.errors import RequestError
 from thrifty.serve.models import Model
 
 DEFAULT = "serving_default"
-_TYPES = {"BYTES": "DT_STRING", "UINT8": "DT_UINT8", "FP32": "DT_FLOAT", "FP64": "DT_DOUBLE"}
+# TensorFlow's names of types, by the models' own
+TYPES = {"BYTES": "DT_STRING", "UINT8": "DT_UINT8", "FP32": "DT_FLOAT", "FP64": "DT_DOUBLE"}
 
 
 @dataclass(frozen=True)
@@ -62,4 +63,4 @@ def _signatures(model: Model) -> dict[str, tuple[str, ...]]:
 
 def _tensor(name: str, datatype: str, shape: tuple[int, ...]) -> dict[str, Any]:
     dims = [{"size": str(size), "name": ""} for size in shape]
-    return {"dtype": _TYPES[datatype], "tensor_shape": {"dim": dims, "unknown_rank": False}, "name": f"{name}:0"}
+    return {"dtype": TYPES[datatype], "tensor_shape": {"dim": dims, "unknown_rank": False}, "name": f"{name}:0"}
