@@ -15,17 +15,17 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import numpy as np
 import pytest
 from made_bundles import pixels, write_image_bundle
 
-from thrifty import api
-from thrifty.errors import JobError
+from thrifty import api, serve
+from thrifty.errors import JobError, MissingExtraError
 from thrifty.export.bundle import Bundle, load_bundle
-
-pytest.importorskip("ray", reason="the extra 'ray' is not installed")
+from thrifty.serve.ray import deploy
 
 SOON = 60.0
 PREDICT = "/v1/models/pets:predict"
@@ -114,6 +114,7 @@ class Load:
 
 @pytest.mark.slow
 def test_a_replica_is_killed_under_load_and_a_stop_answers_what_was_accepted(slow_pets: Bundle, poet: Bundle) -> None:
+    pytest.importorskip("ray", reason="the extra 'ray' is not installed")
     with replicas(2, slow_pets.folder, poet.folder) as (process, url):
         everyone = family(process.pid)
         speaks_all_protocols(url)
@@ -180,13 +181,40 @@ def listens_to_this_machine_alone(pids: set[int]) -> None:
     assert not heard
 
 
+def test_what_every_replica_would_refuse_is_refused_at_once(
+    pets: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtraError, match=r"serving by Ray needs the package 'ray'.*thrifty\[ray\]"):
+        serve.run_replicas([pets.folder], replicas=2, port=0)
+    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
+    with pytest.raises(JobError, match="two bundles are named 'pets' version 1"):
+        serve.run_replicas([pets.folder, pets.folder], replicas=2)
+    with pytest.raises(JobError, match="there is no bundle to serve"):
+        serve.run_replicas([], replicas=2)
+    with pytest.raises(JobError, match="label 'stable' stands for version 7"):
+        serve.run_replicas([pets.folder], replicas=2, labels=["stable=7"])
+    with pytest.raises(JobError, match="0 replicas"):
+        serve.run_replicas([pets.folder], replicas=0)
+
+
+def test_why_replicas_do_not_come_up_is_told_in_the_words_of_the_last() -> None:
+    trace = "Traceback:\n  raise\nthrifty.errors.BundleError: first.\nmore\nthrifty.errors.BundleError: it is: gone.\n"
+    for message, reason in ((trace, "it is: gone"), ("Traceback:", "")):
+        application = SimpleNamespace(deployments={"thrifty": SimpleNamespace(message=message)})
+        status = SimpleNamespace(applications={"thrifty": application})
+        assert deploy._reason(SimpleNamespace(status=lambda status=status: status)) == reason
+    assert deploy._reason(SimpleNamespace(status=lambda: SimpleNamespace(applications={}))) == ""
+
+
 def test_what_does_not_go_with_replicas_is_said(pets: Bundle, tmp_path: Path) -> None:
-    def serve(**options: object) -> None:
+    def start(**options: object) -> None:
         api.serve([pets.folder], host="127.0.0.1", port=0, **options)  # type: ignore[arg-type]
 
     with pytest.raises(JobError, match=r"--grpc-port and --watch cannot be had with --engine ray"):
-        serve(engine="ray", grpc_port=1, watch=tmp_path)
+        start(engine="ray", grpc_port=1, watch=tmp_path)
     with pytest.raises(JobError, match="are of --engine ray"):
-        serve(replicas=2)
+        start(replicas=2)
     with pytest.raises(JobError, match="Did you mean 'ray'"):
-        serve(engine="rays")
+        start(engine="rays")

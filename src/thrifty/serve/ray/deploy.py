@@ -22,11 +22,13 @@ from thrifty.serve.logs import LogFormat
 from thrifty.serve.ray.cores import cores_each
 from thrifty.serve.ray.replica import Order, Replica, served
 from thrifty.serve.server import bind, warn_of_strangers
+from thrifty.spec import BundleInfo
 
 NAME = "thrifty"  # of the application in the cluster
 HEALTH_SECONDS = 1.0  # between two looks at a replica; Ray gives it up after three that fail, at once when it died
 _HEALTH_PATIENCE_SECONDS = 30.0
 _KEEP_ALIVE_SECONDS = 75
+_STARTS = 2  # of replicas that fail before they are ready, after which none is expected to come up
 _STORE_BYTES = 256 * 2**20  # of what passes between proxies and replicas and does not fit in a message
 # read by Ray as it is imported, and by all processes that it starts: nothing is reported to its makers
 _ALWAYS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
@@ -35,6 +37,7 @@ _ALWAYS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO":
 _OWN = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_AUTH_MODE": "token",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "15",  # of what is not started again once it is gone
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "thrifty.serve.ray.door.middlewares",
 }
 
@@ -71,7 +74,9 @@ def serve(
         JobError: the replicas do not fit, the address cannot be had, or the bundles cannot be served together.
         BundleError: a bundle is damaged, or does not answer.
     """
-    _check(folders, labels)
+    if replicas < 1:
+        raise JobError(f"{replicas} replicas answer nobody", mend="Ask for one or more.")
+    infos = _check(folders, labels)
     os.environ.update(_ALWAYS)
     if address is None:
         os.environ.update(_OWN | {"RAY_AUTH_TOKEN": secrets.token_hex(32)})
@@ -89,7 +94,10 @@ def serve(
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     bundles = tuple((folder.absolute(), sha256(folder / INFO)) for folder in folders)
     quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
-    longest = max(limits.deadline_seconds, limits.text_seconds) + limits.body_seconds
+    writes = any(info.task == "language" for info in infos)
+    longest = limits.body_seconds + (
+        max(limits.deadline_seconds, limits.text_seconds) if writes else limits.deadline_seconds
+    )
     with _joined(ray, address), _stopped() as stop:
         each = cores_each([int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]], replicas)
         order = Order(bundles, each, limits, labels, keys, log_format)
@@ -101,6 +109,7 @@ def serve(
             ray_actor_options={"num_cpus": each},
             max_ongoing_requests=limits.queue_rows,
             max_queued_requests=limits.queue_rows,
+            max_constructor_retry_count=_STARTS,
             graceful_shutdown_wait_loop_s=0.1,
             graceful_shutdown_timeout_s=limits.drain_seconds,
             health_check_period_s=HEALTH_SECONDS,
@@ -110,7 +119,7 @@ def serve(
         try:
             ray_serve.run(deployment.bind(order), name=NAME, route_prefix="/")
         except RuntimeError as error:
-            raise BundleError(f"the replicas do not come up: {error}") from None
+            raise BundleError(f"the replicas do not come up: {_reason(ray_serve) or error}") from None
         try:
             ready(host, port)
             stop.wait()
@@ -120,11 +129,11 @@ def serve(
                 ray_serve.shutdown()
 
 
-def _check(folders: Sequence[Path], labels: Labels) -> None:
-    """Refuse here what every replica would refuse on its node."""
+def _check(folders: Sequence[Path], labels: Labels) -> list[BundleInfo]:
+    """Read what is to be served, and refuse here what every replica would refuse on its node."""
     versions: dict[str, list[int]] = {}
-    for folder in folders:
-        info = read_info(folder)
+    infos = [read_info(folder) for folder in folders]
+    for info in infos:
         if info.version in versions.setdefault(info.name, []):
             raise JobError(
                 f"two bundles are named '{info.name}' version {info.version}",
@@ -134,6 +143,15 @@ def _check(folders: Sequence[Path], labels: Labels) -> None:
     if not folders:
         raise JobError("there is no bundle to serve", mend="Name at least one bundle folder.")
     check_labels(labels, versions)
+    return infos
+
+
+def _reason(ray_serve: Any) -> str:
+    """What the last replica that failed said of it, out of the trace that Ray keeps; empty where it says nothing."""
+    application = ray_serve.status().applications.get(NAME)
+    traces = [] if application is None else [each.message for each in application.deployments.values()]
+    said = [line for trace in traces for line in trace.splitlines() if line.startswith("thrifty.errors.")]
+    return said[-1].partition(": ")[2].rstrip(".") if said else ""
 
 
 @contextmanager

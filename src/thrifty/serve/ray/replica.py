@@ -18,8 +18,6 @@ from thrifty.serve.logs import LogFormat
 from thrifty.serve.ray.cores import own_cores
 from thrifty.serve.ray.door import MARK
 
-_POLL_SECONDS = 0.02
-
 
 @dataclass(frozen=True)
 class Order:
@@ -126,9 +124,10 @@ class Replica:
         """
         app = served().app
         app.start()
-        until = time.monotonic() + (0.0 if self._warm else self._limits.warm_seconds)
-        while not app.ready and time.monotonic() < until:
-            await asyncio.sleep(_POLL_SECONDS)
+        if not self._warm:
+            until = time.monotonic() + self._limits.warm_seconds
+            for model in app.models:
+                await asyncio.to_thread(model.wait_until_warm, max(0.0, until - time.monotonic()))
+            self._warm = True
         if silent := [model.label for model in app.models if not model.ready]:
             raise BundleError(f"no answer of {', '.join(silent)}")
-        self._warm = True
