@@ -131,7 +131,7 @@ def manifest(info: BundleInfo, footprint: Footprint, *, image: str, storage_uri:
         "spec": {
             "annotations": {"prometheus.kserve.io/port": str(HTTP_PORT), "prometheus.kserve.io/path": "/metrics"},
             "supportedModelFormats": [{**form, "autoSelect": True}],
-            "protocolVersions": ["v1", "v2", "grpc-v2"],
+            "protocolVersions": ["v1", "v2", "grpc-v1", "grpc-v2"],
             "multiModel": False,
             "containers": [container],
         },
