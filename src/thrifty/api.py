@@ -445,13 +445,19 @@ def export_bundle(
         ``path``, ``engine``, ``precision``, ``bytes``, and the largest relative difference of logits.
 
     Raises:
-        JobError: there is no such engine or precision.
+        JobError: there is no such engine or precision, or the bundle holds no torch model.
         BundleError: it answers otherwise than the bundle that it is made of.
         MissingExtraError: the package of the engine is not installed.
     """
     from thrifty.export.bundle import load_bundle, rewrite_bundle
+    from thrifty.export.check import read_info
 
     place = bundle_folder(run)
+    if (computed_by := read_info(place).engine) != "torch":
+        raise JobError(
+            f"'{place}' is computed by '{computed_by}' and holds no torch model to make another of",
+            mend=f"Take it as it was trained: thrifty export {run_of(place) or 'RUN'} --to bundle --engine {engine}.",
+        )
     source = load_bundle(place)
     named = f"bundle-{engine}-{precision}" if precision else f"bundle-{engine}"
     target = folder or _exports_of(place) / named

@@ -133,6 +133,16 @@ def test_a_run_is_compressed(trained: RunFolder, monkeypatch: pytest.MonkeyPatch
     assert 'id="compressed"' in page and "Drop and size" in page
 
 
+def test_a_model_that_stays_as_it_is_saves_nothing(trained: RunFolder, tmp_path: Path) -> None:
+    """What noise makes of the same model measured twice is no saving."""
+    runs = trained.folder.parent
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "MOVES", {})
+        made = api.compress(trained.folder, folder=tmp_path / "same", runs=runs)
+    assert (made.moves, made.held, made.after) == ((), True, made.before)
+    assert math.isinf(made.payback.requests)
+
+
 def test_what_moves_look_at_is_of_the_training_split_alone(trained: RunFolder) -> None:
     store = _store(trained)
     batches = calibration(store, seed=0)
