@@ -8,12 +8,16 @@ PEERS       := .venv-peers
 PEERS_READY := $(PEERS)/.ready
 SERVERS       := .venv-servers
 SERVERS_READY := $(SERVERS)/.ready
+# TensorFlow and LiteRT's interpreter, which some exports are written and read by, in an environment of their own.
+TENSORFLOW       := .venv-tf
+TENSORFLOW_READY := $(TENSORFLOW)/.ready
+export THRIFTY_TENSORFLOW_PYTHON ?= $(if $(wildcard $(TENSORFLOW_READY)),$(CURDIR)/$(TENSORFLOW)/bin/python)
 
 # Most tests are one thread long: as many processes as there are cores, up to four, run them side by side. Threads of
 # what they start that wait must not keep cores from the others.
 SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test quick check format bench bench-plan bench-gpu peers bench-train bench-train-gpu bench-data bench-deploy servers clean
+.PHONY: demo test quick check format bench bench-plan bench-gpu peers bench-train bench-train-gpu bench-data bench-deploy servers tensorflow clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py
@@ -73,8 +77,11 @@ peers: $(PEERS_READY)
 # Other people's servers, each in an environment of its own.
 servers: $(SERVERS_READY)
 
+# TensorFlow in an environment of its own; without it tests of what it reads are skipped.
+tensorflow: $(TENSORFLOW_READY)
+
 clean:
-	rm -rf $(VENV) $(PEERS) $(SERVERS) runs examples/data
+	rm -rf $(VENV) $(PEERS) $(SERVERS) $(TENSORFLOW) runs examples/data
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -91,3 +98,8 @@ $(SERVERS_READY): $(wildcard benchmarks/peers/servers/*.txt)
 	  $(PYTHON) -m venv $(SERVERS)/$$each && \
 	  $(SERVERS)/$$each/bin/python -m pip install --quiet --requirement benchmarks/peers/servers/$$each.txt || exit 1; done
 	@touch $(SERVERS_READY)
+
+$(TENSORFLOW_READY): constraints.txt
+	$(PYTHON) -m venv $(TENSORFLOW)
+	$(TENSORFLOW)/bin/python -m pip install --quiet tensorflow-cpu ai-edge-litert --constraint constraints.txt
+	@touch $(TENSORFLOW_READY)

@@ -364,7 +364,7 @@ def export(
 
     Args:
         run: a run, or a bundle; one that another engine than torch computes goes to that engine's own format alone.
-        to: formats, with commas: ``onnx``, ``torch``, ``aoti``, ``openvino``, ``hf``.
+        to: formats, with commas: ``onnx``, ``torch``, ``aoti``, ``openvino``, ``litert``, ``savedmodel``, ``hf``.
         folder: where to, with a folder for each format where there are several; beside the run's other exports when
             left out.
         done: is told of each format that was written.

@@ -264,7 +264,8 @@ def predict(
 def export(
     run: Annotated[Path, typer.Argument(help="a run, or a bundle")],
     to: Annotated[
-        str, typer.Option(help="formats, with commas: onnx, torch, aoti, openvino, hf, bundle, kserve")
+        str,
+        typer.Option(help="formats, with commas: onnx, torch, aoti, openvino, litert, savedmodel, hf, bundle, kserve"),
     ] = "onnx",
     folder: Annotated[Path | None, typer.Option(help="where to; the run's export folder when left out")] = None,
     engine: Annotated[str, typer.Option(help="of --to bundle, computes it: openvino, onnx, aoti, torch")] = "openvino",

@@ -144,10 +144,16 @@ class MissingExtraError(ThriftyError):
 
     >>> print(MissingExtraError("exporting to ONNX", package="onnx", extra="onnx"))
     exporting to ONNX needs the package 'onnx'. Install it: pip install 'thrifty[onnx]'
+
+    Args:
+        purpose: what needs it.
+        package, extra: that are not installed.
+        otherwise: another way to have it.
     """
 
-    def __init__(self, purpose: str, *, package: str, extra: str) -> None:
-        super().__init__(f"{purpose} needs the package '{package}'", mend=f"Install it: pip install 'thrifty[{extra}]'")
+    def __init__(self, purpose: str, *, package: str, extra: str, otherwise: str = "") -> None:
+        mend = f"Install it: pip install 'thrifty[{extra}]'" + (f"; {otherwise}" if otherwise else "")
+        super().__init__(f"{purpose} needs the package '{package}'", mend=mend)
 
 
 def unknown_name(kind: str, name: str, names: Iterable[str], *, see: str = "") -> JobError:

@@ -162,6 +162,8 @@ def flush_tree(folder: Path) -> None:
         if path.is_file():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
+        elif path.is_dir():
+            flush_folder(path)
     flush_folder(folder)
 
 

@@ -24,6 +24,7 @@ from made_bundles import (
     write_text_bundle,
     write_wave_bundle,
 )
+from needs import needs_tensorflow
 
 from thrifty.errors import BundleError, JobError
 from thrifty.export.bundle import Bundle, load_bundle
@@ -56,9 +57,17 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Source]:
     return {name: Source(load_bundle(folder / name)) for name in FAMILIES}
 
 
+CELLS = [pytest.param(family, target) for family in FAMILIES for target in ("torch", "openvino")]
+# those that differ most; `benchmarks.export` has all
+CELLS += [
+    pytest.param(family, target, marks=needs_tensorflow)
+    for family in ("resnet", "llama", "wav2vec2", "ngrams")
+    for target in ("savedmodel", "litert")
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("target", ["torch", "openvino"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "target"), CELLS)
 def test_every_family_goes_to_every_target(
     family: str, target: str, sources: dict[str, Source], tmp_path: Path
 ) -> None:

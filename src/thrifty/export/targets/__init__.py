@@ -40,6 +40,20 @@ def _openvino(source: Source, folder: Path) -> dict[str, Any]:
     return export_to(TARGET, source, folder)
 
 
+def _saved_model(source: Source, folder: Path) -> dict[str, Any]:
+    from thrifty.export.targets.savedmodel import TARGET
+    from thrifty.export.targets.target import export_to
+
+    return export_to(TARGET, source, folder)
+
+
+def _litert(source: Source, folder: Path) -> dict[str, Any]:
+    from thrifty.export.targets.litert import TARGET
+    from thrifty.export.targets.target import export_to
+
+    return export_to(TARGET, source, folder)
+
+
 def _hugging_face(source: Source, folder: Path) -> dict[str, Any]:
     from thrifty.export.hugging_face import export_hugging_face
 
@@ -52,6 +66,8 @@ TARGETS: dict[str, Callable[[Source, Path], dict[str, Any]]] = {
     "torch": _torch,
     "aoti": _aoti,
     "openvino": _openvino,
+    "litert": _litert,
+    "savedmodel": _saved_model,
     "hf": _hugging_face,
 }
 
@@ -69,5 +85,7 @@ READ_BY = {
     "torch": "torch.export.load('{path}').module()",
     "aoti": "torch._inductor.aoti_load_package('{path}')",
     "openvino": "openvino.Core().compile_model('{path}', 'CPU')",
+    "litert": "ai_edge_litert.interpreter.Interpreter('{path}').get_signature_runner()",
+    "savedmodel": "tensorflow.saved_model.load('{folder}').signatures['serving_default']",
     "hf": "transformers.AutoModel.from_pretrained('{folder}')",
 }

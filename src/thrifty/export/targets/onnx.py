@@ -135,4 +135,5 @@ TARGET = Target(
     require=require_onnx,
     decoder=_write_decoder,
     own={"onnx": Route("ONNX Runtime's own graph of the bundle", _save_own)},
+    decoder_file="decoder.onnx",
 )

@@ -118,4 +118,5 @@ TARGET = Target(
     require=_require,
     decoder=_write_decoder,
     own={"openvino": Route("OpenVINO's own graph of the bundle", _from_own)},
+    decoder_file="decoder.xml",
 )

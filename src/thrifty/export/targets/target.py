@@ -52,6 +52,7 @@ class Target:
         traced: it refuses sizes that the tracer refuses.
         decoder: writes a traced decoder to a path and returns it as read back; None where there is no such form.
         own: of a bundle that another engine than torch computes, by its name: the way from that engine's own graph.
+        decoder_file: beside the model's file, that holds the decoder or names its files.
     """
 
     says: str
@@ -62,6 +63,7 @@ class Target:
     traced: bool = False
     decoder: Callable[[ExportedProgram, Path], Step] | None = None
     own: Mapping[str, Route] = field(default_factory=dict)
+    decoder_file: str = ""
 
 
 def export_to(target: Target, source: Source, folder: str | Path) -> dict[str, Any]:
@@ -123,7 +125,7 @@ def _try(target: Target, route: Route, source: Source, folder: Path) -> dict[str
         "version": info.version,
         "file": path.name,
         "sha256": sha256(path),
-        "bytes": sum(each.stat().st_size for each in folder.iterdir() if each.name != TOKENIZER),
+        "bytes": sum(each.stat().st_size for each in folder.rglob("*") if each.is_file() and each.name != TOKENIZER),
         "route": route.says,
         "least_length": least,
         "compared_with": info.engine,
@@ -133,20 +135,25 @@ def _try(target: Target, route: Route, source: Source, folder: Path) -> dict[str
         "differences": apart,
         "torch": torch.__version__,
         **facts,
-        **(_decoder(target.decoder, source, path) if target.decoder and hasattr(source.module.model, "pasts") else {}),
+        **_decoder(target, source, folder),
     }
 
 
-def _decoder(write: Callable[[ExportedProgram, Path], Step], source: Source, path: Path) -> dict[str, Any]:
-    """Write a decoder that keeps keys and values beside the model, where it answers as torch does."""
+def _decoder(target: Target, source: Source, folder: Path) -> dict[str, Any]:
+    """Write a decoder that keeps keys and values beside the model, where there is one that answers as torch does."""
+    if target.decoder is None or not hasattr(source.module.model, "pasts"):
+        return {}
     model: Any = source.module.model
-    beside = path.with_name(f"decoder{path.suffix}")
+    beside = folder / target.decoder_file
     try:
-        step = write(source.decoder, beside)
+        beside.parent.mkdir(exist_ok=True)
+        step = target.decoder(source.decoder, beside)
         furthest = check_steps(step, model, model.vocabulary)
-        return {"decoder": {"file": beside.name, "sha256": sha256(beside), "max_difference": furthest}}
+        return {"decoder": {"file": target.decoder_file, "sha256": sha256(beside), "max_difference": furthest}}
     except BundleError as error:
-        for each in path.parent.glob("decoder.*"):
+        if beside.parent != folder:
+            shutil.rmtree(beside.parent)
+        for each in folder.glob("decoder.*"):
             each.unlink()
         return {"decoder": {"refused": error.what}}
 
@@ -166,5 +173,7 @@ def _put(fresh: Path, folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     # the report last: it holds the hash of the model
     for path in sorted(fresh.iterdir(), key=lambda path: path.name == PARITY):
+        if path.is_dir():  # none is put in the place of one that holds files
+            shutil.rmtree(folder / path.name, ignore_errors=True)
         path.replace(folder / path.name)
     flush_folder(folder)

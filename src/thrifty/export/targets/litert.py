@@ -1,0 +1,96 @@
+"""LiteRT: one ``.tflite`` file, preprocessing inside, read back by LiteRT's interpreter."""
+
+from __future__ import annotations
+
+import importlib.util
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thrifty.errors import BundleError, MissingExtraError
+from thrifty.export.arrays import pack, unpack
+from thrifty.export.examples import BATCHES, lengths_of, served_example
+from thrifty.export.interpreted import read_lite, signature_of
+from thrifty.export.other_python import ELSEWHERE, python_with_tensorflow, tensorflow
+from thrifty.export.parity import Outputs
+from thrifty.export.program import quiet
+from thrifty.export.targets.savedmodel import write_saved_model
+from thrifty.export.targets.served import Source
+from thrifty.export.targets.target import Route, Target
+
+FILE = "model.tflite"
+
+
+def _write_open(source: Source, path: Path) -> dict[str, Any]:
+    """One signature for all sizes, of a SavedModel."""
+    try:
+        process = tensorflow()
+    except MissingExtraError as error:
+        raise BundleError(error.what) from error
+    with tempfile.TemporaryDirectory(prefix="thrifty-saved-model-") as scratch:
+        names = {"inputs": (source.input,), "outputs": source.outputs}
+        write_saved_model(source.program, Path(scratch), **names, lite=True)
+        made = process.ask("lite", folder=scratch, path=str(path))
+    return {"sizes": "open", "signature": "serving_default", "tensorflow": made["tensorflow"]}
+
+
+def _write_fixed(source: Source, path: Path) -> dict[str, Any]:
+    """A signature for each of the shapes that are compared; they share weights.
+
+    litert-torch takes no model of ours with open sizes (0.10): it takes their place for a number below zero.
+    """
+    if importlib.util.find_spec("litert_torch") is None:
+        raise BundleError("exporting to LiteRT needs the package 'litert-torch'")
+    with quiet():
+        import litert_torch
+    data = source.bundle.info.data
+    examples = [served_example(data, rows, length) for rows in BATCHES for length in lengths_of(data)]
+    converter = litert_torch.Converter()
+    try:
+        with quiet(), torch.inference_mode(False), torch.no_grad():
+            for x in examples:
+                converter.signature(signature_of(x.shape), source.module, sample_kwargs={source.input: x})
+            converter.convert().export(str(path))
+    except Exception as error:  # the converter raises many kinds of its own
+        raise BundleError(f"litert-torch does not convert it: {' '.join(str(error).split())[:300]}") from error
+    return {"sizes": "fixed", "signatures": {signature_of(x.shape): list(x.shape) for x in examples}}
+
+
+def read(path: Path, source: Source) -> Callable[[Tensor], Outputs]:
+    """Read the file by LiteRT's interpreter: this Python's, or that of the one with TensorFlow."""
+    if importlib.util.find_spec("ai_edge_litert") is not None:
+        with quiet():
+            computed = read_lite(path)
+        return lambda x: computed({source.input: x.numpy()})
+
+    def answer(x: Tensor) -> Outputs:
+        found = tensorflow().ask("answer_lite", path=str(path), inputs={source.input: pack(x.numpy())})["outputs"]
+        return {name: unpack(each) for name, each in found.items()}
+
+    return answer
+
+
+def _require() -> None:
+    if importlib.util.find_spec("ai_edge_litert") is None:
+        try:
+            python_with_tensorflow()
+        except MissingExtraError:
+            raise MissingExtraError(
+                "exporting to LiteRT", package="ai-edge-litert", extra="litert", otherwise=ELSEWHERE
+            ) from None
+
+
+TARGET = Target(
+    says="a LiteRT file",
+    file=FILE,
+    routes=(
+        Route("TensorFlow's converter on a SavedModel, sizes open", _write_open),
+        Route("litert-torch, a signature for each of some shapes", _write_fixed),
+    ),
+    read=read,
+    require=_require,
+)
