@@ -103,7 +103,9 @@ def serve(
         order = Order(bundles, each, limits, labels, keys, log_format)
         options = HTTPOptions(host=host, port=port, request_timeout_s=longest, keep_alive_timeout_s=_KEEP_ALIVE_SECONDS)
         ray_serve.start(proxy_location="EveryNode", http_options=options, logging_config=quiet)
-        deployment = ray_serve.deployment(ray_serve.ingress(served)(Replica)).options(
+        # its types say a function that makes a deployment, which it returns without arguments alone
+        plain: Any = ray_serve.deployment(ray_serve.ingress(served)(Replica))
+        deployment = plain.options(
             name=NAME,
             num_replicas=replicas,
             ray_actor_options={"num_cpus": each},
