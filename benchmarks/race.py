@@ -280,7 +280,7 @@ def asked_of(
     doc: str | None,
     *,
     rounds: int = 3,
-    seeds: int = 0,
+    seeds: int | None = 0,
     names: Sequence[str] = (),
     parts: Sequence[str] = (),
     **switches: str,
@@ -290,7 +290,7 @@ def asked_of(
     Args:
         doc: of the benchmark.
         rounds: measures speed; one with ``--quick``.
-        seeds: measures the way to a target, likewise; 0 where there is none.
+        seeds: measures the way to a target, likewise; 0 where there is none, None where it hangs on the name.
         names: of which one must be given, as ``name``.
         parts: of which some can be given, as ``only``; all where none are.
         switches: of this benchmark alone, each with its help.
@@ -305,8 +305,9 @@ def asked_of(
     parser.add_argument("--quick", action="store_true", help="in under five minutes; the report says what is left out")
     parser.add_argument("--resume", action="store_true", help="go on with what this code measured earlier today")
     parser.add_argument("--rounds", type=int, default=rounds, help=f"of the measurement of speed ({rounds})")
-    if seeds:
-        parser.add_argument("--seeds", type=int, default=seeds, help=f"of the way to the target ({seeds})")
+    if seeds != 0:
+        usual = "as many as its bar is of" if seeds is None else seeds
+        parser.add_argument("--seeds", type=int, default=seeds, help=f"of the way to the target ({usual})")
     for name, says in switches.items():
         parser.add_argument(f"--{name.replace('_', '-')}", action="store_true", help=says)
     asked = parser.parse_args()
