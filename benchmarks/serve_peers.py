@@ -21,7 +21,8 @@ import msgspec
 
 from benchmarks.clients import once, request
 from benchmarks.race import ROOT
-from benchmarks.served import served, tree
+from benchmarks.served import served
+from thrifty.serve.footprint import family
 
 ENVIRONMENTS = ROOT / ".venv-servers"
 # seconds that a server may take to its first answer
@@ -99,7 +100,7 @@ class Server:
                 yield port
             finally:
                 # some start others in sessions of their own
-                for pid in tree(process.pid):
+                for pid in list(family(process.pid)):
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
                 process.wait()

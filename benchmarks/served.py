@@ -17,6 +17,7 @@ from benchmarks.clients import once, request
 from thrifty.export.bundle import write_bundle
 from thrifty.models import build, resolve
 from thrifty.models.init import initialise
+from thrifty.serve.footprint import family, held_bytes
 from thrifty.spec import Cleaning, Dataset, Spent
 
 SIDE = 32
@@ -98,11 +99,11 @@ class Served:
 
     def resident_bytes(self) -> int:
         """Memory of the server and all its processes, shared pages divided among them."""
-        return sum(_proportional(pid) for pid in tree(self.process.pid))
+        return sum(map(held_bytes, family(self.process.pid)))
 
     def cpu_seconds(self) -> float:
         """Processor seconds of the server and all its processes so far, in steps of a tick (10 ms)."""
-        return sum(_ticks(pid) for pid in tree(self.process.pid)) / os.sysconf("SC_CLK_TCK")
+        return sum(_ticks(pid) for pid in family(self.process.pid)) / os.sysconf("SC_CLK_TCK")
 
     def counted(self, name: str) -> float:
         """A counter of its metrics, summed over its labels."""
@@ -132,15 +133,6 @@ def served(*arguments: str) -> Iterator[Served]:
                 process.kill()
 
 
-def tree(pid: int) -> list[int]:
-    """A process and all that it started, and they."""
-    found = [pid]
-    for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in tasks.read_text().split():
-            found += tree(int(child))
-    return found
-
-
 def _ticks(pid: int) -> int:
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
@@ -149,12 +141,3 @@ def _ticks(pid: int) -> int:
     # proc(5): utime and stime, the 14th and 15th field; the second may hold spaces
     fields = text[text.rindex(")") + 2 :].split()
     return int(fields[11]) + int(fields[12])
-
-
-def _proportional(pid: int) -> int:
-    try:
-        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    except OSError:  # it ended meanwhile
-        return 0
-    found = re.search(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)
-    return int(found[1]) * 1024 if found else 0

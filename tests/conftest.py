@@ -1,4 +1,4 @@
-"""Shared ground of the tests: real digits and real source files in folders, and a cache of their own."""
+"""Shared ground of the tests: real digits and real source files in folders, a cache of their own, and a browser."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,6 +25,11 @@ collect_ignore_glob = ["conftest.py", "*/conftest.py"]
 IMAGES = 360
 OWN_PROCESS = "THRIFTY_TEST_OWN_PROCESS"
 WORKER = "PYTEST_XDIST_WORKER" in os.environ
+CHROMIUM = Path("/usr/bin/chromium")
+QUIET = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+)  # fmt: skip
 SOURCES = ("json", "email", "html", "http", "urllib", "xml")
 
 if WORKER:
@@ -119,3 +125,16 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for package in SOURCES:
         shutil.copytree(library / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
     return folder
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """Debian's browser, which asks nobody anything by itself; no longer than a module, for its loop is the thread's."""
+    if not CHROMIUM.exists():
+        pytest.skip("no /usr/bin/chromium on this machine")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=QUIET)
+        yield browser
+        browser.close()

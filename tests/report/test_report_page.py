@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -39,11 +39,6 @@ from thrifty.spec.events import (
 )
 from thrifty.spec.table import Table
 
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 DRAWN = "!document.querySelector('.plot:not([data-drawn])')"
 RECTANGLES = "all => all.map(each => each.getBoundingClientRect().toJSON())"
 FOLLOWED = """[...document.querySelectorAll('.plot')].every(
@@ -380,18 +375,6 @@ def test_every_attribute_of_the_figures_is_one_of_plotlys(run: dict[str, Any]) -
     drawn = curves(run["plan"], run["steps"], run["evaluations"], marks(run["others"]))
     for figure in [*drawn, *stages(run["entry"])]:
         go.Figure(data=figure.data, layout=figure.layout)  # raises on a name or value that plotly does not know
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    if not CHROMIUM.exists():
-        pytest.skip("no /usr/bin/chromium on this machine")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
-        yield browser
-        browser.close()
 
 
 def until(page: Any, expression: str) -> None:

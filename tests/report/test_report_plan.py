@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -15,7 +16,6 @@ from thrifty.spec import Cost, Decision, Interval
 from thrifty.spec.proposal import Doubling, Limit, Machine, Offer, Probing, Proposal, Timeline
 
 HOSTILE = """<script>alert(1)</script>"'&amp;</pre>{{ 7*7 }}"""
-CHROMIUM = Path("/usr/bin/chromium")
 
 
 def offer(says: str, seconds: float, gib: float, mark: str = "front", usd: float = 5.0) -> Offer:
@@ -125,23 +125,18 @@ def test_the_page_stands_alone_and_escapes(said: Proposal, tmp_path: Path) -> No
 
 
 @pytest.mark.browser
-@pytest.mark.skipif(not CHROMIUM.exists(), reason="Debian's Chromium is not installed")
 @pytest.mark.parametrize("said", [proposal(), surveyed()])
-def test_a_browser_draws_it_without_fault(said: Proposal, tmp_path: Path) -> None:
-    from playwright.sync_api import sync_playwright
-
+def test_a_browser_draws_it_without_fault(said: Proposal, tmp_path: Path, chromium: Any) -> None:
     page_file = write_proposal(tmp_path / "plan.html", said)
     faults: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport={"width": 400, "height": 800})
-        page.on("console", lambda message: faults.append(message.text))
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.goto(page_file.as_uri())
-        page.wait_for_function("!document.querySelector('.plot:not([data-drawn])')")
-        wide = page.evaluate("document.documentElement.scrollWidth")
-        reasons = page.eval_on_selector_all(".why td.long:nth-child(3)", "all => all.map(each => each.clientWidth)")
-        browser.close()
+    page = chromium.new_page(viewport={"width": 400, "height": 800})
+    page.on("console", lambda message: faults.append(message.text))
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.goto(page_file.as_uri())
+    page.wait_for_function("!document.querySelector('.plot:not([data-drawn])')")
+    wide = page.evaluate("document.documentElement.scrollWidth")
+    reasons = page.eval_on_selector_all(".why td.long:nth-child(3)", "all => all.map(each => each.clientWidth)")
+    page.close()
     assert faults == []
     assert wide <= 400, "a phone need not scroll sideways"
     assert min(reasons) > 300, "a reason has the width of the phone, not a column of three letters"

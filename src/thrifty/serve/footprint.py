@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -67,21 +68,24 @@ def main(folder: str) -> None:
             if not model.form.alone and not model.writer:
                 row = typical(row, 2 * model.bundle.info.data.shape[0])  # as long as any that was learned from
             model.submit([row] * rows).result(limits.deadline_seconds)
-            held = sum(_held(pid) for pid in _family("self"))
+            held = sum(map(held_bytes, family(os.getpid())))
         finally:
             app.close()
     print(json.dumps(asdict(Footprint(held, threads(here())))))
 
 
-def _family(pid: str) -> Iterator[str]:
+def family(pid: int) -> Iterator[int]:
     """A process and all that came of it."""
     yield pid
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         for child in task.read_text().split():
-            yield from _family(child)
+            yield from family(int(child))
 
 
-def _held(pid: str) -> int:
-    """Bytes of memory that a process holds; of what it shares with others, its share (proc(5), smaps_rollup: Pss)."""
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+def held_bytes(pid: int) -> int:
+    """Memory that a process holds; of what it shares with others, its share (proc(5), smaps_rollup: Pss)."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:  # it ended meanwhile
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)

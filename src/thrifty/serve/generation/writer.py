@@ -191,7 +191,8 @@ class Writer:
             while self._gather():
                 self._busy_since = time.monotonic()
                 try:
-                    self._begin()
+                    if not self.pool.pages:
+                        self._begin()
                     self._take_step()
                     self._failing, self._answered_at = "", time.monotonic()
                 except WorkerLostError as error:
@@ -231,8 +232,7 @@ class Writer:
             WorkerLostError: it cannot be started.
         """
         room = self.engine.begin()
-        if self.pool.pages != room.pages:
-            self.pool, self.length = Pool(room.pages), room.length
+        self.pool, self.length = Pool(room.pages), room.length
 
     def _start_over(self, error: WorkerLostError) -> None:
         """Go on after a worker was lost, with what it held; or give up all texts where none can be started."""
