@@ -1,0 +1,46 @@
+"""The verbs in Python: each takes and returns plain things, and is a short straight call into the rooms below.
+
+>>> from thrifty import api
+>>> api.models()["resnet8"]  # doctest: +ELLIPSIS
+'...'
+"""
+
+from thrifty.api.ledger import RUNS, bill, entries, open_ledger, silent
+from thrifty.api.runs import hardware, init, models, plan, report, run, tune
+from thrifty.api.serving import (
+    asking,
+    bundle_folder,
+    compress,
+    export,
+    export_bundle,
+    export_kserve,
+    formats,
+    predict,
+    run_of,
+    serve,
+)
+
+__all__ = [
+    "RUNS",
+    "asking",
+    "bill",
+    "bundle_folder",
+    "compress",
+    "entries",
+    "export",
+    "export_bundle",
+    "export_kserve",
+    "formats",
+    "hardware",
+    "init",
+    "models",
+    "open_ledger",
+    "plan",
+    "predict",
+    "report",
+    "run",
+    "run_of",
+    "serve",
+    "silent",
+    "tune",
+]
