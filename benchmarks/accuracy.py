@@ -142,7 +142,10 @@ SUBJECTS: dict[str, Subject] = {
     # the official test split is takes 0 to 4
     "fsdd": Subject(
         lambda seed: real_data.shared("fsdd"),
-        {"data": {"test": {"index": "0-4"}}, "train": {"epochs": 40, "learning_rate": 2e-3, "augment": SPEECH_MILD}},
+        {
+            "data": {"test": {"index": "0-4"}},
+            "train": {"epochs": 60, "learning_rate": 2e-3, "label_smoothing": 0.1, "augment": SPEECH_MILD},
+        },
         figure="accuracy",
         most_s=300.0,
     ),
