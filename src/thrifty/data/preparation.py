@@ -18,6 +18,9 @@ from thrifty.errors import DataError
 from thrifty.spec import KINDS, Dataset, KindName, RawData
 from thrifty.spec.events import Emit, Warned
 
+# bytes of the largest block that glibc follows, DEFAULT_MMAP_THRESHOLD_MAX, less what it adds to it
+_LARGEST_FOLLOWED = (32 << 20) - (64 << 10)
+
 # Each writes the arrays of its kind into a draft and returns what they hold.
 PREPARERS: dict[KindName, Callable[..., Dataset]] = {
     "audio": prepare_audio,
@@ -66,9 +69,21 @@ def prepare(data: RawData, *, seed: int, cache: Path, emit: Emit, strict: bool =
 def _made(data: RawData, inventory: Inventory, *, seed: int, cache: Path, emit: Emit) -> Store:
     if remove_store(cache, inventory.key):
         emit(Warned(f"prepared data in '{prepared_folder(cache) / inventory.key}' was damaged and is made anew"))
+    _keep_freed()
     with drafting(cache, inventory.key) as draft:
         dataset = PREPARERS[data.kind](data, inventory, seed=seed, draft=draft, emit=emit)
         return draft.publish(dataset)
+
+
+def _keep_freed() -> None:
+    """Have glibc keep the memory of a file that is done with for the next one, in place of giving it back each time.
+
+    What it maps apart, and when it gives back, follow the largest block that was freed (man mallopt, M_MMAP_THRESHOLD):
+    up to twice as much stays. Without torch, whose loading frees large blocks, decoding photographs took 1.4 times as
+    long, a third of it in clearing pages anew.
+    """
+    block = bytearray(_LARGEST_FOLLOWED)
+    del block
 
 
 def _warn_of_rejects(store: Store, emit: Emit) -> None:
