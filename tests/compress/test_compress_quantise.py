@@ -138,6 +138,43 @@ def test_weights_of_a_language_model_alone(tmp_path: Path) -> None:
     assert sizes[4] < sizes[8] < 0.4 * size_of(model)
 
 
+def test_four_bits_are_rounded_by_rows_then_fewer_of_them(tmp_path: Path) -> None:
+    data = language_dataset(VOCABULARY, LENGTH)
+    model = _candidate("gpt-nano", data)
+    whole = _context(data, "language", tmp_path, "size")
+
+    def apart(made: Candidate) -> float:
+        """Of the logits of the calibration rows, as a share of theirs, by mean squares."""
+        squares, wanted = 0.0, 0.0
+        for batch in whole.calibration:
+            with torch.inference_mode():
+                right = model.model(x := torch.from_numpy(batch["x"]))
+                squares += float((made.answers(x) - right).square().sum())
+                wanted += float(right.square().sum())
+        return math.sqrt(squares / wanted)
+
+    move = MOVES["weights_int4"]
+    assert move.milder is not None
+    found: list[Candidate] = []
+    for number in range(5):
+        own = tmp_path / str(number)
+        own.mkdir()
+        context = _context(data, "language", own, "size")
+        context.kept.update(whole.kept)
+        made = move.milder(context, model, found[-1]) if found else move.apply(context, model)
+        whole.kept.update(context.kept)
+        if made is None:
+            break
+        found.append(made)
+    nearest, *rounded = found
+    assert len(rounded) == 3
+    assert "GPTQ" not in nearest.says[-1] and all("AWQ, GPTQ" in each.says[-1] for each in rounded)
+    errors, sizes = [apart(each) for each in found], [size_of(each) for each in found]
+    assert errors[1] < 0.9 * errors[0]
+    assert sorted(errors[1:], reverse=True) == errors[1:]
+    assert sizes[1] < sizes[2] < sizes[3] < 0.4 * size_of(model)
+
+
 def test_what_does_not_apply_says_why(text: Candidate, tmp_path: Path) -> None:
     context = _context(text_dataset(VOCABULARY, LENGTH), "classify", tmp_path)
     assert "language models" in str(MOVES["weights_int4"].applies(context, text))

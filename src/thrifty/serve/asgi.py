@@ -57,6 +57,7 @@ _METRICS = ("/metrics", "/monitoring/prometheus/metrics")
 _PARSERS = 2  # threads that decode JSON and images, so that a large body does not hold up the others
 
 _NOBODY = nullcontext()
+_UNWATCHED_SECONDS = 0.01  # most answers come sooner than it pays to look whether the client still waits
 _SMALL_BYTES = 4096  # of a body that is parsed at once: it costs less than handing it over
 
 T = TypeVar("T")
@@ -260,19 +261,27 @@ class App:
                 loop.call_soon_threadsafe(wake)
 
         future.add_done_callback(answered)
-        left = loop.create_task(_until_client_leaves(receive))
-        left.add_done_callback(wake)
+        left: asyncio.Task[None] | None = None
+
+        def watch() -> None:
+            nonlocal left
+            left = loop.create_task(_until_client_leaves(receive))
+            left.add_done_callback(wake)
+
+        watching = loop.call_later(_UNWATCHED_SECONDS, watch)
         deadline = loop.call_later(self.limits.deadline_seconds, wake)
         try:
             await first
             if future.done():
                 return future.result()
-            if left.done():
+            if left is not None and left.done():
                 raise ClientLeftError
             raise RequestError(f"Deadline exceeded: no answer within {self.limits.deadline_seconds:g} s", status=504)
         finally:
             deadline.cancel()
-            left.cancel()
+            watching.cancel()
+            if left is not None:
+                left.cancel()
             future.cancel()
 
 

@@ -282,6 +282,8 @@ class Batcher:
 
     def _forget(self, task: Task) -> None:
         """Take a request out of the queue that was answered, failed or given up before all of it was computed."""
+        if not task.left:  # it has left the queue with its last row
+            return
         with self._changed:
             self._queue.drop(task)
 

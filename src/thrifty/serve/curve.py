@@ -47,6 +47,7 @@ class Curve:
     def __init__(self, most: int, deadline_seconds: float, kept: Path | None = None) -> None:
         self._most, self._deadline, self._kept = most, deadline_seconds, kept
         self._seconds: dict[int, float] = {}
+        self._predicted: dict[int, float] = {}
         self._sizes = [size for size in (2**power for power in range(20)) if size < most] + [most]
         self._step = self._round = 0
         self._spent = 0.0
@@ -85,6 +86,7 @@ class Curve:
     def probed(self, rows: int, seconds: float) -> None:
         """Take in what a probe took."""
         self._seconds[rows] = min(seconds, self._seconds.get(rows, math.inf))
+        self._predicted = {}
         self._spent += seconds
         self._step += 1
 
@@ -95,6 +97,12 @@ class Curve:
 
     def predict(self, rows: int) -> float:
         """Seconds of a batch on a quiet machine; 0 before anything is measured."""
+        predicted = self._predicted  # another thread may be about to begin a new one
+        if rows not in predicted:
+            predicted[rows] = self._predict(rows)
+        return predicted[rows]
+
+    def _predict(self, rows: int) -> float:
         known = sorted(self._seconds)
         if not known:
             return 0.0
@@ -136,7 +144,7 @@ class Curve:
             return False
         if not found or not all(rows > 0 and 0 < seconds < math.inf for rows, seconds in found.items()):
             return False
-        self._seconds = found
+        self._seconds, self._predicted = found, {}
         self._choose()
         return True
 

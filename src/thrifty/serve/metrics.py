@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -12,6 +13,18 @@ from thrifty.serve.http import CLIENT_LEFT
 from thrifty.serve.recent import Recent
 
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+@dataclass(frozen=True)
+class _Of:
+    """Metrics of `Metrics` by their names there, of one model."""
+
+    seconds: Histogram
+    waited: Histogram
+    cpu: Counter
+    rows: Counter
+    batch_rows: Histogram
+    batch_seconds: Histogram
 
 
 class Metrics:
@@ -78,6 +91,8 @@ class Metrics:
             registry=self.registry,
         )
         self.registry.register(Bill(self.cpu))
+        self._models: dict[str, _Of] = {}
+        self._outcomes: dict[tuple[str, str, int], Counter] = {}
 
     def worker_lost(self, model: str, how: str) -> None:
         """Count a worker that ``died`` or ``hung``."""
@@ -85,20 +100,37 @@ class Metrics:
 
     def batch_done(self, model: str, rows: int, seconds: float, *, waited: float, cpu_seconds: float) -> None:
         """Count one batch."""
-        self.waited.labels(model).observe(waited)
-        self.cpu.labels(model).inc(cpu_seconds)
-        self.rows.labels(model).inc(rows)
-        self.batch_rows.labels(model).observe(rows)
-        self.batch_seconds.labels(model).observe(seconds)
+        of = self._of(model)
+        of.waited.observe(waited)
+        of.cpu.inc(cpu_seconds)
+        of.rows.inc(rows)
+        of.batch_rows.observe(rows)
+        of.batch_seconds.observe(seconds)
 
     def request_done(self, model: str, protocol: str, status: int, seconds: float) -> None:
         """Count one request."""
-        self.requests.labels(model, protocol, str(status)).inc()
+        outcome = (model, protocol, status)
+        if outcome not in self._outcomes:
+            self._outcomes[outcome] = self.requests.labels(*map(str, outcome))
+        self._outcomes[outcome].inc()
         if model and status == CLIENT_LEFT:
             self.cancelled.labels(model).inc()
         if model:
-            self.seconds.labels(model).observe(seconds)
+            self._of(model).seconds.observe(seconds)
             self.recent.add(model, seconds)
+
+    def _of(self, model: str) -> _Of:
+        """What is counted of a model; kept, for looking a metric up costs as much as counting."""
+        if model not in self._models:
+            self._models[model] = _Of(
+                seconds=self.seconds.labels(model),
+                waited=self.waited.labels(model),
+                cpu=self.cpu.labels(model),
+                rows=self.rows.labels(model),
+                batch_rows=self.batch_rows.labels(model),
+                batch_seconds=self.batch_seconds.labels(model),
+            )
+        return self._models[model]
 
     def watch_queue(self, model: str, rows: Callable[[], float]) -> None:
         """Ask this for the rows that wait, whenever they are looked at."""

@@ -136,7 +136,8 @@ class Model:
         """Undo one ``hold``."""
         with self._free:
             self._held -= 1
-            self._free.notify_all()
+            if self._leaving:
+                self._free.notify_all()
 
     def leave(self, seconds: float) -> None:
         """Wait until nobody holds it, for at most this long; then answer what waits, and stop the worker."""

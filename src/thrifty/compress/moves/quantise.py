@@ -32,6 +32,8 @@ KEPT = (1 / 8, 1 / 4, 1 / 2)
 # int8 products are this much faster than those of the arithmetic beside them, where a processor has both
 INT8 = 2.0
 GROUP = 64
+# shares of the weights in four bits, rounded by calibration rows, one after the other
+FOUR_BITS = (1.0, 0.8, 0.5)
 
 
 def nncf() -> Any:
@@ -101,10 +103,25 @@ def _milder(context: Context, base: Candidate, over: Candidate) -> Candidate | N
     return formed(context, base, "int8", says, made, engine="openvino", precision="int8")
 
 
-def _weights(bits: int, context: Context, candidate: Candidate) -> Candidate:
+def _weights(bits: int, context: Context, candidate: Candidate, share: float | None = None) -> Candidate:
+    """Keep weights in fewer bits, each rounded to its nearest; with a share, so many of them in four bits, by rows.
+
+    With rows, channels that matter more are scaled up before (AWQ: Lin et al. 2023), and what rounding a weight does to
+    the output is made up for by those after it (GPTQ: Frantar et al. 2022); the other weights are kept in eight bits.
+    """
     library = nncf()
     modes = library.CompressWeightsMode
     how = {"mode": modes.INT8_ASYM} if bits == 8 else {"mode": modes.INT4_SYM, "ratio": 1.0, "group_size": GROUP}
+    inputs = _inputs(context)
+    if share is not None:
+        rows = sum(len(x) for x in inputs)
+        how |= {
+            "ratio": share,
+            "dataset": library.Dataset(inputs),
+            "subset_size": len(inputs),
+            "awq": True,
+            "gptq": True,
+        }
     try:
         with _quiet(), signal_stack.kept():
             made = library.compress_weights(converted(context, candidate, "openvino").clone(), **how)
@@ -112,11 +129,20 @@ def _weights(bits: int, context: Context, candidate: Candidate) -> Candidate:
         raise BundleError(f"NNCF cannot compress these weights: {' '.join(str(error).split())[:300]}") from error
     precision = "bf16" if "bf16" in context.device.flops_per_second else "fp32"
     says = (
-        f"weights in int{bits}"
+        ("weights" if share in (None, 1.0) else f"{share:.0%} of the weights")
+        + f" in int{bits}"
         + (f", by groups of {GROUP}" if bits == 4 else "")
+        + ("" if share is None else f", rounded by {rows} training rows (AWQ, GPTQ)")
+        + ("" if share in (None, 1.0) else ", the others in int8")
         + f", computed by OpenVINO in {precision}"
     )
     return formed(context, candidate, f"weights_int{bits}", says, made, engine="openvino", precision=precision)
+
+
+def _milder_weights(context: Context, base: Candidate, over: Candidate) -> Candidate | None:
+    """Round by calibration rows; then with fewer of the weights in four bits each time."""
+    shares = context.kept.setdefault((id(base.model), "shares in four bits"), list(FOUR_BITS))
+    return _weights(4, context, base, shares.pop(0)) if shares else None
 
 
 def _dynamic(context: Context, candidate: Candidate) -> Candidate:
@@ -172,6 +198,7 @@ def _weights_move(bits: int) -> Move:
         hope=lambda context, candidate: gain(context, "bf16", bytes_saved=32 / bits),
         apply=partial(_weights, bits),
         last=True,
+        milder=_milder_weights if bits == 4 else None,
     )
 
 

@@ -60,6 +60,7 @@ class Process:
         self._told: dict[str, Any] = {}
         self._told_cores: list[int] = []
         self._connection: socket.socket | None = None
+        self._seconds = 0.0  # that the connection waits
         self._process = -1
         self._ending = threading.Lock()
         self._pause, self._not_before = 0.0, 0.0
@@ -111,7 +112,9 @@ class Process:
         """
         connection = self._connection or self._begin()
         try:
-            connection.settimeout(seconds)
+            if seconds != self._seconds:
+                self._seconds = seconds
+                connection.settimeout(seconds)
             if self._told_cores != self._cores:
                 self._told_cores = self._cores
                 send(connection, {"cores": self._told_cores})
@@ -140,6 +143,7 @@ class Process:
         try:
             connection, self._process = self._nursery.fork(self._needs)
             self._connection = connection
+            self._seconds = _LOAD_SECONDS
             connection.settimeout(_LOAD_SECONDS)
             order = {"folder": str(self._folder), "sha256": self._sha256, "cores": self._cores}
             send(connection, order if self._writes is None else order | {"writes": self._writes})

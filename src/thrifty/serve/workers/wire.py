@@ -65,10 +65,13 @@ def receive(connection: socket.socket) -> Any:
         TimeoutError: nothing came within the connection's timeout.
         ValueError: what came is no frame.
     """
-    head_bytes, array_bytes = _LENGTHS.unpack(_read(connection, _LENGTHS.size))
+    lengths = bytearray(_LENGTHS.size)
+    _fill(connection, lengths)
+    head_bytes, array_bytes = _LENGTHS.unpack(lengths)
     if head_bytes > MAX_HEAD_BYTES or array_bytes > MAX_ARRAY_BYTES:
         raise ValueError(f"a frame of {head_bytes} and {array_bytes} bytes")
-    head, raw = _read(connection, head_bytes), _read(connection, array_bytes)
+    head, raw = bytearray(head_bytes), bytearray(array_bytes)
+    _fill(connection, head, raw)
 
     def found(code: int, data: memoryview) -> Any:
         if code != _ARRAY:
@@ -83,12 +86,14 @@ def receive(connection: socket.socket) -> Any:
     return msgspec.msgpack.decode(head, ext_hook=found)
 
 
-def _read(connection: socket.socket, count: int) -> bytearray:
-    data = bytearray(count)
-    view = memoryview(data)
-    while view:
-        got = connection.recv_into(view)
+def _fill(connection: socket.socket, *parts: bytearray) -> None:
+    """Read until all parts are full, one after the other."""
+    left = [memoryview(part) for part in parts if part]
+    while left:
+        got = connection.recvmsg_into(left)[0]
         if not got:
             raise EOFError("the connection was closed")
-        view = view[got:]
-    return data
+        while left and got >= len(left[0]):
+            got -= len(left.pop(0))
+        if got:
+            left[0] = left[0][got:]
