@@ -37,8 +37,9 @@ pytest.importorskip("nncf")
 VOCABULARY, LENGTH = 200, 32
 
 
-def _candidate(name: str, data: Dataset) -> Candidate:
+def _candidate(name: str, data: Dataset, **sizes: int) -> Candidate:
     plan = resolve(name, data)
+    plan = plan.model_copy(update={"arguments": {**plan.arguments, **sizes}})
     model = build(plan)
     initialise(model, "default", 0)
     return Candidate(model.eval().requires_grad_(False), plan)
@@ -140,7 +141,7 @@ def test_weights_of_a_language_model_alone(tmp_path: Path) -> None:
 
 def test_four_bits_are_rounded_by_rows_then_fewer_of_them(tmp_path: Path) -> None:
     data = language_dataset(VOCABULARY, LENGTH)
-    model = _candidate("gpt-nano", data)
+    model = _candidate("gpt-nano", data, layers=2, width=64, heads=2)
     whole = _context(data, "language", tmp_path, "size")
 
     def apart(made: Candidate) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -27,9 +28,13 @@ from real_server import serving
 from thrifty import serve
 from thrifty.errors import BundleError
 from thrifty.export.bundle import Bundle, load_bundle
+from thrifty.export.check import INFO, sha256
 from thrifty.serve.asgi import App
+from thrifty.serve.cores import here
+from thrifty.serve.lost import WorkerLostError
 from thrifty.serve.workers.nursery import Nursery
-from thrifty.serve.workers.wire import receive, send
+from thrifty.serve.workers.process import Process
+from thrifty.serve.workers.wire import SHARED_BYTES, Shared, framed, receive, send, send_frame
 
 SOON = 60.0
 PREDICT = "/v1/models/pets:predict"
@@ -127,6 +132,91 @@ def test_frames_arrive_as_they_were(values: list[Any], shapes: list[list[int]]) 
     for array, other in zip(arrays, found["arrays"], strict=True):
         assert (array.dtype, array.shape) == (np.asarray(other).dtype, np.asarray(other).shape)
         assert np.array_equal(array, other)
+
+
+def test_arrays_lie_in_shared_memory_as_far_as_they_fit() -> None:
+    shared = Shared()
+    others = Shared(os.dup(shared.descriptor))
+    draw = np.random.default_rng(0)
+    arrays = [draw.integers(0, 256, size, np.uint8) for size in (7, 5_000, SHARED_BYTES - 6_000, 1_001)]
+    turned = draw.standard_normal((3, 4)).astype(np.float32).T
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        sent = threading.Thread(
+            target=send_frame, args=(ours, framed({"arrays": arrays, "turned": turned, "none": np.zeros(0)}, shared))
+        )
+        sent.start()
+        found = receive(theirs, others)
+        sent.join()
+    for array, arrived in zip(
+        [*arrays, turned, np.zeros(0)], [*found["arrays"], found["turned"], found["none"]], strict=True
+    ):
+        assert array.dtype == arrived.dtype and np.array_equal(array, arrived)
+    in_it = [np.shares_memory(each, others.bytes) for each in found["arrays"]]
+    assert in_it == [True, True, True, False]
+    shared.close()
+    others.close()
+
+
+@pytest.fixture
+def process(moody: Path, nursery: Nursery) -> Iterator[Process]:
+    made = Process(
+        nursery, moody, sha256=sha256(moody / INFO), needs="torch image", name="m", cores=here(),
+        patience=lambda rows: SOON,
+    )  # fmt: skip
+    made.begin()
+    yield made
+    made.stop()
+
+
+def readable(descriptor: int | None) -> bool:
+    assert descriptor is not None
+    return bool(select.select([descriptor], [], [], SOON)[0])
+
+
+def test_rows_are_posted_and_their_answers_read_later(process: Process) -> None:
+    rows = [pixels(number) for number in range(3)]
+    for _ in range(2):
+        assert readable(process.post(rows))
+        posted = process.read()
+        for found, wanted in zip(posted, process(rows), strict=True):
+            np.testing.assert_array_equal(found["probabilities"], wanted["probabilities"])
+
+
+def test_a_process_that_dies_over_what_was_posted_is_started_again(process: Process) -> None:
+    rows = [pixels(0)]
+    assert readable(process.post([np.array(RED, np.uint8)]))
+    with pytest.raises(WorkerLostError, match="died"):
+        process.read()
+    assert process.post(rows) is None  # it does not run
+    assert len(process(rows)) == 1
+    assert readable(process.post(rows)) and len(process.read()) == 1
+
+
+def test_a_process_is_given_up_or_stopped_over_what_was_posted(process: Process) -> None:
+    stuck = [np.array(GREEN, np.uint8)]
+    process.post(stuck)
+    assert "killed" in str(process.hung())
+    assert len(process([pixels(0)])) == 1
+    descriptor = process.post(stuck)
+    process.stop()
+    assert readable(descriptor)  # whoever waits for it is told
+    with pytest.raises(WorkerLostError):
+        process.read()
+
+
+def test_what_is_too_much_to_send_at_once_is_not_posted(process: Process) -> None:
+    assert process.post([["a long row"] * 20_000]) is None
+
+
+def test_shared_memory_is_refused_where_none_is_shared() -> None:
+    shared = Shared()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        send_frame(ours, framed({"rows": [np.ones(3)]}, shared))
+        with pytest.raises(ValueError, match="extension 2"):
+            receive(theirs)
+    shared.close()
 
 
 def test_large_frames_of_many_arrays_arrive_and_objects_do_not() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import math
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -256,7 +257,12 @@ class App:
             if not first.done():
                 first.set_result(None)
 
+        thread = threading.get_ident()
+
         def answered(_: object) -> None:
+            if threading.get_ident() == thread:
+                wake()
+                return
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 loop.call_soon_threadsafe(wake)
 

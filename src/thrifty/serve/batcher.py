@@ -1,18 +1,23 @@
-"""`Batcher`: one thread that has one model's rows computed; it never waits for more of them.
+"""`Batcher`: has one model's rows computed, and never waits for more of them.
 
 A request is a list of rows (images or prompts). Rows are counted, not requests: a request of many rows is computed in
 several batches, and between them it is looked at again whether anyone still wants it.
+
+A thread computes them. But rows for a process that runs are posted by the event loop itself, and answered from it: to
+wake a thread and be woken by it takes longer than all else that is done for a request.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import math
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
-from typing import Any
+from typing import Any, Protocol
 
 from thrifty.errors import RequestError
 from thrifty.serve.curve import Curve, length_of
@@ -24,7 +29,25 @@ logger = logging.getLogger("thrifty.serve")
 
 Compute = Callable[[list[Any]], Sequence[Any]]
 
+
+class Posts(Protocol):
+    """What computes rows and need not be waited for, as `thrifty.serve.workers.process.Process` says."""
+
+    def patience(self, rows: int) -> float:
+        """Return the seconds after which a batch of so many rows counts as hung."""
+
+    def post(self, rows: list[Any]) -> int | None:
+        """Send rows; returns what is readable once they are answered, None where they cannot be sent at once."""
+
+    def read(self) -> Sequence[Any]:
+        """Return the answers."""
+
+    def hung(self) -> Exception:
+        """Give up what was posted."""
+
+
 FULL = "The batch scheduling queue to which this task was submitted is full"  # TensorFlow Serving's own words
+EXPIRED = "Deadline exceeded before the request was computed"
 _RETRY_SECONDS = 0.5  # between probes of a worker that is lost
 
 
@@ -45,6 +68,7 @@ class Batcher:
 
     Args:
         compute: rows to as many answers, in order; called by one thread alone.
+        posts: the same without a wait, where there is such; never used while ``compute`` is.
         name: of the model, for logs.
         batch_rows: computed at once, at most.
         queue_rows: waiting, at most.
@@ -71,8 +95,12 @@ class Batcher:
         typical: Callable[[], Any] | None = None,
         probe_seconds: float = 10.0,
         on_batch: Callable[[int, float, float], None] = lambda rows, seconds, waited: None,
+        posts: Posts | None = None,
     ) -> None:
-        self._compute, self._name, self._on_batch = compute, name, on_batch
+        self._compute, self._name, self._on_batch, self._posts = compute, name, on_batch, posts
+        # of the thread, of what is posted, and of what was posted in vain and is the thread's now
+        self._works, self._is_posted, self._waits_for_posts = False, False, False
+        self._back: tuple[list[Part], BaseException | None] | None = None
         self._queue_rows, self._deadline, self._hung_after = queue_rows, deadline_seconds, hung_after_seconds
         self.curve = curve or Curve(batch_rows, deadline_seconds)
         self._measures = curve is not None and typical is not None
@@ -144,9 +172,85 @@ class Batcher:
             if deadline < math.inf:
                 self.check_load(len(task.rows))
             self._queue.add(task)
-            self._changed.notify()
+            loop = self._loop_to_post_by()
+            if loop is not None:
+                self._is_posted = True
+            elif not self._is_posted:
+                self._changed.notify()
         task.future.add_done_callback(lambda _: self._forget(task))
+        if loop is not None:
+            self._post(loop)
         return task.future
+
+    def _loop_to_post_by(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop of whoever asks, if nothing is computed now, and the worker is known to answer."""
+        busy = self._is_posted or self._works or self._back is not None
+        if self._posts is None or busy or self._failing or self._answered_at == -math.inf:
+            return None
+        with contextlib.suppress(RuntimeError):
+            return asyncio.get_running_loop()
+        return None
+
+    def _post(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Send the next batch from the event loop; without one, and where that cannot be done, the thread may go on."""
+        assert self._posts is not None
+        rows: list[Any] = []
+        while not rows:
+            with self._changed:
+                batch, expired = self._queue.take(self.curve.bound, time.monotonic())
+                if not batch and not expired:
+                    self._is_posted = False
+                    if self._waits_for_posts or self._closing:
+                        self._changed.notify()
+                    return
+            for task in expired:
+                _fail(task, RequestError(EXPIRED, status=504))
+            batch = [each for each in batch if not each[0].future.done()]
+            rows = [row for _, part in batch for row in part]
+        begun = time.monotonic()
+        self._busy_rows, self._busy_since = len(rows), begun
+        try:
+            descriptor = self._posts.post(rows)
+        except Exception as error:
+            self._give_back(batch, error)
+            return
+        if descriptor is None:
+            self._give_back(batch, None)
+            return
+
+        def give_up() -> None:
+            loop.remove_reader(descriptor)
+            self._give_back(batch, TimeoutError())
+
+        late = loop.call_later(self._posts.patience(len(rows)), give_up)
+
+        def read() -> None:
+            loop.remove_reader(descriptor)
+            late.cancel()
+            self._read(loop, batch, begun)
+
+        loop.add_reader(descriptor, read)
+
+    def _read(self, loop: asyncio.AbstractEventLoop, batch: list[Part], begun: float) -> None:
+        """Answer what was posted, and post what has come since."""
+        assert self._posts is not None
+        rows = self._busy_rows
+        try:
+            answers = _as_many(self._posts.read(), rows)
+        except Exception as error:
+            self._give_back(batch, error)
+            return
+        self._deliver(batch, answers, begun)
+        self._count(batch, rows, begun)
+        self._busy_since = 0.0
+        self._post(loop)
+
+    def _give_back(self, batch: list[Part], error: BaseException | None) -> None:
+        """Leave a batch to the thread: to be computed there, or to find out whose fault it was."""
+        self._busy_since = 0.0
+        with self._changed:
+            self._is_posted, self._back = False, (batch, error)
+            self._changed.notify()
 
     def close(self, seconds: float) -> None:
         """Take no more, answer what waits for at most this long, then refuse the rest with 503."""
@@ -161,36 +265,53 @@ class Batcher:
             _fail(task, RequestError("The server is shutting down", status=503))
 
     def _work(self) -> None:
-        while batch := self._take():
+        while taken := self._take():
+            batch, error = taken
             begun = time.monotonic()
-            rows, waited = sum(len(part) for _, part in batch), begun - batch[0][0].queued_at
+            rows = sum(len(part) for _, part in batch)
             self._busy_rows, self._busy_since = rows, begun
-            answered = self._answer(batch)
-            took = time.monotonic() - begun
+            if error is None:
+                answered = self._answer(batch)
+            else:
+                self._find_fault(batch, error)
+            if error is None and answered:
+                self._count(batch, rows, begun)
             self._busy_since = 0.0
-            if answered:
-                self.curve.observe(rows, took)
-            try:
-                self._on_batch(rows, took, waited)
-            except Exception:
-                logger.exception("counting a batch of model '%s' failed", self._name)
 
-    def _take(self) -> list[Part]:
-        """Wait for a request, then take what goes together up to the bound; empty once closed and drained."""
+    def _count(self, batch: list[Part], rows: int, begun: float) -> None:
+        """Take in what a batch took that was answered."""
+        took = time.monotonic() - begun
+        self.curve.observe(rows, took)
+        try:
+            self._on_batch(rows, took, begun - batch[0][0].queued_at)
+        except Exception:
+            logger.exception("counting a batch of model '%s' failed", self._name)
+
+    def _take(self) -> tuple[list[Part], BaseException | None] | None:
+        """Wait for a request, then take what goes together up to the bound; None once closed and drained.
+
+        Beside it what went wrong with it already, where it was posted.
+        """
         while True:
             with self._changed:
-                while not len(self._queue) and not self._closing:
-                    seconds = self._idle_seconds()
+                self._works = False
+                while self._back is None and (self._is_posted or (not len(self._queue) and not self._closing)):
+                    self._waits_for_posts = self._is_posted
+                    seconds = None if self._is_posted else self._idle_seconds()
                     if seconds is not None and seconds <= 0:
                         break
                     self._changed.wait(seconds)
+                self._works = True
+                if self._back is not None:
+                    back, self._back = self._back, None
+                    return back
                 if not len(self._queue) and self._closing:
-                    return []
+                    return None
                 batch, expired = self._queue.take(self.curve.bound, time.monotonic())
             for task in expired:
-                _fail(task, RequestError("Deadline exceeded before the request was computed", status=504))
+                _fail(task, RequestError(EXPIRED, status=504))
             if batch:
-                return batch
+                return batch, None
             if not expired:
                 self._use_idleness()
 
@@ -239,6 +360,11 @@ class Batcher:
             _note(batch, begun)
             self._find_fault(batch, error)
             return False
+        self._deliver(batch, answers, begun)
+        return True
+
+    def _deliver(self, batch: list[Part], answers: list[Any], begun: float) -> None:
+        """Answer those of whom no row is left."""
         _note(batch, begun)
         self._failing, self._answered_at = "", time.monotonic()
         start = 0
@@ -247,10 +373,11 @@ class Batcher:
             start += len(part)
             if len(task.answers) == len(task.rows):
                 _resolve(task)
-        return True
 
     def _find_fault(self, batch: list[Part], error: BaseException) -> None:
         """Give each request of a failed batch another chance alone, or tell the one that was alone."""
+        if isinstance(error, TimeoutError) and self._posts is not None:
+            error = self._posts.hung()
         lost = isinstance(error, WorkerLostError) or not isinstance(error, Exception)
         if lost:
             self._failing, self._answered_at = str(error) or type(error).__name__, time.monotonic()
@@ -275,10 +402,7 @@ class Batcher:
             _fail(task, RequestError(f"The model failed: {type(error).__name__}", status=500))
 
     def _checked(self, rows: list[Any]) -> list[Any]:
-        answers = list(self._compute(rows))
-        if len(answers) != len(rows):
-            raise RuntimeError(f"{len(answers)} answers for {len(rows)} rows")
-        return answers
+        return _as_many(self._compute(rows), len(rows))
 
     def _forget(self, task: Task) -> None:
         """Take a request out of the queue that was answered, failed or given up before all of it was computed."""
@@ -286,6 +410,12 @@ class Batcher:
             return
         with self._changed:
             self._queue.drop(task)
+
+
+def _as_many(answers: Sequence[Any], rows: int) -> list[Any]:
+    if len(answers) != rows:
+        raise RuntimeError(f"{len(answers)} answers for {rows} rows")
+    return list(answers)
 
 
 def _note(batch: list[Part], begun: float) -> None:

@@ -1,4 +1,4 @@
-"""A connection whose request heads are bounded in size and time; uvicorn bounds neither on httptools."""
+"""A connection whose request heads are bounded in size and time, which uvicorn's is not, and whose writes are few."""
 
 from __future__ import annotations
 
@@ -9,6 +9,33 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_BYTES = 64 * 2**10
 HEAD_SECONDS = 30.0
+
+
+class Gathered:
+    """A transport whose writes of one turn of the event loop go out together: the head of an answer with its body."""
+
+    def __init__(self, transport: Any, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._held: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Send it at the end of this turn."""
+        if not self._held:
+            self._loop.call_soon(self._flush)
+        self._held.append(data)
+
+    def close(self) -> None:
+        """Send what is held, and close."""
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._held:
+            self._transport.write(b"".join(self._held))
+            self._held = []
 
 
 class Connection(HttpToolsProtocol):
@@ -22,7 +49,8 @@ class Connection(HttpToolsProtocol):
     _head_bytes = 0
 
     def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
+        gathered: Any = Gathered(transport, self.loop)
+        super().connection_made(gathered)
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -101,6 +101,7 @@ class Model:
             else lambda: typical(self.form.made_up(), bundle.info.data.shape[0]),
             probe_seconds=limits.probe_seconds,
             on_batch=self._count,
+            posts=self._process,
         )
 
     def start(self) -> None:

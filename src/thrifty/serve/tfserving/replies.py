@@ -25,25 +25,25 @@ def by_row(model: Model, answers: Sequence[Mapping[str, Any]]) -> Reply:
     """Predictions row by row; one output goes without its name."""
     columns = _columns(model, answers)
     if len(columns) == 1:
-        return _reply({"predictions": next(iter(columns.values()))}, answers)
+        return _reply({"predictions": next(iter(columns.values()))})
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    return _reply({"predictions": rows}, answers)
+    return _reply({"predictions": rows})
 
 
 def by_column(model: Model, answers: Sequence[Mapping[str, Any]]) -> Reply:
     """Outputs each as one tensor; one output goes without its name."""
     columns = _columns(model, answers)
-    return _reply({"outputs": columns if len(columns) > 1 else next(iter(columns.values()))}, answers)
+    return _reply({"outputs": columns if len(columns) > 1 else next(iter(columns.values()))})
 
 
 def classified(model: Model, answers: Sequence[Mapping[str, Any]]) -> Reply:
     """Labels with their scores, of each example."""
-    return _reply({"results": scored(model, answers)}, answers)
+    return _reply({"results": scored(model, answers)})
 
 
 def regressed(answers: Sequence[Mapping[str, Any]]) -> Reply:
     """One number of each example."""
-    return _reply({"results": told(answers)}, answers)
+    return _reply({"results": told(answers)})
 
 
 def scored(model: Model, answers: Sequence[Mapping[str, Any]]) -> list[list[tuple[str, float]]]:
@@ -65,12 +65,10 @@ def _columns(model: Model, answers: Sequence[Mapping[str, Any]]) -> dict[str, li
     return found
 
 
-def _reply(value: dict[str, Any], answers: Sequence[Mapping[str, Any]]) -> Reply:
-    numbers = [each for row in answers for each in row.values() if not isinstance(each, str)]
-    if not numbers or all(bool(np.isfinite(each).all()) for each in numbers):
-        return json_reply(value)
-    # msgspec would write null; Python's own writer says NaN and Infinity, as rapidjson does
-    return Reply(200, json.dumps(value).encode("utf-8", "replace"))
+def _reply(value: dict[str, Any]) -> Reply:
+    reply = json_reply(value)
+    # so msgspec writes what is no number; Python's own writer says NaN and Infinity, as rapidjson does
+    return Reply(200, json.dumps(value).encode("utf-8", "replace")) if b"null" in reply.body else reply
 
 
 def not_allowed(origin: bytes) -> Reply:

@@ -17,16 +17,20 @@ from typing import Any
 from thrifty.errors import RequestError
 from thrifty.serve.lost import WorkerLostError
 from thrifty.serve.workers.nursery import Nursery
-from thrifty.serve.workers.wire import receive, send
+from thrifty.serve.workers.wire import Shared, framed, receive, send, send_frame
 
 logger = logging.getLogger("thrifty.serve")
 
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.2, 30.0
 _LOAD_SECONDS = 120.0
+# of a frame that is sent at once, without a wait for the other side: less than the system holds for it
+_AT_ONCE_BYTES = 2**17
 
 
 class Process:
     """Computes rows of a bundle elsewhere; called by one thread at a time.
+
+    Who has something else to do in the meantime may `post` rows and `read` their answers later.
 
     Args:
         nursery: to be forked from.
@@ -61,6 +65,8 @@ class Process:
         self._told_cores: list[int] = []
         self._connection: socket.socket | None = None
         self._seconds = 0.0  # that the connection waits
+        self._shared: Shared | None = None
+        self._posted = False
         self._process = -1
         self._ending = threading.Lock()
         self._pause, self._not_before = 0.0, 0.0
@@ -84,7 +90,49 @@ class Process:
             RequestError: the model refuses the rows.
             RuntimeError: the model failed.
         """
-        said = self.ask({"rows": rows}, self._patience(len(rows)))
+        return self._answers(self.ask({"rows": rows}, self.patience(len(rows))))
+
+    def patience(self, rows: int) -> float:
+        """Return the seconds after which a batch of so many rows counts as hung."""
+        return self._patience(rows)
+
+    def post(self, rows: list[Any]) -> int | None:
+        """Send rows without waiting for anything; returns a descriptor that can be read once `read` has what to read.
+
+        None, and nothing was sent, where that cannot be done at once: the process does not run yet, has to be told
+        something else first, or the rows are too large.
+
+        Raises:
+            WorkerLostError: it died.
+            RuntimeError: the rows cannot be sent.
+        """
+        if self._connection is None or self._told_cores != self._cores:
+            return None
+        try:
+            frame = framed({"rows": rows}, self._shared)
+        except TypeError as error:
+            raise RuntimeError(str(error)) from error
+        if sum(len(part) for part in frame) > _AT_ONCE_BYTES:
+            return None
+        self._exchange(lambda connection: send_frame(connection, frame), self.patience(len(rows)))
+        self._posted = True
+        descriptor = self._connection.fileno() if self._connection is not None else -1
+        if descriptor < 0:  # it was stopped this very moment
+            self._posted = False
+            raise WorkerLostError("is stopped", by_rows=False)
+        return descriptor
+
+    def read(self) -> Sequence[Any]:
+        """Return the answers to what was posted; errors as of a call."""
+        self._posted = False
+        return self._answers(self._heard())
+
+    def hung(self) -> WorkerLostError:
+        """Kill it, for what was posted was not answered in time; returns the error to tell."""
+        self._posted = False
+        return self._end("hung", "gave no answer in time and was killed")
+
+    def _answers(self, said: dict[str, Any]) -> Sequence[Any]:
         if "answers" in said:
             answers: list[Any] = said["answers"]
             return answers
@@ -110,30 +158,50 @@ class Process:
             WorkerLostError: it died or hung, or cannot be started; the next call starts it again.
             RuntimeError: the frame cannot be sent.
         """
-        connection = self._connection or self._begin()
+        if self._connection is None:
+            self._begin()
         try:
-            if seconds != self._seconds:
-                self._seconds = seconds
-                connection.settimeout(seconds)
+            parts = framed(frame, self._shared)
+        except TypeError as error:
+            raise RuntimeError(str(error)) from error
+
+        def tell(connection: socket.socket) -> None:
             if self._told_cores != self._cores:
                 self._told_cores = self._cores
                 send(connection, {"cores": self._told_cores})
-            send(connection, frame)
-            said: dict[str, Any] = receive(connection)
+            send_frame(connection, parts)
+
+        self._exchange(tell, seconds)
+        return self._heard()
+
+    def _heard(self) -> dict[str, Any]:
+        said: dict[str, Any] = self._exchange(receive, self._seconds)
+        self._cpu_now = said["cpu_seconds"]
+        self._pause = 0.0
+        return said
+
+    def _exchange(self, do: Callable[[socket.socket], Any], seconds: float) -> Any:
+        """Send or receive; what goes wrong with that is the end of the process."""
+        connection = self._connection
+        try:
+            if connection is None:
+                raise EOFError
+            if seconds != self._seconds:
+                self._seconds = seconds
+                connection.settimeout(seconds)
+            return do(connection)
         except TimeoutError:
             raise self._end("hung", f"gave no answer within {seconds:.3g} s and was killed") from None
         except (EOFError, OSError, ValueError):
             raise self._end("died", "died") from None
-        except TypeError as error:  # a row that cannot be sent: nothing of it was
-            raise RuntimeError(str(error)) from error
-        self._cpu_now = said["cpu_seconds"]
-        self._pause = 0.0
-        return said
 
     def stop(self) -> None:
         """End the process; it is not started again."""
         self._stopped = True
         self._kill()
+        if self._shared is not None:
+            self._shared.close()
+            self._shared = None
 
     def _begin(self) -> socket.socket:
         if self._stopped:
@@ -145,6 +213,9 @@ class Process:
             self._connection = connection
             self._seconds = _LOAD_SECONDS
             connection.settimeout(_LOAD_SECONDS)
+            if self._shared is None:
+                self._shared = Shared()
+            socket.send_fds(connection, [b"shared"], [self._shared.descriptor])
             order = {"folder": str(self._folder), "sha256": self._sha256, "cores": self._cores}
             send(connection, order if self._writes is None else order | {"writes": self._writes})
             self._told_cores = self._cores
@@ -179,7 +250,11 @@ class Process:
                 ended.poll(5000)  # ready once it has ended
                 os.close(self._process)
                 self._process = -1
-            if self._connection is not None:
+            if self._connection is not None and self._posted:
+                # someone else waits for it to be readable, which it is then, and closes it on reading
+                with contextlib.suppress(OSError):
+                    self._connection.shutdown(socket.SHUT_RDWR)
+            elif self._connection is not None:
                 self._connection.close()
                 self._connection = None
             self._cpu_before, self._cpu_now = self._cpu_before + self._cpu_now, 0.0

@@ -1,12 +1,15 @@
 """Frames between the server and a worker: MessagePack, with arrays as raw bytes beside it; nothing is unpickled.
 
 A frame: length of the head (4 bytes), length of all arrays (8 bytes), the head, the arrays. In the head an array is
-the extension 1: MessagePack of its type, shape, and where its bytes begin.
+the extension 1: MessagePack of its type, shape, and where its bytes begin; or the extension 2, the same of an array
+that lies in memory which both sides share (`Shared`) and is not sent.
 """
 
 from __future__ import annotations
 
 import math
+import mmap
+import os
 import socket
 import struct
 from typing import Any
@@ -17,28 +20,61 @@ from numpy.typing import NDArray
 
 MAX_HEAD_BYTES = 2**30
 MAX_ARRAY_BYTES = 2**33
+SHARED_BYTES = 2**24  # larger frames are sent
 _LENGTHS = struct.Struct("<IQ")
-_ARRAY = 1
+_ARRAY, _SHARED = 1, 2
 _KINDS = "biuf"  # booleans, whole numbers, floating ones: no objects
 _encode = msgspec.msgpack.Encoder().encode
 _where = msgspec.msgpack.Decoder(tuple[str, tuple[int, ...], int]).decode
 _PARTS = 512  # that one call of the system takes, safely below its 1024
+_ALIGNED = 64
+
+Frame = list[memoryview]
 
 
-def send(connection: socket.socket, value: Any) -> None:
-    """Send plain values (numbers, texts, bytes, lists, dicts) and arrays in them; tuples arrive as lists.
+class Shared:
+    """Memory in which one side lays arrays for the other, which looks at them until it has answered.
+
+    Pages of it are taken when they are first used, and stay.
+
+    Args:
+        descriptor: of memory that the other side made; new memory where there is none.
+    """
+
+    def __init__(self, descriptor: int | None = None) -> None:
+        self.descriptor = os.memfd_create("thrifty") if descriptor is None else descriptor
+        if descriptor is None:
+            os.ftruncate(self.descriptor, SHARED_BYTES)
+        self.bytes: NDArray[np.uint8] = np.frombuffer(mmap.mmap(self.descriptor, SHARED_BYTES), np.uint8)
+
+    def close(self) -> None:
+        """Let go of the descriptor; the memory goes with the last array in it."""
+        os.close(self.descriptor)
+
+
+def framed(value: Any, shared: Shared | None = None) -> Frame:
+    """Make a frame of plain values (numbers, texts, bytes, lists, dicts) and arrays in them; tuples arrive as lists.
+
+    Args:
+        value: to be sent.
+        shared: memory for arrays, as far as they fit; what was laid there before is written over.
 
     Raises:
-        OSError: the other side is gone, or is slower than the connection's timeout.
+        TypeError: something in it cannot be sent.
     """
-    parts: list[memoryview] = []
-    size = 0
+    parts: Frame = []
+    size = laid = 0
 
     def place(found: Any) -> msgspec.msgpack.Ext:
-        nonlocal size
+        nonlocal size, laid
         array = np.asarray(found)
         if array.dtype.kind not in _KINDS:
             raise TypeError(f"{type(found).__name__} cannot be sent")
+        if shared is not None and array.nbytes and laid + array.nbytes <= SHARED_BYTES:
+            where = (array.dtype.str, array.shape, laid)
+            np.ndarray(array.shape, array.dtype, shared.bytes, laid)[...] = array
+            laid += -(-array.nbytes // _ALIGNED) * _ALIGNED
+            return msgspec.msgpack.Ext(_SHARED, _encode(where))
         where = (array.dtype.str, array.shape, size)
         size += array.nbytes
         if array.nbytes:
@@ -46,9 +82,26 @@ def send(connection: socket.socket, value: Any) -> None:
         return msgspec.msgpack.Ext(_ARRAY, _encode(where))
 
     head = msgspec.msgpack.encode(value, enc_hook=place)
-    whole: list[memoryview] = [memoryview(_LENGTHS.pack(len(head), size) + head), *parts]
-    if len(whole) > _PARTS:
-        whole = [memoryview(b"".join(whole))]
+    return [memoryview(_LENGTHS.pack(len(head), size) + head), *parts]
+
+
+def send(connection: socket.socket, value: Any) -> None:
+    """Send what `framed` makes a frame of.
+
+    Raises:
+        OSError: the other side is gone, or is slower than the connection's timeout.
+        TypeError: as `framed`.
+    """
+    send_frame(connection, framed(value))
+
+
+def send_frame(connection: socket.socket, frame: Frame) -> None:
+    """Send a frame.
+
+    Raises:
+        OSError: the other side is gone, or is slower than the connection's timeout.
+    """
+    whole = frame if len(frame) <= _PARTS else [memoryview(b"".join(frame))]
     while whole:
         sent = connection.sendmsg(whole)
         while whole and sent >= len(whole[0]):
@@ -57,8 +110,8 @@ def send(connection: socket.socket, value: Any) -> None:
             whole[0] = whole[0][sent:]
 
 
-def receive(connection: socket.socket) -> Any:
-    """Wait for a frame; arrays in it may be written to.
+def receive(connection: socket.socket, shared: Shared | None = None) -> Any:
+    """Wait for a frame; arrays in it may be written to, those in ``shared`` until the next frame is made.
 
     Raises:
         EOFError: the other side is gone.
@@ -74,13 +127,14 @@ def receive(connection: socket.socket) -> Any:
     _fill(connection, head, raw)
 
     def found(code: int, data: memoryview) -> Any:
-        if code != _ARRAY:
+        if code not in (_ARRAY, _SHARED) or (code == _SHARED and shared is None):
             raise ValueError(f"extension {code}")
         kind, shape, start = _where(data)
         dtype = np.dtype(kind)
         if dtype.kind not in _KINDS:
             raise ValueError(f"an array of {kind}")
-        array: NDArray[Any] = np.frombuffer(raw, dtype, count=math.prod(shape), offset=start)
+        lies_in = raw if code == _ARRAY or shared is None else shared.bytes
+        array: NDArray[Any] = np.frombuffer(lies_in, dtype, count=math.prod(shape), offset=start)
         return array.reshape(shape) if shape else array[0]
 
     return msgspec.msgpack.decode(head, ext_hook=found)
