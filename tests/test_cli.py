@@ -463,3 +463,14 @@ def test_a_second_process_on_the_same_run_is_told_who_holds_it(workplace: Path) 
             first.kill()
     assert second.returncode == 4
     assert f"is held by process {first.pid}" in second.stderr
+
+
+def test_every_verb_prints_json() -> None:
+    from typer.main import get_command
+
+    from thrifty.cli import app
+
+    verbs = getattr(get_command(app), "commands", {})
+    assert len(verbs) >= 13
+    for name, verb in verbs.items():
+        assert any("--json" in parameter.opts for parameter in verb.params), name

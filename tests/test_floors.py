@@ -32,6 +32,9 @@ OWNERS = {
     "grpc": {"serve"},
     "opentelemetry": {"serve"},
     "ray": {"serve"},
+    "tensorboard": {"report"},
+    "mlflow": {"report"},
+    "wandb": {"report"},
 }
 
 

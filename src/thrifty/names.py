@@ -9,6 +9,7 @@ from thrifty.errors import JobError, MissingExtraError, unknown_name
 from thrifty.models import CONSTANT_INITS, INIT_NAMES, check_name
 from thrifty.optim import OPTIMIZERS, SCHEDULES
 from thrifty.spec import Job
+from thrifty.spec.writers import WRITERS
 
 
 def check_names(job: Job) -> None:
@@ -16,11 +17,15 @@ def check_names(job: Job) -> None:
 
     Raises:
         JobError: a name is in no table, or stands for no file; the nearest one that does is given.
-        MissingExtraError: the model or the adapter needs a package that is not installed.
+        MissingExtraError: the model, the adapter or a writer of ``report_to`` needs a package that is not installed.
     """
     check_name(job.model)
     if job.train.adapter is not None and importlib.util.find_spec("peft") is None:
         raise MissingExtraError("train.adapter", package="peft", extra="peft")
+    for writer in job.report_to:
+        package, extra = WRITERS[writer]
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtraError(f"report_to: {writer}", package=package, extra=extra)
     given: list[tuple[str, str | None, Collection[str]]] = [
         *(("initialiser", name, INIT_NAMES) for name in _inits(job)),
         ("optimizer", job.train.optimizer, OPTIMIZERS),

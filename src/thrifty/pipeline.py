@@ -21,10 +21,12 @@ from thrifty.hardware.runtime import runtime_bytes
 from thrifty.ledger import TRAIN, Entry, Ledger, Meter, Stage, add_spent, resident_bytes
 from thrifty.names import check_names
 from thrifty.runs import Result, RunFolder, folder_for
-from thrifty.spec import Compression, Device, Job, Plan, Spent, raw_data
+from thrifty.spec import Compression, Dataset, Device, Job, Plan, Spent, raw_data
+from thrifty.spec.beside import Beside
 from thrifty.spec.events import (
     Checkpointed,
     Emit,
+    Ended,
     Evaluated,
     Event,
     Planned,
@@ -36,11 +38,16 @@ from thrifty.spec.events import (
     Warned,
 )
 from thrifty.spec.folders import cache_folder
+from thrifty.spec.mistakes import Mistakes
+from thrifty.spec.traced import Traced
 from thrifty.spec.units import format_bytes, format_count, format_seconds
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from thrifty.evaluate import Evaluation
+    from thrifty.report import Language
+    from thrifty.report.to import Writers
     from thrifty.train import Trained
     from thrifty.train.line import Use
 
@@ -102,7 +109,9 @@ def _keys(job: Job) -> tuple[str, str]:
     data = content_key(raw_data(job), seed=job.train.seed, cache=cache_folder())
 
     def key(pins: set[str]) -> str:
-        asked = job.model_dump_json(exclude={"data": {"path", "tokenizer"}, "model": True, "plan": pins})
+        # who is told of a run changes nothing of it
+        left_out = {"data": {"path", "tokenizer"}, "model": True, "plan": pins, "report_to": True}
+        asked = job.model_dump_json(exclude=left_out)
         return hashlib.sha256(f"{asked}\n{model}\n{data}\n{code_key()}".encode()).hexdigest()[:20]
 
     return key(set()), key(ROUNDING_PINS)
@@ -143,6 +152,8 @@ class _Run:
     def go(self) -> Outcome:
         # again in every attempt: a kill may have come between the key and the job
         self.folder.claim(self.key, self.job, self.job_text, course=self.course)
+        # packages of others are none of what the run takes, and the folder's attempts are one run to them
+        writers = self._writers()
         # before the hardware is measured, which loads torch: its memory is part of what the run takes
         self.bare_bytes = resident_bytes()
         loaded = "torch" in sys.modules
@@ -158,6 +169,8 @@ class _Run:
         def emit(event: Event) -> None:
             kept(event)
             shown(event)
+            if writers is not None:
+                writers(event, shown)
 
         self.emit = emit
         try:
@@ -167,15 +180,32 @@ class _Run:
             status: Literal["stopped", "failed"] = "stopped" if isinstance(error, SignalledError) else "failed"
             self.ledger.finish(self.run_id, status=status, metrics={}, reason=str(error))
             kept.flush()
+            emit(self._ended(status, str(error), {}))
             if status == "failed":
                 self._show_broken(shown)
             raise
+        else:
+            kept.flush()
+            self.folder.keep("result", result)
+            emit(self._ended("done", result.reason, result.test))
         finally:
             kept.flush()
+            if writers is not None:
+                writers.close(shown)
             give_back()  # the caller's process may live on
-        self.folder.keep("result", result)
         shutil.rmtree(self.folder.checkpoints, ignore_errors=True)
         return self._close_bill(result, fresh=True)
+
+    def _ended(self, status: str, reason: str, metrics: dict[str, float]) -> Ended:
+        entry = self.ledger.entry(self.folder.folder)
+        return Ended(status, reason, metrics, entry.total if entry is not None else Spent())
+
+    def _writers(self) -> Writers | None:
+        if not self.job.report_to:
+            return None
+        from thrifty.report.to import open_writers
+
+        return open_writers(self.job.report_to, name=self.job.name, folder=self.folder.folder)
 
     def done_before(self) -> Outcome:
         """The run is complete: say so, mending a ledger that a kill left a line behind."""
@@ -234,7 +264,8 @@ class _Run:
             from thrifty.report.held_out import held_out_line
             from thrifty.train import evaluate_split
 
-            tested = evaluate_split(plan, model, store, "test")
+            tested = evaluate_split(plan, model, store, "test", one_by_one=True)
+            self._keep_mistakes(store, tested)
             stage.says = held_out_line(tested.metrics)
         with self._stage("bundle") as stage:
             prompt, completion = self._bundle(plan, model, store, tested.metrics)
@@ -262,6 +293,15 @@ class _Run:
         if rejects.is_file():
             write_atomic(self.folder.rejects, rejects.read_bytes(), purpose="the rejected files")
 
+    def _keep_mistakes(self, store: Store, tested: Evaluation) -> None:
+        """Keep what the answers to the test split show one by one; of texts that are continued there is nothing."""
+        from thrifty.data.shown import raw_folder
+        from thrifty.evaluate.mistakes import mistakes_of
+
+        if tested.one_by_one is not None:
+            source = raw_folder(raw_data(self.job), cache_folder())
+            self.folder.keep("mistakes", mistakes_of(store, tested.one_by_one, source))
+
     def _plan_to_follow(self, store: Store) -> Plan:
         """The plan of an earlier attempt, or a new one; where other pins came since, what is learned stays the same."""
         first = self.folder.find("plan", Plan)
@@ -283,6 +323,7 @@ class _Run:
             probe=lambda draft: probe_steps(draft, store, self.folder.folder),
             history=planner.seen(self.ledger.entries(limit=planner.HISTORY, worst_first=False), self.device.name),
             held=max(0, self.bare_bytes - self.loaded_bytes),
+            traced=lambda found: self.folder.keep("traced", found),
         )
 
     def _train(self, plan: Plan, model: nn.Module, store: Store) -> Trained:
@@ -455,19 +496,33 @@ def _ranks(rank_bytes: Sequence[int]) -> str:
     return f"; {ranks_text(rank_bytes)}" if rank_bytes else ""
 
 
-def write_report(folder: RunFolder, entry: Entry) -> Path:
-    """Write the run's page from its folder and its bill; of a run that has no result, what there is until here."""
-    from thrifty.report import write_page
+def write_report(folder: RunFolder, entry: Entry, language: Language = "en") -> Path:
+    """Write the run's page from its folder and its bill; of a run that has no result, what there is until here.
+
+    Args:
+        folder: of the run.
+        entry: its line of the ledger.
+        language: that the page opens in; it holds both.
+    """
+    from thrifty.report import Left, write_page
     from thrifty.report.rows import Aside
 
     events = folder.events()
     result = folder.find("result", Result) or _none_yet(folder, events)
+    job = folder.folder / "job.yaml"
+    left = Left(
+        traced=folder.find("traced", Traced),
+        mistakes=folder.find("mistakes", Mistakes),
+        beside=folder.find("beside", Beside),
+        answerings=folder.answerings(),
+        compression=folder.find("compression", Compression),
+    )
     return write_page(
         folder.page,
         entry=entry,
-        plan=folder.plan(),
-        dataset=folder.dataset(),
-        device=folder.device(),
+        plan=folder.find("plan", Plan),
+        dataset=folder.find("dataset", Dataset),
+        device=folder.find("device", Device),
         steps=[event for event in events if isinstance(event, StepDone)],
         evaluations=[event for event in events if isinstance(event, Evaluated)],
         others=[event for event in events if not isinstance(event, StepDone | Evaluated)],
@@ -478,8 +533,9 @@ def write_report(folder: RunFolder, entry: Entry) -> Path:
         prompt=result.prompt,
         completion=result.completion,
         rejects=folder.rejected(),
-        job_text=(folder.folder / "job.yaml").read_text(encoding="utf-8"),
-        compression=folder.find("compression", Compression),
+        job_text=job.read_text(encoding="utf-8", errors="replace") if job.is_file() else "",
+        left=left,
+        language=language,
     )
 
 

@@ -4,6 +4,9 @@ runs/<name>/
   job.yaml  job.json  plan.json  device.json  dataset.json  what was asked, decided, and found
   events.jsonl                                      losses, validations, checkpoints, as they happened
   rejects.jsonl                                     every input file that was not used, and why
+  traced.json  mistakes.json                        where a step's memory and time go; the worst answers
+  beside.json                                       another trainer's curves, where some were brought in
+  reported/                                         what TensorBoard, MLflow and Weights & Biases were told
   checkpoints/                                      to go on from after a crash
   result.json                                       written last: the run is done
   bundle/  report.html                              what the run was for
@@ -12,9 +15,11 @@ runs/<name>/
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import json
 import math
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +28,7 @@ from typing import Any, TypeVar
 from thrifty.errors import BundleError, DataError, DiskFullError, nearest
 from thrifty.files import append, write_atomic, writing
 from thrifty.spec import Dataset, Device, Job, Plan
+from thrifty.spec.answering import Answering
 from thrifty.spec.events import (
     CheckpointDamaged,
     Checkpointed,
@@ -41,6 +47,7 @@ from thrifty.spec.events import (
     Stopped,
     Warned,
 )
+from thrifty.spec.folders import cache_folder, kept_curves
 from thrifty.spec.plain import Plain
 
 _KINDS = (
@@ -100,6 +107,10 @@ class RunFolder:
         return self.folder / "bundle"
 
     @property
+    def reported(self) -> Path:
+        return self.folder / "reported"
+
+    @property
     def page(self) -> Path:
         return self.folder / "report.html"
 
@@ -122,8 +133,9 @@ class RunFolder:
     def claim(self, key: str, job: Job, job_text: str, *, course: str) -> None:
         """Make the folder this run's own and write what was asked; what another course left in it goes."""
         if self.key not in {"", key} and self.course != course:
-            for name in ("events.jsonl", "rejects.jsonl", "dataset.json"):
+            for name in ("events.jsonl", "rejects.jsonl", "dataset.json", "traced.json", "mistakes.json"):
                 (self.folder / name).unlink(missing_ok=True)
+            shutil.rmtree(self.reported, ignore_errors=True)
         write_atomic(self.folder / "course", course + "\n", purpose="the run's course")
         write_atomic(self.folder / "key", key + "\n", purpose="the run's key")
         write_atomic(self.folder / "job.yaml", job_text, purpose="the job")
@@ -196,6 +208,19 @@ class RunFolder:
     def rejected(self) -> list[dict[str, Any]]:
         """Read the rejected inputs, a mapping with ``path`` and ``reason`` each."""
         return list(self._lines(self.rejects))
+
+    def answerings(self) -> list[Answering]:
+        """Read what servers on this machine measured of the run's bundle, fewest cores first."""
+        description = self.bundle / "bundle.json"
+        if not description.is_file():
+            return []
+        sha256, found = hashlib.sha256(description.read_bytes()).hexdigest(), []
+        for path in sorted(kept_curves(cache_folder()).glob("*.json")):
+            with contextlib.suppress(OSError, ValueError):
+                kept = Answering.model_validate_json(path.read_bytes())
+                if kept.sha256 == sha256 and kept.seconds:
+                    found.append(kept)
+        return sorted(found, key=lambda kept: kept.cores)
 
     def _lines(self, path: Path) -> Iterator[dict[str, Any]]:
         if not path.is_file():

@@ -6,7 +6,12 @@ import math
 import random
 from typing import Any
 
+import cv2
+import numpy as np
+
+from thrifty.data.shown import picture, sound
 from thrifty.ledger import Entry, StageEntry, add_spent
+from thrifty.report import Left
 from thrifty.spec import (
     BatchPlan,
     Cleaning,
@@ -22,7 +27,12 @@ from thrifty.spec import (
     Spent,
     StopPlan,
 )
+from thrifty.spec.answering import Answering
+from thrifty.spec.beside import Beside
 from thrifty.spec.events import Evaluated, StepDone
+from thrifty.spec.mistakes import Calibration, Mistake, Mistakes
+from thrifty.spec.proposal import Timeline
+from thrifty.spec.traced import Traced
 
 DIGITS = tuple(str(digit) for digit in range(10))
 ENERGY = "declared 60 to 120 W at the processor share used; this machine has no energy counter"
@@ -169,6 +179,64 @@ def make_confusion() -> tuple[tuple[int, ...], ...]:
         rows[truth][truth] -= 1
         rows[truth][answer] += 1
     return tuple(map(tuple, rows))
+
+
+def make_mistakes(**changes: Any) -> Mistakes:
+    """Two pictures of digits taken for others."""
+    pixels = np.zeros((8, 8, 1), np.uint8)
+    cv2.line(pixels, (1, 1), (6, 6), 255)
+    worst = tuple(
+        Mistake(sample=at, loss=4.2 - at, wanted=wanted, said=said, sure=0.97 - at / 10, png=picture(pixels),
+                name=f"digits/{wanted}/{at}.png")
+        for at, (wanted, said) in enumerate((("8", "1"), ("3", "9")))
+    )  # fmt: skip
+    counts, sure = (*(0,) * 9, 4, 6, 12, 18, 30, 110), tuple((at + 0.5) / 15 for at in range(15))
+    calibration = Calibration(counts=counts, sure=sure, right=tuple(max(0.0, each - 0.04) for each in sure), error=0.04)
+    return Mistakes(samples=180, wrong=2, worst=worst, calibration=calibration).model_copy(update=changes)
+
+
+def make_sound() -> str:
+    return sound(np.sin(np.arange(4_000) / 5).astype(np.float32), 8_000)
+
+
+def make_traced() -> Traced:
+    at = tuple(float(number) for number in range(101))
+    held = {
+        "weights": (3.0e5,) * 101, "optimizer states": (6.0e5,) * 101,
+        "activations": tuple(4e7 * math.sin(math.pi * each / 100) ** 2 for each in at),
+    }  # fmt: skip
+    return Traced(
+        peak_at="backward · layer1.0.conv1 · convolution_backward", peak_bytes=612.0 * 2**20,
+        holds={"weights": 3e5, "optimizer states": 6e5, "activations": 4e7, "torch and its libraries": 5.5e8},
+        modules={"layer1.0.conv1": 2e7, "layer2.0.conv1": 1e7},
+        timeline=Timeline(says="One micro-batch", axis="per cent of the step's operators", at=at, held=held),
+        seconds_by_module={"layer1.*.conv1": 0.02, "fc": 0.001, "the loss and the optimizer": 0.004},
+        seconds_by_op={"convolution": 0.018, "batch norm": 0.004, "pointwise": 0.003},
+    )  # fmt: skip
+
+
+def make_beside(**changes: Any) -> Beside:
+    steps = [float(step) for step in range(10, 301, 10)]
+    found = Beside(
+        name="vit-finetuned", source="transformers.Trainer", steps=300, epochs=6.0, batch=16, seconds=421.0,
+        loss=tuple((step, 2.3 * math.exp(-step / 90)) for step in steps),
+        learning_rate=tuple((step, 1e-3 * (1 - step / 301)) for step in steps),
+        validation={
+            "accuracy": tuple((step, 1 - 0.8 * math.exp(-step / 90)) for step in steps[4::5]),
+            "loss": tuple((step, 2 * math.exp(-step / 90)) for step in steps[4::5]),
+        },
+    )  # fmt: skip
+    return found.model_copy(update=changes)
+
+
+def make_left(**changes: Any) -> Left:
+    """Everything that a run can leave but a compression."""
+    seconds = {1: 0.0009, 2: 0.0010, 4: 0.0013, 8: 0.0019, 16: 0.0033, 32: 0.0062}
+    parts: dict[str, Any] = {
+        "mistakes": make_mistakes(), "traced": make_traced(), "beside": make_beside(),
+        "answerings": [Answering(seconds=seconds, sha256="aa", cores=2)],
+    }  # fmt: skip
+    return Left(**{**parts, **changes})
 
 
 REJECTS = [

@@ -14,6 +14,7 @@ from thrifty.spec.events import (
     CheckpointFailed,
     CheckpointsRemoved,
     Compiled,
+    Ended,
     Evaluated,
     Event,
     Initialised,
@@ -31,8 +32,10 @@ from thrifty.spec.events import (
     Warned,
 )
 
-# drawn, counted in the bill, or the reason why training ended
-SHOWN_OTHERWISE = {Initialised, StageStarted, StageDone, Planned, Progress, StepDone, Evaluated, Checkpointed, Stopped}
+# drawn, counted in the bill, told to writers, or the reason why training ended
+SHOWN_OTHERWISE = {
+    Initialised, StageStarted, StageDone, Planned, Progress, StepDone, Evaluated, Checkpointed, Stopped, Ended,
+}  # fmt: skip
 ROWS: list[tuple[Event, str, str]] = [
     (Warned("mind the gap"), "mind the gap", ""),
     (CheckpointFailed(12, "no space"), "step 12 could not be saved: no space", ""),

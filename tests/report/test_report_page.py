@@ -46,6 +46,12 @@ FOLLOWED = """[...document.querySelectorAll('.plot')].every(
 HOSTILE = """<script>alert(1)</script><img src=x onerror=alert(2)>"'&amp;</pre></title>{{ 7*7 }}\u2028\udcff"""
 
 
+def english(page: Path) -> str:
+    """What a page holds for a reader of English."""
+    html = page.read_text(encoding="utf-8")
+    return re.sub(r'<span class="en">(.*?)</span><span class="zh" lang="zh-Hans">.*?</span>', r"\1", html)
+
+
 class Seen(HTMLParser):
     """The elements and the text of a page, as a browser's parser takes them."""
 
@@ -99,7 +105,7 @@ def troubled_run(run: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_what_happened_on_the_way_is_on_the_page(tmp_path: Path, run: dict[str, Any]) -> None:
-    html = write_page(tmp_path / "report.html", **troubled_run(run)).read_text(encoding="utf-8")
+    html = english(write_page(tmp_path / "report.html", **troubled_run(run)))
     body = " ".join(html[: html.index('<script type="application/json"')].split())
     for said in (
         "6 steps were skipped, the rate was lowered once and weights were rolled back once: 3.0 s of training wasted.",
@@ -112,7 +118,7 @@ def test_what_happened_on_the_way_is_on_the_page(tmp_path: Path, run: dict[str, 
     ):  # fmt: skip
         assert said in body, said
     assert HOSTILE[:10] not in body and "Checkpointed" not in body
-    plain = write_page(tmp_path / "plain.html", **run).read_text(encoding="utf-8")
+    plain = english(write_page(tmp_path / "plain.html", **run))
     assert 'id="happened"' not in plain and "wasted" not in plain[: plain.index('<script type="application/json"')]
 
 
@@ -154,12 +160,12 @@ def test_the_page_stands_alone(tmp_path: Path, run: dict[str, Any]) -> None:
     policy = next(attrs["content"] for tag, attrs in seen.tags if attrs.get("http-equiv") == "Content-Security-Policy")
     assert policy is not None and policy.startswith("default-src 'none'; script-src 'sha256-")
     assert "unsafe-inline'" not in policy.split(";")[1]
-    assert [tag for tag, _ in seen.tags if tag == "script"] == ["script"] * 3
+    assert [tag for tag, _ in seen.tags if tag == "script"] == ["script"] * 4
     assert list(tmp_path.rglob("*")) == [tmp_path / "deep", path]  # no half-written file left
 
 
 def test_the_page_says_what_was_asked_in_order(tmp_path: Path, run: dict[str, Any]) -> None:
-    html = write_page(tmp_path / "report.html", **run).read_text(encoding="utf-8")
+    html = english(write_page(tmp_path / "report.html", **run))
     headings = re.findall(r"<h2 id=\"(\w+)\"", html)
     assert headings == ["predicted", "curves", "went", "bill", "decisions", "data", "confusion", "hardware", "job"]
     body = " ".join(html[: html.index('<script type="application/json"')].split())
@@ -183,12 +189,12 @@ def test_hostile_text_stays_text(tmp_path: Path, run: dict[str, Any]) -> None:
         "rejects": [{"path": HOSTILE, "reason": HOSTILE}],
         "prompt": HOSTILE, "completion": HOSTILE, "job_text": HOSTILE,
     }  # fmt: skip
-    seen = Seen(write_page(tmp_path / "report.html", **run).read_text(encoding="utf-8"))
+    seen = Seen(english(write_page(tmp_path / "report.html", **run)))
     tags = [tag for tag, _ in seen.tags]
-    assert tags.count("script") == 3 and "img" not in tags
+    assert tags.count("script") == 4 and "img" not in tags
     assert not any(name.startswith("on") for _, attrs in seen.tags for name in attrs)
     assert seen.text["pre"].rstrip("\n") == HOSTILE.replace("\udcff", "?")
-    figures = json.loads(Seen(write_page(tmp_path / "a.html", **run).read_text()).text["script"].split("\n")[0])
+    figures = json.loads(Seen(english(write_page(tmp_path / "a.html", **run))).text["script"].split("\n")[0])
     shown = next(figure for figure in figures if figure["id"] == "stage-time")["data"][0]["y"][-1]
     assert "<" not in shown and shown.startswith("&lt;script")
 
@@ -201,7 +207,7 @@ def test_a_long_run_is_drawn_thinned_and_says_so(tmp_path: Path, run: dict[str, 
     for figure in figures:
         assert all(len(line["x"]) <= MOST_POINTS for line in figure.data)
     assert 99.0 in figures[0].data[0]["y"]
-    html = write_page(tmp_path / "report.html", **(run | {"steps": steps})).read_text(encoding="utf-8")
+    html = english(write_page(tmp_path / "report.html", **(run | {"steps": steps})))
     assert "30,000 steps are drawn as at most 2,000 points" in html
 
 
@@ -211,8 +217,8 @@ def test_many_rejects_and_labels_are_capped_with_their_count(tmp_path: Path, run
     counts = {label: 1000 - number for number, label in enumerate(labels)}
     rejects = [{"path": f"{number}.png", "reason": "truncated"} for number in range(1_234)]
     run |= {"dataset": make_dataset(labels=labels, label_counts=counts), "confusion": confusion, "rejects": rejects}
-    html = write_page(tmp_path / "report.html", **run).read_text(encoding="utf-8")
-    assert "1,234 inputs were not used" in html and "and 1,034 more" in html and html.count(".png</bdi>") == 200
+    html = english(write_page(tmp_path / "report.html", **run))
+    assert "1,234 inputs were not used" in html and "and 1,034 more" in html and html.count(".png</bdi>") == 200 + 3
     assert "96 labels between them are left out" in html
     assert "Most often confused" in html and 'class="confusion"' not in html
     assert re.search(r"label 3</bdi></td><td><bdi>label 7</bdi></td><td class=\"n\">1<", html)
@@ -228,7 +234,7 @@ def test_what_transcripts_hold_is_named(tmp_path: Path, run: dict[str, Any], sym
         kind="audio", task="transcribe", labels=symbols, label_counts=dict.fromkeys(symbols, 70), shape=(64, 40),
         tokens={"train": 300}, sound=Sound(rate=8000, bands=40),
     )  # fmt: skip
-    html = write_page(tmp_path / "r.html", **{**run, "dataset": dataset, "confusion": ()}).read_text(encoding="utf-8")
+    html = english(write_page(tmp_path / "r.html", **{**run, "dataset": dataset, "confusion": ()}))
     assert says in html
     assert f'<th scope="row">{says.split()[0].lower()}</th><td class="n">{len(symbols)}</td>' in html
     assert ('<th scope="row"><bdi>␣</bdi></th>' in html) == (" " in symbols)
@@ -239,7 +245,7 @@ def test_several_labels_have_a_row_each(tmp_path: Path, run: dict[str, Any]) -> 
     labels = (HOSTILE, *(f"label {number}" for number in range(1, 40)))
     counts = [(number, 40, 1_500) for number in range(40)]
     run |= {"dataset": make_dataset(labels=labels, label_counts={}), "confusion": (), "by_label": counts}
-    html = write_page(tmp_path / "report.html", **run).read_text(encoding="utf-8")
+    html = english(write_page(tmp_path / "report.html", **run))
     rows = re.findall(r"<tr>.*</tr>", html[html.index("How well each label was told") :].split("</table>")[0])
     assert len(rows) == 24 + 1 and "16 labels between them are left out" in html
     cells = re.sub(r"<[^>]+>", " ", rows[1]).split()
@@ -250,12 +256,12 @@ def test_several_labels_have_a_row_each(tmp_path: Path, run: dict[str, Any]) -> 
 def test_an_interval_stands_by_its_figure(tmp_path: Path, run: dict[str, Any]) -> None:
     figures = {"accuracy": 0.9861, "accuracy_low": 0.951, "accuracy_high": 0.9962, "auc": 0.9975, "loss": 0.05}
     run |= {"entry": make_entry(metrics=figures)}
-    said = write_page(tmp_path / "a.html", **run).read_text(encoding="utf-8")
+    said = english(write_page(tmp_path / "a.html", **run))
     assert "test split: 95 % interval 95.1 % to 99.6 %, area under the ROC curve 0.9975, loss 0.05." in said
     plan = run["plan"]
     stop = plan.stop.model_copy(update={"metric": "auc", "target": -math.inf})
     run |= {"plan": plan.model_copy(update={"stop": stop})}
-    said = write_page(tmp_path / "b.html", **run).read_text(encoding="utf-8")
+    said = english(write_page(tmp_path / "b.html", **run))
     assert "test split: accuracy 98.6 % (95 % interval 95.1 % to 99.6 %), loss 0.05." in said
 
 
@@ -267,7 +273,7 @@ def test_an_error_is_one_of_what_is_told(tmp_path: Path, run: dict[str, Any]) ->
         "plan": plan.model_copy(update={"stop": stop}), "entry": make_entry(metrics={"rmse": 64_542.2}),
         "dataset": make_dataset(kind="table", labels=(), label_counts={}, table=table, shape=(1,)), "confusion": (),
     }  # fmt: skip
-    html = write_page(tmp_path / "a.html", **run).read_text(encoding="utf-8")
+    html = english(write_page(tmp_path / "a.html", **run))
     assert "root mean squared error of price on 180 held-out test rows" in html
 
 
@@ -275,14 +281,14 @@ def test_hidden_words_are_counted(tmp_path: Path, run: dict[str, Any]) -> None:
     figures = {"loss": 6.34, "accuracy": 0.033, "perplexity": 568.4, "words": 8_410.0}
     stop = run["plan"].stop.model_copy(update={"metric": "loss", "target": -math.inf, "higher_is_better": False})
     run |= {"entry": make_entry(metrics=figures), "plan": run["plan"].model_copy(update={"stop": stop})}
-    html = write_page(tmp_path / "a.html", **run).read_text(encoding="utf-8")
+    html = english(write_page(tmp_path / "a.html", **run))
     assert "loss on 8,410 hidden words of 180 held-out test" in html
     assert "test split: accuracy 3.3 %, perplexity 568.4." in html
 
 
 def test_what_was_never_found_is_none_and_many_are_grouped(tmp_path: Path, run: dict[str, Any]) -> None:
     run |= {"dataset": make_dataset(labels=("a", "b"), label_counts={}), "confusion": ((11_614, 0), (4, 0))}
-    html = write_page(tmp_path / "a.html", **run).read_text(encoding="utf-8")
+    html = english(write_page(tmp_path / "a.html", **run))
     assert ">11,614</td>" in html
     assert re.findall(r'class="found">([^<]+)<', html) == ["100 %", "0 %"]
 
@@ -290,7 +296,7 @@ def test_what_was_never_found_is_none_and_many_are_grouped(tmp_path: Path, run: 
 def test_many_notes_are_folded_up(tmp_path: Path, run: dict[str, Any]) -> None:
     notes = tuple(f"column {number} is a number" for number in range(20))
     cleaning = run["dataset"].cleaning.model_copy(update={"notes": notes})
-    html = write_page(tmp_path / "a.html", **(run | {"dataset": make_dataset(cleaning=cleaning)})).read_text()
+    html = english(write_page(tmp_path / "a.html", **(run | {"dataset": make_dataset(cleaning=cleaning)})))
     assert all(f"<li>{note}</li>" in html for note in notes) and "and 14 more" in html
 
 
@@ -310,7 +316,7 @@ def test_a_single_evaluation_has_an_axis_that_says_something(run: dict[str, Any]
 def test_a_run_with_little_to_say_still_has_a_page(tmp_path: Path, run: dict[str, Any]) -> None:
     entry = make_entry(status="failed", metrics={}, stages=(), predicted=None, total=Spent(), reason="the disk is full")
     run |= {"entry": entry, "steps": [], "evaluations": [], "confusion": (), "rejects": [], "job_text": ""}
-    html = write_page(tmp_path / "report.html", **run).read_text(encoding="utf-8")
+    html = english(write_page(tmp_path / "report.html", **run))
     assert "no result" in html and "the disk is full" in html
     assert html.count('class="plot"') == 1, "the rate as planned, and nothing that was done"
 

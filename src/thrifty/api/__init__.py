@@ -5,7 +5,8 @@
 '...'
 """
 
-from thrifty.api.ledger import RUNS, bill, entries, open_ledger, silent
+from thrifty.api.ledger import RUNS, bill, entries, export_ledger, open_ledger, silent
+from thrifty.api.notebook import register, show
 from thrifty.api.runs import hardware, init, models, plan, report, run, tune
 from thrifty.api.serving import (
     asking,
@@ -30,6 +31,7 @@ __all__ = [
     "export",
     "export_bundle",
     "export_kserve",
+    "export_ledger",
     "formats",
     "hardware",
     "init",
@@ -41,6 +43,10 @@ __all__ = [
     "run",
     "run_of",
     "serve",
+    "show",
     "silent",
     "tune",
 ]
+
+# a cell of a notebook that ends in a plan or a run shows it
+register()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from thrifty.errors import DataError
+from thrifty.errors import DataError, unknown_name
+from thrifty.files import write_atomic
 from thrifty.runs import RunFolder, open_run
 from thrifty.spec.events import Event
 
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
     from thrifty.ledger import Entry, Ledger
 
 RUNS = Path("runs")
+# more runs than any ledger holds
+ALL = 2**31
+TABLES = ("csv", "parquet")
 
 
 def silent(event: Event) -> None:
@@ -50,3 +55,30 @@ def entries(*, runs: Path = RUNS, limit: int = 50) -> list[Entry]:
     """Return the ledger, the worst prediction first."""
     with closing(open_ledger(runs)) as ledger:
         return ledger.entries(limit=limit)
+
+
+def export_ledger(*, to: str, out: Path | None = None, runs: Path = RUNS) -> tuple[Path, int]:
+    """Write the whole ledger as a table, the oldest run first; returns its path, and how many runs are in it.
+
+    Args:
+        to: ``csv`` or ``parquet``.
+        out: the file; ``ledger.csv`` or ``ledger.parquet`` in the runs folder when left out.
+        runs: folder of all runs.
+
+    Raises:
+        JobError: no such format.
+        StorageError: the file cannot be written.
+    """
+    from thrifty.ledger.frame import frame_of
+
+    if to not in TABLES:
+        raise unknown_name("format of tables", to, TABLES)
+    with closing(open_ledger(runs)) as ledger:
+        found = ledger.entries(limit=ALL, worst_first=False)[::-1]
+    frame, file, path = frame_of(found), io.BytesIO(), out or runs / f"ledger.{to}"
+    if to == "csv":
+        frame.write_csv(file, datetime_format="%Y-%m-%dT%H:%M:%SZ")
+    else:
+        frame.write_parquet(file)
+    write_atomic(path, file.getvalue(), purpose="the ledger's table")
+    return path, len(found)

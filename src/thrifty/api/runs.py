@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from thrifty.api.ledger import RUNS, entry_of, open_ledger, silent
-from thrifty.errors import JobError
+from thrifty.errors import JobError, unknown_name
 from thrifty.files import write_atomic
 from thrifty.runs import open_run
 from thrifty.spec import Dataset, Declared, Device, Job, Plan, Probed, load_job, parse_budget, raw_data, with_devices
@@ -200,15 +200,27 @@ def tune(job: Path, *, budget: str, trials: int = 50, runs: Path = RUNS, emit: E
         return tuning.tune(wanted, limit, key=run_key(wanted), trials=trials, runs=runs, ledger=ledger, emit=emit)
 
 
-def report(run: Path, *, runs: Path = RUNS) -> Path:
+def report(run: Path, *, language: str = "en", beside: Path | None = None, runs: Path = RUNS) -> Path:
     """Write the page of a run anew and return its path; of one that is under way or broke off, as far as it came.
 
+    Args:
+        run: its folder.
+        language: that the page opens in, ``en`` or ``zh``; it holds both.
+        beside: a ``trainer_state.json`` of Hugging Face's trainer, whose curves are drawn beside the run's from now on.
+        runs: folder of the ledger.
+
     Raises:
-        DataError: there is no such run, or the ledger does not know it.
-        BundleError: it has no plan yet.
+        DataError: there is no such run, the ledger does not know it, or ``beside`` is no such file.
+        JobError: no such language.
     """
     from thrifty.pipeline import write_report
+    from thrifty.report import LANGUAGES, read_trainer_state
 
+    chosen = next((each for each in LANGUAGES if each == language), None)
+    if chosen is None:
+        raise unknown_name("language", language, LANGUAGES)
     folder = open_run(run)
+    if beside is not None:
+        folder.keep("beside", read_trainer_state(beside))
     with closing(open_ledger(runs)) as ledger:
-        return write_report(folder, entry_of(ledger, folder))
+        return write_report(folder, entry_of(ledger, folder), chosen)

@@ -166,11 +166,17 @@ def tune(
 
 
 @app.command()
-def report(run: Annotated[Path, typer.Argument(help="a run folder")], runs: Runs = RUNS, as_json: Json = False) -> None:
+def report(
+    run: Annotated[Path, typer.Argument(help="a run folder")],
+    language: Annotated[str, typer.Option(help="that the page opens in: en or zh")] = "en",
+    beside: Annotated[Path | None, typer.Option(help="trainer_state.json of Hugging Face's trainer")] = None,
+    runs: Runs = RUNS,
+    as_json: Json = False,
+) -> None:
     """Write a run's self-contained page."""
     from thrifty import api
 
-    page = api.report(run, runs=runs)
+    page = api.report(run, language=language, beside=beside, runs=runs)
     if as_json:
         print_json({"page": str(page)})
     else:
@@ -192,3 +198,20 @@ def ledger(
         print_json([entry.model_dump(mode="json") for entry in entries])
     else:
         console().print(ledger_table(entries))
+
+
+@app.command("export-ledger")
+def export_ledger(
+    to: Annotated[str, typer.Option(help="csv or parquet")] = "csv",
+    out: Annotated[Path | None, typer.Option(help="the file; else 'ledger' in the runs folder")] = None,
+    runs: Runs = RUNS,
+    as_json: Json = False,
+) -> None:
+    """Write the ledger as a table with units."""
+    from thrifty import api
+
+    path, count = api.export_ledger(to=to, out=out, runs=runs)
+    if as_json:
+        print_json({"path": str(path), "runs": count})
+    else:
+        print(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -167,11 +168,17 @@ def serve(
         int | None, typer.Option(metavar="COUNT", help="with --engine ray, each on cores of its own", min=1)
     ] = None,
     ray_address: Annotated[str | None, typer.Option(metavar="HOST", help="of a Ray cluster to join, or auto")] = None,
+    as_json: Annotated[bool, typer.Option("--json", hidden=True)] = False,
 ) -> None:
-    """Serve bundles by TensorFlow Serving's, OIP's and OpenAI's protocols."""
+    """Serve bundles by TensorFlow Serving's, OIP's and OpenAI's protocols; --json says where as JSON."""
     from thrifty import api
 
     def ready(host: str, port: int) -> None:
+        if as_json:
+            grpc = f"{host}:{grpc_port}" if grpc_port else None
+            asks = [api.asking(each, f"http://{host}:{port}") for each in bundles or []]
+            print(json.dumps({"url": f"http://{host}:{port}", "grpc": grpc, "ask": asks}), flush=True)
+            return
         print(
             f"serving on http://{host}:{port}" + (f" and gRPC on {host}:{grpc_port}" if grpc_port else ""), flush=True
         )

@@ -3,7 +3,7 @@
 A data set is a folder; a store is a folder of memory-mapped arrays with a report of its cleaning. Loads no torch.
 """
 
-from thrifty.data.batches import Batch, Batches, sweep
+from thrifty.data.batches import Batch, Batches, sweep, sweep_order
 from thrifty.data.inventory import content_key
 from thrifty.data.look import Look, look
 from thrifty.data.preparation import prepare
@@ -22,4 +22,5 @@ __all__ = [
     "open_store",
     "prepare",
     "sweep",
+    "sweep_order",
 ]

@@ -173,11 +173,16 @@ def sweep(store: Store, split: str, micro: int, batching: Batching = "padded") -
     comes exactly once.
     """
     made = packed if batching == "packed" and store.dataset.kind == "language" else take
+    order = sweep_order(store, split)
+    for start in range(0, len(order), micro):
+        yield made(store, split, order[start : start + micro])
+
+
+def sweep_order(store: Store, split: str) -> np.ndarray:
+    """Return the samples of a split, int64 [N], in the order in which `sweep` takes them."""
     count, lengths = store.dataset.counts[split], lengths_of(store, split)
     # the longest first: what does not fit does so at once
-    order = np.arange(count) if lengths is None else np.argsort(-lengths, kind="stable")
-    for start in range(0, count, micro):
-        yield made(store, split, order[start : start + micro])
+    return np.arange(count) if lengths is None else np.argsort(-lengths, kind="stable")
 
 
 def _augmentation(augment: Augment, store: Store, *, count: int, seed: int) -> Augmentation | SoundAugmentation:

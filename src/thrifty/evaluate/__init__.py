@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 
 from thrifty.errors import DataError
 from thrifty.evaluate.classified import Classified, wilson
-from thrifty.evaluate.figures import Evaluation, Measure
+from thrifty.evaluate.figures import Evaluation, Kept, Measure, OneByOne
 from thrifty.evaluate.hidden import Hidden
 from thrifty.evaluate.predicted import Predicted
 from thrifty.evaluate.regressed import Regressed
@@ -20,7 +21,7 @@ from thrifty.models.inputs import to_tensors
 from thrifty.models.precision import autocasting
 from thrifty.spec import Task
 
-__all__ = ["MEASURES", "Evaluation", "Measure", "evaluate", "wilson"]
+__all__ = ["MEASURES", "Evaluation", "Measure", "OneByOne", "evaluate", "wilson"]
 
 # What is counted for each task; it is told the bytes of the raw text, where there is any, the labels, and the unit.
 MEASURES: dict[Task, Callable[[int, Sequence[str], float], Measure]] = {
@@ -46,6 +47,7 @@ def evaluate(
     unit: float = 1.0,
     add_up: Callable[[np.ndarray], np.ndarray] = lambda sums: sums,
     inference: bool = True,
+    one_by_one: bool = False,
 ) -> Evaluation:
     """Run a model over batches in ``eval`` mode; it is left in the mode it was in.
 
@@ -61,11 +63,13 @@ def evaluate(
         unit: of numbers to tell, what one deviation is.
         add_up: sums over the ranks that measure a part each; all get the figures of the whole.
         inference: whether tensors made here are never trained with; weights that ranks gather are kept and may be.
+        one_by_one: keep every answer too; of one process, and of tasks that answer samples.
 
     Raises:
         DataError: there was nothing to evaluate.
     """
     measured = MEASURES[task](text_bytes, labels, unit)
+    kept = measured.kept = Kept() if one_by_one and task != "language" else None
     training = model.training
     model.eval()
     try:
@@ -78,4 +82,5 @@ def evaluate(
     measured.take(add_up(measured.sums()))
     if not measured.count:
         raise DataError("there are no samples to evaluate on", mend="Hold out more: data.split.")
-    return measured.evaluation()
+    found = measured.evaluation()
+    return found if kept is None else replace(found, one_by_one=kept.found())

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from thrifty.evaluate.figures import Evaluation
+from thrifty.evaluate.figures import Evaluation, Kept
 from thrifty.evaluate.ranked import BINS, area, count_odds
 from thrifty.models.losses import cross_entropy_sum
 
@@ -35,6 +35,7 @@ class Classified:
 
     def __init__(self) -> None:
         self.loss_sum, self.count = 0.0, 0
+        self.kept: Kept | None = None
         self.confusion: np.ndarray | None = None
         # of two labels, samples by label and log odds
         self.odds: np.ndarray | None = None
@@ -51,6 +52,11 @@ class Classified:
         if classes == 2:
             odds = count_odds(logits, y)
             self.odds = odds if self.odds is None else self.odds + odds
+        if self.kept is not None and len(y):
+            log_p = logits.float().log_softmax(1)
+            sure, said = log_p.exp().max(1)
+            losses = -log_p.gather(1, y[:, None])[:, 0]
+            self.kept.add(losses.cpu().numpy(), said.tolist(), y.tolist(), sure.cpu().numpy())
         self.loss_sum += loss_sum.item()
         self.count += len(y)
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from torch import Tensor, nn
 
-from thrifty.evaluate.figures import Evaluation
+from thrifty.evaluate.figures import Evaluation, Kept
 from thrifty.models.inputs import input_of
 from thrifty.models.losses import cross_entropy
 
@@ -17,6 +17,7 @@ class Predicted:
 
     def __init__(self, text_bytes: int) -> None:
         self.loss_sum, self.count, self.text_bytes = 0.0, 0, text_bytes
+        self.kept: Kept | None = None
 
     def add(self, model: nn.Module, batch: dict[str, Tensor]) -> None:
         if "y" not in batch:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from torch import Tensor, nn
 
-from thrifty.evaluate.figures import Evaluation
+from thrifty.evaluate.figures import Evaluation, Kept
 
 
 class Regressed:
@@ -19,6 +19,7 @@ class Regressed:
 
     def __init__(self, unit: float) -> None:
         self.unit, self.count = unit, 0
+        self.kept: Kept | None = None
         # of squared errors, errors, numbers and their squares, standardised
         self._sums = np.zeros(4)
 
@@ -27,6 +28,8 @@ class Regressed:
         if y is None:
             return
         errors, y = answers.flatten().double() - y, y.double()
+        if self.kept is not None:
+            self.kept.add(errors.square().cpu().numpy(), (y + errors).tolist(), y.tolist())
         sums = (errors.square().sum(), errors.abs().sum(), y.sum(), y.square().sum())
         self._sums += [each.item() for each in sums]
         self.count += len(y)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from thrifty.evaluate.figures import Evaluation
+from thrifty.evaluate.figures import Evaluation, Kept
 from thrifty.models.losses import several_sum
 
 
@@ -18,6 +19,7 @@ class Tagged:
 
     def __init__(self) -> None:
         self.loss_sum, self.count = 0.0, 0
+        self.kept: Kept | None = None
         # by label: said rightly, said, wanted
         self._counts: np.ndarray | None = None
 
@@ -29,6 +31,9 @@ class Tagged:
         said_BK, wanted_BK = logits_BK > 0, y_BK > 0
         counts = np.stack([each.sum(0).cpu().numpy() for each in (said_BK & wanted_BK, said_BK, wanted_BK)])
         self._counts = counts if self._counts is None else self._counts + counts
+        if self.kept is not None and len(y_BK):
+            losses_B = F.binary_cross_entropy_with_logits(logits_BK.float(), y_BK.float(), reduction="none").sum(1)
+            self.kept.add(losses_B.cpu().numpy(), _numbers(said_BK), _numbers(wanted_BK))
         self.loss_sum += loss_sum.item()
         self.count += len(y_BK)
 
@@ -53,3 +58,7 @@ class Tagged:
             "samples": float(self.count),
         }
         return Evaluation(metrics, (), tuple(tuple(int(cell) for cell in counts) for counts in self._counts.T))
+
+
+def _numbers(has_BK: Tensor) -> list[tuple[int, ...]]:
+    return [tuple(np.flatnonzero(row).tolist()) for row in has_BK.cpu().numpy()]

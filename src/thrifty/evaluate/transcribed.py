@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor, nn
 
-from thrifty.evaluate.figures import Evaluation
+from thrifty.evaluate.figures import Evaluation, Kept
 from thrifty.models.ctc import IGNORED, ctc_sum
 from thrifty.models.decoding import greedy
 from thrifty.spec.transcripts import spelled
@@ -45,6 +45,7 @@ class Transcribed:
     def __init__(self, symbols: Sequence[str]) -> None:
         self.symbols = symbols
         self.loss_sum, self.count = 0.0, 0
+        self.kept: Kept | None = None
         # edits and their number of words, of characters, then transcripts that are right, and their number
         self._counts = np.zeros(6)
 
@@ -59,6 +60,8 @@ class Transcribed:
             words = edits(said.split(), wanted.split()), len(wanted.split())
             characters = edits(said, wanted), len(wanted)
             self._counts += (*words, *characters, said == wanted, 1)
+            if self.kept is not None:
+                self.kept.add(np.array([characters[0] / max(1, characters[1])]), [said], [wanted])
 
     def sums(self) -> np.ndarray:
         return np.array([self.loss_sum, self.count, *self._counts], np.float64)

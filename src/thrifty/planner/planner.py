@@ -12,6 +12,7 @@ import thrifty.planner.rules as rules
 from thrifty.cost import peak_bytes
 from thrifty.errors import BudgetError
 from thrifty.planner.attention import with_attention
+from thrifty.planner.breakdown import breakdown
 from thrifty.planner.compiling import with_compile
 from thrifty.planner.convolution import with_convolution
 from thrifty.planner.correction import Seen
@@ -30,6 +31,7 @@ from thrifty.planner.search import INDIFFERENCE, Found, Settings, Way
 from thrifty.planner.settle import asker_of
 from thrifty.planner.steps import rows_of
 from thrifty.spec import KINDS, BatchPlan, Checkpointing, Cost, Dataset, Device, Interval, Job, Plan, Probed, Spent
+from thrifty.spec.traced import Traced
 from thrifty.spec.units import format_bytes, format_seconds
 
 # samples validated at once where memory allows: more gain nothing on the machines measured
@@ -58,6 +60,7 @@ def plan(
     probe: Probe | None = None,
     history: Sequence[Seen] = (),
     held: int = 0,
+    traced: Callable[[Traced], None] | None = None,
 ) -> Plan:
     """Decide everything a job leaves open.
 
@@ -71,6 +74,7 @@ def plan(
             predicted from the trace alone.
         history: earlier runs on this machine, by which predictions are corrected.
         held: bytes that the process holds already.
+        traced: is told where memory and time of the planned step go.
 
     Raises:
         JobError: a name is in no table, or model and data do not fit.
@@ -93,7 +97,7 @@ def plan(
             local, found = trusting, explore(trusting)
         check_left(job, device, spending())
         probe = probe if _leaves_a_probe(local, found, spending()) else None
-        return plan_of(local, found, why, key=key, spent=spending, probe=probe)
+        return plan_of(local, found, why, key=key, spent=spending, probe=probe, traced=traced)
 
 
 def since(spent: Spent) -> Callable[[], Spent]:
@@ -128,7 +132,14 @@ def prepared_for(job: Job, dataset: Dataset, device: Device, why: Reasons) -> tu
 
 
 def plan_of(
-    local: Local, found: Found, why: Reasons, *, key: str, spent: Callable[[], Spent], probe: Probe | None = None
+    local: Local,
+    found: Found,
+    why: Reasons,
+    *,
+    key: str,
+    spent: Callable[[], Spent],
+    probe: Probe | None = None,
+    traced: Callable[[Traced], None] | None = None,
 ) -> Plan:
     """Make the plan of what was found, probing the ways that the prediction cannot tell apart."""
     ways = contenders(found, time_limit(local.job, local.device)[0] - spent().wall_s)
@@ -155,6 +166,10 @@ def plan_of(
     if local.ranks > 1:
         trace, step = local.trace(chosen.settings), local.compared(chosen)
         fitted = on_ranks(fitted, local.learning, trace, local.freed, local.device, step, why)
+    if traced is not None:
+        largest, typical = local.trace(chosen.settings), local.typical(chosen.settings)
+        accumulating, peak = fitted.batch.accumulation > 1, fitted.cost.peak_bytes.value
+        traced(breakdown(largest, typical, local.device, peak_bytes=peak, accumulating=accumulating))
     return fitted.model_copy(update={"why": tuple(why.lines)})
 
 

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from typing import Any
 
@@ -14,14 +14,18 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from thrifty import __version__
+from thrifty.report.words import Language, bold, both, chinese, code, figure_words, isolated, labelled, strong
 
 
-def render(template: str, figures_json: Sequence[Mapping[str, Any]], **values: Any) -> str:
+def render(
+    template: str, figures_json: Sequence[Mapping[str, Any]], *, language: Language = "en", **values: Any
+) -> str:
     """Fill a template of this folder; what comes from users is escaped.
 
     Args:
         template: its file name.
         figures_json: every figure of the page, as plotly's JSON.
+        language: that the page opens in.
         values: what the template shows.
     """
     plotly, drawing = _plotly(), _asset("page.js")
@@ -33,17 +37,30 @@ def render(template: str, figures_json: Sequence[Mapping[str, Any]], **values: A
             plotly=Markup(plotly),
             drawing=Markup(drawing),
             figures_json=_json(figures_json),
+            words_json=_json(figure_words(figures_json)),
+            language=language,
+            labelled=partial(labelled, language=language),
+            labelled_image=partial(labelled, attribute="alt", language=language),
             **values,
         )
     )
 
 
+def fragment(template: str, **values: Any) -> str:
+    """Fill a template of this folder that is a part of somebody else's page: no script, no policy of its own."""
+    return str(_template(template).render(**values))
+
+
 @cache
 def _template(name: str) -> Any:
     loader = PackageLoader("thrifty.report", "")
-    return Environment(
+    environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    ).get_template(name)
+    )
+    environment.globals |= {
+        "t": both, "zh": chinese, "strong": strong, "bold": bold, "code": code, "isolated": isolated,
+    }  # fmt: skip
+    return environment.get_template(name)
 
 
 def _asset(name: str) -> str:
@@ -62,7 +79,7 @@ def _policy(*scripts: str) -> str:
     hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
     allowed = " ".join(f"'sha256-{each}'" for each in hashes)
     # plotly writes its own style sheet, so styles cannot be held to hashes
-    rest = "style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+    rest = "style-src 'unsafe-inline'; img-src data:; media-src data:; base-uri 'none'; form-action 'none'"
     return f"default-src 'none'; script-src {allowed}; {rest}"
 
 

@@ -153,8 +153,8 @@ def _loss(steps: Sequence[StepDone], skipped: Collection[int] = ()) -> Figure:
     falls_far = bool(finite) and min(finite) > 0 and max(finite) > _LOG_FROM * min(finite)
     says = f"Training loss over {len(steps):,} steps, from {raw[0]:.3g} to {even[-1]:.3g} smoothed."
     data = [
-        _line(xs, raw, "each step", BLUE, opacity=0.4, width=1),
-        _line(xs, even, "smoothed", BLUE, width=2),
+        line_of(xs, raw, "each step", BLUE, opacity=0.4, width=1),
+        line_of(xs, even, "smoothed", BLUE, width=2),
     ]
     layout = plot_layout(last=xs[-1], yaxis=log_axis(min(finite), max(finite)) if falls_far else {})
     return Figure("loss", "Training loss", says, data, layout, _two_keys(BLUE))
@@ -167,14 +167,14 @@ def _validation(plan: Plan, evaluations: Sequence[Evaluated]) -> Figure:
     best = next((each for each in reversed(evaluations) if each.best), evaluations[-1])
     value = best.metrics.get(name, math.nan)
     shown = f"best: {metric_text(name, value)} at step {best.step:,}"
-    data = [_line(xs, ys, "validation", TEAL, mode="lines+markers")]
+    data = [line_of(xs, ys, "validation", TEAL, mode="lines+markers")]
     key = [("each evaluation", TEAL, "line")]
     if math.isfinite(target):
         wanted = f"target {metric_text(name, target)}"
-        data.append(_line([0.0, xs[-1]], [target, target], wanted, GREY, dash="dash"))
+        data.append(line_of([0.0, xs[-1]], [target, target], wanted, GREY, dash="dash"))
         key.append((wanted, GREY, "dash"))
     mark = {"color": ORANGE, "size": 12, "symbol": "diamond"}
-    data.append({**_line([float(best.step)], [value], "best", ORANGE, mode="markers"), "marker": mark})
+    data.append({**line_of([float(best.step)], [value], "best", ORANGE, mode="markers"), "marker": mark})
     key.append((shown, ORANGE, "mark"))
     says = f"Validation {metric_name(name)} after {len(evaluations):,} evaluations; {shown}."
     layout = plot_layout(last=xs[-1], yaxis=_axis_of(name, ys))
@@ -201,10 +201,10 @@ def _learning_rate(plan: OptimPlan, steps: Sequence[StepDone]) -> Figure:
     data, key = [], []
     if steps:
         taken = [each.learning_rate for each in steps]
-        data.append(_line([float(each.step) for each in steps], taken, "of each step", ORANGE))
+        data.append(line_of([float(each.step) for each in steps], taken, "of each step", ORANGE))
         key.append(("of each step", ORANGE, "line"))
         says += f"; at the end of the run {taken[-1]:.3g}"
-    data.append(_line(xs, rates, "as planned", GREY, dash="dash"))
+    data.append(line_of(xs, rates, "as planned", GREY, dash="dash"))
     key.append((f"as planned: {plan.schedule}", GREY, "dash"))
     layout = plot_layout(last=max(xs[-1], float(steps[-1].step) if steps else 0.0), yaxis=RATES)
     return Figure("learning-rate", "Learning rate", f"{says}.", data, layout, tuple(key))
@@ -215,8 +215,8 @@ def _throughput(steps: Sequence[StepDone]) -> Figure:
     even = smooth(raw, max(5.0, len(raw) / 60))
     says = f"Samples learned from in a second, by step: {even[-1]:.4g} smoothed at the end."
     data = [
-        _line(xs, raw, "each step", TEAL, opacity=0.4, width=1),
-        _line(xs, even, "smoothed", TEAL, width=2),
+        line_of(xs, raw, "each step", TEAL, opacity=0.4, width=1),
+        line_of(xs, even, "smoothed", TEAL, width=2),
     ]
     layout = plot_layout(last=xs[-1], yaxis={"rangemode": "tozero"})
     return Figure("throughput", "Throughput, samples a second", says, data, layout, _two_keys(TEAL))
@@ -244,10 +244,11 @@ def _two_keys(color: str) -> tuple[tuple[str, str, str], ...]:
     return (("each step", color, "pale"), ("smoothed", color, "line"))
 
 
-def _line(
+def line_of(
     xs: Sequence[float], ys: Sequence[float], name: str, color: str, *,
     opacity: float = 1.0, width: float = 2, dash: str = "solid", mode: str = "lines",
 ) -> dict[str, Any]:  # fmt: skip
+    """Return plotly's trace of a curve, thinned."""
     xs, ys = thin(xs, ys)
     return {
         "type": "scatter", "mode": mode, "name": literal(name), "x": [number(x) for x in xs],
@@ -281,6 +282,16 @@ def plot_layout(
         "showlegend": False, "xaxis": {**axis, **steps, **(xaxis or {})},
         "yaxis": {**axis, "nticks": 6, **(yaxis or {})},
     }  # fmt: skip
+
+
+def set_axis(layout: dict[str, Any], last: float, ys: Sequence[float]) -> dict[str, Any]:
+    """Return a layout whose axes hold another curve too, which ends at step ``last``."""
+    xaxis, yaxis = layout["xaxis"], layout["yaxis"]
+    xaxis = {**xaxis, "range": [0, max(xaxis["range"][1], last * 1.02)]}
+    if yaxis.get("type") == "log":
+        known = [*yaxis["tickvals"], *(y for y in ys if y > 0)]
+        yaxis = {**yaxis, **log_axis(min(known), max(known))}
+    return {**layout, "xaxis": xaxis, "yaxis": yaxis}
 
 
 def log_axis(low: float, high: float) -> dict[str, Any]:

@@ -7,27 +7,34 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from markupsafe import Markup
+
 import thrifty.report.rows as rows
 from thrifty.files import write_atomic
 from thrifty.ledger import Comparison, Entry
+from thrifty.report.answering import answering_figures, cores_text
+from thrifty.report.beside import beside_text, with_beside
 from thrifty.report.compression import compression_figures, payback_text, trial_rows, verdict_text
 from thrifty.report.decided import value_text
 from thrifty.report.document import render
-from thrifty.report.figures import MOST_POINTS, curves, stages
+from thrifty.report.figures import MOST_POINTS, Figure, curves, stages
 from thrifty.report.happened import happened, marks, summary
+from thrifty.report.head import head, how, taken
+from thrifty.report.left import NOTHING_LEFT, Left
+from thrifty.report.mistakes import calibration_figures, calibration_shown, mistakes_shown
+from thrifty.report.rejects import examples
 from thrifty.report.scales import scales
 from thrifty.report.told import part_text, told_rows
+from thrifty.report.traced import traced_figures, traced_shown
+from thrifty.report.words import Language, Pair, both, chinese
 from thrifty.spec import Compression, Dataset, Device, Plan
 from thrifty.spec.events import Evaluated, Event, Initialised, StepDone
-from thrifty.spec.units import format_seconds
 
 MOST_REJECTS = 200
 MOST_TOLD = 200
 MOST_LABELS = 24
 MOST_NOTES = 6
 MOST_CONFUSED = 20
-# among the figures of a split, what was counted
-COUNTS = frozenset({"samples", "tokens", "words"})
 Row = TypeVar("Row")
 
 
@@ -35,11 +42,11 @@ def write_page(
     path: Path,
     *,
     entry: Entry,
-    plan: Plan,
-    dataset: Dataset,
-    device: Device,
-    steps: Sequence[StepDone],
-    evaluations: Sequence[Evaluated],
+    plan: Plan | None = None,
+    dataset: Dataset | None = None,
+    device: Device | None = None,
+    steps: Sequence[StepDone] = (),
+    evaluations: Sequence[Evaluated] = (),
     others: Sequence[Event] = (),
     aside: rows.Aside = rows.NOTHING,
     kept: int = 0,
@@ -49,17 +56,19 @@ def write_page(
     completion: str = "",
     rejects: Sequence[Mapping[str, Any]] = (),
     job_text: str = "",
-    compression: Compression | None = None,
+    left: Left = NOTHING_LEFT,
+    language: Language = "en",
 ) -> Path:
     """Write the page of one run, whole or not at all, and return its path.
 
     The page works from a disk and offline; its content policy forbids the network, and runs no script but its
-    own two, known by their hashes. Everything that came from a user's files is escaped.
+    own two, known by their hashes. Everything that came from a user's files is escaped. It is in English and Chinese,
+    of which a button shows one.
 
     Args:
         path: where to write it.
         entry: the bill.
-        plan, dataset, device: what was decided, prepared and found.
+        plan, dataset, device: what was decided, prepared and found; None where a run broke off before.
         steps, evaluations: what training said; a long run is drawn thinned, and the page says so.
         others: what else happened, in order: steps that were skipped, checkpoints, resumes.
         aside: what training wasted, and what its ranks held.
@@ -69,65 +78,106 @@ def write_page(
         prompt, completion: what a language model was given and wrote; empty for images.
         rejects: rejected inputs, with ``path`` and ``reason``; the first 200 are listed.
         job_text: the job file as it was written.
-        compression: of its bundle, where there is one.
+        left: what else the run left.
+        language: that the page opens in.
 
     Raises:
         StorageError: the disk is full or the folder read-only.
     """
-    figures = {
-        "curves": curves(plan, steps, evaluations, marks(others)),
-        "scales": scales(others),
-        "stages": stages(entry),
-        "compression": [] if compression is None else compression_figures(compression),
-    }
+    made, mistakes = left.compression, left.mistakes
+    calibration = mistakes.calibration if mistakes is not None else None
+    labels = dataset.labels if dataset is not None else ()
+    cleaning = dataset.cleaning if dataset is not None else None
+    figures = _figures(entry, plan, steps, evaluations, others, left)
     lines = happened(others)
-    told, told_left = _ends(told_rows(dataset.labels, by_label) if by_label else [])
+    told, told_left = _ends(told_rows(labels, by_label) if by_label and labels else [])
     html = render(
         "page.html",
         [each._asdict() for group in figures.values() for each in group],
+        language=language,
         figures=figures,
         thinned=_thinned(len(steps)),
+        reason=_sentence(entry.reason),
+        beside=beside_text(left.beside) if left.beside is not None else "",
         first_samples=next((each.samples for each in reversed(others) if isinstance(each, Initialised)), 0),
         entry=entry,
         plan=plan,
+        dataset=dataset,
         device=device,
-        head=_head(entry, plan, dataset, steps, evaluations),
-        how=_how(plan),
-        kept=f"{kept:,}" if entry.status == "done" and 0 < kept < _taken(steps) else "",
+        head=head(entry, plan, dataset, steps, evaluations),
+        how=how(plan) if plan is not None else "",
+        kept=f"{kept:,}" if entry.status == "done" and 0 < kept < taken(steps) else "",
         happened=summary(others, aside.wasted_s),
         told=lines[:MOST_TOLD],
         told_left=max(0, len(lines) - MOST_TOLD),
-        told_all="One thing is told" if len(lines) == 1 else f"{len(lines):,} things are told, in their order",
-        ranks=f"{rows.ranks_text(aside.rank_bytes)}, and what started them" if aside.rank_bytes else "",
+        told_all=_counted(len(lines), "One thing is told", "{count} things are told, in their order"),
+        ranks=rows.ranks_text(aside.rank_bytes) if aside.rank_bytes else "",
         part=rows.WASTED,
         tiles=[_tile(each) for each in entry.comparisons() if each.quantity != "flops"],
         bill=rows.bill_rows(entry, aside),
         compared=[rows.compared_row(each) for each in entry.comparisons()],
         notes=rows.notes(entry, aside),
         short=rows.share_text(entry.work_done()) if entry.work_done() < 0.995 else "",
-        dataset_rows=rows.dataset_rows(dataset),
-        cleaning_rows=rows.cleaning_rows(dataset),
-        cleaning_notes=dataset.cleaning.notes,
+        dataset_rows=rows.dataset_rows(dataset) if dataset is not None else [],
+        cleaning_rows=rows.cleaning_rows(dataset) if dataset is not None else [],
+        cleaning_notes=cleaning.notes if cleaning is not None else (),
         notes_shown=MOST_NOTES,
-        labels=_labels(dataset),
+        labels=_labels(dataset) if dataset is not None else {},
+        examples=examples(rejects, cleaning.rejected if cleaning is not None else {}),
         rejects=rejects[:MOST_REJECTS],
-        rejected="1 input was not used" if len(rejects) == 1 else f"{len(rejects):,} inputs were not used",
+        rejected=_counted(len(rejects), "1 input was not used", "{count} inputs were not used"),
         rejects_left=max(0, len(rejects) - MOST_REJECTS),
-        confusion=_confusion(dataset.labels, confusion),
+        confusion=_confusion(labels, confusion if labels else ()),
         by_label=told,
         by_label_left=told_left,
+        mistakes=mistakes_shown(mistakes) if mistakes is not None else None,
+        calibration=calibration_shown(calibration) if calibration is not None else None,
+        answering_cores=cores_text(left.answerings),
+        traced=traced_shown(left.traced) if left.traced is not None else None,
         value_text=value_text,
         prompt=prompt,
         completion=completion,
-        hardware=rows.hardware_rows(device),
+        hardware=rows.hardware_rows(device) if device is not None else [],
         job_text=job_text,
-        compression=compression,
-        tried=[] if compression is None else trial_rows(compression),
-        judged=[] if compression is None else _judged(compression),
+        compression=made,
+        tried=[] if made is None else trial_rows(made),
+        judged=[] if made is None else _judged(made),
     )
     # a file name that is not UTF-8 comes in with lone surrogates, which no encoding takes
     write_atomic(path, html.encode("utf-8", errors="replace"), purpose="the report")
     return path
+
+
+def _figures(
+    entry: Entry, plan: Plan | None, steps: Sequence[StepDone], evaluations: Sequence[Evaluated],
+    others: Sequence[Event], left: Left,
+) -> dict[str, list[Figure]]:  # fmt: skip
+    drawn = curves(plan, steps, evaluations, marks(others)) if plan is not None else []
+    if left.beside is not None and plan is not None:
+        drawn = with_beside(drawn, left.beside, plan, evaluations)
+    calibration = left.mistakes.calibration if left.mistakes is not None else None
+    return {
+        "curves": drawn,
+        "scales": scales(others),
+        "stages": stages(entry),
+        "traced": traced_figures(left.traced) if left.traced is not None else [],
+        "answering": answering_figures(left.answerings),
+        "calibration": calibration_figures(calibration) if calibration is not None else [],
+        "compression": compression_figures(left.compression) if left.compression is not None else [],
+    }
+
+
+def _sentence(reason: str) -> Pair | str:
+    """Why training ended, as a sentence in both languages."""
+    if not reason:
+        return ""
+    english = f"{reason[:1].upper()}{reason[1:]}"
+    other = chinese(reason)
+    return Pair(english if english.endswith(".") else f"{english}.", f"{other}。" if other != reason else f"{english}.")
+
+
+def _counted(count: int, one: str, many: str) -> Markup:
+    return both(one) if count == 1 else both(many, count=f"{count:,}")
 
 
 def _judged(made: Compression) -> list[tuple[str, str]]:
@@ -136,74 +186,14 @@ def _judged(made: Compression) -> list[tuple[str, str]]:
     return [*said, ("bill", payback_text(made)), ("ended", made.ended)]
 
 
-def _thinned(count: int) -> str:
+def _thinned(count: int) -> Markup | str:
     if count <= MOST_POINTS:
         return ""
-    return (
-        f"{count:,} steps are drawn as at most {MOST_POINTS:,} points a curve: "
-        "the least and the greatest of each stretch, so every spike shows."
+    says = (
+        "{steps} steps are drawn as at most {points} points a curve: the least and the greatest of each stretch, "
+        "so every spike shows."
     )
-
-
-def _head(
-    entry: Entry, plan: Plan, dataset: Dataset, steps: Sequence[StepDone], evaluations: Sequence[Evaluated]
-) -> dict[str, str]:
-    name = plan.stop.metric if plan.stop.metric in entry.metrics else next(iter(entry.metrics), "")
-    unit = rows.samples_name(dataset)
-    metrics = {n: v for n, v in entry.metrics.items() if n not in COUNTS and not n.endswith(("_low", "_high"))}
-    said = {n: f"{rows.metric_name(n)} {rows.metric_text(n, v)}" for n, v in metrics.items()}
-    for each in metrics:
-        if f"{each}_low" in entry.metrics:
-            low, high = (rows.metric_text(each, entry.metrics[f"{each}_{end}"]) for end in ("low", "high"))
-            interval = f"95 % interval {low} to {high}"
-            said[each] = interval if each == name else f"{said[each]} ({interval})"
-        elif each == name:
-            del said[each]
-    # the interval of the figure above comes first
-    others = [text for n, text in sorted(said.items(), key=lambda pair: pair[0] != name)]
-    hidden = f"{entry.metrics['words']:,.0f} hidden words of " if "words" in entry.metrics else ""
-    of_what = f" of {dataset.table.target}" if dataset.table is not None and not dataset.labels else ""
-    return {
-        "value": rows.metric_text(name, entry.metrics[name]) if name else "no result",
-        "metric": f"{rows.metric_name(name)}{of_what}",
-        "of": f"on {hidden}{dataset.counts.get('test', 0):,} held-out test {unit}" if name else entry.reason,
-        "others": ", ".join(others),
-        "target": _target(plan, evaluations),
-        "taken": f"{_taken(steps):,}",
-        "wall": format_seconds(entry.total.wall_s),
-    }
-
-
-def _taken(steps: Sequence[StepDone]) -> int:
-    return max((each.step for each in steps), default=0)
-
-
-def _how(plan: Plan) -> str:
-    """How its steps were computed, in a few words."""
-    batch, devices = plan.batch, plan.devices
-    packed = "documents apart" if plan.task == "language" else "packed"
-    order = {"padded": "", "by_length": "by length", "packed": packed}[batch.batching]
-    cut = batch.micro * devices < batch.size
-    said = [
-        plan.precision,
-        *([f"on {devices} devices" + (", all shared out" if plan.zero else "")] if devices > 1 else []),
-        *([f"{batch.micro:,} at once"] if cut or devices > 1 else []),
-        *([order] if order else []),
-        *([f"{plan.checkpointing} checkpointing"] if plan.checkpointing != "none" else []),
-        *(["compiled"] if plan.compile != "none" else []),
-    ]
-    return ", ".join(said)
-
-
-def _target(plan: Plan, evaluations: Sequence[Evaluated]) -> str:
-    stop = plan.stop
-    if not math.isfinite(stop.target):
-        return ""
-    sign = 1 if stop.higher_is_better else -1
-    reached = (e.step for e in evaluations if sign * (e.metrics.get(stop.metric, math.nan) - stop.target) >= 0)
-    step = next(reached, 0)
-    wanted = f"Target: validation {rows.metric_name(stop.metric)} {rows.metric_text(stop.metric, stop.target)}"
-    return f"{wanted}, reached at step {step:,} of {stop.steps:,}" if step else f"{wanted}, not reached"
+    return both(says, steps=f"{count:,}", points=f"{MOST_POINTS:,}")
 
 
 def _tile(each: Comparison) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def proposal_figures(proposal: Proposal) -> list[Figure]:
     if len(proposal.front) > 1 and not proposal.machines:
         found.append(_front(proposal))
     if proposal.timeline is not None:
-        found.append(_timeline(proposal.timeline))
+        found.append(timeline_figure(proposal.timeline))
     if proposal.memory_holds:
         found.append(
             bars(
@@ -108,7 +108,8 @@ def _machine_points(
     }  # fmt: skip
 
 
-def _timeline(line: Timeline) -> Figure:
+def timeline_figure(line: Timeline) -> Figure:
+    """Plot memory over a step, what holds it stacked."""
     data = []
     most = max((sum(sizes) for sizes in zip(*line.held.values(), strict=True)), default=0.0)
     size, unit = (GIB, "GiB") if most >= GIB / 4 else (float(1 << 20), "MiB")

@@ -19,8 +19,8 @@ from pydantic import ValidationError
 
 from thrifty.errors import StorageError
 from thrifty.files import write_atomic
-from thrifty.spec.folders import cache_folder
-from thrifty.spec.plain import Plain
+from thrifty.spec.answering import Answering
+from thrifty.spec.folders import cache_folder, kept_curves
 
 # A batch that is larger yet is worth its wait only if it brings this much more rows a second.
 KNEE = 0.95
@@ -31,10 +31,6 @@ _UNSURE_ROWS = 8
 _PACE = 0.2  # weight of the latest batch in how much slower than measured it goes
 
 
-class _Kept(Plain):
-    seconds: dict[int, float]
-
-
 class Curve:
     """Measured while the server is idle, a few sizes by powers of two, and kept by model and machine.
 
@@ -42,10 +38,14 @@ class Curve:
         most: rows of a batch, at most.
         deadline_seconds: a batch may take half of it, so that who comes as one begins is still answered by the next.
         kept: file that it is kept in; None to forget it.
+        sha256, cores: of the bundle's description, and which compute it, so that others can tell whose it is.
     """
 
-    def __init__(self, most: int, deadline_seconds: float, kept: Path | None = None) -> None:
+    def __init__(
+        self, most: int, deadline_seconds: float, kept: Path | None = None, *, sha256: str = "", cores: int = 0
+    ) -> None:
         self._most, self._deadline, self._kept = most, deadline_seconds, kept
+        self._sha256, self._cores = sha256, cores
         self._seconds: dict[int, float] = {}
         self._predicted: dict[int, float] = {}
         self._sizes = [size for size in (2**power for power in range(20)) if size < most] + [most]
@@ -126,7 +126,8 @@ class Curve:
             self._bound = max(self._bound, min(_UNSURE_ROWS, self._most))
         elif self._kept is not None:
             with contextlib.suppress(StorageError):  # it is measured again next time
-                write_atomic(self._kept, _Kept(seconds=self._seconds).model_dump_json(), purpose="what batches take")
+                found = Answering(seconds=self._seconds, sha256=self._sha256, cores=self._cores)
+                write_atomic(self._kept, found.model_dump_json(), purpose="what batches take")
 
     def _choose(self) -> None:
         """The fewest rows that give nearly the most rows a second, of those whose batch leaves time to wait for it."""
@@ -139,7 +140,7 @@ class Curve:
         if self._kept is None:
             return False
         try:
-            found = _Kept.model_validate_json(self._kept.read_bytes()).seconds
+            found = Answering.model_validate_json(self._kept.read_bytes()).seconds
         except (OSError, ValidationError):
             return False
         if not found or not all(rows > 0 and 0 < seconds < math.inf for rows, seconds in found.items()):
@@ -156,7 +157,7 @@ def kept_at(sha256: str, cores: int, most: int) -> Path:
     from thrifty.hardware.probe import probe
 
     key = f"{sha256} {probe().fingerprint} {cores} {most} {importlib.metadata.version('torch')}"
-    return cache_folder() / "serve" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+    return kept_curves(cache_folder()) / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
 
 
 def typical(made_up: Any, longest: int) -> Any:

@@ -68,7 +68,7 @@ class Model:
         sha256 = sha256_of(bundle.folder / INFO) if (bundle.folder / INFO).exists() else ""
         most = 1 if self.form.alone else limits.batch_rows
         kept = kept_at(sha256, len(cores), most) if sha256 and nursery is not None else None
-        curve = Curve(most, limits.deadline_seconds, kept)
+        curve = Curve(most, limits.deadline_seconds, kept, sha256=sha256, cores=len(cores))
         writes = {"cache_bytes": limits.cache_bytes, "texts": limits.texts} if can_write(bundle) else None
         self._process = (
             None

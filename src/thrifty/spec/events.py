@@ -210,6 +210,16 @@ class Warned:
     details: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Ended:
+    """The run ended, ``done``, ``stopped`` or ``failed``: figures of the test split, and the bill of all attempts."""
+
+    status: str
+    reason: str
+    metrics: dict[str, float]
+    spent: Spent
+
+
 Event = (
     StageStarted
     | StageDone
@@ -230,5 +240,6 @@ Event = (
     | Compiled
     | Stopped
     | Warned
+    | Ended
 )
 Emit = Callable[[Event], None]

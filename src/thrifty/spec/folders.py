@@ -13,3 +13,8 @@ def cache_folder() -> Path:
         return Path(own)
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "thrifty"
+
+
+def kept_curves(cache: Path) -> Path:
+    """Return the folder in which servers keep how long batches take them (`thrifty.spec.answering.Answering`)."""
+    return cache / "serve"

@@ -20,6 +20,7 @@ from thrifty.spec.plain import Plain
 from thrifty.spec.plan import Batching, Loading
 from thrifty.spec.train import Adapter, Train
 from thrifty.spec.units import JOULES, SECONDS, USD, ByteCount, Duration, Energy, Money
+from thrifty.spec.writers import ReportTo
 
 MAX_JOB_BYTES = 1 << 20
 # the tokenizer of the directory that the model comes from
@@ -105,7 +106,7 @@ class Job(Plain):
     ``model`` is a name of `thrifty.models.MODELS`; or ``package.module:function``, a function that returns an
     `nn.Module`, its module beside the job file, in a folder named before it, or on the Python path; or
     ``ours:<directory>``, one of ours with weights in Hugging Face's layout; ``hf:<directory or id>``, a model of
-    transformers.
+    transformers. ``report_to`` names who is told of a run beside its own files: `thrifty.spec.writers.WRITERS`.
 
     >>> Job.model_validate(dict(name="a", data=dict(kind="image", path="x"), model="resnet8")).task
     'classify'
@@ -119,6 +120,7 @@ class Job(Plain):
     budget: Budget = Budget()
     train: Train = Train()
     plan: Pins = Pins()
+    report_to: ReportTo = ()
 
     @model_validator(mode="before")
     @classmethod

@@ -31,18 +31,20 @@ def evaluate_split(
     room: Room | None = None,
     state: State | None = None,
     world: World = ALONE,
+    one_by_one: bool = False,
 ) -> Evaluation:
     """Measure a model on one whole split of the prepared data, at the plan's precision; its batches go ``through``.
 
     Batches become smaller where memory is short: in ``room``, which ``state`` notes, or one for this split alone. Each
-    rank of a ``world`` measures a part of the batches; all get the figures of the whole.
+    rank of a ``world`` measures a part of the batches; all get the figures of the whole. Every answer is kept too
+    where they are asked for ``one_by_one``, in the order of `thrifty.data.sweep_order`.
 
     Raises:
         BudgetError: there is no memory for one sample.
     """
     if room is None:
         with Room(plan, model, lambda event: None) as own:
-            return evaluate_split(plan, model, store, split, through, own, state, world)
+            return evaluate_split(plan, model, store, split, through, own, state, world, one_by_one)
 
     def measure(size: int, first: bool = False) -> Evaluation:
         batches = sweep(store, split, size, plan.batch.batching)
@@ -58,6 +60,7 @@ def evaluate_split(
             unit=store.dataset.table.deviation if store.dataset.table is not None else 1.0,
             add_up=world.add_up,
             inference=world.size == 1,
+            one_by_one=one_by_one and not first,
         )
 
     for attempt in room.sweeps(measure, state):
