@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from thrifty import hardware, models
 from thrifty.data import Store, content_key, prepare
@@ -110,7 +110,7 @@ def _keys(job: Job) -> tuple[str, str]:
 
     def key(pins: set[str]) -> str:
         # who is told of a run changes nothing of it
-        left_out = {"data": {"path", "tokenizer"}, "model": True, "plan": pins, "report_to": True}
+        left_out: dict[str, Any] = {"data": {"path", "tokenizer"}, "model": True, "plan": pins, "report_to": True}
         asked = job.model_dump_json(exclude=left_out)
         return hashlib.sha256(f"{asked}\n{model}\n{data}\n{code_key()}".encode()).hexdigest()[:20]
 

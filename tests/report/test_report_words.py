@@ -88,6 +88,8 @@ def test_what_varies_is_filled_in_and_said_too() -> None:
         "第 300 步"
     )
     assert chinese("rejected: truncated") == "拒绝：truncated"
+    assert chinese("predicted time at 99 W") == "predicted time at 99 W", "a sentence is not said by halves"
+    assert chinese("it did (accuracy reached 0.9); more") == "it did (accuracy reached 0.9); more"
     assert chinese("train 2") == "训练 2"
     assert chinese("Validation accuracy") == "验证集准确率"
     assert pair("drop of {metric}", metric="loss") == Pair("drop of loss", "损失的下降")

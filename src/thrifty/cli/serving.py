@@ -170,7 +170,7 @@ def serve(
     ray_address: Annotated[str | None, typer.Option(metavar="HOST", help="of a Ray cluster to join, or auto")] = None,
     as_json: Annotated[bool, typer.Option("--json", hidden=True)] = False,
 ) -> None:
-    """Serve bundles by TensorFlow Serving's, OIP's and OpenAI's protocols; --json says where as JSON."""
+    """Serve bundles by TensorFlow Serving's, OIP's and OpenAI's protocols."""
     from thrifty import api
 
     def ready(host: str, port: int) -> None:

@@ -148,7 +148,7 @@ def cells_of(table: Table, row_F: np.ndarray) -> dict[str, str]:
     ...          np.array([0.75, 2.0]))
     {'age': '45', 'job': 'b'}
     """
-    said = {}
+    said: dict[str, str] = {}
     number, code, first = 0, table.numbers, 1
     for column in table.columns:
         sizes = column.code_sizes

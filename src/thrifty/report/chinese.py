@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-CHINESE: dict[str, str] = {
+# whole texts, and those that the page fills in itself
+SAID: dict[str, str] = {
     # the head
     "{day} {time} UTC · run {id}": "{day} {time} UTC · 运行 {id}",
     "done": "完成",
@@ -11,8 +12,8 @@ CHINESE: dict[str, str] = {
     "stopped": "停止",
     "failed": "失败",
     "no result": "没有结果",
-    "{metric} on {hidden}{count} held-out test {unit}": "{metric}，在{hidden}{count} {unit}（留出的测试集）上",
-    "{count} hidden words of ": " {count} 个被遮住的词、",
+    "{metric} on {hidden}{count} held-out test {unit}": "{metric}，在留出的 {hidden}{count} 个测试样本（{unit}）上",
+    "{count} hidden words of ": "{count} 个被遮住的词、",
     "{metric} of {target}": "{target} 的{metric}",
     ".": "。",
     "Target: validation {metric} {value}, reached at step {step} of {steps}":
@@ -51,19 +52,10 @@ CHINESE: dict[str, str] = {
     "work": "运算量",
     # curves
     "Training": "训练",
-    "target reached: {metric} {value} (wanted {wanted})": "达到目标：{metric} {value}（要求 {wanted}）",
-    "{metric} reached {value}": "{metric} 达到 {value}",
-    "all {steps} steps done": "{steps} 步全部完成",
-    "all {steps} steps taken": "{steps} 步全部完成",
-    "no better {metric} in {count} validations": "连续 {count} 次验证{metric}没有改善",
-    "time budget: {spent} of {limit} for training spent": "时间预算：训练可用的 {limit} 已用 {spent}",
-    "energy budget: {spent} of {limit} for training spent": "能耗预算：训练可用的 {limit} 已用 {spent}",
-    "money budget: {spent} of {limit} for training spent": "费用预算：训练可用的 {limit} 已用 {spent}",
     "{steps} steps are drawn as at most {points} points a curve: the least and the greatest of each stretch, so every "
     "spike shows.": "共 {steps} 步，每条曲线最多画 {points} 个点：取每一段的最小值和最大值，因此每个尖峰都看得见。",
     "Training loss": "训练损失",
     "Validation loss": "验证损失",
-    "Validation {metric}": "验证集{metric}",
     "Learning rate": "学习率",
     "Throughput, samples a second": "吞吐量，每秒样本数",
     "each step": "每一步",
@@ -71,24 +63,15 @@ CHINESE: dict[str, str] = {
     "each evaluation": "每次验证",
     "validation": "验证",
     "best": "最好",
-    "best: {value} at step {step}": "最好：第 {step} 步的 {value}",
-    "target {value}": "目标 {value}",
     "of each step": "每一步的值",
     "as planned": "计划值",
-    "as planned: {schedule}": "计划值：{schedule}",
     "skipped": "跳过",
     "rolled back": "回退",
     "rate lowered": "降低学习率",
     "fewer at once": "减少同时计算的样本",
     "gone on": "继续运行",
-    "{kind}, {count} times": "{kind}，{count} 次",
     "step": "步",
     "layer": "层",
-    "beside it: {name}": "对照：{name}",
-    "Training loss over {steps} steps, from {first} to {last} smoothed.":
-        "{steps} 步的训练损失，平滑后从 {first} 到 {last}。",
-    "Samples learned from in a second, by step: {rate} smoothed at the end.":
-        "各步每秒学习的样本数：末尾平滑值 {rate}。",
     "Dashed, beside it: {name}, by {source}: {steps} steps{more}. Steps are each trainer's own.":
         "虚线为对照：{name}（{source}）：{steps} 步{more}。步数各按各自的训练器计。",
     " of {batch} samples on each device": "，每个设备每步 {batch} 个样本",
@@ -113,25 +96,6 @@ CHINESE: dict[str, str] = {
     "One thing is told": "记有一件事",
     "{count} things are told, in their order": "按先后记有 {count} 件事",
     "and {count} more, in {file} of the run's folder.": "另有 {count} 条，见运行文件夹中的 {file}。",
-    "step {step} was skipped: loss {loss}, gradient norm {norm}": "第 {step} 步被跳过：损失 {loss}，梯度范数 {norm}",
-    "step {step} was skipped: loss {loss}, gradient norm {norm}, at most {bound} was expected":
-        "第 {step} 步被跳过：损失 {loss}，梯度范数 {norm}，预期最多 {bound}",
-    "step {step}: the learning rate is {factor} of the schedule's until step {until}":
-        "第 {step} 步：到第 {until} 步为止，学习率为计划的 {factor}",
-    "step {step}: the learning rate is {factor} of the schedule's until step {until}, after {time} of skipped steps":
-        "第 {step} 步：跳过的步耗去 {time}，到第 {until} 步为止学习率为计划的 {factor}",
-    "step {step}: back to the weights of step {to}, at {factor} of the learning rate":
-        "第 {step} 步：回到第 {to} 步的权重，学习率为原来的 {factor}",
-    "{stage} at step {step}: {to} samples at once from here on, {before} until now: {reason}":
-        "{stage}，第 {step} 步：此后每次 {to} 个样本，此前为 {before} 个：{reason}",
-    "step {step} could not be saved: {reason}; earlier checkpoints are whole, training goes on":
-        "第 {step} 步未能保存：{reason}；之前的检查点完好，训练继续",
-    "the checkpoint of step {step} is damaged: {reason}; it is kept as {path}":
-        "第 {step} 步的检查点已损坏：{reason}；保留为 {path}",
-    "removed to make room for the checkpoint of step {step}: {files}": "为第 {step} 步的检查点腾出空间而删除：{files}",
-    "compiled the model in {time}, at step {step}": "在第 {step} 步编译了模型，用时 {time}",
-    "compiled {count} blocks in {time}, at step {step}": "在第 {step} 步编译了 {count} 个模块，用时 {time}",
-    "going on from step {step}": "从第 {step} 步继续",
     "training": "训练",
     # compression
     "Compressed": "压缩",
@@ -155,8 +119,6 @@ CHINESE: dict[str, str] = {
     "chosen": "选中",
     "no other is as good and as cheap": "没有别的既一样好又一样省",
     "allowed": "允许",
-    "Drop and {objective}": "下降与{objective}",
-    "drop of {metric}": "{metric}的下降",
     "time of a request": "一次请求的时间",
     "time of a request, s": "一次请求的时间，秒",
     "rows a second": "每秒行数",
@@ -165,14 +127,13 @@ CHINESE: dict[str, str] = {
     "energy of a row, J": "每行的能耗，焦耳",
     # serving
     "Served": "服务",
-    "What a batch of so many rows took a server on this machine, on {cores} cores, measured while it was idle. Right: "
-    "rows a second at each size.":
-        "本机服务器用 {cores} 个核计算一批若干行所需的时间，在空闲时测得。右图：各批大小下每秒的行数。",
+    "What a batch of so many rows took a server on this machine, on {cores} cores, measured while it was idle. "
+    "The second picture: rows a second at each size.":
+        "本机服务器用 {cores} 个核计算一批若干行所需的时间，在空闲时测得。第二幅图：各批大小下每秒的行数。",
     "Time of a batch by its rows": "一批的时间与行数",
     "Rows a second by the rows of a batch": "每秒行数与一批的行数",
     "rows of a batch": "一批的行数",
     "milliseconds": "毫秒",
-    "{count} cores": "{count} 个核",
     # where time and memory went
     "Where time and memory went": "时间和内存去了哪里",
     "Memory is above what the process held when the run began.": "内存指超出运行开始时进程已占用的部分。",
@@ -252,8 +213,6 @@ CHINESE: dict[str, str] = {
     "predicted time and money": "预测的时间与费用",
     "part of training: steps that were skipped, and those whose weights were rolled back; energy and money by their "
     "share of its time": "属于训练的一部分：被跳过的步，以及权重被回退的步；能耗与费用按其时间占比计",
-    "{share} of it waited for batches": "其中 {share} 在等待数据批",
-    "{share} of it waited for batches; training waits for its data": "其中 {share} 在等待数据批；训练受数据拖累",
     # decisions
     "What was decided, and why": "决定了什么，为什么",
     "Reasons, methods and sources stand in the planner's own words, which are English.":
@@ -273,37 +232,20 @@ CHINESE: dict[str, str] = {
     "Data": "数据",
     "Prepared": "准备好的数据",
     "Cleaning": "清洗",
-    "{part} split": "{part}集",
-    "{count} images": "{count} 张图像",
-    "{count} recordings": "{count} 段录音",
-    "{count} texts": "{count} 条文本",
-    "{count} rows": "{count} 行",
-    "{count} tokens": "{count} 个词元",
-    "{count} windows of {length} tokens": "{count} 个窗口，每个 {length} 个词元",
     "each image": "每张图像",
-    "{width} × {height} pixels, gray": "{width} × {height} 像素，灰度",
-    "{width} × {height} pixels, colour": "{width} × {height} 像素，彩色",
     "frames": "帧",
     "each recording": "每段录音",
-    "up to {frames} frames of {width} numbers, from {rate} samples a second":
-        "最多 {frames} 帧，每帧 {width} 个数，取自每秒 {rate} 个采样",
     "told": "要判断的",
-    "{name}, a label": "{name}，标签",
-    "{name}, a number": "{name}，数值",
     "learned from": "学习所用的列",
     "each row": "每行",
-    "{numbers} numbers, {codes} codes of {values} values": "{numbers} 个数，{codes} 个编码，共 {values} 个取值",
     "tokens": "词元",
     "vocabulary": "词表",
     "each text": "每条文本",
-    "up to {length} tokens": "最多 {length} 个词元",
     "labels": "标签",
     "words": "词",
     "characters": "字符",
     "read from": "读取自",
-    "{size} of files": "{size} 的文件",
     "prepared store": "准备好的存储",
-    "{unit} seen": "看过的{unit}",
     "files": "文件",
     "rows": "行",
     "images": "图像",
@@ -311,8 +253,6 @@ CHINESE: dict[str, str] = {
     "texts": "文本",
     "windows of text": "文本窗口",
     "kept": "保留",
-    "repaired: {what}": "修复：{what}",
-    "rejected: {what}": "拒绝：{what}",
     "exact copies, kept once": "完全相同的副本，只留一份",
     "copies across splits, kept held out": "跨集的副本，只留在留出集",
     "Training samples by label": "各标签的训练样本",
@@ -393,7 +333,6 @@ CHINESE: dict[str, str] = {
     "power, busy": "功率，繁忙",
     "price of an hour": "每小时价格",
     "memory bandwidth": "内存带宽",
-    "matrix products, {kind}": "矩阵乘，{kind}",
     "The job": "任务",
     "The whole of what was asked; run it again with {command}.": "所要求的全部内容；再次运行：{command}。",
     "run {key} · code {code}": "运行 {key} · 代码 {code}",
@@ -413,3 +352,69 @@ CHINESE: dict[str, str] = {
     "transcripts right": "完全正确的转写",
     "perplexity": "困惑度",
 }  # fmt: skip
+# texts that come with what varies filled in, and are known by their pattern
+GENERATED: dict[str, str] = {
+    "target reached: {metric} {value} (wanted {wanted})": "达到目标：{metric} {value}（要求 {wanted}）",
+    "{metric} reached {value}": "{metric} 达到 {value}",
+    "all {steps} steps done": "{steps} 步全部完成",
+    "all {steps} steps taken": "{steps} 步全部完成",
+    "no better {metric} in {count} validations": "连续 {count} 次验证{metric}没有改善",
+    "time budget: {spent} of {limit} for training spent": "时间预算：训练可用的 {limit} 已用 {spent}",
+    "energy budget: {spent} of {limit} for training spent": "能耗预算：训练可用的 {limit} 已用 {spent}",
+    "money budget: {spent} of {limit} for training spent": "费用预算：训练可用的 {limit} 已用 {spent}",
+    "Validation {metric}": "验证集{metric}",
+    "best: {value} at step {step}": "最好：第 {step} 步的 {value}",
+    "target {value}": "目标 {value}",
+    "as planned: {schedule}": "计划值：{schedule}",
+    "{kind}, {count} times": "{kind}，{count} 次",
+    "beside it: {name}": "对照：{name}",
+    "Training loss over {steps} steps, from {first} to {last} smoothed.":
+        "{steps} 步的训练损失，平滑后从 {first} 到 {last}。",
+    "Samples learned from in a second, by step: {rate} smoothed at the end.":
+        "各步每秒学习的样本数：末尾平滑值 {rate}。",
+    "step {step} was skipped: loss {loss}, gradient norm {norm}": "第 {step} 步被跳过：损失 {loss}，梯度范数 {norm}",
+    "step {step} was skipped: loss {loss}, gradient norm {norm}, at most {bound} was expected":
+        "第 {step} 步被跳过：损失 {loss}，梯度范数 {norm}，预期最多 {bound}",
+    "step {step}: the learning rate is {factor} of the schedule's until step {until}":
+        "第 {step} 步：到第 {until} 步为止，学习率为计划的 {factor}",
+    "step {step}: the learning rate is {factor} of the schedule's until step {until}, after {time} of skipped steps":
+        "第 {step} 步：跳过的步耗去 {time}，到第 {until} 步为止学习率为计划的 {factor}",
+    "step {step}: back to the weights of step {to}, at {factor} of the learning rate":
+        "第 {step} 步：回到第 {to} 步的权重，学习率为原来的 {factor}",
+    "{stage} at step {step}: {to} samples at once from here on, {before} until now: {reason}":
+        "{stage}，第 {step} 步：此后每次 {to} 个样本，此前为 {before} 个：{reason}",
+    "step {step} could not be saved: {reason}; earlier checkpoints are whole, training goes on":
+        "第 {step} 步未能保存：{reason}；之前的检查点完好，训练继续",
+    "the checkpoint of step {step} is damaged: {reason}; it is kept as {path}":
+        "第 {step} 步的检查点已损坏：{reason}；保留为 {path}",
+    "removed to make room for the checkpoint of step {step}: {files}": "为第 {step} 步的检查点腾出空间而删除：{files}",
+    "compiled the model in {time}, at step {step}": "在第 {step} 步编译了模型，用时 {time}",
+    "compiled {count} blocks in {time}, at step {step}": "在第 {step} 步编译了 {count} 个模块，用时 {time}",
+    "going on from step {step}": "从第 {step} 步继续",
+    "Drop and {objective}": "下降与{objective}",
+    "drop of {metric}": "{metric}的下降",
+    "{count} cores": "{count} 个核",
+    "{share} of it waited for batches": "其中 {share} 在等待数据批",
+    "{share} of it waited for batches; training waits for its data": "其中 {share} 在等待数据批；训练受数据拖累",
+    "{part} split": "{part}集",
+    "{count} images": "{count} 张图像",
+    "{count} recordings": "{count} 段录音",
+    "{count} texts": "{count} 条文本",
+    "{count} rows": "{count} 行",
+    "{count} tokens": "{count} 个词元",
+    "{count} windows of {length} tokens": "{count} 个窗口，每个 {length} 个词元",
+    "{width} × {height} pixels, gray": "{width} × {height} 像素，灰度",
+    "{width} × {height} pixels, colour": "{width} × {height} 像素，彩色",
+    "up to {frames} frames of {width} numbers, from {rate} samples a second":
+        "最多 {frames} 帧，每帧 {width} 个数，取自每秒 {rate} 个采样",
+    "{name}, a label": "{name}，标签",
+    "{name}, a number": "{name}，数值",
+    "{numbers} numbers, {codes} codes of {values} values": "{numbers} 个数，{codes} 个编码，共 {values} 个取值",
+    "up to {length} tokens": "最多 {length} 个词元",
+    "{size} of files": "{size} 的文件",
+    "{unit} seen": "看过的{unit}",
+    "repaired: {what}": "修复：{what}",
+    "rejected: {what}": "拒绝：{what}",
+    "matrix products, {kind}": "矩阵乘，{kind}",
+}  # fmt: skip
+CHINESE = {**SAID, **GENERATED}

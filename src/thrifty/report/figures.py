@@ -229,7 +229,7 @@ def bars(place: str, title: str, values: dict[str, float], text: Callable[[float
     says = f"{title}: " + ", ".join(f"{name} {label}" for name, label in zip(names, labels, strict=True)) + "."
     bar = {
         "type": "bar", "orientation": "h", "x": [number(value) for value in numbers],
-        "y": [literal(name[:24]) for name in names],
+        "y": [literal(name[:28]) for name in names],
         "text": labels, "textposition": "outside", "cliponaxis": False, "marker": {"color": color},
         "hovertemplate": "%{y}: %{text}<extra></extra>", "name": title,
     }  # fmt: skip

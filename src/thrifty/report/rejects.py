@@ -13,7 +13,7 @@ class Example(NamedTuple):
     """One reason: how many were rejected for it, and some of them, a place and a detail each."""
 
     reason: str
-    count: int
+    rejected: int
     such: list[tuple[str, str]]
 
 
@@ -25,7 +25,7 @@ def examples(rejects: Sequence[Mapping[str, Any]], reasons: Mapping[str, int]) -
         reasons: that are counted, and how often each was.
 
     >>> examples([{"path": "a.png", "reason": "truncated: no end"}], {"truncated": 1})
-    [Example(reason='truncated', count=1, such=[('a.png', 'no end')])]
+    [Example(reason='truncated', rejected=1, such=[('a.png', 'no end')])]
     """
     longest_first = sorted(reasons, key=len, reverse=True)
     found: dict[str, list[tuple[str, str]]] = {}
@@ -38,4 +38,4 @@ def examples(rejects: Sequence[Mapping[str, Any]], reasons: Mapping[str, int]) -
         if len(such) < EXAMPLES:
             such.append((str(each.get("path", "")), said[len(reason) :].lstrip(": ")))
     rows = [Example(reason, reasons.get(reason, counts[reason]), such) for reason, such in found.items()]
-    return sorted(rows, key=lambda row: -row.count)[:MOST_REASONS]
+    return sorted(rows, key=lambda row: -row.rejected)[:MOST_REASONS]

@@ -10,7 +10,7 @@ from thrifty.report.rows import share_text
 from thrifty.spec.traced import Traced
 from thrifty.spec.units import format_bytes, format_seconds
 
-LONGEST_NAME = 24
+LONGEST_NAME = 28
 
 
 def traced_shown(found: Traced) -> dict[str, str]:

@@ -13,14 +13,16 @@ from typing import Any, Literal, NamedTuple
 
 from markupsafe import Markup, escape
 
-from thrifty.report.chinese import CHINESE
+from thrifty.report.chinese import CHINESE, GENERATED
 
 Language = Literal["en", "zh"]
 LANGUAGES: tuple[Language, ...] = ("en", "zh")
 # what a page's script may say otherwise in a figure: titles of axes, names of traces, categories and texts
 _TEXTS = ("x", "y", "text")
 _NUMBERED = re.compile(r"(\S+) (\d+)")
-_LEAST_LETTERS = 4
+# what stands for a name or a text of somebody's may be anything; figures are no half of a sentence
+_FREE = frozenset({"files", "kind", "name", "path", "reason", "what"})
+_ANY, _PLAIN = r".+?", r"[^;()]+?"
 _LONGEST = 400
 
 
@@ -34,8 +36,8 @@ class Pair(NamedTuple):
 def chinese(text: str) -> str:
     """Say an English text of the table in Chinese, as a whole or by its pattern; any other stays as it is.
 
-    >>> chinese("peak memory"), chinese("predicted 3 s"), chinese("resnet8")
-    ('峰值内存', '预测 3 s', 'resnet8')
+    >>> chinese("peak memory"), chinese("skipped, 6 times"), chinese("resnet8")
+    ('峰值内存', '跳过，6 次', 'resnet8')
     """
     bare = text.strip()
     return text if not bare or (found := _chinese(bare)) == bare else found
@@ -59,17 +61,21 @@ def _chinese(text: str) -> str:
 
 @cache
 def _patterns() -> list[tuple[re.Pattern[str], str]]:
-    """Patterns of what varies, those with the most of their own words first; what has hardly any is only filled in."""
-    own = {english: re.sub(r"\{\w+\}", "", english) for english in CHINESE if "{" in english}
-    varying = [english for english, words in own.items() if sum(map(str.isalpha, words)) >= _LEAST_LETTERS]
-    varying.sort(key=lambda english: len(own[english]), reverse=True)
+    """Patterns of what varies, those with the most of their own words first."""
+    varying = sorted(GENERATED, key=lambda english: len(re.sub(r"\{\w+\}", "", english)), reverse=True)
     found = []
     for english in varying:
         seen: set[str] = set()
         parts = []
         for part in re.split(r"(\{\w+\})", english):
             name = part[1:-1] if part.startswith("{") else ""
-            parts.append(re.escape(part) if not name else f"(?P={name})" if name in seen else f"(?P<{name}>.+?)")
+            parts.append(
+                re.escape(part)
+                if not name
+                else f"(?P={name})"
+                if name in seen
+                else f"(?P<{name}>{_ANY if name in _FREE else _PLAIN})"
+            )
             seen.add(name)
         found.append((re.compile("".join(parts), re.DOTALL), CHINESE[english]))
     return found
