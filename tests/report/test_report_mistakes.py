@@ -48,7 +48,7 @@ def test_sounds_texts_and_rows_are_shown_as_they_are(tmp_path: Path, run: dict[s
     row = Mistake(sample=5, loss=3.5, wanted="1,200", said="90", row={"age": "45", "job": "clerk"})
     html = page(tmp_path, run, sound)
     (player,) = (attrs for tag, attrs in Tags(html).found if tag == "audio")
-    assert base64.b64decode((player["src"] or "").split(",")[1])[:4] == b"RIFF" and player["preload"] == "none"
+    assert base64.b64decode((player["src"] or "").split(",")[1])[:4] == b"RIFF" and player["preload"] == "metadata"
     assert "media-src data:" in html and "<blockquote><bdi>not bad at all" in page(tmp_path, run, text)
     shown = page(tmp_path, run, row, calibration=None)
     assert "<dt><bdi>age</bdi></dt><dd><bdi>45</bdi></dd>" in shown and "missed the farthest" in shown

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections.abc import Iterable
@@ -34,7 +35,12 @@ def load() -> None:
     # nobody is told that somebody uses MLflow, unless they have said so
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     import mlflow.entities
-    import mlflow.tracking  # noqa: F401
+    import mlflow.tracking
+
+    if "MLFLOW_TRACKING_URI" not in os.environ:
+        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+    # of each new database it tells how it is made
+    logging.getLogger("mlflow.store.db").setLevel(logging.WARNING)
 
 
 def tracking_uri(folder: Path) -> str:
