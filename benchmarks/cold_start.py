@@ -9,13 +9,12 @@ that it serves, and ended.
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.clients import once, predict_body, request
+from benchmarks.clients import once, predict_body, request, run
 from benchmarks.overload import MODEL, PREDICT, images
 from benchmarks.race import asked_of, told
 from benchmarks.record import record
@@ -33,7 +32,7 @@ def seconds(bundle: Path, whole: bytes) -> float:
     """Seconds from the command to the whole first answer."""
     begun = time.perf_counter()
     with serving(str(bundle)) as server:
-        status, body = asyncio.run(once(server.port, whole))
+        status, body = run(once(server.port, whole))
         took = time.perf_counter() - begun
     assert status == 200, body
     return took

@@ -25,7 +25,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from benchmarks.clients import Client, closed_loop, open_loop, predict_body, quantile, request
+from benchmarks.clients import Client, closed_loop, open_loop, predict_body, quantile, request, run
 from benchmarks.record import record
 from benchmarks.served import SIDE, Served, image_bundle, poisonable_bundle
 from benchmarks.served import served as serving
@@ -138,14 +138,14 @@ async def poisoned(port: int, bodies: list[bytes], right: list[list[np.ndarray]]
 
 def of_overload(server: Served, whole: bytes, size: Size, samples: dict[str, list[float]]) -> None:
     """Capacity, then twice of it."""
-    asyncio.run(closed_loop(server.port, [whole], CLIENTS, size.capacity_s / 4))
-    told = asyncio.run(closed_loop(server.port, [whole], CLIENTS, size.capacity_s))
+    run(closed_loop(server.port, [whole], CLIENTS, size.capacity_s / 4))
+    told = run(closed_loop(server.port, [whole], CLIENTS, size.capacity_s))
     capacity = sum(each.status == 200 for each in told) / size.capacity_s
     if not capacity:
         raise RuntimeError("the server answers nothing in time: the machine is too busy for this deadline")
-    asyncio.run(open_loop(server.port, [whole], 2 * capacity, size.overload_s / 10))
+    run(open_loop(server.port, [whole], 2 * capacity, size.overload_s / 10))
     before = server.resident_bytes()
-    found = asyncio.run(open_loop(server.port, [whole], 2 * capacity, size.overload_s))
+    found = run(open_loop(server.port, [whole], 2 * capacity, size.overload_s))
     answered = [each.seconds for each in found if each.status == 200]
     in_time = sum(each <= size.deadline_s for each in answered)
     late = len(answered) - in_time + sum(each.status == 504 for each in found)
@@ -177,22 +177,22 @@ def main() -> int:
         with serving(str(models[0]), "--deadline", str(size.deadline_s)) as server:
             of_overload(server, request(PREDICT, bodies[0]), size, samples)
         with serving(str(models[0]), "--repository", str(root)) as server:
-            asyncio.run(judged(server.port, bodies, right, 200 if not quick else 16))
+            run(judged(server.port, bodies, right, 200 if not quick else 16))
             before = server.resident_bytes()
-            samples["leaving_wrong"] = [float(asyncio.run(leaving(server.port, bodies, right, size.leaving)))]
+            samples["leaving_wrong"] = [float(run(leaving(server.port, bodies, right, size.leaving)))]
             samples["leaving_cancelled"] = [server.counted("thrifty_cancelled_total")]
             samples["leaving_memory"] = [server.resident_bytes() / before]
-            asyncio.run(swapped(server.port, bodies, right, 1))
+            run(swapped(server.port, bodies, right, 1))
             before = server.resident_bytes()
-            samples["swaps_wrong"] = [float(asyncio.run(swapped(server.port, bodies, right, size.swaps)))]
+            samples["swaps_wrong"] = [float(run(swapped(server.port, bodies, right, size.swaps)))]
             samples["swaps_memory"] = [server.resident_bytes() / before]
         moody = poisonable_bundle(root / "moody")
         answers = [load_bundle(moody).form.answers(list(chosen))]
         right = [[answers[0][at]["probabilities"]] for at in range(len(chosen))]
         with serving(str(moody)) as server:
-            asyncio.run(judged(server.port, bodies, right, 16))
+            run(judged(server.port, bodies, right, 16))
             before = server.resident_bytes()
-            samples["poison_wrong"] = [float(asyncio.run(poisoned(server.port, bodies, right, size)))]
+            samples["poison_wrong"] = [float(run(poisoned(server.port, bodies, right, size)))]
             samples["poison_memory"] = [server.resident_bytes() / before]
             samples["poison_workers_lost"] = [server.counted("thrifty_workers_lost_total")]
     says = f"{__doc__}\n{size}, of {MODEL}."

@@ -20,7 +20,6 @@ of a nearly empty model, those of the same rows in one process taken away. Each 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import statistics
 import sys
 import tempfile
@@ -33,7 +32,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import real_data
-from benchmarks.clients import Answer, Client, closed_loop, open_loop, quantile, request
+from benchmarks.clients import Answer, Client, closed_loop, open_loop, quantile, request, run
 from benchmarks.compress import trained
 from benchmarks.race import told
 from benchmarks.record import record
@@ -132,16 +131,16 @@ def visit(server: Server, way: Way, case: Case, size: Size) -> Visit:
     """Start a server, measure it, and end it."""
     wholes = [server.whole(raw) for raw in case.rows]
     with server.start(case.folder, way, case.rows[0]) as port:
-        asyncio.run(closed_loop(port, wholes, CLIENTS, size.warm_s))
+        run(closed_loop(port, wholes, CLIENTS, size.warm_s))
         wrong = sum(
             not np.allclose(answered(server, port, raw), right, atol=TOLERANCE)
             for raw, right in zip(case.rows, case.right, strict=True)
         )
-        closed = _summed(asyncio.run(closed_loop(port, wholes, CLIENTS, size.closed_s)), size.closed_s)
-        single = _summed(asyncio.run(closed_loop(port, wholes, 1, size.single_s)), size.single_s)
+        closed = _summed(run(closed_loop(port, wholes, CLIENTS, size.closed_s)), size.closed_s)
+        single = _summed(run(closed_loop(port, wholes, 1, size.single_s)), size.single_s)
         opened = {}
         for share in SHARES:
-            found = asyncio.run(open_loop(port, wholes, closed[0] * share / 100, size.open_s))
+            found = run(open_loop(port, wholes, closed[0] * share / 100, size.open_s))
             opened[share] = _summed(found, size.open_s)
     return Visit(*closed, single_ms=single[1], opened=opened, wrong=wrong)
 
@@ -161,8 +160,8 @@ def best_way(server: Server, case: Case, size: Size) -> Way:
     wholes = [server.whole(raw) for raw in case.rows]
     for way in server.ways:
         with server.start(case.folder, way, case.rows[0]) as port:
-            asyncio.run(closed_loop(port, wholes, CLIENTS, size.warm_s))
-            goodput[way] = _summed(asyncio.run(closed_loop(port, wholes, CLIENTS, size.single_s)), size.single_s)[0]
+            run(closed_loop(port, wholes, CLIENTS, size.warm_s))
+            goodput[way] = _summed(run(closed_loop(port, wholes, CLIENTS, size.single_s)), size.single_s)[0]
     return max(goodput, key=lambda way: goodput[way])
 
 
@@ -174,9 +173,9 @@ def overhead_us(folder: Path, wholes: Sequence[bytes], offline_cpu_s: float, cou
             found = await closed_loop_of(server.port, wholes, requests)
             assert all(status == 200 for status in found), found
 
-        asyncio.run(ask(count // 10))
+        run(ask(count // 10))
         before = server.cpu_seconds()
-        asyncio.run(ask(count))
+        run(ask(count))
         return 1e6 * ((server.cpu_seconds() - before) / count - offline_cpu_s)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.clients import once, request
+from benchmarks.clients import once, request, run
 from benchmarks.race import ROOT
 from benchmarks.served import served
 from thrifty.serve.footprint import family
@@ -142,7 +142,7 @@ def answered(server: Server, port: int, raw: Raw) -> list[float]:
     Raises:
         RuntimeError: the answer is none.
     """
-    status, body = asyncio.run(once(port, server.whole(raw)))
+    status, body = run(once(port, server.whole(raw)))
     if status != 200:
         raise RuntimeError(f"{server.name} answered {status}: {body[:300]!r}")
     return server.probabilities(msgspec.json.decode(body))
@@ -153,8 +153,8 @@ def _await(port: int, whole: bytes, process: subprocess.Popen[bytes]) -> None:
     while time.monotonic() < until:
         if process.poll() is not None:
             raise RuntimeError(f"ended with {process.returncode}")
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            status, _ = asyncio.run(asyncio.wait_for(once(port, whole), 10))
+        with contextlib.suppress(OSError):
+            status, _ = run(asyncio.wait_for(once(port, whole), 10))
             if status == 200:
                 return
         time.sleep(0.2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import re
@@ -13,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.clients import once, request
+from benchmarks.clients import once, request, run
 from thrifty.export.bundle import write_bundle
 from thrifty.models import build, resolve
 from thrifty.models.init import initialise
@@ -107,7 +106,7 @@ class Served:
 
     def counted(self, name: str) -> float:
         """A counter of its metrics, summed over its labels."""
-        status, body = asyncio.run(once(self.port, request("/metrics", b"", "GET")))
+        status, body = run(once(self.port, request("/metrics", b"", "GET")))
         assert status == 200, body
         lines = re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", body.decode(), re.MULTILINE)
         return sum(map(float, lines))

@@ -35,6 +35,7 @@ async def against(answers: list[bytes], ask) -> tuple[list[Answer], list[bytes]]
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
         found = await ask(server.sockets[0].getsockname()[1])
+        await asyncio.sleep(0.05)  # until the server has seen that the clients left
     return found, bodies
 
 
