@@ -104,3 +104,12 @@ def test_a_memory_map_is_not_written_to(kind: type, tmp_path: object) -> None:
     tensor = to_tensors({"x": np.load(path, mmap_mode="r")})["x"]
     tensor.zero_()
     assert np.load(path).all()
+
+
+def test_members_learn_shares_of_classes_each_by_itself() -> None:
+    logits_BKV = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
+    shares_BV = torch.tensor([[0.7, 0.1, 0.1, 0.1], [0.25, 0.25, 0.25, 0.25]])
+    batch = {"x": logits_BKV, "y": torch.tensor([0, 1]), "answers": shares_BV}
+    loss = LOSS_SUMS["classify"](Says(logits_BKV), batch)
+    expected = -(logits_BKV.log_softmax(-1) * shares_BV[:, None]).sum() / 3
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)

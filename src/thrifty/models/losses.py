@@ -134,10 +134,11 @@ def _several(logits_BK: Tensor, y_BK: Tensor) -> Tensor:
 
 
 def _sum(logits: Tensor, y: Tensor) -> Tensor:
-    if logits.dim() == 3 and y.dim() == 1:
+    # answers are numbers of classes, or shares of all classes
+    if logits.dim() == 3 and y.dim() == (2 if y.is_floating_point() else 1):
         # of several members [B, K, V] each learns by itself: the mean of their losses
         members = logits.shape[1]
-        return _sum(logits.flatten(0, 1), y.repeat_interleave(members)) / members
+        return _sum(logits.flatten(0, 1), y.repeat_interleave(members, dim=0)) / members
     if logits.dim() > 2:
         logits, y = logits.flatten(0, -2), y.flatten()
     if logits.itemsize < 4:
