@@ -17,7 +17,7 @@ export THRIFTY_TENSORFLOW_PYTHON ?= $(if $(wildcard $(TENSORFLOW_READY)),$(CURDI
 # what they start that wait must not keep cores from the others.
 SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test quick check format bench bench-plan bench-gpu peers bench-train bench-train-gpu bench-data bench-deploy servers tensorflow clean
+.PHONY: demo test quick check format bench bench-plan bench-gpu peers bench-train bench-train-gpu bench-data bench-deploy bench-tune servers tensorflow clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py
@@ -72,6 +72,11 @@ DEPLOYING := export generate cold_start overload compress infer serve moves
 bench-deploy: $(READY) $(PEERS_READY) $(SERVERS_READY)
 	code=0; for each in $(DEPLOYING); do $(BIN)/python -W ignore -m benchmarks.$$each $(QUICK) || code=1; done; exit $$code
 
+# Tuning beside Optuna alone and Ray Tune, on four sets of ../shared/data; hours. In minutes: make bench-tune QUICK=--quick
+bench-tune: $(READY)
+	$(BIN)/python -m pip install --quiet --editable '.[raytune]' --constraint constraints.txt
+	$(BIN)/python -W ignore -m benchmarks.tune $(QUICK)
+
 peers: $(PEERS_READY)
 
 # Other people's servers, each in an environment of its own.
@@ -85,7 +90,7 @@ clean:
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[onnx,openvino,grpc,otel,ray,examples,hf,peft,dev]' --constraint constraints.txt
+	$(BIN)/python -m pip install --quiet --editable '.[onnx,openvino,grpc,otel,ray,postgres,examples,hf,peft,dev]' --constraint constraints.txt
 	@touch $(READY)
 
 $(PEERS_READY): benchmarks/peers/constraints.txt

@@ -156,7 +156,7 @@ def test_tune_finds_at_least_the_start(workplace: Path) -> None:
     trials = tuned["search"]["trials"]
     assert len(trials) == 3
     best = trials[tuned["search"]["best"]]["value"]
-    assert best == max(trial["value"] for trial in trials if trial["status"] == "done")
+    assert best == max(trial["value"] for trial in trials)
     assert best >= trials[0]["value"]
     again = thrifty("run", tuned["best_job"], "--json", cwd=workplace)
     assert again.returncode == 0, again.stderr

@@ -31,7 +31,7 @@ OWNERS = {
     "uvicorn": {"serve"},
     "grpc": {"serve"},
     "opentelemetry": {"serve"},
-    "ray": {"serve"},
+    "ray": {"serve", "tune"},
     "tensorboard": {"report"},
     "mlflow": {"report"},
     "wandb": {"report"},

@@ -9,6 +9,7 @@
     ├── DivergedError       training stopped being numbers before it learned anything
     ├── SignalledError      a signal asked training to end; it is saved and can be gone on with
     ├── RankLostError       one of the processes that train together is gone; what was saved is whole
+    ├── WorkerLostError     a worker of a search is gone; what was saved is whole
     ├── BusyError           another process holds the run folder
     ├── BundleError         a bundle or checkpoint is damaged or not what it says
     ├── RequestError        a served request is malformed; carries an HTTP status
@@ -117,6 +118,12 @@ class SignalledError(ThriftyError):
 
 class RankLostError(ThriftyError):
     """One of the processes that train together is gone; what was saved before is whole."""
+
+    exit_code = 6
+
+
+class WorkerLostError(ThriftyError):
+    """A worker of a search is gone; what was saved before is whole."""
 
     exit_code = 6
 

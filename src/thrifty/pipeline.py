@@ -109,8 +109,9 @@ def _keys(job: Job) -> tuple[str, str]:
     data = content_key(raw_data(job), seed=job.train.seed, cache=cache_folder())
 
     def key(pins: set[str]) -> str:
-        # who is told of a run changes nothing of it
-        left_out: dict[str, Any] = {"data": {"path", "tokenizer"}, "model": True, "plan": pins, "report_to": True}
+        # who is told of a run, and how others like it are searched for, change nothing of it
+        left_out: dict[str, Any] = {"data": {"path", "tokenizer"}, "model": True, "plan": pins}
+        left_out |= {"report_to": True, "tune": True}
         asked = job.model_dump_json(exclude=left_out)
         return hashlib.sha256(f"{asked}\n{model}\n{data}\n{code_key()}".encode()).hexdigest()[:20]
 

@@ -17,7 +17,7 @@ from thrifty.report import (
     hardware_table,
     ledger_table,
     plan_table,
-    tuning_table,
+    tuning_view,
 )
 from thrifty.report.live import LiveView
 from thrifty.spec import Spent
@@ -36,7 +36,7 @@ TABLES: dict[str, Callable[[], RenderableType]] = {
     "hardware": lambda: hardware_table(make_device()),
     "catalogue": catalogue_table,
     "cleaning": lambda: cleaning_table(make_dataset()),
-    "tuning": lambda: tuning_table("accuracy", TRIALS, 1),
+    "tuning": lambda: tuning_view("accuracy", TRIALS, 1, Spent(wall_s=183.0)),
 }
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from thrifty.data import Store
     from thrifty.pipeline import Outcome
     from thrifty.spec.proposal import Proposal
-    from thrifty.tune import Tuned
+    from thrifty.tune import Tuned, Way
 
 
 def init(data: Path, to: Path, task: str | None = None) -> str:
@@ -179,12 +179,23 @@ def run(
         return pipeline.run(wanted, text, runs=runs, ledger=ledger, emit=emit, strict=strict)
 
 
-def tune(job: Path, *, budget: str, trials: int = 50, runs: Path = RUNS, emit: Emit = silent) -> Tuned:
-    """Search for better hyper-parameters inside a budget such as ``10min``, ``0.02kWh`` or ``0.10USD``.
+def tune(
+    job: Path, *, budget: str, way: Way | None = None, trials: int | None = None, runs: Path = RUNS, emit: Emit = silent
+) -> Tuned:
+    """Search for better settings inside a budget such as ``10min``, ``0.02kWh`` or ``0.10USD``.
+
+    Args:
+        job: the job file.
+        budget: of the whole search.
+        way: how to search, `thrifty.tune.Way`; as the job's section ``tune`` says when left out.
+        trials: configurations at most, in the place of the way's.
+        runs: folder of all runs.
+        emit: is told what happens.
 
     Raises:
-        JobError: the budget is none, or the job pins several devices.
-        BudgetError: not one trial ended within it.
+        JobError: the budget is none, the job pins several devices, or what may be tried cannot be meant.
+        BudgetError: it holds not the least part of one trial.
+        StorageError: the study's database cannot be had.
     """
     from thrifty import tune as tuning
     from thrifty.pipeline import run_key
@@ -196,8 +207,10 @@ def tune(job: Path, *, budget: str, trials: int = 50, runs: Path = RUNS, emit: E
             mend="Leave it out of the job, and give it to the run that follows: thrifty run JOB --devices 2.",
         )
     limit = parse_budget(budget)
+    how = way or tuning.Way()
+    how = how if trials is None else how.model_copy(update={"trials": trials})
     with closing(open_ledger(runs)) as ledger:
-        return tuning.tune(wanted, limit, key=run_key(wanted), trials=trials, runs=runs, ledger=ledger, emit=emit)
+        return tuning.tune(wanted, limit, how, key=run_key(wanted), runs=runs, ledger=ledger, emit=emit)
 
 
 def report(run: Path, *, language: str = "en", beside: Path | None = None, runs: Path = RUNS) -> Path:

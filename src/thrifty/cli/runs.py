@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, get_args
 
 import typer
 
 from thrifty.cli.app import RUNS, Devices, Json, Runs, app, console, live_view, print_json
-from thrifty.errors import BudgetError
+from thrifty.errors import BudgetError, unknown_name
+from thrifty.spec.tuning import Goal, Pruner, Sampler
+from thrifty.spec.units import format_seconds
 
 
 @app.command()
@@ -148,20 +150,43 @@ def run(
 def tune(
     job: Annotated[Path, typer.Argument(help="a job file")],
     budget: Annotated[str, typer.Option(help="what the search may take, such as 10min, 0.02kWh, 0.10USD")],
-    trials: Annotated[int, typer.Option(help="trials at most")] = 50,
+    trials: Annotated[int, typer.Option(help="configurations at most", min=1)] = 50,
+    objective: Annotated[
+        str | None, typer.Option(help="best, the best figure; or cheapest, the least cost to the target")
+    ] = None,
+    sampler: Annotated[str | None, typer.Option(help="tpe, gp, random, grid; else tpe")] = None,
+    pruner: Annotated[str | None, typer.Option(help="asha, hyperband, median, none; else asha")] = None,
+    storage: Annotated[str | None, typer.Option(metavar="URL", help="a study others share: postgresql://…")] = None,
+    workers: Annotated[int, typer.Option(help="processes that share the cores out", min=1)] = 1,
+    engine: Annotated[str, typer.Option(help="starts the workers: local, or ray")] = "local",
+    address: Annotated[str | None, typer.Option(help="of a Ray cluster; else one on this machine")] = None,
     runs: Runs = RUNS,
     as_json: Json = False,
 ) -> None:
-    """Spend a budget on finding better hyper-parameters."""
+    """Spend a budget on finding better settings; most are tried for a few epochs alone."""
     from thrifty import api
-    from thrifty.report import tuning_table
+    from thrifty.report import tuning_view
+    from thrifty.tune import Way
 
+    for kind, name, known in (
+        ("objective", objective, Goal), ("sampler", sampler, Sampler), ("pruner", pruner, Pruner),
+        ("engine", engine, Literal["local", "ray"]),
+    ):  # fmt: skip
+        if name is not None and name not in get_args(known):
+            raise unknown_name(kind, name, get_args(known))
+    asked = {
+        "goal": objective, "sampler": sampler, "pruner": pruner, "trials": trials, "storage": storage,
+        "workers": workers, "engine": engine, "address": address,
+    }  # fmt: skip
     with live_view() as show:
-        tuned = api.tune(job, budget=budget, trials=trials, runs=runs, emit=show)
+        tuned = api.tune(job, budget=budget, way=Way.model_validate(asked), runs=runs, emit=show)
     if as_json:
         print_json(tuned.model_dump(mode="json"))
         return
-    console().print(tuning_table(tuned.metric, tuned.search.trials, tuned.search.best))
+    console().print(tuning_view(tuned.metric, tuned.search.trials, tuned.search.best, tuned.spent))
+    if tuned.target_seconds:
+        print(f"the cheapest way to the target is priced {format_seconds(tuned.target_seconds)}")
+    print(f"bundle    {tuned.bundle}   serve it: thrifty serve {tuned.bundle}")
     print(f"best job  {tuned.best_job}   run it: thrifty run {tuned.best_job}")
 
 

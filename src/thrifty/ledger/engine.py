@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from thrifty.errors import JobError, MissingExtraError, StorageError
 
+# what a database that is away, or breaks off, is told by
+DATABASE_ERRORS: tuple[type[Exception], ...] = (SQLAlchemyError,)
 BUSY_SECONDS = 30.0
 ELSEWHERE = "Set THRIFTY_LEDGER to a file you can write"
 
@@ -75,6 +77,18 @@ def open_engine(url: sa.URL) -> sa.Engine:
         connection.execute("PRAGMA synchronous=FULL")
 
     return engine
+
+
+def write_at_once(engine: sa.Engine) -> None:
+    """Have each transaction of a SQLite engine take the write lock as it begins: what it read is so until it ends."""
+    sa.event.listen(engine, "connect", _without_transactions)
+    sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+    # connections that were made before have not heard of it
+    engine.dispose()
+
+
+def _without_transactions(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None
 
 
 def use_write_ahead_log(engine: sa.Engine) -> None:

@@ -6,8 +6,9 @@ from thrifty.report.left import Left
 from thrifty.report.page import write_page
 from thrifty.report.plan_page import write_proposal
 from thrifty.report.plan_tables import proposal_view
-from thrifty.report.tables import bill, cleaning_table, hardware_table, ledger_table, plan_table, tuning_table
+from thrifty.report.tables import bill, cleaning_table, hardware_table, ledger_table, plan_table
 from thrifty.report.trainer_state import read_trainer_state
+from thrifty.report.trials import tried_line, tuning_view
 from thrifty.report.words import LANGUAGES, Language
 
 __all__ = [
@@ -24,7 +25,8 @@ __all__ = [
     "plan_table",
     "proposal_view",
     "read_trainer_state",
-    "tuning_table",
+    "tried_line",
+    "tuning_view",
     "write_page",
     "write_proposal",
 ]

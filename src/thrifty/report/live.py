@@ -13,7 +13,8 @@ from rich.table import Column
 
 from thrifty.report.happened import noted, told
 from thrifty.report.rows import metric_name, number_text, share_text
-from thrifty.spec.events import Compiled, Evaluated, Event, Planned, StageDone, StageStarted, StepDone
+from thrifty.report.trials import tried_line
+from thrifty.spec.events import Compiled, Evaluated, Event, Planned, StageDone, StageStarted, StepDone, Tried
 from thrifty.spec.events import Progress as Progressed
 from thrifty.spec.layout import arithmetic_of
 from thrifty.spec.metrics import METRICS
@@ -79,6 +80,8 @@ class LiveView:
                     self.bar.update(self.task, completed=done, total=total, says=f"{done:,} of {total:,} {unit}")
             case StepDone():
                 self._step(event)
+            case Tried():
+                self._print("    ", "", tried_line(event))
             case Evaluated(step, epoch, metrics, best):
                 shown = [(name, metrics[name]) for name in METRICS if name in metrics]
                 self.metrics = f"val {number_text(shown[0][1])}{' best' if best else ''}"

@@ -15,7 +15,6 @@ from thrifty import hardware
 from thrifty.ledger import Entry
 from thrifty.report.decided import value_text
 from thrifty.spec import KINDS, Budget, Dataset, Device, Plan
-from thrifty.spec.tuning import Trial
 from thrifty.spec.units import format_seconds, format_usd
 
 WIDE = 96
@@ -166,34 +165,6 @@ def hardware_table(device: Device, compared: Iterable[hardware.Comparison] | Non
         "",
         _notes((line[0], line[-1]) for line in lines),
     )
-
-
-def tuning_table(metric: str, trials: Sequence[Trial], best: int) -> RenderableType:
-    """List the trials of a search, the best one marked.
-
-    Args:
-        metric: validation figure they are judged by.
-        trials: in the order they were made.
-        best: number of the best.
-    """
-    names = list(dict.fromkeys(name for trial in trials for name in trial.settings))
-    lines = [
-        [
-            "▸" if trial.number == best else "",
-            str(trial.number + 1),
-            *(_setting(trial.settings.get(name, "")) for name in names),
-            trial.status,
-            rows.metric_text(metric, trial.value),
-            format_seconds(trial.seconds),
-        ]
-        for trial in trials
-    ]
-    headers = ["", ">trial", *(f">{name}" for name in names), "", f">{rows.metric_name(metric)}", ">time"]
-    return Columns(headers, lines)
-
-
-def _setting(value: float | int | str) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def cleaning_table(dataset: Dataset) -> RenderableType:

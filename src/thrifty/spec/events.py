@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from thrifty.spec.cost import Spent
 from thrifty.spec.device import Device
 from thrifty.spec.plan import Plan
+from thrifty.spec.tuning import Trial
 
 
 @dataclass(frozen=True)
@@ -203,6 +204,18 @@ class Stopped:
 
 
 @dataclass(frozen=True)
+class Tried:
+    """A trial of a search began, stopped for now or ended; ``metric`` is what it is judged by.
+
+    ``best``: no trial before it was as good.
+    """
+
+    trial: Trial
+    metric: str
+    best: bool = False
+
+
+@dataclass(frozen=True)
 class Warned:
     """Something a user should know; the work goes on."""
 
@@ -239,6 +252,7 @@ Event = (
     | Resumed
     | Compiled
     | Stopped
+    | Tried
     | Warned
     | Ended
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,6 +20,7 @@ from thrifty.spec.metrics import TASK_METRICS
 from thrifty.spec.plain import Plain
 from thrifty.spec.plan import Batching, Loading
 from thrifty.spec.train import Adapter, Train
+from thrifty.spec.tuning import Choice, Tune
 from thrifty.spec.units import JOULES, SECONDS, USD, ByteCount, Duration, Energy, Money
 from thrifty.spec.writers import ReportTo
 
@@ -120,6 +122,7 @@ class Job(Plain):
     budget: Budget = Budget()
     train: Train = Train()
     plan: Pins = Pins()
+    tune: Tune = Tune()
     report_to: ReportTo = ()
 
     @model_validator(mode="before")
@@ -179,7 +182,8 @@ def load_job(path: str | Path) -> Job:
     if not isinstance(values, dict):
         raise JobError(f"job file '{path}' holds {type(values).__name__}, not keys and values")
     job = parse_job(values, source=path.name)
-    job = job.model_copy(update={"model": locate_model(job.model, path.parent)})
+    tune = _with_models(job.tune, lambda model: locate_model(model, path.parent))
+    job = job.model_copy(update={"model": locate_model(job.model, path.parent), "tune": tune})
     if isinstance(job.data, Declared):
         return job
     located = {"path": _located(job.data.path, path.parent)}
@@ -188,6 +192,16 @@ def load_job(path: str | Path) -> Job:
         file = own_tokenizer(job.model, job.data.kind) if own else _located(job.data.tokenizer, path.parent)
         located["tokenizer"] = file
     return job.model_copy(update={"data": job.data.model_copy(update=located)})
+
+
+def _with_models(tune: Tune, locate: Callable[[str], str]) -> Tune:
+    """The section ``tune`` with the models of its space located."""
+    if tune.space is None or "model" not in tune.space:
+        return tune
+    choice = tune.space["model"]
+    first = locate(choice.first) if isinstance(choice.first, str) else choice.first
+    located = choice.model_copy(update={"values": tuple(locate(str(each)) for each in choice.values), "first": first})
+    return tune.model_copy(update={"space": {**tune.space, "model": located}})
 
 
 def own_tokenizer(model: str, kind: str) -> Path:
@@ -329,9 +343,13 @@ def _guess(name: str, names: list[str]) -> str:
 
 
 def _keys_at(place: list[str], error: dict[str, Any]) -> list[str]:
-    sections: dict[str, type[Plain]] = {"target": Target, "budget": Budget, "train": Train, "plan": Pins}
+    sections: dict[str, type[Plain]] = {
+        "target": Target, "budget": Budget, "train": Train, "plan": Pins, "tune": Tune,
+    }  # fmt: skip
     if not place:
         return list(Job.model_fields)
+    if place[0] == "tune" and len(place) > 1:
+        return list(Choice.model_fields)
     if "randaugment" in place:
         return list(RandAugment.model_fields)
     if "augment" in place:

@@ -1,6 +1,10 @@
-"""Tune: spend a budget over few real runs on finding better hyper-parameters."""
+"""Tune: spend a budget over few real runs on finding better settings.
 
-from thrifty.tune.search import Choice, Search, search
-from thrifty.tune.tune import Tuned, tune
+`tune` is the whole: what may be tried (`space`), what each trial will take (`pricing`), which trials go on (`ladder`,
+`forecast`), what to try next (`proposals`, over Optuna), the trials in a database that several machines may share
+(`storage`), and who carries it out: this process (`search`), others beside it (`workers`), or Ray's (`ray`).
+"""
 
-__all__ = ["Choice", "Search", "Tuned", "search", "tune"]
+from thrifty.tune.tune import Search, Tuned, Way, tune
+
+__all__ = ["Search", "Tuned", "Way", "tune"]

@@ -1,148 +1,245 @@
-"""The search: Optuna proposes, a function tries, a budget ends it; what a trial means is not known here."""
+"""The search as one worker carries it out: the first piece of work that the budget holds is done, and told to the rest.
+
+Workers know of each other through the study alone: each piece of work is taken in it before it is begun.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
+import math
+import shutil
+import time
+from collections.abc import Callable, Sequence
 
-import optuna
+from thrifty.data import Store
+from thrifty.errors import BudgetError, BusyError, DivergedError, SignalledError, ThriftyError
+from thrifty.files import hold
+from thrifty.spec import Spent
+from thrifty.spec.events import Emit, Tried
+from thrifty.spec.tuning import Settings, Status
+from thrifty.tune.agenda import Agenda, Part, best_figure, counted, curve_of, ended
+from thrifty.tune.best import BestBundle
+from thrifty.tune.forecast import can_beat, forecast
+from thrifty.tune.pricing import Pricer
+from thrifty.tune.purse import Purse
+from thrifty.tune.record import Price, Record, Said
+from thrifty.tune.storage import Study
+from thrifty.tune.task import Task
+from thrifty.tune.told import trial_of
+from thrifty.tune.trial import Hopeless, Runner
 
-from thrifty.errors import BudgetError, DivergedError
-from thrifty.files import writing
-from thrifty.spec.plain import Plain
-from thrifty.spec.tuning import Settings, Trial
-from thrifty.spec.units import format_seconds
-
-STARTUP_TRIALS = 4
-
-
-class TrialPruned(Exception):  # noqa: N818 - a signal, not an error
-    """Raised by `Report` when a trial is so far behind that going on is a waste."""
-
-
-# A trial says how it does after each validation: (step, value). Raises `TrialPruned`.
-Report = Callable[[int, float], None]
-Try = Callable[[Settings, Report], float]
-
-
-class Choice(Plain):
-    """What a setting may be: a range (on a log scale), or some values; and what to try first."""
-
-    first: float | int | str
-    low: float = 0.0
-    high: float = 0.0
-    values: tuple[float | int | str, ...] = ()
+# a worker without work looks again after so long
+IDLE_SECONDS = 0.5
 
 
-class Search(Plain):
-    """How a search went; ``best`` is the number of the best trial."""
-
-    trials: tuple[Trial, ...]
-    best: int
-    reason: str
-
-
-def search(
-    space: Mapping[str, Choice],
-    attempt: Try,
-    *,
-    database: Path,
-    name: str,
-    higher_is_better: bool,
-    trials: int,
-    seconds_left: Callable[[], float],
-    seed: int,
-) -> Search:
-    """Try settings until the budget or the number of trials is used up; the first trial is the space's own start.
+class Worker:
+    """Takes part in a search until nothing is left to do.
 
     Args:
-        space: what each setting may be.
-        attempt: runs one trial for real and returns the validation figure it reached.
-        database: SQLite file of the studies.
-        name: of this study in it; a search that was cut off goes on from it.
-        higher_is_better: direction of the figure.
-        trials: trials at most, earlier ones included.
-        seconds_left: of the budget; a trial that would not fit (by the median so far) is not begun.
-        seed: of the sampler.
-
-    Raises:
-        BudgetError: not one trial ended within the budget.
+        task: the search.
+        study: its trials.
+        store: prepared data.
+        pricer: of configurations.
+        spent: what the search took until now, as the loop asks it.
+        emit: is told what happens.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with writing(database, "the study"):
-        database.parent.mkdir(parents=True, exist_ok=True)
-    study = optuna.create_study(
-        study_name=name,
-        storage=f"sqlite:///{database}",
-        load_if_exists=True,
-        direction="maximize" if higher_is_better else "minimize",
-        sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS),
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP_TRIALS, n_warmup_steps=1),
-    )
-    for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
-        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-    if not study.trials:
-        study.enqueue_trial({name: choice.first for name, choice in space.items()})
 
-    while not (reason := _reason_to_stop(study, trials, seconds_left())):
-        _one(study, space, attempt, seconds_left)
-    if not study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)):
-        raise BudgetError(f"not one trial ended: {reason}", mend="Raise --budget, or lower train.epochs.")
-    return Search(trials=tuple(_done(t) for t in study.trials), best=study.best_trial.number, reason=reason)
+    def __init__(
+        self, task: Task, study: Study, store: Store, pricer: Pricer, *, spent: Callable[[], Spent], emit: Emit
+    ) -> None:
+        self._task, self._study, self._aim, self._emit = task, study, task.aim, emit
+        self._purse = Purse(task.budget, lambda: _price_of(spent()))
+        self._runner = Runner(store, task.folder, self._purse.limits(), spent, emit)
+        self._best = BestBundle(task, store)
+        self._agenda = Agenda(task, pricer, store.dataset.key, has=self._runner.has, reject=self._reject)
+
+    def work(self) -> str:
+        """Carry the search on; returns why there is nothing more to do.
+
+        Raises:
+            BudgetError: not the least part of any trial fits the budget.
+            JobError: settings of the space do not go together, whichever are tried.
+            SignalledError: a signal asked for the end; the trial at work is saved.
+            StorageError: the study's database does not come back.
+        """
+        while True:
+            for lost in self._study.reclaim():
+                self._tell(lost)
+            records = self._study.records()
+            if self._aim.is_perfect(best := best_figure(records, self._task)):
+                return f"nothing is left to gain: {self._aim.metric} {best:g}"
+            dear: Part | None = None
+            for part in self._agenda.parts(records):
+                if self._purse.holds(part.price, _promised(records)):
+                    self._do(part, records)
+                    break
+                dear = dear or part
+            else:
+                if any(each.status == "running" for each in records):
+                    time.sleep(IDLE_SECONDS)
+                elif dear is not None:
+                    return self._too_dear(dear, records)
+                else:
+                    return self._exhausted(records)
+
+    def _do(self, part: Part, records: Sequence[Record]) -> None:
+        """Carry out a piece of work, unless another worker has it."""
+        record = self._take(part)
+        if record is None:
+            return
+        self._tell(record)
+        began = time.perf_counter()
+        status: Status = "paused"
+        says, curve, step = "", {}, record.said.step
+        before = max((good for each in records if not math.isnan(good := self._aim.goodness(each))), default=-math.inf)
+
+        def look(at: int, value: float) -> None:
+            curve[at] = value
+            if math.isfinite(value):
+                self._study.note(record, at, value)
+            self._judge(record, {**record.curve, **curve}, records, part)
+
+        try:
+            with hold(self._runner.folder_of(part.key), "trial"), self._study.beating(record):
+                ran = self._runner.run(record.number, part.plan, part.key, part.until, look)
+                step, says = ran.trained.steps, ran.trained.reason
+                now = record.model_copy(update={"curve": {**record.curve, **curve}})
+                if step >= part.plan.stop.steps or ran.trained.gave_up or self._aim.has_reached(now):
+                    status = "done"
+                goodness = self._aim.goodness(now)
+                if goodness > before:
+                    self._best.keep(ran.model, part.plan, now, goodness, spent=self._runner.spent())
+        except Hopeless as why:
+            status, says, step = "pruned", str(why), max(curve)
+        except DivergedError as error:
+            status, says = "failed", error.what
+        except BudgetError as error:
+            if self._purse.holds(Price()):
+                # memory, and not that the search's own budget ran out before a first step
+                status, says = "failed", error.what
+        except BusyError:
+            # a worker that lost touch with the database lives on, and is at it
+            self._study.leave(record, "paused")
+            time.sleep(IDLE_SECONDS)
+            return
+        except SignalledError as error:
+            self._note(record, part, "paused", curve, max(curve, default=step), error.what, time.perf_counter() - began)
+            kept = f"trial {record.number + 1} and those before it are kept"
+            raise SignalledError(kept, signal=error.signal, number=error.number) from None
+        except BaseException as error:
+            strange = isinstance(error, Exception) and not isinstance(error, ThriftyError)
+            if not strange or not any(each.curve for each in records):
+                # where the last whole part of it ended there is a checkpoint
+                self._note(record, part, "paused", {}, record.said.step, "", time.perf_counter() - began)
+                raise
+            # others learned: it is these settings that the model or the data break on
+            status, says = "failed", f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        left = self._note(record, part, status, curve, step, says, time.perf_counter() - began)
+        if status != "paused":
+            shutil.rmtree(self._runner.folder_of(part.key), ignore_errors=True)
+        self._tell(left, best=self._aim.goodness(left) > before)
+
+    def _take(self, part: Part) -> Record | None:
+        """Make a trial this worker's own; None where another was first."""
+        if part.record is not None:
+            before = part.record.said
+            return self._study.claim(part.record, before.model_copy(update={"under_way": part.price}))
+        said = Said(
+            key=part.key,
+            bracket=part.bracket,
+            total=part.plan.stop.steps,
+            per_epoch=part.plan.optim.steps_per_epoch,
+            foreseen_s=part.foreseen_s,
+            priced=part.whole,
+            under_way=part.price,
+        )
+        mine = self._study.begin(part.settings, self._task.space, said)
+        twins = [
+            each
+            for each in self._study.records()
+            if each.said.key == part.key and each.number < mine.number and each.status != "impossible"
+        ]
+        if twins:
+            self._study.leave(_saying(mine, f"as trial {twins[0].number + 1}"), "repeated")
+            return None
+        return mine
+
+    def _judge(self, record: Record, curve: dict[int, float], records: Sequence[Record], part: Part) -> None:
+        """Look at a trial after a validation.
+
+        Raises:
+            Hopeless: what it is expected to end at cannot win.
+        """
+        now = record.model_copy(update={"curve": curve})
+        others = [each for each in records if each.number != record.number]
+        if self._aim.goal == "cheapest":
+            best = min((self._aim.seconds_to_target(each) for each in others), default=math.inf)
+            so_far = part.whole.seconds * max(curve) / part.plan.stop.steps
+            if so_far > best and self._aim.reached_at(now) is None:
+                raise Hopeless("reaching the target would cost more than the cheapest so far")
+            return
+        if self._task.pruner == "none" or max(curve) >= record.said.total:
+            return
+        best = best_figure(others, self._task)
+        # one that is the best so far has won already
+        if math.isnan(best) or self._aim.better(self._aim.figure(now), best):
+            return
+        end = forecast(curve_of(now), ended(others), rises=self._aim.rises)
+        if end is not None and not can_beat(best, end, rises=self._aim.rises):
+            likely = end.high if self._aim.rises else end.low
+            raise Hopeless(f"expected to end at {end.value:.4g}, at best {likely:.4g}; the best is {best:.4g}")
+
+    def _reject(self, settings: Settings, says: str) -> None:
+        record = self._study.begin(settings, self._task.space, Said(key="", says=says))
+        self._tell(self._study.leave(record, "impossible"))
+
+    def _note(
+        self, record: Record, part: Part, status: Status, curve: dict[int, float], step: int, says: str, took_s: float
+    ) -> Record:
+        """Write what came of a piece of work, its bill with it."""
+        # a worker's device has its part of the machine's power and price
+        device = self._task.device
+        usd = device.usd_per_hour.value / 3600 * took_s
+        took = Price(seconds=took_s, joules=device.watts(1.0) * took_s, usd=usd)
+        said = record.said.model_copy(update={"step": step, "says": says, "spent": record.said.spent.plus(took)})
+        noted = self._study.say(record, said, {at: value for at, value in curve.items() if math.isfinite(value)})
+        return self._study.leave(noted, status, self._aim.figure(noted) if status == "done" else None)
+
+    def _tell(self, record: Record, *, best: bool = False) -> None:
+        self._emit(Tried(trial_of(record, self._aim), self._aim.metric, best))
+
+    def _too_dear(self, part: Part, records: Sequence[Record]) -> str:
+        """Why nothing more is begun; where nothing ever was, an error.
+
+        Raises:
+            BudgetError: no trial came to a first validation.
+        """
+        left = self._purse.says(part.price)
+        if not any(each.curve for each in records):
+            raise BudgetError(
+                f"the budget is smaller than a trial: {left}, for {part.until:,} of its {part.plan.stop.steps:,} steps",
+                mend="Raise --budget, or lower train.epochs.",
+            )
+        return f"budget: {left}"
+
+    def _exhausted(self, records: Sequence[Record]) -> str:
+        differ = len(counted(records))
+        if differ >= self._task.trials:
+            return f"all {self._task.trials} trials done"
+        return f"the space is exhausted: {differ} configurations of it differ"
 
 
-def _one(study: optuna.Study, space: Mapping[str, Choice], attempt: Try, seconds_left: Callable[[], float]) -> None:
-    trial = study.ask()
-    settings = {name: _suggest(trial, name, choice) for name, choice in space.items()}
-
-    def report(step: int, value: float) -> None:
-        trial.report(value, step)
-        if trial.should_prune():
-            raise TrialPruned
-
-    try:
-        study.tell(trial, attempt(settings, report))
-    except TrialPruned:
-        study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-    except DivergedError:
-        study.tell(trial, state=optuna.trial.TrialState.FAIL)
-    except BudgetError:
-        study.tell(trial, state=optuna.trial.TrialState.FAIL)
-        if seconds_left() > 0:  # it is not that the search's own budget ran out before the trial's first step
-            raise
+def _promised(records: Sequence[Record]) -> Price:
+    """What others that are at work now were priced, of what all share: time passes for everybody alike."""
+    promised = Price()
+    for each in records:
+        if each.status == "running":
+            promised = promised.plus(each.said.under_way.model_copy(update={"seconds": 0.0}))
+    return promised
 
 
-def _suggest(trial: optuna.Trial, name: str, choice: Choice) -> Any:
-    if choice.values:
-        return trial.suggest_categorical(name, choice.values)
-    return trial.suggest_float(name, choice.low, choice.high, log=True)
+def _saying(record: Record, says: str) -> Record:
+    return record.model_copy(update={"said": record.said.model_copy(update={"says": says})})
 
 
-def _reason_to_stop(study: optuna.Study, trials: int, left_s: float) -> str:
-    ended = [t for t in study.get_trials(deepcopy=False) if t.state.is_finished()]
-    if len(ended) >= trials:
-        return f"all {trials} trials done"
-    took = sorted(t.duration.total_seconds() for t in ended if t.duration is not None)
-    typical = took[len(took) // 2] if took else 0.0
-    if left_s <= typical:
-        return f"budget: {format_seconds(max(left_s, 0.0))} left, a trial takes about {format_seconds(typical)}"
-    return ""
-
-
-def _done(trial: optuna.trial.FrozenTrial) -> Trial:
-    status = {optuna.trial.TrialState.COMPLETE: "done", optuna.trial.TrialState.PRUNED: "pruned"}.get(
-        trial.state, "failed"
-    )
-    reached = (
-        trial.value if trial.value is not None else trial.intermediate_values.get(trial.last_step or 0, float("nan"))
-    )
-    return Trial.model_validate(
-        {
-            "number": trial.number,
-            "settings": trial.params,
-            "status": status,
-            "value": reached,
-            "seconds": trial.duration.total_seconds() if trial.duration else 0.0,
-        }
-    )
+def _price_of(spent: Spent) -> Price:
+    return Price(seconds=spent.wall_s, joules=spent.joules, usd=spent.usd)

@@ -1,209 +1,266 @@
-"""Tune a job: many short real runs over learning rate, schedule and batch, inside a stated budget."""
+"""Tune a job: many configurations, most of them for a few epochs, inside a stated budget; read `tune` from the top."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
-import os
-import shutil
-from dataclasses import dataclass
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
-import yaml
-
-from thrifty import hardware, models, planner
+from thrifty import hardware, planner
 from thrifty.data import Store, prepare
-from thrifty.errors import SignalledError, ThriftyError
+from thrifty.errors import BudgetError, JobError
 from thrifty.files import hold, write_atomic
-from thrifty.hardware.pages import keep_pages, keeping
-from thrifty.ledger import Ledger, Meter, Stage
-from thrifty.models.init import initialise
+from thrifty.ledger import Ledger
 from thrifty.names import check_names
-from thrifty.spec import Budget, Device, Job, Plan, Spent, raw_data
-from thrifty.spec.events import Emit, Evaluated, Event, Progress, StageDone, StageStarted, StepDone
+from thrifty.planner import Probe
+from thrifty.spec import Budget, Device, Job, Plan, Probed, Spent, raw_data
+from thrifty.spec.events import Emit, Event, StageDone, StageStarted, Tried
 from thrifty.spec.folders import cache_folder
 from thrifty.spec.plain import Plain
-from thrifty.spec.tuning import Settings
-from thrifty.train import probe_steps, train
-from thrifty.tune.search import Choice, Report, Search, search
+from thrifty.spec.tuning import Goal, Pruner, Sampler, Trial, Tune
+from thrifty.train import probe_steps
+from thrifty.tune.best import BUNDLE, JOB, write_job
+from thrifty.tune.bill import Bill
+from thrifty.tune.ladder import ladder
+from thrifty.tune.pricing import Pricer
+from thrifty.tune.proposals import check_sampler
+from thrifty.tune.ray import check_ray, ray_workers
+from thrifty.tune.record import Record
+from thrifty.tune.search import Worker
+from thrifty.tune.space import check_space, space_of, with_settings
+from thrifty.tune.storage import Study, read_url
+from thrifty.tune.task import Aim, Task
+from thrifty.tune.told import trial_of
+from thrifty.tune.workers import Crew, Processes, follow, share_for
 
-SCHEDULES_TRIED = ("cosine", "linear", "step", "exponential", "fixed")
-RATE_SPAN = 10.0
-BATCH_FACTORS = (0.5, 1, 2, 4)
+STUDY = "study.sqlite"
+
+
+class Way(Plain):
+    """How to search.
+
+    Attributes:
+        sampler, pruner, goal: as in the job's section ``tune``, where None is said; else ``tpe``, ``asha``, ``best``.
+        trials: configurations at most.
+        storage: URL of a study that others take part in; a file in the search's folder when left out.
+        workers: processes that share this machine, or that Ray places.
+        engine: ``local``, or ``ray``.
+        address: of Ray's cluster; one on this machine when left out.
+    """
+
+    sampler: Sampler | None = None
+    pruner: Pruner | None = None
+    goal: Goal | None = None
+    trials: int = 50
+    storage: str | None = None
+    workers: int = 1
+    engine: Literal["local", "ray"] = "local"
+    address: str | None = None
+
+
+class Search(Plain):
+    """How a search went; ``best`` is the number of the best trial."""
+
+    trials: tuple[Trial, ...]
+    best: int
+    reason: str
 
 
 class Tuned(Plain):
-    """What a search found: the trials, the figure they are judged by, the bill, and the job to run next."""
+    """What a search found.
+
+    Attributes:
+        job: its name.
+        goal: what was sought.
+        metric, higher_is_better: the figure that trials are judged by.
+        search: the trials.
+        spent: the bill, earlier attempts included.
+        best_job: file of the job to run next.
+        bundle: folder of the best trial's bundle.
+        target_seconds: for the goal ``cheapest``: what reaching the target is priced; else 0.
+    """
 
     job: str
+    goal: Goal
     metric: str
     higher_is_better: bool
     search: Search
     spent: Spent
     best_job: str
+    bundle: str
+    target_seconds: float = 0.0
 
 
-def tune(job: Job, budget: Budget, *, key: str, trials: int, runs: Path, ledger: Ledger, emit: Emit) -> Tuned:
-    """Search for better hyper-parameters by the validation split; the test split is never looked at.
+def tune(job: Job, budget: Budget, way: Way, *, key: str, runs: Path, ledger: Ledger, emit: Emit) -> Tuned:
+    """Search for better settings by the validation split; nothing goes by the test split.
 
     Args:
         job: its plan is the first trial.
-        budget: of the whole search.
+        budget: of the whole search, earlier attempts at it included.
+        way: how to search.
         key: content key of job, data and code: a search that was cut off goes on with its own trials alone.
-        trials: at most.
         runs: the search lives in ``<runs>/<name>-tune``.
         ledger: gets the search as a run of its own.
         emit: is told what happens.
 
     Raises:
-        BudgetError: not one trial ended within the budget.
+        BudgetError: not the least part of a trial fits the budget.
+        JobError: the space holds what cannot be meant, or the goal needs a target.
+        StorageError: the study's database cannot be had.
+        SignalledError: a signal asked for the end; what was found is kept.
     """
     check_names(job)
-    folder = runs / f"{job.name}-tune"
+    _check(job, way)
+    folder = (runs / f"{job.name}-tune").absolute()
     with hold(folder, "search"):
         device = hardware.here(kind=job.plan.device)
-        meter = Meter(device)
-        run_id = ledger.begin(
-            name=f"{job.name}-tune",
-            key=key,
-            folder=folder,
-            job=job.model_dump_json(),
-            device=device,
-            code="",
-            pid=os.getpid(),
-        )
+        _check_cores(way, device)
+        bill = Bill(ledger, job, key, folder, device)
         emit(StageStarted("tune"))
-        try:
-            with meter.stage() as stage:
-                store = prepare(raw_data(job), seed=job.train.seed, cache=cache_folder(), emit=emit)
-                trial = _Trial(_untargeted(job), store, device, folder / "trial", emit, budget, stage)
-                draft = trial.plan({})
-                # trials are compared by their validations in turn, so each makes as many
-                looks = math.ceil(draft.stop.steps / draft.evaluate_every)
-                trial.job = _with(trial.job, {"evaluations": looks})
-                found = search(
-                    _space(draft, store.dataset.counts["train"]),
-                    trial.attempt,
-                    database=folder / "study.sqlite",
-                    name=key,
-                    higher_is_better=draft.stop.higher_is_better,
-                    trials=trials,
-                    seconds_left=trial.seconds_left,
-                    seed=job.train.seed,
-                )
-        except ThriftyError as error:
-            status: Literal["stopped", "failed"] = "stopped" if isinstance(error, SignalledError) else "failed"
-            ledger.finish(run_id, status=status, metrics={}, reason=str(error))
-            raise
-        finally:
-            entry = ledger.entry(folder)
-            assert entry is not None
-            ledger.stage(run_id, entry.attempts, "tune", stage.spent())
-        best = found.trials[found.best]
-        ledger.finish(run_id, status="done", metrics={draft.stop.metric: best.value}, reason=found.reason)
-        spent = stage.spent()
-        emit(StageDone("tune", found.reason, spent))
-        path = folder / "best.yaml"
-        write_atomic(path, _job_text(_with(job, best.settings)), purpose="the best job")
+        with bill.open():
+            store = prepare(raw_data(job), seed=job.train.seed, cache=cache_folder(), emit=emit)
+            task, pricer = _task(job, budget, way, key, store, device, folder, bill.earlier.wall_s)
+            study = Study(task.url, task.key, rises=task.aim.rises, emit=emit)
+            try:
+                reason = _carried_out(task, way, study, store, pricer, bill, emit)
+                records = study.records()
+            finally:
+                study.close()
+            best = _best_of(records, task.aim, reason)
+            write_job(folder / JOB, with_settings(task.job, best.settings, store.dataset))
+        bill.close({task.aim.metric: task.aim.figure(best)}, reason)
+        spent = bill.spent()
+        emit(StageDone("tune", reason, spent))
+    seconds = task.aim.seconds_to_target(best) if task.aim.goal == "cheapest" else 0.0
     return Tuned(
         job=job.name,
-        metric=draft.stop.metric,
-        higher_is_better=draft.stop.higher_is_better,
-        search=found,
+        goal=task.aim.goal,
+        metric=task.aim.metric,
+        higher_is_better=task.aim.rises,
+        search=Search(
+            trials=tuple(trial_of(each, task.aim) for each in records),
+            best=best.number,
+            reason=reason,
+        ),
         spent=spent,
-        best_job=str(path),
+        best_job=str(folder / JOB),
+        bundle=str(folder / BUNDLE),
+        target_seconds=seconds,
     )
 
 
-@dataclass
-class _Trial:
-    """Runs one trial for real; it is stopped when the budget of the whole search is spent."""
+def _check(job: Job, way: Way) -> None:
+    goal = way.goal or job.tune.goal or "best"
+    if goal == "cheapest" and job.target is None:
+        raise JobError("the goal is cheapest, and the job has no target to reach", mend="Give it one: target.")
+    if way.workers < 1:
+        raise JobError(f"{way.workers} workers try nothing", mend="Ask for one or more.")
+    if way.trials < 1:
+        raise JobError(f"{way.trials} trials find nothing", mend="Ask for one or more.")
+    check_sampler(way.sampler or job.tune.sampler or "tpe")
+    if way.storage is not None:
+        read_url(way.storage)
+    if way.engine == "ray":
+        check_ray()
+    check_space(job)
 
-    job: Job
-    store: Store
-    device: Device
-    folder: Path
-    emit: Emit
-    budget: Budget
-    stage: Stage
-    number: int = 0
 
-    def plan(self, settings: Settings) -> Plan:
-        job = _with(self.job, settings)
-        limited = any(v is not None for v in (job.budget.time, job.budget.energy, job.budget.money))
-        plan = planner.plan(
-            job,
-            self.store.dataset,
-            self.device,
-            key=f"trial-{self.number}",
-            spent=Spent(),
-            probe=(lambda draft: probe_steps(draft, self.store, self.folder.parent)) if limited else None,
+def _check_cores(way: Way, device: Device) -> None:
+    if way.engine == "local" and device.kind == "cpu" and way.workers > device.cores:
+        raise JobError(
+            f"{way.workers} workers do not fit on {device.cores} cores",
+            mend="Each has a core of its own: ask for fewer.",
         )
-        budget = self.budget
-        stop = {
-            "seconds": budget.time or math.inf,
-            "joules": budget.energy or math.inf,
-            "usd": budget.money or math.inf,
-        }
-        return plan.model_copy(update={"stop": plan.stop.model_copy(update=stop)})
-
-    def attempt(self, settings: Settings, report: Report) -> float:
-        self.number += 1
-        plan = self.plan(settings)
-        validations = 0
-
-        def emit(event: Event) -> None:
-            nonlocal validations
-            if isinstance(event, StepDone):
-                self.emit(Progress(f"trial {self.number}", event.step, event.steps, "steps"))
-            if isinstance(event, Evaluated):
-                validations += 1
-                report(validations, event.metrics[plan.stop.metric])
-
-        shutil.rmtree(self.folder, ignore_errors=True)
-        keep_pages(keeping(plan.device, plan.checkpointing))
-        model = models.build(plan.model, seed=plan.seed)
-        initialise(model, plan.init, plan.seed, plan.model)
-        try:
-            trained = train(plan, model, self.store, self.folder, emit=emit, spent=self.stage.spent)
-        except SignalledError as error:
-            kept = f"the trials before trial {self.number} are kept"
-            raise SignalledError(kept, signal=error.signal, number=error.number) from None
-        finally:
-            shutil.rmtree(self.folder, ignore_errors=True)
-        return trained.metrics[plan.stop.metric]
-
-    def seconds_left(self) -> float:
-        """Of the tightest of the budgets, at this device's full power and price."""
-        spent, budget = self.stage.spent(), self.budget
-        left = [
-            (budget.time or math.inf) - spent.wall_s,
-            ((budget.energy or math.inf) - spent.joules) / self.device.watts(1.0),
-            ((budget.money or math.inf) - spent.usd) / max(self.device.usd_per_hour.value, 1e-9) * 3600,
-        ]
-        return min(left)
 
 
-def _space(plan: Plan, samples: int) -> dict[str, Choice]:
-    """Learning rate around the plan's, schedules, and batches around the plan's; full batches stay full."""
-    rate = plan.optim.learning_rate
-    space = {"learning_rate": Choice(first=rate, low=rate / RATE_SPAN, high=rate * RATE_SPAN)}
-    space["schedule"] = Choice(
-        first=plan.optim.schedule, values=tuple({plan.optim.schedule: 0, **dict.fromkeys(SCHEDULES_TRIED)})
+def _task(
+    job: Job, budget: Budget, way: Way, key: str, store: Store, device: Device, folder: Path, earlier_s: float
+) -> tuple[Task, Pricer]:
+    """Say what is searched, and how; with what plans and prices it here."""
+    goal: Goal = way.goal or job.tune.goal or "best"
+    share = share_for(device, way.workers)
+
+    def probe(draft: Plan) -> Probed:
+        return probe_steps(draft, store, folder)
+
+    job = affordable(job, store, share, probe, folder, key)
+    pricer = Pricer(job, store, share, probe=probe, targeted=goal == "cheapest")
+    draft = pricer.plan({})
+    space = space_of(job, draft, store.dataset)
+    shares = ladder(draft.stop.steps, draft.optim.steps_per_epoch).shares
+    metric = draft.stop.metric
+    target = float(getattr(job.target, metric)) if goal == "cheapest" else math.nan
+    said = json.dumps([key, {name: each.model_dump(mode="json") for name, each in space.items()}, goal, shares])
+    task = Task(
+        job=job.model_copy(update={"tune": Tune()}),
+        key=hashlib.sha256(said.encode()).hexdigest()[:20],
+        aim=Aim(goal=goal, metric=metric, rises=draft.stop.higher_is_better, target=target),
+        space=space,
+        shares=shares,
+        sampler=way.sampler or job.tune.sampler or "tpe",
+        pruner=way.pruner or job.tune.pruner or "asha",
+        trials=way.trials,
+        budget=budget,
+        began_at=time.time(),
+        earlier_s=earlier_s,
+        url=way.storage or str(folder / STUDY),
+        store=store.folder,
+        folder=folder,
+        device=share,
+        workers=way.workers,
+        seed=job.train.seed,
+        path=tuple(sys.path),
+        plans=pricer.plans,
     )
-    if plan.batch.size < samples:
-        sizes = sorted({min(max(int(plan.batch.size * factor), 1), samples) for factor in BATCH_FACTORS})
-        space["batch"] = Choice(first=plan.batch.size, values=tuple(sizes))
-    return space
+    return task, pricer
 
 
-def _untargeted(job: Job) -> Job:
-    return job.model_copy(update={"target": None})
+def affordable(job: Job, store: Store, device: Device, probe: Probe, folder: Path, key: str) -> Job:
+    """Return a job as long as its own budget holds: what a run of it would be cut to is what is tuned.
+
+    How long that is was measured when the search began, and stays when it is gone on with.
+    """
+    if all(limit is None for limit in (job.budget.time, job.budget.energy, job.budget.money)):
+        return job
+    path = folder / "length.json"
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if known.get("key") != key:
+        plan = planner.plan(job, store.dataset, device, key="trial", spent=Spent(), probe=probe)
+        known = {"key": key, "steps": plan.stop.steps, "per_epoch": plan.optim.steps_per_epoch}
+        write_atomic(path, json.dumps(known), purpose="the length of a trial")
+    epochs = known["steps"] // known["per_epoch"]
+    length = {"epochs": epochs, "steps": None} if epochs else {"epochs": None, "steps": known["steps"]}
+    return job.model_copy(update={"train": job.train.model_copy(update=length)})
 
 
-def _with(job: Job, settings: Settings) -> Job:
-    return job.model_copy(update={"train": job.train.model_copy(update=settings)})
+def _carried_out(task: Task, way: Way, study: Study, store: Store, pricer: Pricer, bill: Bill, emit: Emit) -> str:
+    """Have the workers work; returns why they stopped. The bill goes with them."""
+    if way.workers == 1 and way.engine == "local":
+
+        def tell(event: Event) -> None:
+            emit(event)
+            if isinstance(event, Tried):
+                bill.note()
+
+        return Worker(task, study, store, pricer, spent=bill.spent, emit=tell).work()
+    with ExitStack() as stack:
+        if way.engine == "ray":
+            crew: Crew = stack.enter_context(ray_workers(task, way.address))
+        else:
+            scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="thrifty-tune-"))
+            crew = stack.enter_context(Processes(task, Path(scratch)).ended())
+        return follow(crew, study, task.aim, emit=emit, look=bill.note)
 
 
-def _job_text(job: Job) -> str:
-    return yaml.safe_dump(job.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True)
+def _best_of(records: Sequence[Record], aim: Aim, reason: str) -> Record:
+    known = [each for each in records if not math.isnan(aim.goodness(each))]
+    if not known:
+        raise BudgetError(f"no trial came to a validation: {reason}", mend="Raise --budget, or lower train.epochs.")
+    return max(known, key=lambda each: (aim.goodness(each), -each.number))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -14,11 +13,11 @@ from typing import Any
 
 from thrifty.errors import BundleError, JobError, MissingExtraError
 from thrifty.export.check import INFO, read_info, sha256
-from thrifty.serve.cores import here
 from thrifty.serve.keys import Keys
 from thrifty.serve.labels import Labels, check_labels
 from thrifty.serve.limits import Limits
 from thrifty.serve.logs import LogFormat
+from thrifty.serve.ray.cluster import joined, prepare
 from thrifty.serve.ray.cores import cores_each
 from thrifty.serve.ray.replica import Order, Replica, served
 from thrifty.serve.server import bind, warn_of_strangers
@@ -29,17 +28,8 @@ HEALTH_SECONDS = 1.0  # between two looks at a replica; Ray gives it up after th
 _HEALTH_PATIENCE_SECONDS = 30.0
 _KEEP_ALIVE_SECONDS = 75
 _STARTS = 2  # of replicas that fail before they are ready, after which none is expected to come up
-_STORE_BYTES = 256 * 2**20  # of what passes between proxies and replicas and does not fit in a message
-# read by Ray as it is imported, and by all processes that it starts: nothing is reported to its makers
-_ALWAYS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-# whoever is let in by Ray's own ports can have code run: those of a cluster of this process' own are on the loopback
-# address, where Ray has them on systems that it makes no clusters on, and ask for a token
-_OWN = {
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    "RAY_AUTH_MODE": "token",
-    "RAY_gcs_rpc_server_reconnect_timeout_s": "15",  # of what is not started again once it is gone
-    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "thrifty.serve.ray.door.middlewares",
-}
+# of proxies in a cluster of this process' own
+_SERVE = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "thrifty.serve.ray.door.middlewares"}
 
 
 def serve(
@@ -77,9 +67,8 @@ def serve(
     if replicas < 1:
         raise JobError(f"{replicas} replicas answer nobody", mend="Ask for one or more.")
     infos = _check(folders, labels)
-    os.environ.update(_ALWAYS)
-    if address is None:
-        os.environ.update(_OWN | {"RAY_AUTH_TOKEN": secrets.token_hex(32)})
+    prepare(address)
+    os.environ.update(_SERVE if address is None else {})
     try:
         import ray
         from ray import serve as ray_serve
@@ -98,7 +87,7 @@ def serve(
     longest = limits.body_seconds + (
         max(limits.deadline_seconds, limits.text_seconds) if writes else limits.deadline_seconds
     )
-    with _joined(ray, address), _stopped() as stop:
+    with joined(ray, address), _stopped() as stop:
         each = cores_each([int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]], replicas)
         order = Order(bundles, each, limits, labels, keys, log_format)
         options = HTTPOptions(host=host, port=port, request_timeout_s=longest, keep_alive_timeout_s=_KEEP_ALIVE_SECONDS)
@@ -154,26 +143,6 @@ def _reason(ray_serve: Any) -> str:
     traces = [] if application is None else [each.message for each in application.deployments.values()]
     said = [line for trace in traces for line in trace.splitlines() if line.startswith("thrifty.errors.")]
     return said[-1].partition(": ")[2].rstrip(".") if said else ""
-
-
-@contextmanager
-def _joined(ray: Any, address: str | None) -> Iterator[None]:
-    """Be part of a cluster: of one that is told, or of one that begins and ends with this process."""
-    own = {
-        "address": "local",
-        "num_cpus": len(here()),
-        "include_dashboard": False,
-        "object_store_memory": _STORE_BYTES,
-    }
-    try:
-        ray.init(**(own if address is None else {"address": address}), logging_level=logging.WARNING)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        where = "on this machine" if address is None else f"at '{address}'"
-        raise JobError(f"no Ray cluster is to be had {where}: {error}") from None
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 @contextmanager
