@@ -18,7 +18,7 @@ FLOORS = {
     "planner": 4, "train": 4, "serve": 4,
     "pipeline": 5, "tune": 5, "compress": 5,
     "api": 6,
-    "testing": 7,
+    "testing": 7, "web": 7,
     "cli": 8, "__main__": 9,
 }  # fmt: skip
 
@@ -28,7 +28,8 @@ OWNERS = {
     "cv2": {"data"},
     "optuna": {"tune"},
     "plotly": {"report"},
-    "uvicorn": {"serve"},
+    "uvicorn": {"serve", "web"},
+    "starlette": {"serve", "web"},
     "grpc": {"serve"},
     "opentelemetry": {"serve"},
     "ray": {"serve", "tune"},

@@ -29,6 +29,7 @@ from thrifty.spec.events import (
     Ended,
     Evaluated,
     Event,
+    Paused,
     Planned,
     RolledBack,
     Skipped,
@@ -36,6 +37,7 @@ from thrifty.spec.events import (
     StageStarted,
     StepDone,
     Warned,
+    WentOn,
 )
 from thrifty.spec.folders import cache_folder
 from thrifty.spec.mistakes import Mistakes
@@ -155,6 +157,7 @@ class _Run:
         self.folder.claim(self.key, self.job, self.job_text, course=self.course)
         # packages of others are none of what the run takes, and the folder's attempts are one run to them
         writers = self._writers()
+        self.folder.let_go()
         # before the hardware is measured, which loads torch: its memory is part of what the run takes
         self.bare_bytes = resident_bytes()
         loaded = "torch" in sys.modules
@@ -168,6 +171,10 @@ class _Run:
         kept, shown = self.folder.writer(), self.emit
 
         def emit(event: Event) -> None:
+            if isinstance(event, Paused):
+                self.meter.rest()
+            elif isinstance(event, WentOn):
+                self.meter.go_on()
             kept(event)
             shown(event)
             if writers is not None:
@@ -195,6 +202,7 @@ class _Run:
                 writers.close(shown)
             give_back()  # the caller's process may live on
         shutil.rmtree(self.folder.checkpoints, ignore_errors=True)
+        (self.folder.folder / "control.json").unlink(missing_ok=True)
         return self._close_bill(result, fresh=True)
 
     def _ended(self, status: str, reason: str, metrics: dict[str, float]) -> Ended:
@@ -328,16 +336,19 @@ class _Run:
         )
 
     def _train(self, plan: Plan, model: nn.Module, store: Store) -> Trained:
+        steer = self.folder.steering
         if plan.devices == 1:
             from thrifty.train import train
 
-            return train(plan, model, store, self.folder.checkpoints, emit=self.emit, spent=self._spent)
+            return train(plan, model, store, self.folder.checkpoints, emit=self.emit, spent=self._spent, steer=steer)
         from thrifty.train.launch import train_on_ranks
 
         def note(uses: Sequence[Use]) -> None:
             self.uses = uses
 
-        return train_on_ranks(plan, model, store, self.folder.checkpoints, emit=self.emit, spent=self._spent, used=note)
+        return train_on_ranks(
+            plan, model, store, self.folder.checkpoints, emit=self.emit, spent=self._spent, used=note, steer=steer
+        )
 
     def _bundle(self, plan: Plan, model: nn.Module, store: Store, metrics: dict[str, float]) -> tuple[str, str]:
         from thrifty.data.documents.tokenizer import load_tokenizer

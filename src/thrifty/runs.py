@@ -8,6 +8,7 @@ runs/<name>/
   beside.json                                       another trainer's curves, where some were brought in
   reported/                                         what TensorBoard, MLflow and Weights & Biases were told
   checkpoints/                                      to go on from after a crash
+  control.json                                      what the run is asked for while it trains
   result.json                                       written last: the run is done
   bundle/  report.html                              what the run was for
 """
@@ -19,6 +20,7 @@ import hashlib
 import itertools
 import json
 import math
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -38,7 +40,9 @@ from thrifty.spec.events import (
     Evaluated,
     Event,
     Initialised,
+    Lowered,
     Narrowed,
+    Paused,
     RateLowered,
     Resumed,
     RolledBack,
@@ -46,13 +50,15 @@ from thrifty.spec.events import (
     StepDone,
     Stopped,
     Warned,
+    WentOn,
 )
 from thrifty.spec.folders import cache_folder, kept_curves
 from thrifty.spec.plain import Plain
+from thrifty.spec.steering import Steering
 
 _KINDS = (
     Initialised, StepDone, Evaluated, Checkpointed, CheckpointFailed, CheckpointDamaged, CheckpointsRemoved, Skipped,
-    RateLowered, RolledBack, Narrowed, Resumed, Compiled, Stopped, Warned,
+    RateLowered, RolledBack, Narrowed, Resumed, Paused, WentOn, Lowered, Compiled, Stopped, Warned,
 )  # fmt: skip
 # at most; a process that is killed takes those of its last steps with it that no checkpoint has
 STEPS_HELD_S = 0.1
@@ -133,7 +139,8 @@ class RunFolder:
     def claim(self, key: str, job: Job, job_text: str, *, course: str) -> None:
         """Make the folder this run's own and write what was asked; what another course left in it goes."""
         if self.key not in {"", key} and self.course != course:
-            for name in ("events.jsonl", "rejects.jsonl", "dataset.json", "traced.json", "mistakes.json"):
+            left = ("events.jsonl", "rejects.jsonl", "dataset.json", "traced.json", "mistakes.json", "control.json")
+            for name in left:
                 (self.folder / name).unlink(missing_ok=True)
             shutil.rmtree(self.reported, ignore_errors=True)
         write_atomic(self.folder / "course", course + "\n", purpose="the run's course")
@@ -197,13 +204,30 @@ class RunFolder:
 
     def events(self) -> list[Event]:
         """Read the events back; where a crash made training repeat steps, the repetition alone is kept."""
-        events: list[Event] = []
-        for line in self._lines(self.folder / "events.jsonl"):
-            event = KEPT_EVENTS[line.pop("event")](**line)
-            if isinstance(event, Resumed):
-                events = [e for e in events if getattr(e, "step", 0) <= event.step]
-            events.append(event)
-        return events
+        following = self.following()
+        following.read()
+        return following.events
+
+    def following(self) -> Following:
+        """Return what reads the events on while they are written."""
+        return Following(self.folder / "events.jsonl")
+
+    def steering(self) -> Steering:
+        """What the run is asked for now; nothing where that cannot be read."""
+        try:
+            return Steering.model_validate_json((self.folder / "control.json").read_bytes())
+        except (OSError, ValueError):
+            return Steering()
+
+    def steer(self, asked: Steering) -> None:
+        """Ask for something while the run trains, in the place of what was asked for before."""
+        self.keep("control", asked)
+
+    def let_go(self) -> None:
+        """Take back that the run should wait or stop; what it may spend stays lowered."""
+        asked = self.steering()
+        if asked.ask != "go":
+            self.steer(asked.model_copy(update={"ask": "go"}))
 
     def rejected(self) -> list[dict[str, Any]]:
         """Read the rejected inputs, a mapping with ``path`` and ``reason`` each."""
@@ -230,6 +254,49 @@ class RunFolder:
                 # a kill can leave half a last line; a resume says it again
                 if line.endswith("\n"):
                     yield json.loads(line)
+
+
+class Following:
+    """The events of a run, read on as they are written; where training repeats steps, the repetition alone is kept.
+
+    Attributes:
+        events: in their order.
+        unread: lines that are no event that is known here: of a newer thrifty, or damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.events: list[Event] = []
+        self.unread = 0
+        self._path, self._at, self._file = path, 0, 0
+
+    def read(self) -> bool:
+        """Read what was written since; say whether there was anything."""
+        try:
+            with self._path.open("rb") as file:
+                found = os.fstat(file.fileno())
+                if found.st_ino != self._file or found.st_size < self._at:
+                    # another course was begun in the folder
+                    self._file, self._at, self.unread, self.events = found.st_ino, 0, 0, []
+                file.seek(self._at)
+                # a kill can leave half a last line; a resume says it again
+                whole, mark, _ = file.read().rpartition(b"\n")
+        except FileNotFoundError:
+            return False
+        self._at += len(whole) + len(mark)
+        for line in whole.splitlines():
+            self._take(line)
+        return bool(whole)
+
+    def _take(self, line: bytes) -> None:
+        try:
+            said = json.loads(line)
+            event: Event = KEPT_EVENTS[said.pop("event")](**said)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            self.unread += 1
+            return
+        if isinstance(event, Resumed):
+            self.events = [each for each in self.events if getattr(each, "step", 0) <= event.step]
+        self.events.append(event)
 
 
 class Writer:

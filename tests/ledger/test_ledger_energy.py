@@ -404,3 +404,19 @@ def test_a_stage_can_count_its_peak_from_an_earlier_moment() -> None:
             held[0] = 1
     assert own.spent().peak_rss_bytes < 20 * MIB
     assert above.spent().peak_rss_bytes >= 48 * MIB
+
+
+def test_time_energy_and_money_stand_still_while_resting(meter: Meter) -> None:
+    with meter.stage() as whole, meter.stage() as stage:
+        time.sleep(0.05)
+        meter.rest()
+        before = stage.spent()
+        time.sleep(0.3)
+        assert stage.spent().wall_s == before.wall_s and stage.spent().usd == before.usd
+        meter.rest()  # twice is once
+        meter.go_on()
+        time.sleep(0.05)
+        meter.go_on()  # and without a rest nothing
+    for each in (whole, stage):
+        assert 0.1 <= each.spent().wall_s < 0.25
+    assert stage.spent().joules >= before.joules

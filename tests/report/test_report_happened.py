@@ -18,7 +18,9 @@ from thrifty.spec.events import (
     Evaluated,
     Event,
     Initialised,
+    Lowered,
     Narrowed,
+    Paused,
     Planned,
     Progress,
     RateLowered,
@@ -30,6 +32,7 @@ from thrifty.spec.events import (
     StepDone,
     Stopped,
     Warned,
+    WentOn,
 )
 
 # drawn, counted in the bill, told to writers, or the reason why training ended
@@ -51,6 +54,9 @@ ROWS: list[tuple[Event, str, str]] = [
     (RolledBack(16, 8, 0.25, 9.5, 3.0, 90.0), "weights of step 8, at 0.25 of the learning rate; 1m 30s", "1m 30s"),
     (Narrowed(16, "training", 64, 32, "full"), "training at step 16: 32 samples at once from here on, 64 until", ""),
     (Resumed(1500), "going on from step 1,500", ""),
+    (Paused(40), "paused as asked at step 40; what was learned is saved", ""),
+    (WentOn(40, 90.0), "going on at step 40 after a pause of 1m 30s, which is on no bill", ""),
+    (Lowered(40, "5m 00s"), "the budget is lower from step 40 on: 5m 00s of the whole run", ""),
     (Compiled(1, 12, 41.0), "compiled 12 blocks in 41.0 s, at step 1", ""),
     (Compiled(1, 1, 41.0), "compiled the model in 41.0 s", ""),
 ]

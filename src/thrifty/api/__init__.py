@@ -20,6 +20,7 @@ from thrifty.api.serving import (
     run_of,
     serve,
 )
+from thrifty.api.steering import steer
 
 __all__ = [
     "RUNS",
@@ -45,6 +46,7 @@ __all__ = [
     "serve",
     "show",
     "silent",
+    "steer",
     "tune",
 ]
 

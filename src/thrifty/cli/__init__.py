@@ -3,7 +3,8 @@
 import sys
 
 import thrifty.cli.runs
-import thrifty.cli.serving  # noqa: F401 - subcommands stand in the help in the order of these
+import thrifty.cli.serving
+import thrifty.cli.ui  # noqa: F401 - subcommands stand in the help in the order of these
 from thrifty.cli.app import app
 from thrifty.errors import ThriftyError
 

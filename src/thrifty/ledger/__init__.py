@@ -3,6 +3,19 @@
 from thrifty.ledger.energy import Meter, Stage
 from thrifty.ledger.entry import TRAIN, Comparison, Entry, StageEntry, add_spent
 from thrifty.ledger.highwater import resident_bytes
+from thrifty.ledger.overview import Line, Overview
 from thrifty.ledger.store import Ledger
 
-__all__ = ["TRAIN", "Comparison", "Entry", "Ledger", "Meter", "Stage", "StageEntry", "add_spent", "resident_bytes"]
+__all__ = [
+    "TRAIN",
+    "Comparison",
+    "Entry",
+    "Ledger",
+    "Line",
+    "Meter",
+    "Overview",
+    "Stage",
+    "StageEntry",
+    "add_spent",
+    "resident_bytes",
+]

@@ -7,7 +7,7 @@ import resource
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from thrifty.ledger.counters import POWERCAP, Rapl, best_counter
@@ -101,6 +101,8 @@ class Meter:
         self._counter = best_counter(device, powercap, boards)
         self._stages = 0
         self._wake = threading.Condition()
+        self._rested_s, self._rested_joules = 0.0, 0.0
+        self._resting_since: _Reading | None = None
 
     @contextlib.contextmanager
     def stage(self, *, peak_above: int | None = None) -> Iterator[Stage]:
@@ -148,8 +150,25 @@ class Meter:
             self._counter = None
             return 0.0, ""
 
+    def rest(self) -> None:
+        """Have time, energy and money stand still until `go_on`: work that waits is compared with no prediction."""
+        self._resting_since = self._resting_since or self._read()
+
+    def go_on(self) -> None:
+        """Go on metering after `rest`; without one nothing changes."""
+        if self._resting_since is not None:
+            now, since = self._read(), self._resting_since
+            self._rested_s += now.wall_s - since.wall_s
+            # a counter that went away meanwhile counts nothing any more
+            self._rested_joules += max(0.0, now.joules - since.joules)
+            self._resting_since = None
+
     def read(self) -> _Reading:
-        """Read all that only grows."""
+        """Read all that only grows, without what it was while resting."""
+        now = self._resting_since or self._read()
+        return replace(now, wall_s=now.wall_s - self._rested_s, joules=now.joules - self._rested_joules)
+
+    def _read(self) -> _Reading:
         return _Reading(time.perf_counter(), _cpu_seconds(), _written_bytes(), *self._joules())
 
     def bill(self, start: _Reading, final: _Final, rss_start: int, flops: float, precision: str) -> Spent:

@@ -143,15 +143,26 @@ class Ledger:
     def entries(self, *, limit: int = 50, worst_first: bool = True) -> list[Entry]:
         """List runs: those that ended worst predicted first, then the newest; or all newest first."""
         order = [RUNS.c.miss.desc(), RUNS.c.id.desc()] if worst_first else [RUNS.c.id.desc()]
-        with self._reading() as database:
+        with self.reading() as database:
             return self._read(database, sa.select(RUNS).order_by(*order).limit(limit))
 
     def entry(self, folder: str | Path) -> Entry | None:
         """Find the last run of a folder; None when there is none."""
         place = str(Path(folder).resolve())
         query = sa.select(RUNS).where(RUNS.c.folder == place).order_by(RUNS.c.id.desc()).limit(1)
-        with self._reading() as database:
+        with self.reading() as database:
             return next(iter(self._read(database, query)), None)
+
+    def find(self, run_id: int) -> Entry | None:
+        """Find a run by its number; None when there is none."""
+        with self.reading() as database:
+            return next(iter(self._read(database, sa.select(RUNS).where(RUNS.c.id == run_id))), None)
+
+    def asked(self, run_id: int) -> tuple[str, str]:
+        """Return the job and the plan of a run as JSON; empty where there is none."""
+        with self.reading() as database:
+            found = database.execute(sa.select(RUNS.c.job, RUNS.c.plan).where(RUNS.c.id == run_id)).first()
+        return (str(found.job), str(found.plan)) if found else ("", "")
 
     def close(self) -> None:
         """Let go of the database."""
@@ -174,7 +185,7 @@ class Ledger:
     def _open(self) -> None:
         if self._is_file:
             self._make_file()
-        with self._reading() as database:
+        with self.reading() as database:
             tables, version = self._look(database)
         if version == 0 and self._is_file and tables:
             raise StorageError(
@@ -216,7 +227,8 @@ class Ledger:
             yield database
 
     @contextmanager
-    def _reading(self) -> Iterator[sa.Connection]:
+    def reading(self) -> Iterator[sa.Connection]:
+        """Read in one transaction; the database's refusals are told as everywhere here."""
         with self._explained(), self._engine.begin() as database:
             if self._is_file:
                 database.exec_driver_sql("BEGIN")

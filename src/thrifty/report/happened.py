@@ -12,12 +12,15 @@ from thrifty.spec.events import (
     CheckpointsRemoved,
     Compiled,
     Event,
+    Lowered,
     Narrowed,
+    Paused,
     RateLowered,
     Resumed,
     RolledBack,
     Skipped,
     Warned,
+    WentOn,
 )
 from thrifty.spec.units import format_seconds
 
@@ -83,6 +86,12 @@ def noted(event: Event) -> str:
             return f"compiled {what} in {format_seconds(seconds)}, at step {step:,}"
         case Resumed(step):
             return f"going on from step {step:,}"
+        case Paused(step):
+            return f"paused as asked at step {step:,}; what was learned is saved"
+        case WentOn(step, seconds):
+            return f"going on at step {step:,} after a pause of {format_seconds(seconds)}, which is on no bill"
+        case Lowered(step, budget):
+            return f"the budget is lower from step {step:,} on: {budget} of the whole run"
         case _:
             return ""
 

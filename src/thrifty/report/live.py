@@ -14,7 +14,7 @@ from rich.table import Column
 from thrifty.report.happened import noted, told
 from thrifty.report.rows import metric_name, number_text, share_text
 from thrifty.report.trials import tried_line
-from thrifty.spec.events import Compiled, Evaluated, Event, Planned, StageDone, StageStarted, StepDone, Tried
+from thrifty.spec.events import Compiled, Evaluated, Event, Planned, StageDone, StageStarted, StepDone, Tried, WentOn
 from thrifty.spec.events import Progress as Progressed
 from thrifty.spec.layout import arithmetic_of
 from thrifty.spec.metrics import METRICS
@@ -89,7 +89,7 @@ class LiveView:
                     listed = ", ".join(f"{metric_name(name)} {number_text(value)}" for name, value in shown)
                     self._print("    ", "", f"step {step:,}, epoch {epoch:.2f}: {listed}{', the best' if best else ''}")
             case _:
-                if isinstance(event, Compiled):
+                if isinstance(event, Compiled | WentOn):
                     self.started_at += event.seconds  # the steps that are left take none
                 if trouble := told(event):
                     self._print("  [yellow]![/] ", "", trouble)

@@ -65,7 +65,7 @@ def serve(app: App, *, host: str, port: int, grpc_port: int | None = None, ready
     rpc = None if grpc_port is None else RpcServer(app, host=host, port=grpc_port)
     listener = bind(host, port)
     warn_of_strangers(host, app.keys)
-    with listener, _quiet_signals():
+    with listener, quiet_signals():
         server = Server(config_of(app, app.limits), app, lambda: ready(host, listener.getsockname()[1]), rpc)
         server.run(sockets=[listener])
     if server.failed is not None:
@@ -129,7 +129,7 @@ def _is_loopback(host: str) -> bool:
 
 
 @contextmanager
-def _quiet_signals() -> Iterator[None]:
+def quiet_signals() -> Iterator[None]:
     """Let a stop by signal end in a plain return: uvicorn raises the signal again once it has drained."""
     if threading.current_thread() is not threading.main_thread():
         yield

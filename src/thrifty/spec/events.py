@@ -187,6 +187,29 @@ class Resumed:
 
 
 @dataclass(frozen=True)
+class Paused:
+    """Training waits after ``step``, as it was asked to; what was learned is saved."""
+
+    step: int
+
+
+@dataclass(frozen=True)
+class WentOn:
+    """Training goes on after it waited for ``seconds``, which are on no bill."""
+
+    step: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """From ``step`` on the run may spend less than was planned: ``budget`` says what, for people."""
+
+    step: int
+    budget: str
+
+
+@dataclass(frozen=True)
 class Compiled:
     """In ``step``, kernels were made for ``parts`` of the model; its `StepDone` is without their ``seconds``."""
 
@@ -250,6 +273,9 @@ Event = (
     | RolledBack
     | Narrowed
     | Resumed
+    | Paused
+    | WentOn
+    | Lowered
     | Compiled
     | Stopped
     | Tried

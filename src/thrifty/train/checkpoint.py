@@ -242,11 +242,11 @@ class Checkpoints:
         Raises:
             StorageError: it cannot be written.
         """
-        yield from self._saved(state, model, optimizer)
+        yield from self.saved(state, model, optimizer)
         removed = self._remove_older() if self._full is not None else []
         if self.spread.world.of_first(len(removed)):
             yield CheckpointsRemoved(state.step, ", ".join(removed))
-            yield from self._saved(state, model, optimizer)
+            yield from self.saved(state, model, optimizer)
         if self._full is not None:
             raise self._full
 
@@ -345,8 +345,12 @@ class Checkpoints:
             weights = load_file(self.folder / _best_name(state.best_step))
         restore(model, self.spread.parts(weights))
 
-    def _saved(self, state: State, model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[Event]:
-        # nothing is computed meanwhile: no copy is needed
+    def saved(self, state: State, model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[Event]:
+        """Write a checkpoint while nothing is computed, which takes no copy, and tell what became of it.
+
+        Raises:
+            StorageError: it cannot be written, for another reason than a full disk.
+        """
         self._save(state, model, optimizer, beside=False)
         yield from self.news()
 

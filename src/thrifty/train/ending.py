@@ -19,22 +19,28 @@ BUDGET_CHECK_SECONDS = 0.2
 class Budget:
     """Asks what was spent now and then, because asking reads the system's counters."""
 
-    def __init__(self, stop: StopPlan, spent: Callable[[], Spent], world: World) -> None:
+    def __init__(self, spent: Callable[[], Spent], world: World) -> None:
         self.world = world
-        self.limited = any(math.isfinite(limit) for limit in (stop.seconds, stop.joules, stop.usd))
         self.spent, self.asked_at, self.last = spent, -math.inf, Spent()
 
-    def now(self) -> Spent:
-        if self.limited and time.perf_counter() - self.asked_at > BUDGET_CHECK_SECONDS:
+    def now(self, stop: StopPlan) -> Spent:
+        limited = any(math.isfinite(limit) for limit in (stop.seconds, stop.joules, stop.usd))
+        if limited and time.perf_counter() - self.asked_at > BUDGET_CHECK_SECONDS:
             self.last, self.asked_at = self.spent(), time.perf_counter()
-        if not self.limited or self.world.size == 1:
+        if not limited or self.world.size == 1:
             return self.last
         wall_s, joules, usd = self.world.gather(self.last.wall_s, self.last.joules, self.last.usd)[0]
         return self.last.model_copy(update={"wall_s": wall_s, "joules": joules, "usd": usd})
 
 
-def reason_to_stop(stop: StopPlan, state: State, budget: Budget) -> str:
+def reason_to_stop(stop: StopPlan, state: State, budget: Budget, *, told: bool = False) -> str:
     """Why training should end now, or an empty string.
+
+    Args:
+        stop: when it is to end.
+        state: where it stands.
+        budget: what was spent.
+        told: somebody asks for the end, which is heard once there is a step to keep.
 
     Raises:
         BudgetError: the budget is spent before the first step, so there is nothing to keep.
@@ -43,9 +49,11 @@ def reason_to_stop(stop: StopPlan, state: State, budget: Budget) -> str:
         return f"target reached: {stop.metric} {state.best[stop.metric]:.4g} (wanted {stop.target:g})"
     if state.step >= stop.steps:
         return f"all {stop.steps:,} steps done"
+    if told and state.step:
+        return f"stopped as asked, at step {state.step:,} of {stop.steps:,}"
     if stop.patience and state.since_best >= stop.patience:
         return f"no better {stop.metric} in {stop.patience} validations"
-    reason = _spent(stop, budget.now())
+    reason = _spent(stop, budget.now(stop))
     if reason and not state.step:
         raise BudgetError(
             f"nothing was trained: {reason}",

@@ -7,6 +7,7 @@ at once, and the others are ended; where this process dies, they end themselves.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import socket
@@ -30,12 +31,14 @@ from thrifty.data import Store
 from thrifty.errors import RankLostError, SignalledError, ThriftyError
 from thrifty.spec import Plan, Spent
 from thrifty.spec.events import Checkpointed, Emit, Event, StepDone
+from thrifty.spec.steering import Steering
 from thrifty.train.checkpoint import Checkpoints, State, learning_key
 from thrifty.train.line import Ended, Hello, Message, Told, Use
 from thrifty.train.loop import Trained
 from thrifty.train.rank import Task
 from thrifty.train.savings import with_savings, without_savings
 from thrifty.train.signals import Asked, asked_to_end
+from thrifty.train.steering import Steer, undisturbed
 
 # how often a budget is looked at, and the ranks' agent
 LOOK_SECONDS = 0.2
@@ -54,6 +57,7 @@ def train_on_ranks(
     emit: Emit,
     spent: Callable[[], Spent],
     used: Used = lambda uses: None,
+    steer: Steer = undisturbed,
 ) -> Trained:
     """Train as `thrifty.train.loop.train` does, on ``plan.devices`` ranks of this machine.
 
@@ -64,6 +68,7 @@ def train_on_ranks(
         emit: is told what the first rank's loop says.
         spent: what the run has spent so far, that of the ranks included.
         used: is told now and then what each rank used until now.
+        steer: says now and then what is asked for, which the first rank is told.
 
     Raises:
         RankLostError: a rank ended without a word; what was saved is whole.
@@ -77,7 +82,7 @@ def train_on_ranks(
         with socket.socket(socket.AF_UNIX) as server:
             server.bind(str(address))
             server.listen(plan.devices)
-            ranks = _Ranks(plan, server, asked, emit, spent, used)
+            ranks = _Ranks(plan, server, asked, emit, spent, used, steer)
             trained = ranks.follow(_Agent(plan.devices, path))
     _put_best(plan, model, store, folder, trained)
     if asked.signal is not None:
@@ -160,9 +165,11 @@ class _Ranks:
         emit: Emit,
         spent: Callable[[], Spent],
         used: Used,
+        steer: Steer,
     ) -> None:
         self.plan, self.server, self.asked = plan, server, asked
-        self.emit, self.spent, self.used = emit, spent, used
+        self.emit, self.spent, self.used, self.steer = emit, spent, used, steer
+        self.steering, self.steered_at = Steering(), -math.inf
         self.ranks: list[_Rank] = []
         self.step, self.saved = 0, 0
         self.begun = self.passed_on = False
@@ -229,13 +236,14 @@ class _Ranks:
         self.emit(event)
 
     def _pass_on(self, first: _Rank) -> None:
-        """Let the first rank know what was spent, and which signal asked for the end."""
-        stop = self.plan.stop
-        if min(stop.seconds, stop.joules, stop.usd) < float("inf"):
-            try:
+        """Let the first rank know what was spent, what is asked for, and which signal asked for the end."""
+        try:
+            self._pass_on_steering(first)
+            stop = self.plan.stop
+            if self.steering.limits or min(stop.seconds, stop.joules, stop.usd) < float("inf"):
                 first.connection.send(self.spent())
-            except OSError:
-                return  # it is gone, which is noticed elsewhere
+        except OSError:
+            return  # it is gone, which is noticed elsewhere
         if self.asked.signal is None or self.passed_on:
             return
         self.passed_on = True
@@ -243,6 +251,14 @@ class _Ranks:
             os.kill(first.pid, self.asked.signal)
         else:
             self._kill()
+
+    def _pass_on_steering(self, first: _Rank) -> None:
+        if time.monotonic() - self.steered_at < LOOK_SECONDS:
+            return
+        asked, self.steered_at = self.steer(), time.monotonic()
+        if asked != self.steering:
+            first.connection.send(asked)
+            self.steering = asked
 
     def _first(self) -> _Rank | None:
         return next((each for each in self.ranks if each.number == 0), None)

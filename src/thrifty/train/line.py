@@ -1,4 +1,4 @@
-"""The line between a rank and the process that started it: what happened goes up, what was spent comes down."""
+"""The line between a rank and the process that started it: what happened goes up, what is asked and spent down."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import torch
 from thrifty.errors import ThriftyError
 from thrifty.spec import Spent
 from thrifty.spec.events import Event
+from thrifty.spec.steering import Steering
 
 # how often a rank says what it uses
 USE_SECONDS = 1.0
@@ -77,7 +78,7 @@ class Line:
     def __init__(self, address: Path, rank: int) -> None:
         self._connection: Connection = Client(str(address), "AF_UNIX")
         self._lock = threading.Lock()
-        self.spent = Spent()
+        self.spent, self.steering = Spent(), Steering()
         self.say(Hello(rank, os.getpid()))
 
     @contextlib.contextmanager
@@ -101,7 +102,11 @@ class Line:
     def _hear(self, done: threading.Event) -> None:
         try:
             while True:
-                self.spent = self._connection.recv()
+                heard = self._connection.recv()
+                if isinstance(heard, Steering):
+                    self.steering = heard
+                else:
+                    self.spent = heard
         except (EOFError, OSError):
             # nobody reads the ledger any more, and another run may have the folder by now
             if not done.is_set():

@@ -32,6 +32,7 @@ from thrifty.train.room import Room, statistics_change
 from thrifty.train.savings import computing_as, with_savings, without_savings
 from thrifty.train.signals import Asked, LeftOff, asked_to_end
 from thrifty.train.spread import spread_over
+from thrifty.train.steering import Helm, Steer, undisturbed
 from thrifty.train.step import rehearse_step, take_step
 from thrifty.train.validate import validate
 
@@ -69,6 +70,7 @@ def train(
     spent: Callable[[], Spent],
     world: World = ALONE,
     loss: LossSum | None = None,
+    steer: Steer = undisturbed,
 ) -> Trained:
     """Train a model by a plan, from the last whole checkpoint in ``folder`` if there is one.
 
@@ -85,6 +87,7 @@ def train(
         spent: what the run has spent so far, earlier attempts included; of several ranks the first one's counts.
         world: the ranks that take each step together, each of which calls this with the same plan and model.
         loss: that is learned by, summed over a micro-batch; the task's own when left out. Validation has the task's.
+        steer: says between steps what is asked for: to wait, to stop, to spend less.
 
     Raises:
         DivergedError: losses were no numbers, or far too high, before any validation.
@@ -116,7 +119,7 @@ def train(
         label_smoothing=plan.label_smoothing,
         side_at=growth.at if growth is not None else None,
     )
-    budget = Budget(plan.stop, spent, world)
+    budget, helm = Budget(spent, world), Helm(steer, plan.stop, world)
 
     def rehearse(parts: list[Batch]) -> None:
         rehearse_step(plan, model, optimizer, parts, used, release, loss)
@@ -161,7 +164,14 @@ def train(
                 checkpoints.save(_noted(state, schedule, guard, scale), model, optimizer)
                 saved_at, saved_step = time.perf_counter(), state.step
             _tell(checkpoints.news(), emit)
-            if reason := guard.gave_up or reason_to_stop(plan.stop, state, budget):
+            ask = helm.follow(state.step, emit)
+            if ask == "pause" and guard.calm:
+                if state.step > saved_step:
+                    _tell(checkpoints.saved(_noted(state, schedule, guard, scale), model, optimizer), emit)
+                helm.wait(state.step, asked, emit)
+                saved_at, saved_step = time.perf_counter(), state.step
+                continue
+            if reason := guard.gave_up or reason_to_stop(helm.stop, state, budget, told=ask == "stop"):
                 break
 
             began, compiled_s = time.perf_counter(), compile_seconds()

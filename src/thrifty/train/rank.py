@@ -15,6 +15,7 @@ from thrifty.models.init import initialise
 from thrifty.spec import Plan, Spent
 from thrifty.spec.events import Emit, Event
 from thrifty.spec.plain import Plain
+from thrifty.spec.steering import Steering
 from thrifty.train.line import Ended, Line, Told
 from thrifty.train.loop import Trained, train
 from thrifty.train.ranks import joined
@@ -72,7 +73,10 @@ def _train(task: Task, emit: Emit, line: Line) -> Trained:
         def spent() -> Spent:
             return line.spent
 
-        return train(plan, model, Store(task.store), task.checkpoints, emit=emit, spent=spent, world=world)
+        def steer() -> Steering:
+            return line.steering
+
+        return train(plan, model, Store(task.store), task.checkpoints, emit=emit, spent=spent, world=world, steer=steer)
 
 
 def _silent(event: Event) -> None:
