@@ -31,13 +31,14 @@ from thrifty.spec.events import (
     StageStarted,
     StepDone,
     Stopped,
+    Tried,
     Warned,
     WentOn,
 )
 
 # drawn, counted in the bill, told to writers, or the reason why training ended
 SHOWN_OTHERWISE = {
-    Initialised, StageStarted, StageDone, Planned, Progress, StepDone, Evaluated, Checkpointed, Stopped, Ended,
+    Initialised, StageStarted, StageDone, Planned, Progress, StepDone, Evaluated, Checkpointed, Stopped, Ended, Tried,
 }  # fmt: skip
 ROWS: list[tuple[Event, str, str]] = [
     (Warned("mind the gap"), "mind the gap", ""),
