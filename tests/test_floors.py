@@ -16,7 +16,7 @@ FLOORS = {
     "hardware": 2, "data": 2, "models": 2, "optim": 2, "ledger": 2, "runs": 2,
     "cost": 3, "evaluate": 3, "export": 3, "report": 3, "names": 3,
     "planner": 4, "train": 4, "serve": 4,
-    "pipeline": 5, "tune": 5, "compress": 5,
+    "pipeline": 5, "tune": 5, "scale": 5, "compress": 5,
     "api": 6,
     "testing": 7, "web": 7,
     "cli": 8, "__main__": 9,

@@ -8,6 +8,7 @@
 from thrifty.api.ledger import RUNS, bill, entries, export_ledger, open_ledger, silent
 from thrifty.api.notebook import register, show
 from thrifty.api.runs import hardware, init, models, plan, report, run, tune
+from thrifty.api.scaling import scale
 from thrifty.api.serving import (
     asking,
     bundle_folder,
@@ -43,6 +44,7 @@ __all__ = [
     "report",
     "run",
     "run_of",
+    "scale",
     "serve",
     "show",
     "silent",

@@ -3,6 +3,7 @@
 import sys
 
 import thrifty.cli.runs
+import thrifty.cli.scaling
 import thrifty.cli.serving
 import thrifty.cli.ui  # noqa: F401 - subcommands stand in the help in the order of these
 from thrifty.cli.app import app

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import thrifty.models.hf as hf
 import thrifty.models.own as own
 import thrifty.models.pretrained as pretrained
+import thrifty.models.sized as sized
 from thrifty.errors import JobError, unknown_name
 from thrifty.spec import Dataset, ModelPlan
 
@@ -234,7 +235,7 @@ MODELS: dict[str, Recipe] = {
 
 OTHER_FORMS = (
     "See: thrifty models. A function of yours is named package.module:function, a Hugging Face model hf:<directory or "
-    "id>, one of ours with weights in their layout ours:<directory>."
+    "id>, one of ours with weights in their layout ours:<directory>, one of another size gpt-nano@3x96 (layers, width)."
 )
 
 # the names of `models.schemes.INITS`, which cannot be asked for them without loading torch
@@ -283,8 +284,26 @@ def check_name(name: str) -> None:
         pretrained.find(name)
     elif own.is_own(name):
         own.find(name)
-    elif name not in MODELS:
-        raise unknown_name("model", name, MODELS, see=OTHER_FORMS)
+    else:
+        recipe_of(name)
+
+
+def recipe_of(name: str) -> Recipe:
+    """Return the recipe of a model of the table, at the size that its name gives.
+
+    Raises:
+        JobError: the table has none of that name, or not at that size.
+
+    >>> recipe_of("gpt-nano@3x96").arguments
+    {'layers': 3, 'width': 96, 'heads': 2}
+    """
+    base, sizes = sized.split_name(name)
+    if base not in MODELS:
+        raise unknown_name("model", base if sizes else name, MODELS, see=OTHER_FORMS)
+    recipe = MODELS[base]
+    if sized.SIGN not in name:
+        return recipe
+    return Recipe(recipe.family, sized.grown(name, recipe.family, recipe.arguments), f"{base} at {sizes}")
 
 
 def content_key(name: str) -> str:
@@ -316,8 +335,7 @@ def resolve(name: str, dataset: Dataset) -> ModelPlan:
         return pretrained.resolve(name, dataset, FAMILY_KINDS, _from_data)
     if own.is_own(name):
         return _checked(own.resolve(name, dataset), dataset)
-    check_name(name)
-    recipe = MODELS[name]
+    recipe = recipe_of(name)
     (kind,) = FAMILY_KINDS[recipe.family]
     if kind != dataset.kind:
         fits = sorted(other for other, each in MODELS.items() if dataset.kind in FAMILY_KINDS[each.family])

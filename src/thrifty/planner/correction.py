@@ -16,6 +16,7 @@ from statistics import NormalDist
 
 from thrifty.ledger import Entry
 from thrifty.models import FAMILIES, MODELS
+from thrifty.models.sized import split_name
 from thrifty.spec import Cost, Interval, ModelPlan
 
 # the bias's share of the variance, and the true spread over that of the interval; all as likely before any run
@@ -58,7 +59,7 @@ def seen(entries: Iterable[Entry], device: str) -> list[Seen]:
             for each in entry.comparisons()
             if each.quantity in {"seconds", "peak_bytes"} and each.measured > 0 and each.due.value > 0
         }
-        recipe = MODELS.get(entry.model)
+        recipe = MODELS.get(split_name(entry.model)[0])
         found.append(Seen(recipe.family if recipe else entry.model, residuals))
     return found
 

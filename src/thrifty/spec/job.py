@@ -105,10 +105,11 @@ class Pins(Plain):
 class Job(Plain):
     """What you want: data, task, model, target, budget.
 
-    ``model`` is a name of `thrifty.models.MODELS`; or ``package.module:function``, a function that returns an
-    `nn.Module`, its module beside the job file, in a folder named before it, or on the Python path; or
-    ``ours:<directory>``, one of ours with weights in Hugging Face's layout; ``hf:<directory or id>``, a model of
-    transformers. ``report_to`` names who is told of a run beside its own files: `thrifty.spec.writers.WRITERS`.
+    ``model`` is a name of `thrifty.models.MODELS`, at another size such as ``gpt-nano@3x96``; or
+    ``package.module:function``, a function that returns an `nn.Module`, its module beside the job file, in a folder
+    named before it, or on the Python path; or ``ours:<directory>``, one of ours with weights in Hugging Face's layout;
+    ``hf:<directory or id>``, a model of transformers. ``report_to`` names who is told of a run beside its own files:
+    `thrifty.spec.writers.WRITERS`.
 
     >>> Job.model_validate(dict(name="a", data=dict(kind="image", path="x"), model="resnet8")).task
     'classify'

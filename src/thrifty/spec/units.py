@@ -15,6 +15,9 @@ BYTES = {
 SECONDS = {"ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 JOULES = {"J": 1.0, "kJ": 1e3, "MJ": 1e6, "Wh": 3600.0, "kWh": 3.6e6}
 USD = {"USD": 1.0}
+FLOPS = {
+    "flop": 1.0, "FLOP": 1.0, "MFLOP": 1e6, "GFLOP": 1e9, "TFLOP": 1e12, "PFLOP": 1e15, "EFLOP": 1e18, "ZFLOP": 1e21,
+}  # fmt: skip
 
 _NUMBER_AND_UNIT = re.compile(r"\s*([0-9][0-9_]*(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z]+)\s*")
 
@@ -68,6 +71,15 @@ def parse_usd(text: str) -> float:
     0.5
     """
     return _parse(text, USD, "money", "0.50USD")
+
+
+def parse_flops(text: str) -> float:
+    """Read a number of floating-point operations.
+
+    >>> parse_flops("3EFLOP")
+    3e+18
+    """
+    return _parse(text, FLOPS, "work", "1e18flop")
 
 
 def _field(parse: Any, unit: str) -> tuple[BeforeValidator, PlainSerializer]:
@@ -162,6 +174,18 @@ def format_usd(usd: float) -> str:
         return f"${usd:,.2f}"
     digits = (1 if abs(usd) >= 1e-3 else 0) - math.floor(math.log10(abs(usd)))
     return f"${usd:.{min(digits, 6)}f}"
+
+
+def format_flops(flops: float) -> str:
+    """Print a number of floating-point operations.
+
+    >>> format_flops(3.2e18), format_flops(4.5e12), format_flops(2_000)
+    ('3.2 EFLOP', '4.5 TFLOP', '2,000 FLOP')
+    """
+    for unit in ("ZFLOP", "EFLOP", "PFLOP", "TFLOP", "GFLOP", "MFLOP"):
+        if abs(flops) >= FLOPS[unit]:
+            return f"{flops / FLOPS[unit]:,.1f} {unit}"
+    return f"{flops:,.0f} FLOP"
 
 
 def format_count(count: float) -> str:
