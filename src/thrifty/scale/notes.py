@@ -9,6 +9,8 @@ from thrifty.spec.units import format_count
 
 # a model so many times larger than the largest small run is far outside of what was seen
 FAR = 10.0
+# a loss within this share of another is nearly as good; what takes at most this share of it for that is worth a word
+NEARLY, CHEAPER = 0.01, 0.5
 # of a kind of data on which E + A / N^a + B / D^b was published to hold
 _PUBLISHED = "tokens"
 
@@ -46,6 +48,14 @@ def notes_of(scaled: Scaled, batch: int, *, on: bool) -> tuple[str, ...]:
             f"{best.epochs:.1f} passes over {format_count(curve.unique)} {unit}: what is seen again is counted as "
             f"worth less by Muennighoff et al. 2023: at most {REPEATS:g} passes' worth, drawn between half and twice it"
         )
+    quantity = scaled.budget.quantity
+    takes = getattr(best, quantity)
+    alike = [each for each in scaled.offers if each.loss.value <= (1 + NEARLY) * best.loss.value]
+    cheapest = min(alike, key=lambda each: float(getattr(each, quantity)))
+    if getattr(cheapest, quantity) <= CHEAPER * takes:
+        share = f"{getattr(cheapest, quantity) / takes:.0%}".replace("%", " %")
+        over = f"{cheapest.loss.value / best.loss.value - 1:.1%}".replace("%", " %")
+        notes.append(f"{cheapest.size.model} should come within {over} of that loss for {share} of what it takes")
     places = [place for place, offer in enumerate(scaled.offers) if offer.share > 0]
     if scaled.best in (0, len(scaled.offers) - 1) and len(scaled.offers) > 1 and places:
         end = "smallest" if scaled.best == 0 else "largest"

@@ -121,5 +121,5 @@ def small_job(
     if pins.micro_batch is not None:
         pins = pins.model_copy(update={"micro_batch": min(pins.micro_batch, batch)})
     name = f"{split_name(size.model)[1]}-{steps}x{batch}-{rate:g}"
-    plain = {"target": None, "budget": Budget(), "plan": pins}
+    plain = {"target": None, "budget": Budget(), "plan": pins, "report_to": ()}
     return job.model_copy(update={"name": name, "model": size.model, "train": train, **plain})
