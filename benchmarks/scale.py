@@ -35,7 +35,7 @@ BAR = 0.03
 LARGER = 8
 # what the budget is matters little here: the small runs are what is measured
 BUDGET, FIT = "2e15flop", "6min"
-QUICK_BUDGET, QUICK_FIT = "1e14flop", "70s"
+QUICK_BUDGET, QUICK_FIT = "1e14flop", "150s"
 VOCABULARY, LENGTH, BATCH = 260, 64, 16
 
 

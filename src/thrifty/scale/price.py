@@ -17,7 +17,7 @@ from thrifty.spec.scaling import Quantity, Size
 STEPS_PRICED = 1_000
 # Seconds of a small run beside its training: planning, building, validating twice, its bundle and its page; as small
 # GPTs took on two cores (benchmarks.scale).
-OVERHEAD_S = 6.0
+OVERHEAD_S = 4.0
 # how small runs are computed, as is the best for the job's own size
 SETTLED = ("precision", "memory_format", "micro_batch")
 # how far off the price of the small runs may be, each way
