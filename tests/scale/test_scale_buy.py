@@ -47,6 +47,7 @@ def test_the_size_that_the_law_itself_would_buy_is_bought() -> None:
     assert sum(offer.share for offer in found.offers) == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_every_offer_spends_the_budget_and_no_more() -> None:
     found = bought(fit(points(), math.inf, draws=20), 2e14)
     for offer in found.offers:
@@ -55,12 +56,14 @@ def test_every_offer_spends_the_budget_and_no_more() -> None:
         assert offer.loss.low <= offer.loss.value <= offer.loss.high
 
 
+@pytest.mark.slow
 def test_a_larger_budget_buys_a_larger_model() -> None:
     curve = fit(points(noise=0.001), math.inf, draws=40)
     small, large = bought(curve, 2e13), bought(curve, 2e15)
     assert large.offers[large.best].size.parameters > small.offers[small.best].size.parameters
 
 
+@pytest.mark.slow
 def test_data_that_end_before_the_budget_bound_what_is_bought() -> None:
     unique = 1e6
     found = bought(fit(points(unique=unique), unique, draws=40), 1e16)
@@ -69,10 +72,12 @@ def test_data_that_end_before_the_budget_bound_what_is_bought() -> None:
     assert found.offers[0].data_bound
 
 
+@pytest.mark.slow
 def test_noise_that_hides_the_size_leaves_it_open() -> None:
-    found = bought(fit(points(noise=0.08, seed=3), math.inf, draws=80), 2e15)
+    curve = fit(points(noise=0.08, seed=3), math.inf, draws=80)
+    found = bought(curve, 2e15)
     assert not found.determined
-    assert found.parameters.high > 16 * found.parameters.low or fit(points(noise=0.08, seed=3), math.inf).bounds
+    assert found.parameters.high > 16 * found.parameters.low or curve.bounds
 
 
 def test_a_budget_that_buys_nothing_is_told() -> None:
@@ -80,6 +85,7 @@ def test_a_budget_that_buys_nothing_is_told() -> None:
         bought(fit(points(), math.inf, draws=20), 1e9)
 
 
+@pytest.mark.slow
 def test_sizes_that_do_not_fit_end_the_row() -> None:
     curve = fit(points(), math.inf, draws=20)
     left = Purse(quantity="seconds", amount=1000.0)

@@ -72,6 +72,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
     assert all(count >= 0.8 * trials for count in held.values()), held
 
 
+@pytest.mark.slow
 def test_more_noise_makes_wider_intervals() -> None:
     quiet, loud = (fit(points(noise=noise), math.inf, draws=60) for noise in (0.001, 0.02))
     assert loud.noise > 5 * quiet.noise
@@ -85,6 +86,7 @@ def test_one_run_that_went_wrong_does_not_bend_the_curve() -> None:
     assert fit(runs, math.inf, draws=20).law.loss(large, DATA[-1]) == pytest.approx(LAW.loss(large, DATA[-1]), rel=0.02)
 
 
+@pytest.mark.slow
 def test_the_same_runs_give_the_same_curve_and_their_order_does_not_matter() -> None:
     runs = points()
     first, second = fit(runs, 1e6, draws=20), fit(runs, 1e6, draws=20)
@@ -93,6 +95,7 @@ def test_the_same_runs_give_the_same_curve_and_their_order_does_not_matter() -> 
     assert turned.law.loss(1e6, 1e6) == pytest.approx(first.law.loss(1e6, 1e6), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_data_seen_again_are_worth_less() -> None:
     unique = 250_000.0
     found = fit(points(noise=0.0, unique=unique), unique, draws=20).law
