@@ -57,6 +57,25 @@ def test_a_study_is_read_as_it_was_made(tmp_path: Path, direction: str) -> None:
     assert hashlib.sha256((tmp_path / "digits-tune" / "study.sqlite").read_bytes()).hexdigest() == before
 
 
+def test_what_tune_keeps_of_its_trials_is_told(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "digits-tune")
+    said = {
+        "status": "paused",
+        "spent": {"seconds": 8.5, "usd": 0.01},
+        "step": 27,
+        "total": 81,
+        "says": "27 steps done",
+    }
+    study.set_user_attr("other", 1)
+    trial = study.ask()
+    trial.suggest_float("learning_rate", 1e-4, 1e-2, log=True)
+    trial.set_user_attr("thrifty", said)
+    trial.report(0.97, 27)
+    (found,), unread = find_studies(tmp_path)
+    assert unread == [] and found.best is not None and found.best.number == trial.number
+    assert found.best[2:] == ("paused", 0.97, 8.5, 0.01, pytest.approx(1 / 3), "27 steps done")
+
+
 def test_studies_stand_on_their_page(site: Shown, runs: Path) -> None:
     make_study(runs / "digits-tune", name=HOSTILE)
     html = site.client.get("/studies").text

@@ -48,6 +48,9 @@ def show(site: Site, request: Request) -> Response:
         name=name,
         entry=entry,
         has_report=folder.page.is_file(),
+        searches=(folder.folder / "study.sqlite").is_file(),
+        # a search, say, is no run that looks for what it is asked
+        steers=entry.status == "running" and bool(folder.key),
         here_too=folder.folder.is_dir(),
         course=told_of(site.course(folder), folder, entry),
         job_text=_job_text(folder),

@@ -19,17 +19,32 @@ _MOST_FILES = 200
 # a file that is larger holds more than a page can show
 _MOST_TRIALS = 2000
 _STATES = {"COMPLETE": "done", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running", "WAITING": "waiting"}
+# of which the best may be
+_WINS = {"done", "paused"}
 _INFINITE = {"INF_POS": math.inf, "INF_NEG": -math.inf, "NAN": math.nan}
 
 
 class Trial(NamedTuple):
-    """One trial: its number, settings, how it ended, what it reached (``nan`` for nothing), and seconds."""
+    """One trial.
+
+    Attributes:
+        number: in its study, from 0.
+        settings: that it tried.
+        status: how it ended, or that it waits or is at work.
+        value: that it reached; ``nan`` for nothing.
+        seconds, usd: that it took; 0 where nobody says so.
+        share: of its steps that it has taken; 1 where nobody says so.
+        says: why it ended.
+    """
 
     number: int
     settings: dict[str, str]
     status: str
     value: float
     seconds: float
+    usd: float = 0.0
+    share: float = 1.0
+    says: str = ""
 
 
 class Study(NamedTuple):
@@ -49,8 +64,8 @@ class Study(NamedTuple):
 
     @property
     def best(self) -> Trial | None:
-        """The best that ended; None where none did."""
-        ended = [each for each in self.trials if each.status == "done" and math.isfinite(each.value)]
+        """The best that ended, or waits to go on; None where there is none."""
+        ended = [each for each in self.trials if each.status in _WINS and math.isfinite(each.value)]
         return max(ended, key=lambda each: each.value if self.rises else -each.value, default=None)
 
 
@@ -85,7 +100,7 @@ def _read(path: Path) -> Iterator[Study]:
     # read only: a study that another process writes stays as it is
     with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=2)) as database:
         tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        if not {"studies", "trials", "trial_params", "trial_values"} <= tables:
+        if "studies" not in tables or "trials" not in tables:
             return
         directions = dict(database.execute("SELECT study_id, direction FROM study_directions WHERE objective = 0"))
         for study, name in database.execute(
@@ -111,14 +126,31 @@ def _trials(database: sqlite3.Connection, study: int) -> Iterator[Trial]:
     query = f"SELECT trial_id, param_name, param_value, distribution_json FROM trial_params WHERE {of_study}"
     for trial, name, value, distribution in database.execute(query, (study,)):
         settings.setdefault(trial, {})[str(name)] = _setting(value, distribution)
+    own = _said(database, of_study, study)
     query = (
         "SELECT trial_id, number, state, (julianday(datetime_complete) - julianday(datetime_start)) * 86400 "
         "FROM trials WHERE study_id = ? ORDER BY number LIMIT ?"
     )
     for trial, number, state, seconds in database.execute(query, (study, _MOST_TRIALS)):
-        value = values.get(trial, math.nan)
-        status = _STATES.get(str(state), str(state).lower())
-        yield Trial(int(number), settings.get(trial, {}), status, value, float(seconds or 0.0))
+        value, said = values.get(trial, math.nan), own.get(trial, {})
+        status = str(said.get("status") or _STATES.get(str(state), str(state).lower()))
+        spent = said.get("spent", {"seconds": float(seconds or 0.0)})
+        yield Trial(
+            int(number),
+            settings.get(trial, {}),
+            status,
+            value,
+            float(spent.get("seconds", 0.0)),
+            float(spent.get("usd", 0.0)),
+            float(said["step"]) / float(said["total"]) if said.get("total") else 1.0,
+            str(said.get("says", "")),
+        )
+
+
+def _said(database: sqlite3.Connection, of_study: str, study: int) -> dict[int, dict[str, Any]]:
+    """What `thrifty tune` keeps of its trials beside what Optuna keeps; nothing of another's study."""
+    query = f"SELECT trial_id, value_json FROM trial_user_attributes WHERE key = 'thrifty' AND {of_study}"
+    return {trial: dict(json.loads(text)) for trial, text in database.execute(query, (study,))}
 
 
 def _setting(value: Any, distribution: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from starlette.responses import Response
 
 from thrifty.ledger import Line
 from thrifty.report.figures import Figure
-from thrifty.report.rows import UNKNOWN, metric_name, metric_text, usd_text
+from thrifty.report.rows import UNKNOWN, metric_name, metric_text, share_text, usd_text
 from thrifty.spec.metrics import METRICS
 from thrifty.spec.units import format_joules, format_seconds
 from thrifty.web.figures import trials
@@ -65,7 +66,10 @@ def _shown(study: Study, at: int, lines: Mapping[str, Line], figures: list[Figur
                 "settings": [each.settings.get(name, UNKNOWN) for name in names],
                 "status": each.status,
                 "value": metric_text(metric, each.value) if math.isfinite(each.value) else UNKNOWN,
+                "share": share_text(each.share),
+                "says": each.says,
                 "time": format_seconds(each.seconds) if each.seconds else UNKNOWN,
+                "money": usd_text(each.usd) if each.usd else UNKNOWN,
             }
             for each in ranked[:_MOST_ROWS]
         ],
@@ -80,11 +84,8 @@ def _rank(value: float, *, rises: bool) -> tuple[bool, float]:
 
 
 def _says(study: Study, line: Line | None, metric: str) -> str:
-    counted = [
-        (status, sum(each.status == status for each in study.trials))
-        for status in ("done", "pruned", "failed", "running")
-    ]
-    said = ", ".join(f"{count:,} {status}" for status, count in counted if count)
+    counted = Counter(each.status for each in study.trials)
+    said = ", ".join(f"{count:,} {status}" for status, count in counted.most_common())
     best = study.best
     parts = [f"{len(study.trials):,} trials: {said}." if said else "No trial has begun."]
     if best is not None:

@@ -13,7 +13,7 @@ const scaled = (value, units, digits = 3) => {
 const SHOW = {
   seconds: (value) => scaled(value, [[2 * 86400, "days", 86400], [3600, "h"], [60, "min"], [1, "s"], [1e-3, "ms"]]),
   bytes: (value) => scaled(value, [[2 ** 40, "TiB"], [2 ** 30, "GiB"], [2 ** 20, "MiB"], [2 ** 10, "KiB"]]),
-  usd: (value) => (value ? `$${value >= 100 ? Math.round(value).toLocaleString("en") : Number(value.toPrecision(3))}` : "no price"),
+  usd: (value) => (value ? (value < 1e-5 ? "< $0.00001" : `$${value >= 100 ? Math.round(value).toLocaleString("en") : Number(value.toPrecision(3))}`) : "no price"),
   joules: (value) => scaled(value, [[3.6e9, "MWh"], [3.6e6, "kWh"], [3600, "Wh"], [1, "J"]]),
 };
 const NAMES = { bytes: "Memory of a device", seconds: "Time", usd: "Money" };
