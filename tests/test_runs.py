@@ -147,6 +147,16 @@ def test_half_a_line_is_cut_off_before_the_next_attempt_writes(tmp_path: Path) -
     assert folder.events() == [step(1), step(2)]
 
 
+def test_lines_that_cannot_be_read_are_passed_over(tmp_path: Path) -> None:
+    folder = claimed(tmp_path, "k")
+    folder.writer()(step(1))
+    path = folder.folder / "events.jsonl"
+    odd = b'\0\0\0\n{"event": "Unheard", "x": 1}\n{"event": "Resumed"}\n[3]\n{"x": 2}\n\xff{\n'
+    path.write_bytes(path.read_bytes() + odd)
+    folder.writer()(step(2))
+    assert folder.events() == [step(1), step(2)]
+
+
 def test_opening_a_run_that_is_not_there_names_its_neighbours(tmp_path: Path) -> None:
     claimed(tmp_path, "k")
     with pytest.raises(DataError, match=r"no run in '.*b'.*Runs there: a\."):

@@ -303,11 +303,11 @@ class _Run:
             write_atomic(self.folder.rejects, rejects.read_bytes(), purpose="the rejected files")
 
     def _keep_mistakes(self, store: Store, tested: Evaluation) -> None:
-        """Keep what the answers to the test split show one by one; of texts that are continued there is nothing."""
+        """Keep what the answers to the test split show one by one."""
         from thrifty.data.shown import raw_folder
         from thrifty.evaluate.mistakes import mistakes_of
 
-        if tested.one_by_one is not None:
+        if tested.one_by_one is not None and len(tested.one_by_one.losses):
             source = raw_folder(raw_data(self.job), cache_folder())
             self.folder.keep("mistakes", mistakes_of(store, tested.one_by_one, source))
 

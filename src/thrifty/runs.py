@@ -249,11 +249,14 @@ class RunFolder:
     def _lines(self, path: Path) -> Iterator[dict[str, Any]]:
         if not path.is_file():
             return
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8", errors="replace") as file:
             for line in file:
                 # a kill can leave half a last line; a resume says it again
                 if line.endswith("\n"):
-                    yield json.loads(line)
+                    with contextlib.suppress(ValueError):
+                        found = json.loads(line)
+                        if isinstance(found, dict):
+                            yield found
 
 
 class Following:

@@ -17,17 +17,18 @@ from thrifty.hardware import catalogue_clusters
 from thrifty.spec import Spent
 
 
-@pytest.fixture
-def runs(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder whose ledger has two runs."""
+    place = tmp_path_factory.mktemp("runs")
     device = catalogue_clusters()[0].device
-    with closing(api.open_ledger(tmp_path)) as ledger:
+    with closing(api.open_ledger(place)) as ledger:
         for number in (1, 2):
-            folder = tmp_path / f"digits-{number}"
+            folder = place / f"digits-{number}"
             run = ledger.begin(name="digits", key=f"k{number}", folder=folder, job="{}", device=device, code="c", pid=1)
             ledger.stage(run, 1, "train", Spent(wall_s=number * 2.5, joules=9.0))
             ledger.finish(run, status="done", metrics={"accuracy": 0.5 + number / 10}, reason='all "6" steps, done')
-    return tmp_path
+    return place
 
 
 @pytest.mark.parametrize("to", ["csv", "parquet"])

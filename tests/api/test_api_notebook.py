@@ -34,6 +34,7 @@ class Formatter:
         self.told[module, name] = function
 
 
+@pytest.mark.slow
 def test_the_types_are_where_they_are_said_to_be() -> None:
     import importlib
 

@@ -71,7 +71,9 @@ def test_transcripts_and_texts_that_go_on() -> None:
     assert each is not None
     assert each.said == ["a", "a"] and each.wanted == ["a", "b"] and each.losses.tolist() == [0.0, 1.0]
     tokens = [{"x": np.zeros((1, 2, 4), np.float32), "y": np.zeros((1, 2), np.int64)}]
-    assert evaluate(Echo(), tokens, "language", one_by_one=True).one_by_one is None
+    told = evaluate(Echo(), tokens, "language", one_by_one=True)
+    assert told.one_by_one is not None and told.metrics == evaluate(Echo(), tokens, "language").metrics
+    assert told.one_by_one.losses.tolist() == [pytest.approx(np.log(4))]
 
 
 def kept(folder: Path, data: Any) -> Store:
@@ -110,6 +112,7 @@ def test_texts_are_shown_as_their_tokens_spell_them(tmp_path: Path) -> None:
         assert each.sample in order and y[each.sample] == 1 and "film" in each.text
 
 
+@pytest.mark.slow
 def test_rows_are_shown_by_their_columns(tmp_path: Path) -> None:
     table = tmp_path / "houses.csv"
     rows = [f"{20 + at % 50},{'town' if at % 3 else 'country'},{100 + 7 * at}" for at in range(200)]
@@ -125,6 +128,7 @@ def test_rows_are_shown_by_their_columns(tmp_path: Path) -> None:
         assert (float(each.wanted.replace(",", "")) - 100) % 7 == pytest.approx(0, abs=0.02)
 
 
+@pytest.mark.slow
 def test_sounds_are_cut_to_what_a_page_holds(tmp_path: Path) -> None:
     import soundfile
 
@@ -147,3 +151,31 @@ def test_sounds_are_cut_to_what_a_page_holds(tmp_path: Path) -> None:
     assert all(each.name.endswith(".wav") for each in found.worst)
     elsewhere = mistakes_of(store, done.one_by_one, tmp_path / "nowhere")
     assert not any(each.wav for each in elsewhere.worst) and len(elsewhere.worst) == len(found.worst)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("apart", [False, True])
+def test_windows_of_text_are_shown_hardest_first(tmp_path: Path, sources: Path, apart: bool) -> None:
+    from thrifty.models.gpt import GPT
+    from thrifty.spec import LanguageData
+
+    data = LanguageData.model_validate(
+        {"kind": "language", "path": sources, "files": "**/*.py", "vocabulary": 300, "length": 32}
+    )
+    store = kept(tmp_path, data)
+    torch.manual_seed(0)
+    model = GPT(vocabulary=store.dataset.vocabulary, length=32, width=16, layers=1, heads=2)
+    batches = list(sweep(store, "test", 16, "packed" if apart else "padded"))[:4]
+    plain, done = (evaluate(model, batches, "language", one_by_one=each) for each in (False, True))
+    assert done.metrics["loss"] == pytest.approx(plain.metrics["loss"], rel=1e-6)
+    each = done.one_by_one
+    assert each is not None
+    if apart:
+        assert not len(each.losses), "documents lie apart, windows are none"
+        return
+    assert each.losses.mean() == pytest.approx(done.metrics["loss"], rel=0.02)
+    found = mistakes_of(store, each, sources)
+    losses = [one.loss for one in found.worst]
+    assert losses == sorted(losses, reverse=True) and len(losses) == 12 and found.calibration is None
+    texts = "".join(path.read_text(encoding="utf-8") for path in sorted(sources.rglob("*.py")))
+    assert all(one.text[5:20] in texts and not one.said for one in found.worst)

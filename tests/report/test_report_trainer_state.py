@@ -101,6 +101,7 @@ JSON = st.recursive(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(state=JSON)
 def test_whatever_is_given_is_read_or_told(tmp_path_factory: pytest.TempPathFactory, state: Any) -> None:

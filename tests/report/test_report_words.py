@@ -10,7 +10,7 @@ from typing import Any
 
 import jinja2
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jinja2 import nodes
 from made_runs import make_beside, make_left
@@ -101,6 +101,7 @@ def test_what_is_not_known_stays(text: str) -> None:
     assert chinese(text) == ("训练" if text == "train" else text)
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.text(max_size=60), st.text(max_size=20))
 def test_what_is_filled_in_cannot_break_out(text: str, value: str) -> None:
     for made in (both(text), both("predicted {due}", due=value), labelled("predicted {due}", due=value)):

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from thrifty.data.documents.tokenizer import load_tokenizer
 from thrifty.data.inventory import opened
 from thrifty.data.samples import take
 from thrifty.data.sounds.sound import Limits, read_sound, resample
@@ -58,8 +59,10 @@ class Shower:
         if data.kind == "table":
             assert data.table is not None
             return {"row": cells_of(data.table, np.asarray(self._store.array(self._split, "x")[sample]))}
-        tokens = take(self._store, self._split, np.array([sample]))["x"][0]
-        return {"text": words_of(self._store, tokens.tolist(), marks=data.task == "mask")[:MOST_CHARACTERS]}
+        tokens = take(self._store, self._split, np.array([sample]))["x"][0].tolist()
+        if data.kind == "language":
+            return {"text": str(_tokenizer(self._store.folder, data.end).decode(tokens))[:MOST_CHARACTERS]}
+        return {"text": words_of(self._store, tokens, marks=data.task == "mask")[:MOST_CHARACTERS]}
 
     def _name(self, sample: int) -> str:
         if self._names is None:
@@ -133,6 +136,11 @@ def words_of(store: Store, tokens: Sequence[int], *, marks: bool = False) -> str
     tokenizer = _pieces(store.folder)
     real = [token for token in tokens if token != PAD_ID]
     return str(tokenizer.decode(real, skip_special_tokens=not marks)).strip()
+
+
+@cache
+def _tokenizer(folder: Path, end: int) -> Any:
+    return load_tokenizer(folder, end)
 
 
 @cache

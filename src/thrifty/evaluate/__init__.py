@@ -69,7 +69,7 @@ def evaluate(
         DataError: there was nothing to evaluate.
     """
     measured = MEASURES[task](text_bytes, labels, unit)
-    kept = measured.kept = Kept() if one_by_one and task != "language" else None
+    kept = measured.kept = Kept() if one_by_one else None
     training = model.training
     model.eval()
     try:

@@ -15,11 +15,12 @@ class OneByOne:
 
     Attributes:
         losses: float32 [N]; of ``classify``, ``tag`` and ``mask`` nats (of a hidden word, in the mean), of ``regress``
-            the squared error by the variance of the training split, of ``transcribe`` the share of characters in error.
+            the squared error by the variance of the training split, of ``transcribe`` the share of characters in error,
+            of ``language`` nats of a token, in the mean of a window; empty where documents lie apart.
         sure: of ``classify``, the probability of the answer, float32 [N]; empty of others.
         wrong: whether the answer is not the one that is wanted, bool [N].
         said: of ``classify`` and ``regress`` the label or number, of ``tag`` the numbers of the labels, of
-            ``transcribe`` the transcript, of ``mask`` the words that were told, as tokens.
+            ``transcribe`` the transcript, of ``mask`` the words that were told, as tokens; of ``language`` nothing.
         wanted: in the same form.
     """
 

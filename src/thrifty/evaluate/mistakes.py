@@ -33,7 +33,8 @@ def mistakes_of(store: Store, found: OneByOne, source: Path, *, split: str = "te
     order = sweep_order(store, split)
     # what is no number is the worst there is
     losses_N = np.where(np.isnan(found.losses), np.inf, found.losses)
-    wrong = np.flatnonzero(found.wrong)
+    # there is no right window of text: all are told more or less well
+    wrong = np.arange(len(losses_N)) if store.dataset.task == "language" else np.flatnonzero(found.wrong)
     chosen = wrong[np.argsort(-losses_N[wrong], kind="stable")][:most]
     shower, written = Shower(store, split, source), _written(store)
     worst = []
@@ -61,6 +62,7 @@ def _written(store: Store) -> Callable[[Any], str]:
         "tag": lambda numbers: ", ".join(data.labels[each] for each in numbers) or "–",
         "regress": lambda value: _in_unit(data, value),
         "transcribe": lambda said: said or "–",
+        "language": lambda said: said,
         "mask": lambda tokens: _words(store, tokens),
     }
     return ways[data.task]

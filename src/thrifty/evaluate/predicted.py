@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from thrifty.evaluate.figures import Evaluation, Kept
 from thrifty.models.inputs import input_of
-from thrifty.models.losses import cross_entropy
+from thrifty.models.losses import IGNORED, cross_entropy, each_cross_entropy
 
 
 class Predicted:
@@ -23,7 +23,14 @@ class Predicted:
         if "y" not in batch:
             model(input_of(batch))
             return
-        loss_sum, count = cross_entropy(model, batch)
+        # windows that are laid end to end, their documents apart, are told as one
+        if self.kept is not None and len(batch["y"]) == len(batch["x"]) > 0 and "places0" not in batch:
+            losses_BT, counts_B = each_cross_entropy(model, batch), (batch["y"] != IGNORED).sum(1)
+            nothing: list[str] = [""] * len(counts_B)
+            self.kept.add((losses_BT.sum(1) / counts_B.clamp(min=1)).cpu().numpy(), nothing, nothing)
+            loss_sum, count = losses_BT.double().sum(), counts_B.sum()
+        else:
+            loss_sum, count = cross_entropy(model, batch)
         self.loss_sum += loss_sum.item()
         self.count += int(count)
 

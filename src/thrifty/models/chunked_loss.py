@@ -10,7 +10,7 @@ Shapes: N rows, n rows of a chunk, C width, V vocabulary.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -74,17 +74,42 @@ def summed_in_chunks(
     Args:
         hidden, weight_VC, y, ignored, rows_at_once, multiple: as for `chunked_cross_entropy_sum`.
     """
+    loss_sum: Tensor | None = None
+    for logits_nV, y_n in _chunks(hidden, weight_VC, y, rows_at_once, multiple):
+        part = F.cross_entropy(logits_nV, y_n, ignore_index=ignored, reduction="sum")
+        loss_sum = part if loss_sum is None else loss_sum + part
+    assert loss_sum is not None
+    return loss_sum
+
+
+def each_in_chunks(
+    hidden: Tensor, weight_VC: Tensor, y: Tensor, *, ignored: int, rows_at_once: int = ROWS_AT_ONCE, multiple: int = 0
+) -> Tensor:
+    """Return the same losses without their sum, of the shape of ``y``; 0 where no answer is counted.
+
+    Args:
+        hidden, weight_VC, y, ignored, rows_at_once, multiple: as for `chunked_cross_entropy_sum`.
+    """
+    parts = [
+        F.cross_entropy(logits_nV, y_n, ignore_index=ignored, reduction="none")
+        for logits_nV, y_n in _chunks(hidden, weight_VC, y, rows_at_once, multiple)
+    ]
+    return torch.cat(parts).view(y.shape)
+
+
+def _chunks(
+    hidden: Tensor, weight_VC: Tensor, y: Tensor, rows_at_once: int, multiple: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The logits of one chunk of rows after another, float32 at least, with their answers."""
     kind, words = hidden.device.type, len(weight_VC)
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
     wide = torch.promote_types(dtype, torch.float32)
     hidden_NC, y_N = hidden.flatten(0, -2).to(dtype), y.flatten()
     used_VC = _filled_up(weight_VC, dtype, multiple or MULTIPLES.get(kind, 1))
-    loss_sum = torch.zeros((), dtype=wide, device=hidden.device)
-    with torch.autocast(kind, enabled=False):
-        for at in range(0, len(y_N), rows_at_once):
+    for at in range(0, len(y_N), rows_at_once):
+        with torch.autocast(kind, enabled=False):
             logits_nV = _logits(hidden_NC[at : at + rows_at_once], used_VC, words).to(wide)
-            loss_sum += F.cross_entropy(logits_nV, y_N[at : at + rows_at_once], ignore_index=ignored, reduction="sum")
-    return loss_sum
+        yield logits_nV, y_N[at : at + rows_at_once]
 
 
 def pull_of(logits_nV: Tensor, y_n: Tensor, ignored: int) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from thrifty.models.chunked_loss import chunked_cross_entropy_sum, summed_in_chunks
+from thrifty.models.chunked_loss import chunked_cross_entropy_sum, each_in_chunks, summed_in_chunks
 from thrifty.models.ctc import ctc, sum_ctc
 from thrifty.models.inputs import input_of
 
@@ -53,6 +53,17 @@ def sum_cross_entropy(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
 def cross_entropy(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """As `sum_cross_entropy`, with the count of the answers."""
     return sum_cross_entropy(model, batch), (batch["y"] != IGNORED).sum()
+
+
+def each_cross_entropy(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    """Run a model as `sum_cross_entropy` does without gradients; return the loss of each answer, 0 where none is."""
+    x, y = input_of(batch), batch["y"]
+    head_VC = getattr(model, "head_weight", None) if hasattr(type(model), "head_weight") else None
+    if head_VC is not None and 4 * y.numel() * len(head_VC) > LARGE_LOGITS_BYTES:
+        return each_in_chunks(model(x, hidden=True), head_VC, y, ignored=IGNORED)
+    logits = model(x).flatten(0, -2)
+    logits = logits.float() if logits.itemsize < 4 else logits
+    return F.cross_entropy(logits, y.flatten(), ignore_index=IGNORED, reduction="none").view(y.shape)
 
 
 def whole_cross_entropy(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

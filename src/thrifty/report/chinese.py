@@ -294,6 +294,8 @@ SAID: dict[str, str] = {
         "{samples} 个测试样本中有 {wrong} 个答错；以下是损失最大的 {shown} 个。",
     "The {shown} of {samples} test samples whose numbers were missed the farthest.":
         "{samples} 个测试样本中，数值偏差最大的 {shown} 个。",
+    "The {shown} of {samples} test windows that were the hardest to continue.":
+        "{samples} 个测试窗口中最难续写的 {shown} 个。",
     "All of the {samples} test samples were answered rightly.": "{samples} 个测试样本全部答对。",
     "said {said}, and it is {wanted}": "答为 {said}，实为 {wanted}",
     "sure to {sure}": "把握 {sure}",

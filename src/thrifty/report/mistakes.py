@@ -40,6 +40,9 @@ def _says(found: Mistakes) -> Pair:
     samples, shown = f"{found.samples:,}", f"{len(found.worst):,}"
     if not found.worst:
         return pair("All of the {samples} test samples were answered rightly.", samples=samples)
+    if not any(each.wanted for each in found.worst):
+        return pair("The {shown} of {samples} test windows that were the hardest to continue.",
+                    shown=shown, samples=samples)  # fmt: skip
     if found.calibration is None and not any(_is_text(each.said) for each in found.worst):
         return pair("The {shown} of {samples} test samples whose numbers were missed the farthest.",
                     shown=shown, samples=samples)  # fmt: skip

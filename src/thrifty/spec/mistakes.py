@@ -14,7 +14,7 @@ class Mistake(Plain):
         sample: its place in the test split.
         loss: nats; of numbers the squared error by the variance of the training split; of transcripts the share of
             characters in error.
-        wanted, said: what is true, and what the model answered.
+        wanted, said: what is true, and what the model answered; empty of text that is continued.
         sure: probability that the model gave its answer; 0 where an answer has none.
         name: the file or row it came from, where that is known.
         text, row: what a text, or the cells of a table's row, say; empty for other kinds.
@@ -54,7 +54,7 @@ class Mistakes(Plain):
 
     Attributes:
         samples: that were answered.
-        wrong: of them, answered wrongly; all of those whose answers are numbers.
+        wrong: of them, answered wrongly; all of those whose answers are numbers, and of windows of text.
         worst: the mistakes of the greatest loss, the greatest first.
         calibration: of tasks whose answer is one label; None of others.
     """
