@@ -105,6 +105,6 @@ def _says(lines: Sequence[Line], quantity: str) -> str:
     name = QUANTITIES[quantity][0]
     share = share_text(near / len(lines)) if near else "none"
     return (
-        f"Of {len(lines):,} runs that ended, {name} was within a quarter of the prediction in {share}; in the median "
+        f"Of {len(lines):,} run{'s' * (len(lines) != 1)} that ended, {name} was within a quarter of the prediction in {share}; in the median "
         f"it was off by {difference_text(_median(lines, quantity) - 1)}."
     )
