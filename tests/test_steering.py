@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thrifty.runs import Following, RunFolder
@@ -21,6 +21,7 @@ def step(number: int) -> StepDone:
 LIMITS = st.none() | st.floats(min_value=1e-3, max_value=1e9)
 
 
+@settings(max_examples=20)
 @given(ask=st.sampled_from(ASKS), time_s=LIMITS, joules=LIMITS, usd=LIMITS)
 def test_what_is_asked_comes_back(
     tmp_path_factory: pytest.TempPathFactory, ask: str, time_s: float, joules: float, usd: float
@@ -64,6 +65,7 @@ def test_events_are_read_on_as_they_are_written(tmp_path: Path) -> None:
     assert following.events == [Warned("a"), step(1), Resumed(1), step(2)] == folder.events()
 
 
+@settings(max_examples=30)
 @given(cuts=st.lists(st.integers(0, 2000), max_size=8))
 def test_a_line_that_is_half_written_is_waited_for(tmp_path_factory: pytest.TempPathFactory, cuts: list[int]) -> None:
     path = tmp_path_factory.mktemp("run") / "events.jsonl"

@@ -22,6 +22,8 @@ from thrifty.spec.steering import Steering
 from thrifty.train import steering, train
 from thrifty.train.launch import train_on_ranks
 
+pytestmark = pytest.mark.slow
+
 PlanFactory = Callable[..., Plan]
 
 
@@ -60,7 +62,6 @@ def go(plan: Plan, store: Store, folder: Path, desk: Desk, spent: Callable[[], S
     return model, train(plan, model, store, folder, emit=desk.emit, spent=spent, steer=desk.steer)
 
 
-@pytest.mark.slow
 def test_a_pause_saves_waits_and_changes_nothing(make_plan: PlanFactory, store: Store, tmp_path: Path) -> None:
     plan = make_plan(steps=12, checkpoint_seconds=1e9)
     undisturbed, _ = go(plan, store, tmp_path / "one", Desk({}))
@@ -111,7 +112,6 @@ def test_a_budget_that_is_not_lower_changes_nothing(make_plan: PlanFactory, stor
     assert trained.reason == "all 8 steps done" and desk.kinds(Lowered) == []
 
 
-@pytest.mark.slow
 def test_a_signal_ends_a_run_that_waits(make_plan: PlanFactory, store: Store, tmp_path: Path) -> None:
     import os
     import signal
@@ -126,7 +126,6 @@ def test_a_signal_ends_a_run_that_waits(make_plan: PlanFactory, store: Store, tm
     assert trained.steps == 20 and later.kinds(StepDone)[0].step == 5  # type: ignore[union-attr]
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_several_ranks_wait_and_stop_together(make_plan: PlanFactory, store: Store, tmp_path: Path) -> None:
     plan = make_plan(steps=200_000, evaluate_every=100_000, checkpoint_seconds=1e9)

@@ -129,6 +129,7 @@ def test_files_beside_the_pages_are_not_served(shared: Shown) -> None:
         assert shared.client.get(f"/static/{name}").status_code == 404
 
 
+@pytest.mark.slow
 def test_a_newer_ledger_is_told_and_left_alone(site: Shown, few: dict[str, int], tmp_path: Path) -> None:
     path = site.site.runs / "ledger.sqlite"
     with closing(sqlite3.connect(path)) as database, database:

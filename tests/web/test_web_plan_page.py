@@ -59,6 +59,7 @@ def test_jobs_are_found_and_what_is_none_is_not(tmp_path: Path) -> None:
     assert list(map(str, found_jobs(tmp_path, tmp_path / "runs"))) == ["a.yaml", "deep/er/b.yml"]
 
 
+@pytest.mark.slow
 def test_the_page_names_the_jobs(site: Shown, tmp_path: Path) -> None:
     assert "There is no job file under" in site.client.get("/plan").text
     write(tmp_path / "my job <b>.yaml", JOB)
@@ -88,6 +89,7 @@ def test_what_is_no_number_is_told_as_none() -> None:
     json.dumps(told(proposal(offers=(way,), front=())), allow_nan=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["../secret.yaml", "/etc/passwd", "", "none.yaml", "a.yaml\0"])
 def test_only_jobs_that_are_listed_are_planned(site: Shown, tmp_path: Path, name: str) -> None:
     write(tmp_path / "a.yaml", JOB)
@@ -95,6 +97,7 @@ def test_only_jobs_that_are_listed_are_planned(site: Shown, tmp_path: Path, name
     assert reply.status_code == 404 and "there is no job file" in reply.json()["error"]
 
 
+@pytest.mark.slow
 def test_one_thing_is_planned_at_a_time(site: Shown, tmp_path: Path) -> None:
     write(tmp_path / "a.yaml", JOB)
     assert site.site.planning.acquire(blocking=False)
