@@ -104,7 +104,8 @@ def _says(lines: Sequence[Line], quantity: str) -> str:
     near = sum(1 / NEAR <= line.ratios[quantity] <= NEAR for line in lines)
     name = QUANTITIES[quantity][0]
     share = share_text(near / len(lines)) if near else "none"
+    runs = f"{len(lines):,} run{'s' * (len(lines) != 1)}"
     return (
-        f"Of {len(lines):,} run{'s' * (len(lines) != 1)} that ended, {name} was within a quarter of the prediction in {share}; in the median "
-        f"it was off by {difference_text(_median(lines, quantity) - 1)}."
+        f"Of {runs} that ended, {name} was within a quarter of the prediction in {share}; in the median it was off by "
+        f"{difference_text(_median(lines, quantity) - 1)}."
     )
