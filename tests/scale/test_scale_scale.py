@@ -23,6 +23,7 @@ from made_curves import LAW
 from made_devices import device
 from thrifty import api, hardware
 from thrifty.errors import BudgetError, DataError, JobError
+from thrifty.report.cell import scale_cell
 from thrifty.report.scale_tables import scale_view
 from thrifty.scale import Family, Ran, scale
 from thrifty.scale.small import Runner
@@ -112,6 +113,7 @@ def test_with_losses_of_a_known_law_what_it_would_buy_is_bought(tmp_path: Path, 
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert all(len(line) <= 80 for line in shown.splitlines()) and "…" not in shown
     assert "▸ gpt-nano@" in shown and "the bill" in shown and "muP" in shown
+    assert "▸  gpt-nano@" in scale_cell(scaled), "a notebook shows it too"
 
     again, _ = played(path, other := Played())
     assert [job.name for job in other.jobs] == [job.name for job in runner.jobs]

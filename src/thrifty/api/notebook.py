@@ -49,6 +49,12 @@ def _compression(found: Any) -> str:
     return compression_cell(found)
 
 
+def _scaled(found: Any) -> str:
+    from thrifty.report.cell import scale_cell
+
+    return scale_cell(found)
+
+
 # by module and name, so that nothing is loaded for it
 CELLS: dict[tuple[str, str], Callable[[Any], str]] = {
     ("thrifty.spec.proposal", "Proposal"): _proposal,
@@ -56,6 +62,7 @@ CELLS: dict[tuple[str, str], Callable[[Any], str]] = {
     ("thrifty.ledger.entry", "Entry"): _entry,
     ("thrifty.tune.tune", "Tuned"): _tuned,
     ("thrifty.spec.compression", "Compression"): _compression,
+    ("thrifty.spec.scaling", "Scaled"): _scaled,
 }
 
 

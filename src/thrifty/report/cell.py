@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from rich.console import Console
 
 import thrifty.report.rows as rows
 from thrifty.ledger import Entry
@@ -12,13 +15,16 @@ from thrifty.report.compression import SHOWN, payback_text, trial_rows, verdict_
 from thrifty.report.document import fragment
 from thrifty.report.held_out import held_out_line
 from thrifty.report.plan_tables import head_text, interval_text, paragraphs, price_text
+from thrifty.report.scale_tables import scale_view
 from thrifty.spec import Compression
 from thrifty.spec.proposal import Offer, Proposal
+from thrifty.spec.scaling import Scaled
 from thrifty.spec.tuning import Trial
 from thrifty.spec.units import format_bytes, format_joules, format_seconds
 
 INSIDE = {True: "✓", False: "✗", None: ""}
 MOST_MACHINES = 12
+TEXT_WIDTH = 110
 
 
 class Table(NamedTuple):
@@ -43,7 +49,7 @@ def proposal_cell(proposal: Proposal) -> str:
             for each in proposal.machines[:MOST_MACHINES]
         ],
     )  # fmt: skip
-    return fragment("cell.html", title=what, under=where, tables=[machines, ways], said=paragraphs(proposal))
+    return fragment("cell.html", text="", title=what, under=where, tables=[machines, ways], said=paragraphs(proposal))
 
 
 def run_cell(
@@ -75,7 +81,7 @@ def run_cell(
     said += [("page", str(page))] if page is not None else []
     said += rows.notes(entry, aside)
     return fragment(
-        "cell.html", title=f"{entry.name}: {result}", under=entry.folder, tables=[bill, compared], said=said
+        "cell.html", text="", title=f"{entry.name}: {result}", under=entry.folder, tables=[bill, compared], said=said
     )
 
 
@@ -92,7 +98,9 @@ def tuning_cell(metric: str, trials: Sequence[Trial], best: int, job: str) -> st
     ]  # fmt: skip
     headers = ["", ">trial", *(f">{name}" for name in names), "", f">{rows.metric_name(metric)}", ">time"]
     title = f"{len(trials):,} trials"
-    return fragment("cell.html", title=title, under="", tables=[Table("", headers, lines)], said=[("best job", job)])
+    return fragment(
+        "cell.html", text="", title=title, under="", tables=[Table("", headers, lines)], said=[("best job", job)]
+    )
 
 
 def compression_cell(made: Compression) -> str:
@@ -103,7 +111,17 @@ def compression_cell(made: Compression) -> str:
     said += [("test", verdict_text(made.test))] if made.test is not None else []
     said += [("bill", payback_text(made)), ("ended", made.ended)]
     title = f"{' + '.join(made.moves) or 'as trained'}: {name} {text(value(made.before))} to {text(value(made.after))}"
-    return fragment("cell.html", title=title, under="", tables=[Table("", headers, trial_rows(made))], said=said)
+    return fragment(
+        "cell.html", text="", title=title, under="", tables=[Table("", headers, trial_rows(made))], said=said
+    )
+
+
+def scale_cell(scaled: Scaled) -> str:
+    """Show which size a budget should buy, as a terminal of 110 columns does."""
+    console = Console(file=io.StringIO(), width=TEXT_WIDTH, color_system=None)
+    with console.capture() as captured:
+        console.print(scale_view(scaled))
+    return fragment("cell.html", title=scaled.job, under="", tables=[], text=captured.get(), said=[])
 
 
 def _has_line(metrics: dict[str, float]) -> bool:
