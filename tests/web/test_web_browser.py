@@ -173,6 +173,22 @@ def test_runs_are_sorted_and_compared_by_hand(chromium: Any, full: Shown) -> Non
         assert page.eval_on_selector_all(".plot .trace path", "all => all.length") >= 4
 
 
+def test_the_list_keeps_itself_fresh_while_nobody_uses_it(chromium: Any, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    add_run(runs, "first", steps=1)
+    add_run(runs, "second", steps=1)
+    with showing(runs, tmp_path) as site, opened(chromium, site) as page:
+        add_run(runs, "third", steps=1)
+        page.get_by_role("link", name="third").wait_for()
+        assert page.locator("#says").text_content().startswith("3 runs")
+        page.get_by_label("Compare third").check()
+        page.get_by_label("Compare first").check()
+        assert page.locator("#chosen").text_content() == "2 chosen."
+        add_run(runs, "fourth", steps=1)
+        page.wait_for_timeout(5000)
+        assert page.locator("#rows tr").count() == 3, "what is chosen stays"
+
+
 def test_who_has_no_token_looks_and_does_not_act(chromium: Any, full: Shown) -> None:
     with opened(chromium, full, "/runs/9", token=False) as page:
         page.get_by_text("This browser may look and not act").wait_for()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import threading
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 import uvicorn
 
 from thrifty.api import open_ledger
+from thrifty.errors import ThriftyError
 from thrifty.serve.server import bind, quiet_signals
 from thrifty.web.app import app
 from thrifty.web.guard import is_loopback, new_token
@@ -33,9 +36,16 @@ def serve(*, host: str, port: int, runs: Path, folder: Path, ready: Callable[[st
     with listener, quiet_signals(), closing(site):
         server = uvicorn.Server(config_of(site, host))
         listener.listen(_BACKLOG)
+        # a large ledger takes a second to read: meanwhile a browser is opened
+        threading.Thread(target=_look_ahead, args=(site,), name="thrifty-ledger", daemon=True).start()
         shown = f"[{host}]" if ":" in host else host
         ready(f"http://{shown}:{listener.getsockname()[1]}/#token={site.token}")
         server.run(sockets=[listener])
+
+
+def _look_ahead(site: Site) -> None:
+    with contextlib.suppress(ThriftyError):  # told by the page that is asked for
+        site.lines()
 
 
 def config_of(site: Site, host: str) -> uvicorn.Config:

@@ -1,11 +1,29 @@
-// Counts the runs that are chosen, so that the button can say what it waits for.
-const MOST = 6;
-const boxes = [...document.querySelectorAll('input[name="run"]')];
-const button = document.getElementById("compare"), said = document.getElementById("chosen");
+// Counts the runs that are chosen, so that the button can say what it waits for; and keeps the list fresh while nobody uses it.
+const MOST = 6, AGAIN_MS = 4000;
+const byId = (id) => document.getElementById(id);
+const chosen = () => document.querySelectorAll('input[name="run"]:checked').length;
+
 const count = () => {
-  const chosen = boxes.filter((box) => box.checked).length;
-  button.disabled = chosen < 2 || chosen > MOST;
-  said.textContent = chosen < 2 ? "Choose two or more." : chosen > MOST ? `Choose at most ${MOST}.` : `${chosen} chosen.`;
+  const button = byId("compare");
+  if (!button) return;
+  const many = chosen();
+  button.disabled = many < 2 || many > MOST;
+  byId("chosen").textContent = many < 2 ? "Choose two or more." : many > MOST ? `Choose at most ${MOST}.` : `${many} chosen.`;
 };
-for (const box of boxes) box.addEventListener("change", count);
-if (button) count();
+
+const refresh = async () => {
+  if (document.hidden || chosen() || document.activeElement !== document.body) return;
+  try {
+    const reply = await fetch(location.href, { cache: "no-store" });
+    if (!reply.ok) return;
+    const fresh = new DOMParser().parseFromString(await reply.text(), "text/html");
+    for (const id of ["now", "says", "rows"]) {
+      const [old, next] = [byId(id), fresh.getElementById(id)];
+      if (old && next && old.outerHTML !== next.outerHTML) old.replaceWith(next);
+    }
+  } catch { /* the server is gone; what was told stays */ }
+};
+
+document.addEventListener("change", count);
+setInterval(refresh, AGAIN_MS);
+count();
