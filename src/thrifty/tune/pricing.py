@@ -8,12 +8,15 @@ longer is seen in the trials that ran, and the next ones are priced by it.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
 
 from thrifty import planner
 from thrifty.data import Store
+from thrifty.errors import BudgetError
 from thrifty.planner import Probe
 from thrifty.planner.learning import decide
 from thrifty.planner.rules import Reasons
@@ -67,6 +70,7 @@ class Pricer:
         self._job = job.model_copy(update={"budget": budget, "train": train})
         self._store, self._device, self._probe, self._targeted = store, device, probe, targeted
         self.plans = dict(plans or {})
+        self._decided: dict[str, Plan] = {}
 
     def plan(self, settings: Settings, ladder: Ladder | None = None) -> Plan:
         """Return the plan of a configuration; on a ladder it is validated at each level and in between.
@@ -75,6 +79,12 @@ class Pricer:
             JobError: the settings do not go together, or not with the data.
             BudgetError: not even one sample at a time fits the memory.
         """
+        asked = json.dumps([settings, ladder.shares if ladder is not None else None], sort_keys=True)
+        if asked not in self._decided:
+            self._decided[asked] = self._plan(settings, ladder)
+        return self._decided[asked]
+
+    def _plan(self, settings: Settings, ladder: Ladder | None) -> Plan:
         dataset = self._store.dataset
         job = with_settings(self._job, settings, dataset)
         way = f"{job.model} {job.train.optimizer}"
@@ -127,8 +137,17 @@ class Pricer:
         named = {name: value for name, value in settings.items() if name in PLANNED}
         job = with_settings(self._job, named, self._store.dataset)
         first = next(iter(self.plans.values()), None)
-        if first is not None:
-            job = job.model_copy(update={"plan": _as_computed(job.plan, first)})
+        if first is None:
+            return self._by_planner(job)
+        pins = _as_computed(job.plan, first)
+        if pins.micro_batch is None and first.batch.micro == first.batch.size:
+            with contextlib.suppress(BudgetError):
+                # the whole batch at once, as the first has it, where the memory allows: fewer ways are traced
+                whole = pins.model_copy(update={"micro_batch": first.batch.size})
+                return self._by_planner(job.model_copy(update={"plan": whole}))
+        return self._by_planner(job.model_copy(update={"plan": pins}))
+
+    def _by_planner(self, job: Job) -> Plan:
         return planner.plan(job, self._store.dataset, self._device, key="trial", spent=Spent(), probe=self._probe)
 
 

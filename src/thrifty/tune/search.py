@@ -62,9 +62,11 @@ class Worker:
             StorageError: the study's database does not come back.
         """
         while True:
-            for lost in self._study.reclaim():
-                self._tell(lost)
             records = self._study.records()
+            if lost := self._study.reclaim(records):
+                for each in lost:
+                    self._tell(each)
+                records = self._study.records()
             if self._aim.is_perfect(best := best_figure(records, self._task)):
                 return f"nothing is left to gain: {self._aim.metric} {best:g}"
             dear: Part | None = None

@@ -14,7 +14,7 @@ import os
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -151,9 +151,13 @@ class Study:
         self._patiently(write)
         return record.model_copy(update={"status": status, "said": said})
 
-    def reclaim(self) -> list[Record]:
-        """Have the trials of workers that are gone wait again; returns them."""
-        running = [each for each in self.records() if each.status == "running"]
+    def reclaim(self, records: Sequence[Record] | None = None) -> list[Record]:
+        """Have the trials of workers that are gone wait again; returns them.
+
+        Args:
+            records: of the study, as just read; read anew when left out.
+        """
+        running = [each for each in (self.records() if records is None else records) if each.status == "running"]
         here = identity(os.getpid()).partition("/")[0]
         silent: set[int] = set()
         if any(each.said.process.partition("/")[0] != here for each in running):

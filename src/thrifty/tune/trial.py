@@ -10,7 +10,7 @@ from torch import nn
 
 from thrifty import models
 from thrifty.data import Store
-from thrifty.hardware.pages import give_back, keep_pages, keeping
+from thrifty.hardware.pages import keep_pages, keeping
 from thrifty.models.init import initialise
 from thrifty.spec import Plan, Spent
 from thrifty.spec.events import Emit, Evaluated, Event, Progress, StepDone, Warned
@@ -83,9 +83,6 @@ class Runner:
                 self.emit(event)
 
         keep_pages(keeping(plan.device, plan.checkpointing))
-        try:
-            model = models.build(plan.model, seed=plan.seed)
-            initialise(model, plan.init, plan.seed, plan.model)
-            return Ran(train(part, model, self.store, self.folder_of(key), emit=emit, spent=self.spent), model)
-        finally:
-            give_back()
+        model = models.build(plan.model, seed=plan.seed)
+        initialise(model, plan.init, plan.seed, plan.model)
+        return Ran(train(part, model, self.store, self.folder_of(key), emit=emit, spent=self.spent), model)

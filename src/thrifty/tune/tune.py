@@ -17,6 +17,7 @@ from thrifty import hardware, planner
 from thrifty.data import Store, prepare
 from thrifty.errors import BudgetError, JobError
 from thrifty.files import hold, write_atomic
+from thrifty.hardware.pages import give_back
 from thrifty.ledger import Ledger
 from thrifty.names import check_names
 from thrifty.planner import Probe
@@ -133,6 +134,7 @@ def tune(job: Job, budget: Budget, way: Way, *, key: str, runs: Path, ledger: Le
                 records = study.records()
             finally:
                 study.close()
+                give_back()  # the caller's process may live on
             best = _best_of(records, task.aim, reason)
             write_job(folder / JOB, with_settings(task.job, best.settings, store.dataset))
         bill.close({task.aim.metric: task.aim.figure(best)}, reason)
