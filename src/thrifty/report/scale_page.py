@@ -7,10 +7,9 @@ from pathlib import Path
 from thrifty.files import write_atomic
 from thrifty.report.document import render
 from thrifty.report.scale_figures import scale_figures
-from thrifty.report.scale_tables import head_text, in_order, offer_cells, paragraphs, run_cells
+from thrifty.report.scale_tables import head_text, in_order, offer_headers, offer_lines, paragraphs, run_cells
 from thrifty.spec.scaling import Scaled
 
-OFFER_HEADS = ("model", "parameters", "loss", "nine in ten", "takes", "best in")
 RUN_HEADS = ("for", "model", "parameters", "data", "rate", "batch", "loss", "time")
 
 
@@ -28,8 +27,8 @@ def write_scaled(path: Path, scaled: Scaled) -> Path:
         head=head_text(scaled),
         best=scaled.offers[scaled.best],
         figures=figures,
-        offer_heads=(*OFFER_HEADS[:2], scaled.unit, *OFFER_HEADS[2:]),
-        offers=[(place == scaled.best, offer_cells(scaled, offer)) for place, offer in enumerate(scaled.offers)],
+        offer_heads=offer_headers(scaled),
+        offers=offer_lines(scaled, list(enumerate(scaled.offers))),
         run_heads=RUN_HEADS,
         runs=[run_cells(run) for run in in_order(scaled.runs)],
         said=paragraphs(scaled),

@@ -17,14 +17,23 @@ BESIDE = 3
 
 def scale_view(scaled: Scaled) -> RenderableType:
     """Show an answer: what to buy, then the sizes about it, then how that was found and what it took."""
-    headers = ["", "model", ">size", f">{scaled.unit}", ">loss", ">nine in ten", ">takes", ">best in"]
-    lines = [
-        ["▸" if scaled.determined and place == scaled.best else "", *offer_cells(scaled, offer)]
-        for place, offer in shown(scaled)
-    ]
-    parts: list[RenderableType] = [Text(head_text(scaled), style="bold"), "", Columns(headers, lines), ""]
+    table = Columns(offer_headers(scaled), offer_lines(scaled, shown(scaled)))
+    parts: list[RenderableType] = [Text(head_text(scaled), style="bold"), "", table, ""]
     parts.append(Columns(["", "~"], [[label, text] for label, text in paragraphs(scaled)]))
     return Group(*parts)
+
+
+def offer_headers(scaled: Scaled) -> list[str]:
+    """Return a header for each column of the offers; one that starts with ``>`` is aligned right."""
+    return ["", "model", ">size", f">{scaled.unit}", ">loss", ">nine in ten", ">takes", ">best in"]
+
+
+def offer_lines(scaled: Scaled, offers: Sequence[tuple[int, Buy]]) -> list[list[str]]:
+    """Return the cells of offers, the one to buy marked where it is known."""
+    return [
+        ["▸" if scaled.determined and place == scaled.best else "", *offer_cells(scaled, offer)]
+        for place, offer in offers
+    ]
 
 
 def shown(scaled: Scaled) -> list[tuple[int, Buy]]:
