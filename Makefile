@@ -72,10 +72,11 @@ DEPLOYING := export generate cold_start overload compress infer serve moves
 bench-deploy: $(READY) $(PEERS_READY) $(SERVERS_READY)
 	code=0; for each in $(DEPLOYING); do $(BIN)/python -W ignore -m benchmarks.$$each $(QUICK) || code=1; done; exit $$code
 
-# Tuning beside Optuna alone and Ray Tune, on four sets of ../shared/data; hours. In minutes: make bench-tune QUICK=--quick
+# Tuning beside Optuna alone and Ray Tune, on four sets of ../shared/data, and what a curve of small runs foretells; hours. In minutes: make bench-tune QUICK=--quick
 bench-tune: $(READY)
 	$(BIN)/python -m pip install --quiet --editable '.[raytune]' --constraint constraints.txt
 	$(BIN)/python -W ignore -m benchmarks.tune $(QUICK)
+	$(BIN)/python -W ignore -m benchmarks.scale $(QUICK)
 
 peers: $(PEERS_READY)
 

@@ -32,7 +32,7 @@ CARRIED = Carried(how="mup", rate=2e-3, width=32, power=0.0, init="mup", says=""
 
 
 def bought(curve: Curve, flops: float, **more: object) -> Bought:
-    asked = {"batch": BATCH, "unit": UNIT, "least_data": 250_000.0} | more
+    asked = {"batch": BATCH, "unit": UNIT, "least_data": 250_000.0, "largest": 350_000} | more
     left = Purse(quantity="flops", amount=flops)
     return buy(SIZES, lambda size: {"flops": size.flops}, left, curve, CARRIED, **asked)  # type: ignore[arg-type]
 
@@ -80,6 +80,12 @@ def test_noise_that_hides_the_size_leaves_it_open() -> None:
     assert found.parameters.high > 16 * found.parameters.low or curve.bounds
 
 
+@pytest.mark.slow
+def test_no_size_is_offered_that_is_far_beyond_what_ran() -> None:
+    found = bought(fit(points(), math.inf, draws=20), 2e16, largest=1_000)
+    assert max(offer.size.parameters for offer in found.offers) <= 1_000_000
+
+
 def test_a_budget_that_buys_nothing_is_told() -> None:
     with pytest.raises(BudgetError, match=r"1\.0 GFLOP are left of the budget .* Raise --budget"):
         bought(fit(points(), math.inf, draws=20), 1e9)
@@ -93,6 +99,6 @@ def test_sizes_that_do_not_fit_end_the_row() -> None:
     def price(size: Size) -> dict[str, float] | None:
         return {"flops": size.flops, "seconds": size.flops / 5e10} if size.width < 100 else None
 
-    found = buy(SIZES, price, left, curve, CARRIED, batch=BATCH, unit=UNIT, least_data=1e5)  # type: ignore[arg-type]
+    found = buy(SIZES, price, left, curve, CARRIED, batch=BATCH, unit=UNIT, least_data=1e5, largest=350_000)  # type: ignore[arg-type]
     assert [offer.size.width for offer in found.offers] == [32, 48, 64, 96]
     assert found.offers[0].seconds <= 1000

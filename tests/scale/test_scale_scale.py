@@ -72,9 +72,9 @@ def made_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "here", lambda *, kind: device())
 
 
-def played(path: Path, runner: Runner, budget: str = "2e15flop", **more: Any) -> tuple[Scaled, list[Event]]:
+def played(path: Path, runner: Runner, budget: str = "1e14flop", **more: Any) -> tuple[Scaled, list[Event]]:
     events: list[Event] = []
-    asked = {"limit": parse_purse("1e14flop"), **more}
+    asked = {"limit": parse_purse("2e11flop"), **more}
     scaled = scale(
         load_job(path), parse_purse(budget), key="k", run=runner, runs=path.parent / "runs", emit=events.append, **asked
     )
@@ -125,14 +125,29 @@ def test_with_losses_of_a_known_law_what_it_would_buy_is_bought(tmp_path: Path, 
 def test_a_budget_of_another_machine_is_priced_there_and_runs_here_are_not_part_of_it(
     tmp_path: Path, sources: Path
 ) -> None:
-    scaled, _ = played(write(tmp_path, sources), Played(), "0.5USD", on="h100")
+    scaled, _ = played(write(tmp_path, sources), Played(), "0.002USD", on="h100")
     assert "1 x" in scaled.where
     assert scaled.left == scaled.budget
     assert any("not part of the budget" in note for note in scaled.notes)
     for offer in scaled.offers:
-        assert 0 < offer.usd <= 0.5
+        assert 0 < offer.usd <= 0.002
     with pytest.raises(JobError, match=r"steps of 2 samples on h100:8.*a multiple of its 8 devices"):
         played(tmp_path / "tiny.yaml", Played(), "0.5USD", on="h100:8")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("made_device")
+def test_a_budget_of_time_is_spent_here_and_the_small_runs_are_part_of_it(tmp_path: Path, sources: Path) -> None:
+    scaled, _ = played(write(tmp_path, sources), Played(), "8min", limit=None)
+    assert scaled.left.quantity == "seconds"
+    # what pricing the sizes took is known when they are priced
+    runs_over = 480 - scaled.spent.wall_s
+    assert runs_over - scaled.fit.wall_s <= scaled.left.amount <= runs_over
+    # a quarter of it, as foreseen
+    assert scaled.foreseen.value <= 120
+    for offer in scaled.offers:
+        assert 0 < offer.seconds <= scaled.left.amount and offer.joules > 0 and offer.usd > 0
+        assert offer.epochs <= 4
 
 
 @pytest.mark.slow

@@ -13,6 +13,8 @@ from thrifty.spec.scaling import Buy, Carried, Curve, Purse, Size, quantile, spa
 
 # of the size that is best: where nine draws in ten lie further apart, the small runs do not tell it
 MOST_SPREAD = 16.0
+# a size may be so many times the largest that ran
+MOST_TIMES = 1000
 # what of a curve at the end of its range leaves open what a larger model, or more data, would give
 _TELLING = ("size factor", "size power", "data factor", "data power")
 
@@ -36,10 +38,12 @@ def buy(
     batch: int,
     unit: int,
     least_data: float,
+    largest: int,
 ) -> Bought:
     """Offer what is left of a budget to every size, from small to large, until it buys less than the small runs had.
 
-    Data are no more than `MOST_PASSES` passes over what there is: of what more would give nothing was seen.
+    Data are no more than `MOST_PASSES` passes over what there is, and sizes no more than `MOST_TIMES` the largest that
+    ran: of what more would give nothing was seen.
 
     Args:
         sizes: of the family, from the smallest of the small runs on.
@@ -50,12 +54,15 @@ def buy(
         batch: samples of a step.
         unit: what a sample counts for in an amount of data.
         least_data: of the small runs.
+        largest: parameters that ran.
 
     Raises:
         BudgetError: what is left buys nothing at all.
     """
     offers: list[Buy] = []
     for size in sizes:
+        if size.parameters > MOST_TIMES * largest:
+            break
         amounts = price(size)
         if amounts is None:
             break

@@ -133,6 +133,7 @@ def scale(
                 batch=batch,
                 unit=unit,
                 least_data=least_data,
+                largest=layout.sizes[-1].parameters,
             )
             says.append(f"{len(points)} runs; a run lies {curve.noise:.1%} about the curve".replace("%", " %"))
         scaled = Scaled(
