@@ -113,8 +113,14 @@ def test_a_trial_is_priced_and_not_begun_where_it_does_not_fit(
 def test_a_budget_of_a_part_of_a_trial_begins_with_that_part(
     ground: Ground, counting: Counting, tmp_path: Path
 ) -> None:
-    half = Budget.model_validate({"energy": f"{ground.pricer.price({}, ground.pricer.plan({})).joules / 2:.9f}J"})
-    _, study = carry_out(ground, ground.task(tmp_path, budget=half, trials=1))
+    joules = ground.pricer.price({}, ground.pricer.plan({})).joules / 2
+    half = Budget.model_validate({"energy": f"{joules:.9f}J"})
+
+    def spent() -> Spent:
+        # the first part took all of it
+        return Spent(joules=joules if counting.paid else 0.0)
+
+    _, study = carry_out(ground, ground.task(tmp_path, budget=half, trials=1), spent=spent)
     (only,) = study.records()
     assert only.status == "paused" and 0 < only.said.step < only.said.total
 
