@@ -33,8 +33,8 @@ from thrifty.spec.scaling import Buy, Scaled, Size
 
 BAR = 0.03
 LARGER = 8
-# what the budget is matters little here: the small runs are what is measured
-BUDGET, FIT = "2e15flop", "6min"
+# the budget decides how large the small runs are for their data: so that eight times the largest can be trained here
+BUDGET, FIT = "3e13flop", "6min"
 QUICK_BUDGET, QUICK_FIT = "1e14flop", "150s"
 VOCABULARY, LENGTH, BATCH = 260, 64, 16
 
@@ -59,7 +59,7 @@ def job(seed: int) -> dict[str, Any]:
 def larger(family: Family, least: int) -> Size:
     """Return the smallest size of the family's whole heads with so many parameters; not only a root of two wider."""
     around = next(shape for shape in family.shapes if family.size(shape).parameters >= least)
-    widths = range(around.width // 2, around.width + 1, family.head_width)
+    widths = range(family.head_width, around.width + 1, family.head_width)
     shapes = (Shape(around.layers, width, width // family.head_width) for width in widths)
     return next(size for size in map(family.size, shapes) if size.parameters >= least)
 
