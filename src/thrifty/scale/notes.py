@@ -9,6 +9,8 @@ from thrifty.spec.units import format_count
 
 # a model so many times larger than the largest small run is far outside of what was seen
 FAR = 10.0
+# of runs about their curve, from where the law is doubted: with 1.5 % one was 5 % off nine times up (benchmarks.scale)
+LOUD = 0.01
 # a loss within this share of another is nearly as good; what takes at most this share of it for that is worth a word
 NEARLY, CHEAPER = 0.01, 0.5
 # of a kind of data on which E + A / N^a + B / D^b was published to hold
@@ -35,6 +37,11 @@ def notes_of(scaled: Scaled, batch: int, *, on: bool) -> tuple[str, ...]:
         else:
             why = f"the runs do not tell the curve's {' and '.join(curve.bounds)}"
         notes.append(f"the small runs do not say which size: {why}; give them more, with --fit")
+    if curve.noise > LOUD:
+        notes.append(
+            f"the runs lie {curve.noise:.1%} about the curve".replace("%", " %")
+            + ": a part of that may be the law's own, of which its intervals know nothing"
+        )
     if best.size.parameters > FAR * largest:
         times = best.size.parameters / largest
         notes.append(f"the size is {times:,.0f} times the largest that ran: far outside of what was seen")
