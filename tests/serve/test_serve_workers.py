@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -32,6 +33,7 @@ from thrifty.export.check import INFO, sha256
 from thrifty.serve.asgi import App
 from thrifty.serve.cores import here
 from thrifty.serve.lost import WorkerLostError
+from thrifty.serve.workers.child import _is_small
 from thrifty.serve.workers.nursery import Nursery
 from thrifty.serve.workers.process import Process
 from thrifty.serve.workers.wire import SHARED_BYTES, Shared, framed, receive, send, send_frame
@@ -207,6 +209,18 @@ def test_a_process_is_given_up_or_stopped_over_what_was_posted(process: Process)
 
 def test_what_is_too_much_to_send_at_once_is_not_posted(process: Process) -> None:
     assert process.post([["a long row"] * 20_000]) is None
+
+
+@pytest.mark.parametrize(
+    ("row_s", "count", "small"), [(0.0, 2, True), (0.0, 1, False), (2e-4, 2, False), (1e-2, 2, False)], ids=str
+)
+def test_a_model_of_tiny_rows_computes_with_one_thread(row_s: float, count: int, small: bool) -> None:
+    def answers(rows: list[int]) -> list[int]:
+        time.sleep(row_s * len(rows))
+        return rows
+
+    form = SimpleNamespace(made_up=lambda: 0, answers=answers, alone=False)
+    assert _is_small(SimpleNamespace(form=form), count) == small  # type: ignore[arg-type]
 
 
 def test_shared_memory_is_refused_where_none_is_shared() -> None:

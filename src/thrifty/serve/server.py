@@ -93,7 +93,7 @@ def config_of(app: App, limits: Limits) -> uvicorn.Config:
 
 def warn_of_strangers(host: str, keys: Keys | None) -> None:
     """Say it when an address lets in who reaches this machine, without a password."""
-    if not _is_loopback(host) and keys is None:
+    if not is_loopback(host) and keys is None:
         logger.warning("serving on %s: whoever reaches this machine can ask; there is no password", host)
 
 
@@ -121,7 +121,8 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Say whether an address lets in this machine alone."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -17,6 +17,7 @@ from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 
 from thrifty.errors import RequestError
+from thrifty.serve.server import is_loopback
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -119,12 +120,6 @@ def is_ours(said: str, listening: str) -> bool:
         return False
     # nobody can make an address of numbers point elsewhere
     return _address(name) is not None or name in {socket.gethostname().lower(), socket.getfqdn().lower()}
-
-
-def is_loopback(host: str) -> bool:
-    """Say whether an address lets in this machine alone."""
-    address = _address(host)
-    return host == "localhost" or (address is not None and address.is_loopback)
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

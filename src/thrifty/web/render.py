@@ -6,7 +6,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from starlette.responses import HTMLResponse, Response
 
 from thrifty import __version__
@@ -65,7 +65,7 @@ def _file(name: str) -> tuple[bytes, str]:
 @cache
 def _environment() -> Environment:
     return Environment(
-        loader=PackageLoader("thrifty.web", "pages"),
+        loader=ChoiceLoader([PackageLoader("thrifty.web", "pages"), PackageLoader("thrifty.report", "")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -13,9 +13,9 @@ import uvicorn
 
 from thrifty.api import open_ledger
 from thrifty.errors import ThriftyError
-from thrifty.serve.server import bind, quiet_signals
+from thrifty.serve.server import bind, is_loopback, quiet_signals
 from thrifty.web.app import app
-from thrifty.web.guard import is_loopback, new_token
+from thrifty.web.guard import new_token
 from thrifty.web.site import Site
 
 logger = logging.getLogger("thrifty.web")
