@@ -94,6 +94,49 @@ def test_bf16_texts_are_what_they_are_alone_too() -> None:
         assert all(map(torch.equal, logits, alone))
 
 
+def read(model: GPT | Llama, cache: Cache, *parts: Part) -> torch.Tensor:
+    step = Step(cache, parts)
+    hidden_1TC = reordered(model)(step.tokens_1T, step.layers(), hidden=True)
+    logits_BV: torch.Tensor = Reordered(model.head_weight)(hidden_1TC[0, step.last])
+    return logits_BV
+
+
+@torch.inference_mode()
+def check_that_shared_pages_change_no_bit(model: GPT | Llama) -> None:
+    """Five texts: four begin alike for two pages, of which one was read, a fifth for a page alone; a sixth does not."""
+    begin = torch.randint(VOCABULARY, (2 * PAGE_TOKENS,), generator=torch.Generator().manual_seed(3)).tolist()
+    other = [*begin[:PAGE_TOKENS], *begin[:PAGE_TOKENS]]
+    shared = [(begin, [4, 1, own], [own, 2, 3][: 1 + own % 3]) for own in (5, 2, 7, 0)]
+    texts = [*shared, (other, [4, 8, 3], [1, 2]), (other[::-1], [9, 6, 10], [7])]
+
+    def last(cache: Cache, prompt: list[int], pages: list[int], tail: list[int], known: int) -> Part:
+        for at in range(known, len(prompt), PAGE_TOKENS):
+            read(model, cache, Part(prompt[at : at + PAGE_TOKENS], at, pages))
+        for at, token in enumerate(tail[:-1], len(prompt)):
+            read(model, cache, Part([token], at, pages))
+        return Part(tail[-1:], len(prompt) + len(tail) - 1, pages)
+
+    cache = kept_by(model).cache(12)
+    cache.clear(list(range(12)))
+    known = [0, *[2 * PAGE_TOKENS] * 3, PAGE_TOKENS, 0]
+    parts = [last(cache, *text, its) for text, its in zip(texts, known, strict=True)]
+    together = read(model, cache, *parts)
+    for (prompt, _, tail), logits_V in zip(texts, together, strict=True):
+        own = kept_by(model).cache(3)
+        own.clear([0, 1, 2])
+        assert torch.equal(read(model, own, last(own, prompt, [0, 1, 2], tail, 0))[0], logits_V)
+
+
+def test_texts_that_share_pages_are_what_they_are_alone(model: GPT | Llama) -> None:
+    check_that_shared_pages_change_no_bit(model)
+
+
+def test_bf16_texts_that_share_pages_are_what_they_are_alone_too() -> None:
+    model = MODELS["gpt"]().eval()
+    initialise(model, "xavier_normal", 0)
+    check_that_shared_pages_change_no_bit(model.to(torch.bfloat16))
+
+
 def test_pages_that_are_cleared_leave_nothing_behind(model: GPT | Llama) -> None:
     cache = kept_by(model).cache(2)
     for each in (*cache.keys, *cache.values):

@@ -100,6 +100,27 @@ def test_a_seed_gives_the_same_text_whatever_is_asked_beside_it(ask: openai.Open
     assert len({each.text for each in beside.choices[3:]}) > 1, "choices of one prompt have seeds of their own"
 
 
+def test_what_was_read_before_is_told_in_the_usage(ask: openai.OpenAI, base: str) -> None:
+    options: dict[str, Any] = {"model": "teller", "prompt": [*range(5, 75)], "max_tokens": 6, "seed": 3}
+
+    def cached(usage: Any) -> int:
+        return int(usage.prompt_tokens_details.cached_tokens)
+
+    first, again, other = (
+        ask.completions.create(**options, **more)
+        for more in ({"n": 2}, {"n": 2}, {"extra_body": {"cache_salt": "others see no trace of it"}})
+    )
+    assert [cached(each.usage) for each in (first, again, other)] == [0, 64, 0]
+    assert [each.text for each in again.choices] == [each.text for each in first.choices]
+    assert other.choices[0].text == first.choices[0].text
+    chunks = list(ask.completions.create(stream=True, stream_options={"include_usage": True}, **options))
+    assert cached(chunks[-1].usage) == 64
+    prompts = [options["prompt"], [*range(105, 175)]]
+    both = ask.completions.create(**{**options, "prompt": prompts})
+    assert cached(both.usage) == 64 and both.usage is not None and both.usage.prompt_tokens == 140
+    assert 'thrifty_prefix_tokens_total{model="teller:1"}' in httpx.get(f"{base}/metrics").text
+
+
 @pytest.mark.parametrize("n", [1, 2])
 def test_a_stream_put_together_is_the_whole(ask: openai.OpenAI, n: int) -> None:
     options: dict[str, Any] = {"model": "teller", "prompt": "the cat", "max_tokens": 30, "seed": 3, "n": n}
@@ -196,6 +217,7 @@ TEXT = {"model": "teller", "prompt": "a"}
         ),
         pytest.param("completions", {**TEXT, "stop": list("abcde")}, 400, "stop", "array_above_max_length", id="stops"),
         pytest.param("completions", {**TEXT, "stop": 7}, 400, "stop", "invalid_type", id="a number to stop"),
+        pytest.param("completions", {**TEXT, "cache_salt": 7}, 400, "cache_salt", "invalid_type", id="salt"),
         pytest.param("completions", {**TEXT, "prompt": {}}, 400, "prompt", "invalid_type", id="an object"),
         pytest.param("completions", {**TEXT, "prompt": [9999]}, 400, "prompt", "invalid_value", id="unknown token"),
         pytest.param(

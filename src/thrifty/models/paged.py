@@ -1,12 +1,14 @@
 """Attention of many texts over keys and values that are kept in pages, which no step copies.
 
-A page holds the keys and values of `PAGE_TOKENS` tokens of one text, for every layer. Texts that write one token each
-are computed together: every page is looked at where it lies, by its text's query, and only scores and sums, which are
-small, move between pages and texts. A text's numbers are the same whatever other texts are computed with it.
+A page holds the keys and values of `PAGE_TOKENS` tokens, for every layer; of one text, or of several that begin alike.
+Texts that write one token each are computed together: every page is looked at where it lies, by its text's query, and
+only scores and sums, which are small, move between pages and texts. A page of several texts is read from memory once.
+A text's numbers are the same whatever other texts are computed with it, and whether its pages are shared.
 
 Shapes: T tokens of a step, B texts that write one token, N pages, M pages of the longest text, P tokens of a page, S of
 M pages, H heads, K heads of keys and values, G queries that share one of them, R pages and their heads, J heads of
-queries, keys and values together, D width of a head.
+queries, keys and values together, D width of a head; U pages of several texts, V looks at pages: N, one at none, then U
+for each text that a page has beyond its first; X rows that looks choose from, I inputs of a look, O outputs.
 """
 
 from __future__ import annotations
@@ -127,22 +129,31 @@ class Step:
         ]
 
     def _lay_out(self, writers: Sequence[Part]) -> None:
-        """Whose each page is, what of it is written, and the pages of each text."""
+        """Who looks at each page, what of it is written, and the pages of each text."""
         used = [part.pages[: part.kept // PAGE_TOKENS + 1] for part in writers]
-        self._pages = pages = 1 + max((max(each) for each in used), default=-1)
         longest = max((len(each) for each in used), default=0)
-        owner, place = [0] * pages, [0] * pages
-        table, seen = [], []
-        for row, (part, each) in enumerate(zip(writers, used, strict=True)):
+        looks: dict[int, list[tuple[int, int]]] = {}
+        for row, each in enumerate(used):
             for at, page in enumerate(each):
-                owner[page], place[page] = row, row * longest + at
-            # beyond its pages a text looks at one more, which says nothing
-            table.append([*each, *[pages] * (longest - len(each))])
-            seen.append(part.kept + 1)
-        self._longest = longest
+                looks.setdefault(page, []).append((row, row * longest + at))
+        self._pages = pages = 1 + max(looks, default=-1)
+        owner, place = [0] * pages, [0] * pages
+        # beyond its pages a text looks at one more, which says nothing
+        table = [pages] * (len(used) * longest)
+        for page, ((row, at), *_) in looks.items():
+            owner[page], place[page], table[at] = row, at, page
+        shared = {page: further for page, (_, *further) in looks.items() if further}
+        rounds = max(map(len, shared.values()), default=0)
+        more = [[(0, 0)] * len(shared) for _ in range(rounds)]
+        for column, further in enumerate(shared.values()):
+            for number, (row, at) in enumerate(further):
+                more[number][column] = row, at
+                table[at] = pages + 1 + number * len(shared) + column
         self._owner_N, self._place_N = torch.tensor(owner), torch.tensor(place)
-        self._table = torch.tensor(table).flatten()
-        beyond_BS = torch.arange(longest * PAGE_TOKENS) >= torch.tensor(seen)[:, None]
+        self._shared_U = torch.tensor(list(shared), dtype=torch.int64)
+        self._more = [torch.tensor(each).T.contiguous() for each in more]
+        self._table = torch.tensor(table)
+        beyond_BS = torch.arange(longest * PAGE_TOKENS) > torch.tensor([part.kept for part in writers])[:, None]
         self._hidden_B11S = torch.zeros(beyond_BS.shape).masked_fill_(beyond_BS, -math.inf)[:, None, None]
 
     def layers(self) -> list[Layer]:
@@ -168,20 +179,39 @@ class Step:
 
     def _written(self, q_BKGD: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """What the texts see that write one token each, [B, H D]."""
-        (texts, shared, group, width), pages = q_BKGD.shape, self._pages
-        q_RGD = (q_BKGD * (1 / math.sqrt(width))).index_select(0, self._owner_N).flatten(0, 1)
-        scores_NKGP = keys.new_zeros(pages + 1, shared, group, PAGE_TOKENS)
-        torch.bmm(q_RGD, keys[:pages].flatten(0, 1).mT, out=scores_NKGP[:pages].flatten(0, 1))
+        texts, q_BKGD = len(q_BKGD), q_BKGD * (1 / math.sqrt(q_BKGD.shape[-1]))
+        scores_VKGP = self._look(q_BKGD, keys, [self._owner_N, *(owner_U for owner_U, _ in self._more)], turned=True)
         # to the texts, whose pages share one softmax, and back to the pages
-        scores_BMKGP = scores_NKGP.index_select(0, self._table).unflatten(0, (texts, -1))
+        scores_BMKGP = scores_VKGP.index_select(0, self._table).unflatten(0, (texts, -1))
         scores_BKGS = scores_BMKGP.permute(0, 2, 3, 1, 4).flatten(3).float()
         shares_BKGS = scores_BKGS.add_(self._hidden_B11S).softmax(-1).to(values.dtype)
-        shares_BMKGP = shares_BKGS.unflatten(3, (-1, PAGE_TOKENS)).permute(0, 3, 1, 2, 4)
-        shares_NKGP = shares_BMKGP.flatten(0, 1).index_select(0, self._place_N)
-        seen_NKGD = values.new_zeros(pages + 1, shared, group, width)
-        torch.bmm(shares_NKGP.flatten(0, 1), values[:pages].flatten(0, 1), out=seen_NKGD[:pages].flatten(0, 1))
-        seen_BMKGD = seen_NKGD.index_select(0, self._table).unflatten(0, (texts, -1))
+        shares_XKGP = shares_BKGS.unflatten(3, (-1, PAGE_TOKENS)).permute(0, 3, 1, 2, 4).flatten(0, 1)
+        seen_VKGD = self._look(shares_XKGP, values, [self._place_N, *(place_U for _, place_U in self._more)])
+        seen_BMKGD = seen_VKGD.index_select(0, self._table).unflatten(0, (texts, -1))
         return seen_BMKGD.sum(1, dtype=torch.float32).to(values.dtype).flatten(1)
+
+    def _look(self, rows_XKGI: Tensor, pages_NKPD: Tensor, chosen: Sequence[Tensor], *, turned: bool = False) -> Tensor:
+        """Multiply rows by pages, [V, K, G, O]: one by each page, then one more by those of several texts each time.
+
+        Each time it is the product that a page of one text has, whose bits do not depend on how many there are.
+
+        Args:
+            rows_XKGI: what is multiplied.
+            pages_NKPD: of the cache, as they lie.
+            chosen: the row for each page, then for each page of several texts, time by time.
+            turned: multiply by what is transposed.
+        """
+        (_, shared, group, _), out = rows_XKGI.shape, pages_NKPD.shape[2 if turned else 3]
+        pages, times = self._pages, len(chosen) - 1
+        found_VKGO = rows_XKGI.new_zeros(pages + 1 + times * len(self._shared_U), shared, group, out)
+        begin, of_RPD = 0, pages_NKPD[:pages].flatten(0, 1)
+        for time, row in enumerate(chosen):
+            if time == 1:  # read from memory once, for all that look at them
+                begin, of_RPD = pages + 1, pages_NKPD.index_select(0, self._shared_U).flatten(0, 1)
+            rows_RGI, end = rows_XKGI.index_select(0, row).flatten(0, 1), begin + len(row)
+            torch.bmm(rows_RGI, of_RPD.mT if turned else of_RPD, out=found_VKGO[begin:end].flatten(0, 1))
+            begin = end
+        return found_VKGO
 
 
 @dataclass(frozen=True)

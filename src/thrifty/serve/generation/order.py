@@ -20,6 +20,7 @@ class Order:
         stop: texts that end it, and are not part of it.
         likeliest: of each token, tell so many likeliest ones with their log probabilities; None tells no probability.
         growing: tell pieces as they are written, not all at the end.
+        salt: what is read of prompts is shared among those of one salt alone.
     """
 
     prompt: Sequence[int]
@@ -29,6 +30,7 @@ class Order:
     stop: Sequence[str] = ()
     likeliest: int | None = None
     growing: bool = False
+    salt: str = ""
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,11 @@ class Piece:
         tokens: how many were written so far in all.
         told: of each new token, where the order asks for probabilities.
         end: in the last piece why it is the last: ``stop`` by itself or by a text that ends it, or ``length``.
+        shared: tokens of the prompt that were not read, since another text's keys and values of them were there.
     """
 
     text: str
     tokens: int
     told: Sequence[Told] = ()
     end: str = ""
+    shared: int = 0

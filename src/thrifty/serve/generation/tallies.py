@@ -17,7 +17,10 @@ class Tallies:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         model = ("model",)
-        self._read = Counter("thrifty_prompt_tokens", "Tokens of prompts read.", model, registry=registry)
+        self._read = Counter("thrifty_prompt_tokens", "Tokens of prompts.", model, registry=registry)
+        self._shared = Counter(
+            "thrifty_prefix_tokens", "Tokens of prompts that another text had read.", model, registry=registry
+        )
         self._written = Counter("thrifty_generated_tokens", "Tokens written.", model, registry=registry)
         self._first = Histogram(
             "thrifty_first_token_seconds",
@@ -35,17 +38,22 @@ class Tallies:
         )
         self._texts = Gauge("thrifty_texts", "Texts being written.", model, registry=registry)
         self._pages = Gauge(
-            "thrifty_cache_pages", "Pages of keys and values, used and free.", ("model", "state"), registry=registry
+            "thrifty_cache_pages",
+            "Pages of keys and values: used, kept for prompts, free.",
+            ("model", "state"),
+            registry=registry,
         )
 
     def watch(self, model: str, pool: Callable[[], Pool]) -> None:
         """Ask this pool for its pages, whenever they are looked at."""
         self._pages.labels(model, "used").set_function(lambda: pool().used)
+        self._pages.labels(model, "kept").set_function(lambda: pool().kept)
         self._pages.labels(model, "free").set_function(lambda: pool().free)
 
-    def begun(self, model: str, prompt_tokens: int, seconds: float) -> None:
-        """Count a text's first token, so many seconds after it was asked for."""
+    def begun(self, model: str, prompt_tokens: int, shared: int, seconds: float) -> None:
+        """Count a text's first token, so many seconds after it was asked for, and what of its prompt was shared."""
         self._read.labels(model).inc(prompt_tokens)
+        self._shared.labels(model).inc(shared)
         self._first.labels(model).observe(seconds)
 
     def written(self, model: str, tokens: int, texts: int) -> None:
@@ -60,6 +68,6 @@ class Tallies:
 
     def forget(self, model: str) -> None:
         """Let go of a model that left."""
-        for labels in ((model, "used"), (model, "free")):
+        for labels in ((model, "used"), (model, "kept"), (model, "free")):
             with contextlib.suppress(KeyError):  # of what writes no texts there are none
                 self._pages.remove(*labels)

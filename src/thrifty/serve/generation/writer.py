@@ -1,8 +1,9 @@
 """`Writer`: one thread that has one language model write many texts at once, a token of each in a step.
 
-Texts join and leave between steps. A long prompt is read in parts between the others' tokens. A text that is alone
-begins at once; none waits for company. When the worker that computes is lost, another one reads what was written so
-far and goes on; each text is first tried by itself then, and over which a second one is lost is at fault.
+Texts join and leave between steps. A long prompt is read in parts between the others' tokens; a part that another text
+has read, or reads now, is not read again. A text that is alone begins at once; none waits for company. When the worker
+that computes is lost, another one reads what was written so far and goes on; each text is first tried by itself then,
+and over which a second one is lost is at fault.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from thrifty.errors import RequestError
 from thrifty.export.forms.prompts import Prompts
+from thrifty.models.paged import PAGE_TOKENS
 from thrifty.serve.batcher import FULL, OverloadError
 from thrifty.serve.generation.order import Order, Piece, Told
 from thrifty.serve.generation.pool import Pool
@@ -35,6 +37,7 @@ logger = logging.getLogger("thrifty.serve")
 
 # tokens of several prompts that are read in one step, where one in so many texts still has its prompt to read
 _READ_TOGETHER, _MANY = 4 * READ_TOKENS, 4
+_PART_PAGES = READ_TOKENS // PAGE_TOKENS  # that a part fills which texts share
 _SHUTTING_DOWN = "The server is shutting down"
 _RETRY_SECONDS = 0.5  # between trials to start a worker that is lost
 
@@ -210,7 +213,7 @@ class Writer:
             with self._changed:
                 late = self._forget()
                 while self._queue and self._fits(self._queue[0]):
-                    self._queue[0].taken = time.monotonic()
+                    self._queue[0].taken = self._queue[0].taken or time.monotonic()
                     self._active.append(self._queue.popleft())
                 idle = not (self._active or late or self._queue or self._closing)
                 if idle:
@@ -245,13 +248,15 @@ class Writer:
                 self._queue.clear()
             _tell_all(rest, RequestError(f"The worker of model '{self._label}' {error}", status=503))
             return
-        for writing in list(self._active):
-            self.pool.give_back(writing.pages, 0)
+        lost = RequestError("The model failed: its worker was lost over this text, twice", status=500)
+        for writing in [each for each in self._active if each.losses > 1]:
+            self._fail(writing, lost)
+        # the others begin again in the order they came, and share anew what they shared
+        rest, self._active, self.pool = self._active, [], Pool(self.pool.pages)
+        for writing in rest:
             writing.rewind()
-            if writing.losses > 1:
-                self._fail(
-                    writing, RequestError("The model failed: its worker was lost over this text, twice", status=500)
-                )
+        with self._changed:
+            self._queue.extendleft(reversed(rest))
 
     def _forget(self) -> list[Writing]:
         """Drop texts whose client left and those that come too late, which are returned."""
@@ -267,7 +272,7 @@ class Writer:
     def _release(self, writing: Writing) -> None:
         self._active.remove(writing)
         self.pool.give_back(writing.pages, writing.promised)
-        writing.pages = []
+        writing.pages, writing.promised = [], 0
 
     def _fits(self, writing: Writing) -> bool:
         """Whether a text may begin: there is room for it, and the others' tokens do not come too slowly by now."""
@@ -275,8 +280,11 @@ class Writer:
             self._active and self._token_seconds > self._limits.token_seconds
         ):
             return False
-        writing.fit(self.length)
-        return self.pool.promise(writing.promised)
+        pages = writing.fit(self.length)
+        shared = self.pool.promise(pages, writing.names)
+        if shared is not None:
+            writing.begin(pages, shared)
+        return shared is not None
 
     def _take_step(self) -> None:
         """Take a step of the texts whose turn it is; of none, which proves that the engine answers.
@@ -301,11 +309,14 @@ class Writer:
         now = time.monotonic()
         self._metrics.texts.written(self._label, sum(each.token is not None for each in outcomes), len(self._active))
         for (writing, part), outcome in zip(parts, outcomes, strict=True):
+            name = writing.next_name
             writing.read(part)
             if outcome.failed:
                 self._fail(writing, RequestError(outcome.failed, status=500))
             elif outcome.token is not None:
                 self._write(writing, outcome.token, outcome.told, now)
+            elif name is not None:
+                self.pool.name(name, writing.pages[-_PART_PAGES:])
         seconds = time.monotonic() - begin
         if all(len(part.tokens) == 1 for _, part in parts):  # how fast texts grow
             self._token_seconds += 0.1 * (seconds - self._token_seconds)
@@ -314,7 +325,7 @@ class Writer:
 
     def _tidy(self) -> dict[int, int]:
         """Bring pages closer together where many texts have left holes: a step looks at all up to the last."""
-        moves = self.pool.closer([page for each in self._active for page in each.pages])
+        moves = self.pool.closer()
         if moves:
             for each in self._active:
                 each.move(moves)
@@ -323,8 +334,12 @@ class Writer:
     def _next(self) -> list[Writing]:
         """Texts of the next step: all that wait for a token, and as many prompts as may be read beside them.
 
-        One over which a worker was lost is alone until it has a token.
+        One over which a worker was lost is alone until it has a token. What one text reads in a step another one waits
+        for that would read the same.
         """
+        for each in self._active:
+            while (name := each.next_name) is not None and (pages := self.pool.share(name)):
+                each.take_over(pages)
         suspect = next((each for each in self._active if each.losses), None)
         if suspect is not None:
             return [suspect]
@@ -332,10 +347,12 @@ class Writer:
         unread = len(self._active) - len(chosen)
         # while many wait to begin, reading them together gives more tokens in all than the others lose by waiting
         room = _READ_TOGETHER if _MANY * unread >= len(chosen) else READ_TOKENS
+        reading: set[bytes | None] = set()
         for each in self._active:
-            count = min(each.to_read, READ_TOKENS)
-            if 1 < count <= room:
+            count, name = min(each.to_read, READ_TOKENS), each.next_name
+            if 1 < count <= room and (name is None or name not in reading):
                 chosen.append(each)
+                reading.add(name)
                 room -= count
         return chosen
 
@@ -344,7 +361,7 @@ class Writer:
         try:
             if not writing.first:
                 writing.first = now
-                self._metrics.texts.begun(self._label, len(writing.order.prompt), now - writing.begun)
+                self._metrics.texts.begun(self._label, len(writing.order.prompt), writing.shared, now - writing.begun)
             if writing.add(token, told, self._form.tokenizer):
                 self._metrics.texts.ended(self._label, len(writing.written), now - writing.first)
                 self._release(writing)

@@ -11,13 +11,15 @@ import torch
 from thrifty.errors import RequestError
 from thrifty.models.paged import PAGE_TOKENS, Part
 from thrifty.serve.generation.order import Order, Piece, Told
+from thrifty.serve.generation.prefix import names_of
 from thrifty.serve.generation.turn import Turn
 from thrifty.serve.spans import Trace
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-# tokens of a prompt that are read at once; where its parts are cut depends on nothing else than the prompt
+# Tokens of a prompt that are read at once; where its parts are cut depends on nothing else than the prompt. A part that
+# is full is what texts share: whoever takes it over goes on as if it had read it, to the bit.
 READ_TOKENS = 64
 # tokens before the first new one that its characters may depend on
 _BEFORE = 8
@@ -40,7 +42,8 @@ class Writing:
         left: whoever asked has gone.
         losses: workers that were lost over it since it was last seen to do no harm.
         pages: that it holds.
-        promised: pages that it may hold, once it was told how long a context there is.
+        promised: pages that it may yet take, once it was told how long a context there is.
+        shared: tokens of its prompt that it had not to read, since another text has.
         begun, taken, first: `time.monotonic` when it was asked for, when it left the queue, and when its first token
             was there; 0 before.
     """
@@ -53,8 +56,9 @@ class Writing:
         self.losses = 0
         self.taken = self.first = 0.0
         self.pages: list[int] = []
-        self.promised = 0
+        self.promised = self.shared = 0
         self._length, self._end = 0, end
+        self._names = names_of(order.prompt, READ_TOKENS, order.salt)
         self._tokens = list(order.prompt)
         # the context's first token, and how many from there on have their keys and values kept
         self._start, self._kept = 0, 0
@@ -63,15 +67,40 @@ class Writing:
         self._text, self._told_characters = "", 0
         self._told: list[Told] = []
 
-    def fit(self, length: int) -> None:
-        """Begin, in contexts of so many tokens at most."""
-        self._length, self._start = length, max(0, len(self._tokens) - length)
-        self.promised = -(-min(length, len(self._tokens) - self._start + self.order.max_tokens) // PAGE_TOKENS)
+    def fit(self, length: int) -> int:
+        """Say how many pages it may need in all, in contexts of so many tokens at most."""
+        self._length, self._start = length, max(0, self._start, len(self._tokens) - length)
+        longest = len(self.order.prompt) - self._start + self.order.max_tokens
+        if longest > length:  # it will move on within its pages and write them anew, so that they are its own
+            self._names = []
+        return -(-min(length, longest) // PAGE_TOKENS)
+
+    @property
+    def names(self) -> Sequence[bytes]:
+        """What the parts of its prompt are called that other texts may have read too."""
+        return self._names
+
+    @property
+    def next_name(self) -> bytes | None:
+        """What is to be read next, where other texts may have read it too."""
+        at, rest = divmod(self._kept, READ_TOKENS)
+        return self._names[at] if not rest and at < len(self._names) else None
+
+    def begin(self, pages: int, shared: Sequence[int]) -> None:
+        """Begin with so many pages promised in all, and some that hold the begin of its prompt."""
+        self.promised = pages
+        self.take_over(shared)
+
+    def take_over(self, pages: Sequence[int]) -> None:
+        """Hold pages with what is to be read next in the place of as many that were promised."""
+        self.pages += pages
+        self.promised -= len(pages)
+        self.shared += len(pages) * PAGE_TOKENS
+        self._kept += len(pages) * PAGE_TOKENS
 
     def rewind(self) -> None:
         """Its pages are lost: what was read is to be read again, and nothing is told twice."""
-        self.pages, self._kept = [], 0
-        self._start = max(self._start, len(self._tokens) - self._length)
+        self.pages, self.promised, self.shared, self._kept = [], 0, 0, 0
 
     @property
     def written(self) -> list[int]:
@@ -98,6 +127,7 @@ class Writing:
         tokens = self._tokens[begin : begin + READ_TOKENS]
         new = [take() for _ in range(-(-(self._kept + len(tokens)) // PAGE_TOKENS) - len(self.pages))]
         self.pages += new
+        self.promised -= len(new)
         return Part(tokens, self._kept, self.pages), new
 
     def move(self, pages: dict[int, int]) -> None:
@@ -156,7 +186,7 @@ class Writing:
         told, self._told = self._told, []
         if end:
             self.note()
-        self.tell(Piece(new, count, told, end))
+        self.tell(Piece(new, count, told, end, self.shared))
 
     def note(self) -> None:
         """Note in its trace how long it waited and was written; its request ends once the end is told."""

@@ -37,6 +37,7 @@ class Asked:
         model: that writes; held by whoever found it.
         orders: of each choice.
         prompt_tokens: of all prompts.
+        choices: of each prompt.
         chat: told as messages.
         stream: told as they grow.
         usage: a stream ends with its bill.
@@ -46,6 +47,7 @@ class Asked:
     writer: Writer
     orders: Sequence[Order]
     prompt_tokens: int
+    choices: int
     chat: bool
     stream: bool
     usage: bool
@@ -172,6 +174,7 @@ def _asked(
     )
     seed = fields.integer("seed", secrets.randbits(62), -(2**63), 2**63 - 1) % 2**63
     stop = fields.texts("stop", _MAX_STOPS)
+    salt = fields.text("cache_salt")
     stream = fields.boolean("stream")
     options = fields.take("stream_options")
     if options is not None and not (stream and isinstance(options, dict)):
@@ -197,9 +200,10 @@ def _asked(
             stop=(*stop, STOP) if chat else stop,
             likeliest=likeliest,
             growing=stream,
+            salt=salt,
         )
         orders += [replace(order, seed=(seed + choice) % 2**63) for choice in range(n)]
-    return Asked(model, writer, orders, sum(map(len, prompts)), chat, stream, usage)
+    return Asked(model, writer, orders, sum(map(len, prompts)), n, chat, stream, usage)
 
 
 def _prompts(given: Any, model: Model) -> Sequence[str | list[int]]:

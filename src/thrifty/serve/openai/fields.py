@@ -76,6 +76,13 @@ class Fields:
             raise FieldError(f"Invalid '{name}': not a finite number.", param=name, code="invalid_value")
         return float(_in_range(name, "decimal", value, least, most))
 
+    def text(self, name: str) -> str:
+        """Take a text, empty where it is left out."""
+        value = self._given.pop(name, "")
+        if not isinstance(value, str):
+            raise wrong_type(name, "a string", value)
+        return value
+
     def texts(self, name: str, most: int) -> tuple[str, ...]:
         """Take a text or several; empty ones are not meant."""
         value = self._given.pop(name, [])

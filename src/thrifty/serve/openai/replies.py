@@ -39,13 +39,14 @@ class Replies:
             "model": asked.model.name,
         }
         self._tokens = [0] * len(asked.orders)
+        self._shared = [0] * len(asked.orders)
         self._offsets = [0] * len(asked.orders)
 
     def whole(self, pieces: Sequence[Piece]) -> Reply:
         """The answer at once, of the last piece of each choice."""
         choices = []
         for index, piece in enumerate(pieces):
-            self._tokens[index] = piece.tokens
+            self._tokens[index], self._shared[index] = piece.tokens, piece.shared
             said: dict[str, Any] = {"text": piece.text}
             if self._asked.chat:
                 said = {"message": {"role": "assistant", "content": piece.text, "refusal": None}}
@@ -61,7 +62,7 @@ class Replies:
 
     def piece(self, index: int, piece: Piece) -> bytes:
         """The event of a piece of a choice."""
-        self._tokens[index] = piece.tokens
+        self._tokens[index], self._shared[index] = piece.tokens, piece.shared
         said = {"delta": {"content": piece.text}} if self._asked.chat else {"text": piece.text}
         return self._event({"index": index, **said, "logprobs": self._probabilities(index, piece)}, piece.end)
 
@@ -77,9 +78,16 @@ class Replies:
     def _kind(self) -> dict[str, str]:
         return {"object": "chat.completion.chunk"} if self._asked.chat else {}
 
-    def _usage(self) -> dict[str, int]:
-        read, written = self._asked.prompt_tokens, sum(self._tokens)
-        return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+    def _usage(self) -> dict[str, Any]:
+        read, written, choices = self._asked.prompt_tokens, sum(self._tokens), self._asked.choices
+        # a prompt is billed once, by that of its choices which had most of it to read
+        shared = sum(min(self._shared[at : at + choices]) for at in range(0, len(self._shared), choices))
+        return {
+            "prompt_tokens": read,
+            "completion_tokens": written,
+            "total_tokens": read + written,
+            "prompt_tokens_details": {"cached_tokens": shared},
+        }
 
     def _probabilities(self, index: int, piece: Piece) -> dict[str, Any] | None:
         likeliest = self._asked.orders[index].likeliest
