@@ -133,6 +133,35 @@ def write_language_bundle(
     )
 
 
+OF_TRANSFORMERS: dict[str, dict[str, Any]] = {
+    "gpt2": {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64},
+    "llama": {
+        "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "max_position_embeddings": 64, "tie_word_embeddings": False,
+    },
+}  # fmt: skip
+
+
+def write_bundle_of_transformers(folder: Path, *, kind: str, name: str = "teller", length: int = 48) -> BundleInfo:
+    """A language model of transformers with random weights, as a run of ``hf:`` leaves it."""
+    import torch
+    import transformers
+
+    tokenizer = train_tokenizer(["the cat sat on the mat and the dog sat on the cat"] * 4, vocabulary=280)
+    path, config = folder.parent / f"{folder.name}-tokenizer.json", folder.parent / f"{folder.name}-{kind}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(path))
+    data = language_dataset(tokenizer.get_vocab_size(), length)
+    sizes = {**OF_TRANSFORMERS[kind], "vocab_size": data.vocabulary}
+    transformers.AutoConfig.for_model(kind, **sizes).save_pretrained(config)
+    plan = resolve(f"hf:{config}", data)
+    model, generator = build(plan).eval(), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for each in model.parameters():
+            each.add_(torch.randn(each.shape, generator=generator) * 0.2)
+    return _write(folder, name=name, version=1, task="language", model=model, plan=plan, data=data, tokenizer=path)
+
+
 def write_text_bundle(
     folder: Path,
     *,

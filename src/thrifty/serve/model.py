@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from thrifty.errors import BundleError, RequestError, ThriftyError
 from thrifty.export.check import INFO
 from thrifty.export.check import sha256 as sha256_of
+from thrifty.export.writing import can_write
 from thrifty.serve.batcher import Batcher, OverloadError
 from thrifty.serve.curve import Curve, kept_at, typical
 from thrifty.serve.http import Reply
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
 # A batch that takes so many times what it should counts as hung, whatever the deadline: a machine under load is slow.
 _PATIENCE, _LEAST_PATIENCE_SECONDS, _UNMEASURED_SECONDS = 30.0, 5.0, 60.0
-# families whose attention takes a cache of pages
-_WRITE = ("gpt", "llama")
 # whole numbers that a request may ask for beside its input
 _LEAST = {"max_tokens": 1, "top_k": 1, "seed": 0, "beam": 1}
 
@@ -69,7 +68,7 @@ class Model:
         most = 1 if self.form.alone else limits.batch_rows
         kept = kept_at(sha256, len(cores), most) if sha256 and nursery is not None else None
         curve = Curve(most, limits.deadline_seconds, kept, sha256=sha256, cores=len(cores))
-        writes = {"cache_bytes": limits.cache_bytes, "texts": limits.texts} if can_write(bundle) else None
+        writes = {"cache_bytes": limits.cache_bytes, "texts": limits.texts} if can_write(bundle.info) else None
         self._process = (
             None
             if nursery is None
@@ -247,26 +246,24 @@ class Model:
                     raise RequestError(f"{key} must be a whole number from {_LEAST[key]} to {most[key]}")
 
 
-def can_write(bundle: Bundle) -> bool:
-    """Whether a bundle's model is one that writes many texts at once."""
-    info = bundle.info
-    return info.task == "language" and info.engine == "torch" and info.model.family in _WRITE
-
-
 def writer_of(bundle: Bundle, process: Process | None, label: str, limits: Limits, metrics: Metrics) -> Writer:
     """Make what has a language model write, by a process of its own where there is one."""
+    from thrifty.export.bundle import torch_model
     from thrifty.export.forms.prompts import Prompts
+    from thrifty.export.writing import writing_model
     from thrifty.serve.generation.engine import Engine
     from thrifty.serve.generation.writer import Writer
     from thrifty.serve.workers.remote import Remote
 
     assert isinstance(bundle.form, Prompts)
+    info, length = bundle.info, bundle.info.data.shape[0]
     engine = (
-        Engine(bundle.form.model, cache_bytes=limits.cache_bytes, texts=limits.texts)
+        Engine(
+            writing_model(torch_model(bundle), info.model, length), cache_bytes=limits.cache_bytes, texts=limits.texts
+        )
         if process is None
         else Remote(process, max(limits.deadline_seconds, _UNMEASURED_SECONDS))
     )
-    length = bundle.info.data.shape[0]
     return Writer(bundle.form, engine, length=length, label=label, limits=limits, metrics=metrics)
 
 

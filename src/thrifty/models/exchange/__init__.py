@@ -5,6 +5,7 @@ A family that can be exchanged has a file here with its `Form`, and a row in `FO
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,40 @@ def read_plan(folder: Path) -> ModelPlan:
     return ModelPlan(
         name=folder.name, family=form.family, arguments=form.arguments(Config(values, str(folder / CONFIG)))
     )
+
+
+def twin_of(plan: ModelPlan, length: int) -> ModelPlan | None:
+    """Say which model of ours computes what one of transformers does (``hf:``), None where none is known to; no torch.
+
+    Args:
+        plan: of the family ``hf``.
+        length: of the texts that it reads; ours reads none that are longer.
+    """
+    try:
+        values = json.loads(plan.arguments["config"])
+        form = FORMS[values["model_type"]]
+        sizes = form.arguments(Config(values, plan.name))
+    except (BundleError, KeyError, TypeError, ValueError):  # a type that is none of ours, or a kind that ours is not
+        return None
+    if "length" in sizes:
+        sizes["length"] = min(length, sizes["length"])
+    return ModelPlan(name=plan.name, family=form.family, arguments=sizes)
+
+
+def take_over(model: nn.Module, plan: ModelPlan, theirs: nn.Module) -> None:
+    """Give a model of ours the weights of transformers' own.
+
+    Args:
+        model: built from ``plan``, as `twin_of` makes it.
+        plan: of it.
+        theirs: whose weights are copied, in the type that ``model`` has.
+
+    Raises:
+        BundleError: they are of another model, or not finite.
+    """
+    from thrifty.models.exchange.weights import Held, fill_from
+
+    fill_from(Held(theirs.state_dict(), Path(plan.name)), model, form_of(plan)[1], plan.arguments)
 
 
 def read_any(folder: Path) -> ModelPlan:
@@ -128,4 +163,4 @@ def form_of(plan: ModelPlan) -> tuple[str, Form]:
     )
 
 
-__all__ = ["FORMS", "form_of", "load_weights", "read_plan", "save"]
+__all__ = ["FORMS", "form_of", "load_weights", "read_plan", "save", "take_over", "twin_of"]

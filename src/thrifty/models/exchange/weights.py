@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -29,7 +30,23 @@ class Filled:
     unused: tuple[str, ...]
 
 
-@torch.no_grad()
+class Held:
+    """Tensors that are in memory, asked for as those of a `Checkpoint`.
+
+    Attributes:
+        folder: what they are called in errors.
+        shapes: of each tensor.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], folder: Path) -> None:
+        self.folder, self._tensors = folder, tensors
+        self.shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+    def get(self, name: str) -> Tensor:
+        """Return a tensor."""
+        return self._tensors[name]
+
+
 def fill(model: nn.Module, form: Form, arguments: Arguments, folder: Path) -> Filled:
     """Give a model the weights of a directory.
 
@@ -42,18 +59,23 @@ def fill(model: nn.Module, form: Form, arguments: Arguments, folder: Path) -> Fi
         BundleError: the files cannot be read; tensors are missing, not known, or of another shape, and all of them are
             named; or one is not finite.
     """
-    own = model.state_dict(keep_vars=True)
     with opened(folder) as checkpoint:
-        names = _names(checkpoint, form)
-        taken, new = _compare(own, form, arguments, names, checkpoint)
-        for each in taken:
-            parts = [_finite(checkpoint, names[name]) for name in each.theirs]
-            found = torch.cat(parts) if len(parts) > 1 else parts[0]
-            found = found.T if each.transposed else found.flatten(0, each.boxed) if each.boxed else found
-            found = _first_moved(found, each.first, folder) if each.first else found
-            own[each.ours].copy_(found[: len(own[each.ours])] if each.cut else found)
-        used = {name for each in taken for name in each.theirs}
-        return Filled(new=tuple(new), unused=tuple(sorted(names.keys() - used)))
+        return fill_from(checkpoint, model, form, arguments)
+
+
+@torch.no_grad()
+def fill_from(checkpoint: Checkpoint | Held, model: nn.Module, form: Form, arguments: Arguments) -> Filled:
+    """Give a model weights that are open or in memory; `fill` says the rest."""
+    own, names = model.state_dict(keep_vars=True), _names(checkpoint, form)
+    taken, new = _compare(own, form, arguments, names, checkpoint)
+    for each in taken:
+        parts = [_finite(checkpoint, names[name]) for name in each.theirs]
+        found = torch.cat(parts) if len(parts) > 1 else parts[0]
+        found = found.T if each.transposed else found.flatten(0, each.boxed) if each.boxed else found
+        found = _first_moved(found, each.first, checkpoint.folder) if each.first else found
+        own[each.ours].copy_(found[: len(own[each.ours])] if each.cut else found)
+    used = {name for each in taken for name in each.theirs}
+    return Filled(new=tuple(new), unused=tuple(sorted(names.keys() - used)))
 
 
 def collect(model: nn.Module, form: Form, arguments: Arguments) -> dict[str, Tensor]:
@@ -69,7 +91,7 @@ def collect(model: nn.Module, form: Form, arguments: Arguments) -> dict[str, Ten
     return found
 
 
-def _names(checkpoint: Checkpoint, form: Form) -> dict[str, str]:
+def _names(checkpoint: Checkpoint | Held, form: Form) -> dict[str, str]:
     """Return what each tensor of a checkpoint is called now, and its name in the files."""
     bare = form.inner and not any(name.startswith(form.inner) for name in checkpoint.shapes)
     names = {}
@@ -82,7 +104,7 @@ def _names(checkpoint: Checkpoint, form: Form) -> dict[str, str]:
 
 
 def _compare(
-    own: dict[str, Tensor], form: Form, arguments: Arguments, names: dict[str, str], checkpoint: Checkpoint
+    own: dict[str, Tensor], form: Form, arguments: Arguments, names: dict[str, str], checkpoint: Checkpoint | Held
 ) -> tuple[list[Pair], list[str]]:
     """Return the pairs to take over and the names of ours that stay; or say all that is wrong."""
     taken, new, missing, other = [], [], [], []
@@ -136,7 +158,7 @@ def _fits(each: Pair, shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
     return shape == wanted or longer
 
 
-def _finite(checkpoint: Checkpoint, name: str) -> Tensor:
+def _finite(checkpoint: Checkpoint | Held, name: str) -> Tensor:
     tensor = checkpoint.get(name)
     if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
         raise BundleError(f"the weights '{name}' in '{checkpoint.folder}' hold NaN or infinity")

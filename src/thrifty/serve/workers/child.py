@@ -203,11 +203,13 @@ def _steps(bundle: Bundle, limits: dict[str, int]) -> tuple[Answer, dict[str, An
     import msgspec
 
     from thrifty.export.bundle import torch_model
+    from thrifty.export.writing import writing_model
     from thrifty.models.paged import Part
     from thrifty.serve.generation.engine import Engine
     from thrifty.serve.generation.turn import Turn
 
-    engine = Engine(torch_model(bundle), **limits)
+    info = bundle.info
+    engine = Engine(writing_model(torch_model(bundle), info.model, info.data.shape[0]), **limits)
     engine.take([Turn(Part([0], 0, [0]))], fresh=[0])
 
     def answer(asked: dict[str, Any]) -> dict[str, Any]:
