@@ -183,8 +183,8 @@ def test_data_that_has_changed_is_refused(trained: RunFolder) -> None:
 @pytest.mark.parametrize(
     ("asked", "says"),
     [({"objective": "latncy"}, "latency"), ({"max_drop": "lots"}, "--max-drop"), ({"batch": 0}, "batch"),
-     ({"budget": "soon"}, "soon"), ({"requests": math.nan}, "requests")],
-    ids=["objective", "drop", "batch", "budget", "requests"],
+     ({"budget": "soon"}, "soon"), ({"requests": math.nan}, "requests"), ({"objective": "tokens"}, "writes no text")],
+    ids=["objective", "drop", "batch", "budget", "requests", "tokens"],
 )  # fmt: skip
 def test_what_cannot_be_meant(trained: RunFolder, asked: dict[str, object], says: str) -> None:
     with pytest.raises(JobError, match=says):

@@ -33,7 +33,8 @@ def compress(
     Args:
         run: that is done.
         max_drop: of the job's metric: ``0.5%`` of the figure before, or ``0.004`` in its unit.
-        objective: ``latency`` of a request, ``throughput``, ``size`` or ``energy``.
+        objective: ``latency`` of a request, ``throughput``, ``tokens`` a second that a language model writes, ``size``
+            or ``energy``.
         batch: rows of a request.
         requests: that will be answered; a trial that could not pay back within as many is not run.
         budget: of the search, such as ``10min``, ``0.02kWh`` or ``0.10USD``.

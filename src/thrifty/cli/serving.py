@@ -16,7 +16,9 @@ from thrifty.errors import BudgetError, unknown_name
 def compress(
     run: Annotated[Path, typer.Argument(help="a run folder")],
     max_drop: Annotated[str, typer.Option(help="of the metric: 0.5% of the figure before, or 0.004")] = "0.5%",
-    objective: Annotated[str, typer.Option(help="latency, throughput, size or energy")] = "latency",
+    objective: Annotated[
+        str, typer.Option(help="latency, throughput, tokens (a second, of writing), size or energy")
+    ] = "latency",
     batch: Annotated[int, typer.Option(help="rows of a request", min=1)] = 1,
     requests: Annotated[float, typer.Option(help="that will be answered, within which the search pays back")] = 1e6,
     budget: Annotated[str, typer.Option(help="what the search may take, such as 10min, 0.02kWh, 0.10USD")] = "10min",

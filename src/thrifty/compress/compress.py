@@ -12,14 +12,15 @@ import numpy as np
 
 from thrifty import hardware
 from thrifty.compress.guard import Guard, MaxDrop
-from thrifty.compress.measure import measure, requests, size_of
+from thrifty.compress.measure import prompts, requests
 from thrifty.compress.moves import MOVES, Candidate, Context
 from thrifty.compress.payback import pay_back
-from thrifty.compress.search import Asked, Found, search
+from thrifty.compress.search import Asked, Found, measured, search
 from thrifty.data import Batch, Store, prepare
 from thrifty.data.samples import take
-from thrifty.errors import DataError
+from thrifty.errors import DataError, JobError
 from thrifty.export.bundle import Bundle, load_bundle, rewrite_bundle, torch_model
+from thrifty.export.writing import can_write
 from thrifty.files import hold
 from thrifty.ledger import Ledger, Meter, Stage, add_spent
 from thrifty.runs import RunFolder
@@ -99,11 +100,17 @@ def compress(folder: RunFolder, wish: Wish, out: Path, stage: Stage, device: Dev
         emit: is told what happens.
 
     Raises:
+        JobError: tokens are to come faster of a model that writes none.
         DataError: the data is not that of the run any more, or there are no held-out rows.
         BundleError: the run's bundle is damaged, or what was made does not read back.
     """
     job, run = folder.job(), folder.plan()
-    bundle = load_bundle(folder.bundle)
+    bundle, writes = load_bundle(folder.bundle), wish.objective == "tokens"
+    if writes and not can_write(bundle.info):
+        raise JobError(
+            f"model '{bundle.info.model.name}' writes no text many at once, whose tokens a second could be more",
+            mend="Take --objective latency or throughput; a GPT or a Llama writes.",
+        )
     store = prepare(raw_data(job), seed=job.train.seed, cache=cache_folder(), emit=emit)
     if store.dataset.key != bundle.info.data.key:
         raise DataError(
@@ -120,7 +127,7 @@ def compress(folder: RunFolder, wish: Wish, out: Path, stage: Stage, device: Dev
         asked = Asked(
             requests=wish.requests,
             seconds_left=lambda: seconds_left(wish.budget, stage, device) - ENDING_S,
-            inputs=requests(store, wish.batch, seed=job.train.seed),
+            inputs=(prompts if writes else requests)(store, wish.batch, seed=job.train.seed),
         )
         found = search(reference, MOVES, guard, context, asked)
         return _written(found, bundle, reference, wish, out, stage, device, context, asked)
@@ -168,14 +175,7 @@ def _written(
     test = None
     if context.data.counts.get("test", 0):
         test = Guard(context.store, context.run, "test", wish.max_drop, reference.answers).judge(chosen.answers)
-    both = {"before": reference, "after": chosen}
-    took = measure(
-        {name: each.answers for name, each in both.items()},
-        asked.inputs,
-        {name: size_of(each) for name, each in both.items()},
-        device,
-        batch=wish.batch,
-    )
+    took = measured({"before": reference, "after": chosen}, asked.inputs, context)
     if not chosen.taken:
         took["after"] = took["before"]  # the same model: what noise makes of it is no saving
     spent = stage.spent()

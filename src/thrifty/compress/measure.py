@@ -17,6 +17,7 @@ from torch import Tensor
 
 from thrifty.compress.answers import Answers
 from thrifty.compress.moves import Candidate
+from thrifty.compress.pen import tokens_of
 from thrifty.data import Store
 from thrifty.data.samples import take
 from thrifty.export.weights import stored
@@ -52,6 +53,12 @@ def requests(store: Store, batch: int, *, seed: int = 0) -> dict[int, list[Tenso
     return made
 
 
+def prompts(store: Store, batch: int, *, seed: int = 0) -> dict[int, list[Tensor]]:
+    """Make requests of ``batch`` prompts out of the begins of training texts, by their number, for a `Pen`."""
+    count = tokens_of(store.dataset.shape[0])
+    return {batch: [each[:, :count] for each in requests(store, batch, seed=seed)[batch]]}
+
+
 def measure(
     candidates: Mapping[str, Answers],
     asked: Mapping[int, Sequence[Tensor]],
@@ -59,6 +66,7 @@ def measure(
     device: Device,
     *,
     batch: int,
+    tokens: int = 0,
     rounds: int = ROUNDS,
     round_s: float = ROUND_S,
 ) -> dict[str, Measured]:
@@ -70,6 +78,7 @@ def measure(
         sizes: bytes of the files of each.
         device: whose counter energy is read from, or whose watts it is derived from.
         batch: rows of a request.
+        tokens: that are written on from each row; 0 where none are.
         rounds: in each of which every candidate is asked.
         round_s: seconds that a candidate gets in a round for each number of rows, at least one request.
     """
@@ -84,7 +93,7 @@ def measure(
             for name in names[turn % len(names) :] + names[: turn % len(names)]:
                 for rows, some in asked.items():
                     samples[name].spent.setdefault(rows, []).append(_timed(candidates[name], some, round_s, meter))
-    return {name: _figures(samples[name], batch, sizes[name]) for name in candidates}
+    return {name: _figures(samples[name], batch, sizes[name], tokens) for name in candidates}
 
 
 def size_of(candidate: Candidate) -> int:
@@ -107,7 +116,7 @@ def _timed(answers: Answers, some: Sequence[Tensor], seconds: float, meter: Mete
     return Spent(**a_call, joules_method=spent.joules_method)
 
 
-def _figures(samples: _Samples, batch: int, size: int) -> Measured:
+def _figures(samples: _Samples, batch: int, size: int, tokens: int) -> Measured:
     rates = {rows: rows / statistics.median(each.wall_s for each in found) for rows, found in samples.spent.items()}
     best = max(rates, key=lambda rows: rates[rows])
     asked = samples.spent[batch]
@@ -120,6 +129,7 @@ def _figures(samples: _Samples, batch: int, size: int) -> Measured:
         joules_a_row=_spread([each.joules / batch for each in asked]),
         joules_method=asked[-1].joules_method,
         bytes=size,
+        tokens_per_s=_spread([batch * tokens / each.wall_s for each in asked]) if tokens else None,
     )
 
 

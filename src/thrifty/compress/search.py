@@ -18,6 +18,7 @@ from torch import Tensor
 from thrifty.compress.guard import Guard
 from thrifty.compress.measure import ROUND_S, ROUNDS, measure, size_of
 from thrifty.compress.moves import Candidate, Context, Move
+from thrifty.compress.pen import Pen, tokens_of
 from thrifty.compress.value import NOISE, front, share
 from thrifty.errors import SignalledError, ThriftyError
 from thrifty.spec import Measured, Tried, Verdict
@@ -42,6 +43,21 @@ class Asked:
     requests: float
     seconds_left: Callable[[], float]
     inputs: Mapping[int, Sequence[Tensor]]
+
+
+def measured(
+    candidates: Mapping[str, Candidate], inputs: Mapping[int, Sequence[Tensor]], context: Context
+) -> dict[str, Measured]:
+    """Measure candidates beside each other: how they answer; or, where tokens are what counts, how they write."""
+    writes, length = context.objective == "tokens", context.data.shape[0] if context.objective == "tokens" else 0
+    return measure(
+        {name: Pen(each, length, context.batch) if writes else each.answers for name, each in candidates.items()},
+        inputs,
+        {name: size_of(each) for name, each in candidates.items()},
+        context.device,
+        batch=context.batch,
+        tokens=tokens_of(length) if writes else 0,
+    )
 
 
 @dataclass(frozen=True)
@@ -192,7 +208,8 @@ class _Search:
         return max(hope, *others, 1.0)
 
     def _judging_s(self) -> float:
-        return self.guard.rows * self.guard.seconds_a_row + 2 * ROUNDS * ROUND_S * len(self._inputs())
+        a_call_s = max(ROUND_S, self.reference.measured.latency_s.value)
+        return self.guard.rows * self.guard.seconds_a_row + 2 * ROUNDS * a_call_s * len(self._inputs())
 
     def _try(self, trial: _Trial) -> None:
         move, base = trial.move, trial.judged.candidate
@@ -256,13 +273,7 @@ class _Search:
         return {self.context.batch: self.asked.inputs[self.context.batch]}
 
     def _measure(self, candidates: Mapping[str, Candidate]) -> dict[str, Measured]:
-        return measure(
-            {name: each.answers for name, each in candidates.items()},
-            self._inputs(),
-            {name: size_of(each) for name, each in candidates.items()},
-            self.context.device,
-            batch=self.context.batch,
-        )
+        return measured(candidates, self._inputs(), self.context)
 
     def _leave_out(self, trials: Sequence[_Trial], why: str) -> None:
         for each in trials:

@@ -13,6 +13,7 @@ NOISE = 0.02
 TAKES: dict[Objective, Callable[[Measured], float]] = {
     "latency": lambda found: found.latency_s.value,
     "throughput": lambda found: 1 / found.rows_per_s.value,
+    "tokens": lambda found: 1 / found.tokens_per_s.value if found.tokens_per_s else found.latency_s.value,
     "size": lambda found: float(found.bytes),
     "energy": lambda found: found.joules_a_row.value,
 }

@@ -122,6 +122,7 @@ SAID: dict[str, str] = {
     "time of a request": "一次请求的时间",
     "time of a request, s": "一次请求的时间，秒",
     "rows a second": "每秒行数",
+    "tokens a second": "每秒词元数",
     "size, bytes": "大小，字节",
     "energy of a row": "每行的能耗",
     "energy of a row, J": "每行的能耗，焦耳",

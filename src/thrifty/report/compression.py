@@ -18,11 +18,16 @@ from thrifty.spec.units import format_joules, format_seconds, format_usd
 SHOWN: dict[Objective, tuple[str, Callable[[Measured], float], Callable[[float], str]]] = {
     "latency": ("time of a request", lambda found: found.latency_s.value, format_seconds),
     "throughput": ("rows a second", lambda found: found.rows_per_s.value, lambda value: f"{value:,.0f}"),
+    "tokens": (
+        "tokens a second",
+        lambda found: found.tokens_per_s.value if found.tokens_per_s else 0.0,
+        lambda value: f"{value:,.0f}",
+    ),
     "size": ("size", lambda found: float(found.bytes), format_bytes),
     "energy": ("energy of a row", lambda found: found.joules_a_row.value, format_joules),
 }
 # of what an axis counts
-UNITS: dict[Objective, str] = {"latency": ", s", "throughput": "", "size": ", bytes", "energy": ", J"}
+UNITS: dict[Objective, str] = {"latency": ", s", "throughput": "", "tokens": "", "size": ", bytes", "energy": ", J"}
 HELD = {"within": "within", "over": "too much", "unproven": "cannot be told"}
 MARKS = {"chosen": "▸", "reference": "·", "held": "✓", "over": "✗", "unproven": "?", "failed": "!"}
 
@@ -80,7 +85,7 @@ def compression_view(made: Compression) -> RenderableType:
     name, value, text = SHOWN[made.objective]
     headers = ["", "moves", f">{name}", ">drop", ">between", ">predicted", ">took", "~what it did"]
     before, after = value(made.before), value(made.after)
-    times = after / before if made.objective == "throughput" else before / after
+    times = after / before if made.objective in {"throughput", "tokens"} else before / after
     parts: list[RenderableType] = [
         Text(f"trials, for {made.objective} at a batch of {made.batch}", style="bold"),
         Columns(headers, trial_rows(made)),

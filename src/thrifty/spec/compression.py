@@ -8,7 +8,7 @@ from typing import Literal
 from thrifty.spec.cost import Spent
 from thrifty.spec.plain import Plain
 
-Objective = Literal["latency", "throughput", "size", "energy"]
+Objective = Literal["latency", "throughput", "tokens", "size", "energy"]
 # within: the drop is less than is allowed, but for the share of cases that `confidence` leaves; over: it is more;
 # unproven: these rows cannot tell
 Held = Literal["within", "over", "unproven"]
@@ -65,6 +65,7 @@ class Measured(Plain):
         cpu_s_a_row: processor seconds, at ``batch``.
         joules_a_row: as ``joules_method`` says, at ``batch``.
         bytes: of the files that are served.
+        tokens_per_s: written, where that was asked for: a row is a prompt then, and a request has it written on.
     """
 
     batch: int
@@ -75,6 +76,7 @@ class Measured(Plain):
     joules_a_row: Spread
     joules_method: str
     bytes: int
+    tokens_per_s: Spread | None = None
 
 
 class Tried(Plain):

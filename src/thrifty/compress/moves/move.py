@@ -75,7 +75,7 @@ class Context:
         run: the plan that the model was trained by.
         device: this machine.
         calibration: batches of the training split, as training has them, of ``batch`` rows.
-        objective: what should become less, or of ``throughput`` more.
+        objective: what should become less, or of ``throughput`` and ``tokens`` more.
         batch: rows of a request.
         seconds: that the move may take.
         seed: of whatever it draws.
