@@ -13,6 +13,7 @@ from made_bundles import OF_TRANSFORMERS, write_bundle_of_transformers, write_la
 
 from thrifty.export.bundle import Bundle, load_bundle, rewrite_bundle
 from thrifty.export.check import read_info
+from thrifty.export.parity import RELATIVE_ROUNDED
 from thrifty.export.writing import can_write, writing_model
 from thrifty.models.gpt import GPT
 from thrifty.models.llama import Llama
@@ -85,4 +86,4 @@ def test_in_bf16_too(bundle: Bundle, tmp_path: Path) -> None:
     x = torch.randint(bundle.info.data.vocabulary, (2, LENGTH), generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         apart = (twin(x).float() - bundle.model(x)).abs().max() / bundle.model(x).abs().max()
-    assert apart < 0.03
+    assert apart < RELATIVE_ROUNDED
