@@ -8,6 +8,9 @@ PEERS       := .venv-peers
 PEERS_READY := $(PEERS)/.ready
 SERVERS       := .venv-servers
 SERVERS_READY := $(SERVERS)/.ready
+# OpenVINO's own writer of texts, which writing is measured against.
+GENAI       := .venv-genai
+GENAI_READY := $(GENAI)/.ready
 # TensorFlow and LiteRT's interpreter, which some exports are written and read by, in an environment of their own.
 TENSORFLOW       := .venv-tf
 TENSORFLOW_READY := $(TENSORFLOW)/.ready
@@ -17,7 +20,7 @@ export THRIFTY_TENSORFLOW_PYTHON ?= $(if $(wildcard $(TENSORFLOW_READY)),$(CURDI
 # what they start that wait must not keep cores from the others.
 SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test quick check format bench bench-plan bench-gpu peers bench-train bench-train-gpu bench-data bench-deploy bench-tune servers tensorflow clean
+.PHONY: demo test quick check format bench bench-plan bench-gpu peers bench-train bench-train-gpu bench-data bench-deploy bench-tune servers genai tensorflow clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py
@@ -69,7 +72,7 @@ bench-data: $(READY) $(PEERS_READY)
 
 # What answering costs: smaller models under a guard, other runtimes, other servers, writing many texts, overload; hours.
 DEPLOYING := export generate cold_start overload compress infer serve moves
-bench-deploy: $(READY) $(PEERS_READY) $(SERVERS_READY)
+bench-deploy: $(READY) $(PEERS_READY) $(SERVERS_READY) $(GENAI_READY)
 	code=0; for each in $(DEPLOYING); do $(BIN)/python -W ignore -m benchmarks.$$each $(QUICK) || code=1; done; exit $$code
 
 # Tuning beside Optuna alone and Ray Tune, on four sets of ../shared/data, and what a curve of small runs foretells; hours. In minutes: make bench-tune QUICK=--quick
@@ -83,11 +86,13 @@ peers: $(PEERS_READY)
 # Other people's servers, each in an environment of its own.
 servers: $(SERVERS_READY)
 
+genai: $(GENAI_READY)
+
 # TensorFlow in an environment of its own; without it tests of what it reads are skipped.
 tensorflow: $(TENSORFLOW_READY)
 
 clean:
-	rm -rf $(VENV) $(PEERS) $(SERVERS) $(TENSORFLOW) runs examples/data
+	rm -rf $(VENV) $(PEERS) $(SERVERS) $(GENAI) $(TENSORFLOW) runs examples/data
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -104,6 +109,11 @@ $(SERVERS_READY): $(wildcard benchmarks/peers/servers/*.txt)
 	  $(PYTHON) -m venv $(SERVERS)/$$each && \
 	  $(SERVERS)/$$each/bin/python -m pip install --quiet --requirement benchmarks/peers/servers/$$each.txt || exit 1; done
 	@touch $(SERVERS_READY)
+
+$(GENAI_READY): benchmarks/peers/genai.txt
+	$(PYTHON) -m venv $(GENAI)
+	$(GENAI)/bin/python -m pip install --quiet --requirement $<
+	@touch $(GENAI_READY)
 
 $(TENSORFLOW_READY): constraints.txt
 	$(PYTHON) -m venv $(TENSORFLOW)

@@ -3,9 +3,9 @@
     python -m benchmarks.generate [--quick] [--rounds N] [--resume]
 
 Against ``transformers.generate`` with all sixteen in one batch, in fp32 as it comes and in bf16, and against
-openvino-genai where an environment `.venv-genai` has it (`pip install openvino-genai optimum-intel`). The same random
-weights in everybody's own files, the same prompts, greedy, to the same length. Ours is the server's own writer, which
-tells each token of each text; in bf16 on processors that multiply it, and in fp32.
+openvino-genai where `make genai` made its environment. The same random weights in everybody's own files, the same
+prompts, greedy, to the same length. Ours is the server's own writer, which tells each token of each text; in bf16 on
+processors that multiply it, and in fp32.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -23,6 +24,9 @@ class Doubler:
 
     def __init__(self) -> None:
         self.ours, self.theirs = socket.socketpair()
+        self.ours.setblocking(False)
+        self.starts = 1
+        self.bells: list[int] = []
         self.computed: list[list[int]] = []
         self.posted: list[list[int]] = []
         self.given_up = 0
@@ -38,19 +42,26 @@ class Doubler:
     def patience(self, rows: int) -> float:
         return self.seconds
 
-    def post(self, rows: list[int]) -> int | None:
+    def post(self, rows: list[int]) -> bool:
         if not self.at_once:
-            return None
+            return False
         self.posted.append(list(rows))
         if not self.holds_back:
             self.let_go()
-        return self.ours.fileno()
+        return True
+
+    def bell(self) -> int:
+        self.bells.append(os.dup(self.ours.fileno()))
+        return self.bells[-1]
 
     def let_go(self) -> None:
         self.theirs.send(b"x")
 
-    def read(self) -> Sequence[int]:
-        assert self.ours.recv(1) == b"x"
+    def read(self) -> Sequence[int] | None:
+        try:
+            assert self.ours.recv(1) == b"x"
+        except BlockingIOError:
+            return None
         if self.fails is not None:
             raise self.fails
         return [2 * row for row in self.posted[-1]]
@@ -108,6 +119,62 @@ def test_the_loop_posts_the_first_and_then_all_that_came_meanwhile(work: Batcher
     assert on_a_loop(ask) == [[2], [4], [6]]
     assert double.posted == [[1], [2, 3]]
     assert not double.computed
+
+
+def is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
+def test_a_loop_goes_on_listening_until_another_process_answers(work: Batcher, double: Doubler) -> None:
+    async def ask() -> list[Any]:
+        found = [await asyncio.wrap_future(work.submit([row], deadline=later())) for row in (1, 2)]
+        assert len(double.bells) == 1
+        double.starts += 1
+        found.append(await asyncio.wrap_future(work.submit([3], deadline=later())))
+        assert len(double.bells) == 2 and not is_open(double.bells[0]) and is_open(double.bells[1])
+        return found
+
+    assert on_a_loop(ask) == [[2], [4], [6]]
+    work.close(SOON)
+    assert not is_open(double.bells[1])
+
+
+def test_what_rings_for_the_thread_is_left_to_it(work: Batcher, double: Doubler) -> None:
+    async def ask() -> list[Any]:
+        first = await asyncio.wrap_future(work.submit([1], deadline=later()))
+        double.let_go()  # as an answer that a thread waits for
+        while is_open(double.bells[0]):
+            await asyncio.sleep(0.001)
+        assert double.ours.recv(1) == b"x"  # nobody took it
+        return [first, await asyncio.wrap_future(work.submit([2], deadline=later()))]
+
+    assert on_a_loop(ask) == [[2], [4]]
+    assert len(double.bells) == 2
+
+
+def test_a_ring_without_an_answer_is_waited_on(work: Batcher, double: Doubler) -> None:
+    async def ask() -> list[Any]:
+        double.holds_back = True
+        future = work.submit([1], deadline=later())
+        work._rung()
+        assert not future.done()
+        double.let_go()
+        return await answers_of([future])
+
+    assert on_a_loop(ask) == [[2]]
+
+
+def test_another_loop_leaves_rows_to_the_thread_while_one_listens(work: Batcher, double: Doubler) -> None:
+    async def ask() -> None:
+        assert await asyncio.wrap_future(work.submit([1], deadline=later())) == [2]
+        assert await asyncio.to_thread(on_a_loop, lambda: answers_of([work.submit([2], deadline=later())])) == [[4]]
+
+    on_a_loop(ask)
+    assert double.posted == [[1]] and double.computed == [[2]]
 
 
 def test_many_rows_go_in_several_batches(work: Batcher, double: Doubler) -> None:

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -36,7 +37,7 @@ from thrifty.serve.lost import WorkerLostError
 from thrifty.serve.workers.child import _is_small
 from thrifty.serve.workers.nursery import Nursery
 from thrifty.serve.workers.process import Process
-from thrifty.serve.workers.wire import SHARED_BYTES, Shared, framed, receive, send, send_frame
+from thrifty.serve.workers.wire import SHARED_BYTES, Incoming, Shared, framed, send, send_frame
 
 SOON = 60.0
 PREDICT = "/v1/models/pets:predict"
@@ -128,7 +129,7 @@ def test_frames_arrive_as_they_were(values: list[Any], shapes: list[list[int]]) 
     ours, theirs = socket.socketpair()
     with ours, theirs:
         send(ours, {"values": values, "arrays": arrays, "number": np.float32(1.5)})
-        found = receive(theirs)
+        found = Incoming(theirs).receive()
     assert found["values"] == values
     assert found["number"] == 1.5
     for array, other in zip(arrays, found["arrays"], strict=True):
@@ -148,7 +149,7 @@ def test_arrays_lie_in_shared_memory_as_far_as_they_fit() -> None:
             target=send_frame, args=(ours, framed({"arrays": arrays, "turned": turned, "none": np.zeros(0)}, shared))
         )
         sent.start()
-        found = receive(theirs, others)
+        found = Incoming(theirs, others).receive()
         sent.join()
     for array, arrived in zip(
         [*arrays, turned, np.zeros(0)], [*found["arrays"], found["turned"], found["none"]], strict=True
@@ -171,28 +172,45 @@ def process(moody: Path, nursery: Nursery) -> Iterator[Process]:
     made.stop()
 
 
-def readable(descriptor: int | None) -> bool:
-    assert descriptor is not None
+@contextmanager
+def listening(process: Process) -> Iterator[int]:
+    bell = process.bell()
+    yield bell
+    os.close(bell)
+
+
+def readable(descriptor: int) -> bool:
     return bool(select.select([descriptor], [], [], SOON)[0])
 
 
 def test_rows_are_posted_and_their_answers_read_later(process: Process) -> None:
     rows = [pixels(number) for number in range(3)]
-    for _ in range(2):
-        assert readable(process.post(rows))
-        posted = process.read()
-        for found, wanted in zip(posted, process(rows), strict=True):
-            np.testing.assert_array_equal(found["probabilities"], wanted["probabilities"])
+    with listening(process) as bell:
+        for _ in range(2):
+            assert process.post(rows) and readable(bell)
+            posted = process.read()
+            assert posted is not None and not select.select([bell], [], [], 0)[0]
+            for found, wanted in zip(posted, process(rows), strict=True):
+                np.testing.assert_array_equal(found["probabilities"], wanted["probabilities"])
+
+
+def test_answers_that_are_not_there_yet_are_not_waited_for(process: Process) -> None:
+    assert process.post([np.array(GREEN, np.uint8)])
+    assert process.read() is None
+    assert "killed" in str(process.hung())
 
 
 def test_a_process_that_dies_over_what_was_posted_is_started_again(process: Process) -> None:
-    rows = [pixels(0)]
-    assert readable(process.post([np.array(RED, np.uint8)]))
-    with pytest.raises(WorkerLostError, match="died"):
-        process.read()
-    assert process.post(rows) is None  # it does not run
+    rows, before = [pixels(0)], process.starts
+    with listening(process) as bell:
+        assert process.post([np.array(RED, np.uint8)]) and readable(bell)
+        with pytest.raises(WorkerLostError, match="died"):
+            process.read()
+    assert not process.post(rows)  # it does not run
     assert len(process(rows)) == 1
-    assert readable(process.post(rows)) and len(process.read()) == 1
+    assert process.starts == before + 1
+    with listening(process) as bell:
+        assert process.post(rows) and readable(bell) and len(process.read() or ()) == 1
 
 
 def test_a_process_is_given_up_or_stopped_over_what_was_posted(process: Process) -> None:
@@ -200,15 +218,18 @@ def test_a_process_is_given_up_or_stopped_over_what_was_posted(process: Process)
     process.post(stuck)
     assert "killed" in str(process.hung())
     assert len(process([pixels(0)])) == 1
-    descriptor = process.post(stuck)
-    process.stop()
-    assert readable(descriptor)  # whoever waits for it is told
+    with listening(process) as bell:
+        process.post(stuck)
+        process.stop()
+        assert readable(bell)  # whoever waits for it is told
+        with pytest.raises(WorkerLostError):
+            process.read()
     with pytest.raises(WorkerLostError):
-        process.read()
+        process.bell()
 
 
 def test_what_is_too_much_to_send_at_once_is_not_posted(process: Process) -> None:
-    assert process.post([["a long row"] * 20_000]) is None
+    assert not process.post([["a long row"] * 20_000])
 
 
 @pytest.mark.parametrize(
@@ -223,29 +244,48 @@ def test_a_model_of_tiny_rows_computes_with_one_thread(row_s: float, count: int,
     assert _is_small(SimpleNamespace(form=form), count) == small  # type: ignore[arg-type]
 
 
+@settings(max_examples=40, deadline=None)
+@given(sizes=st.lists(st.integers(0, 40_000), min_size=1, max_size=6), cut=st.integers(1, 70_000))
+def test_frames_that_come_in_pieces_or_together_are_told_apart(sizes: list[int], cut: int) -> None:
+    frames = [{"rows": [np.full(size, number, np.uint8), "x" * size]} for number, size in enumerate(sizes)]
+    whole = b"".join(bytes(part) for each in frames for part in framed(each))
+    ours, theirs = socket.socketpair()
+    with ours, theirs, ThreadPoolExecutor(1) as pool:
+        pieces = [whole[at : at + cut] for at in range(0, len(whole), cut)]
+        sent = pool.submit(lambda: [ours.sendall(each) for each in pieces])
+        incoming = Incoming(theirs)
+        for number, size in enumerate(sizes):
+            array, text = incoming.receive()["rows"]
+            assert array.tolist() == [number] * size and len(text) == size
+        sent.result(SOON)
+
+
 def test_shared_memory_is_refused_where_none_is_shared() -> None:
     shared = Shared()
     ours, theirs = socket.socketpair()
     with ours, theirs:
         send_frame(ours, framed({"rows": [np.ones(3)]}, shared))
         with pytest.raises(ValueError, match="extension 2"):
-            receive(theirs)
+            Incoming(theirs).receive()
     shared.close()
 
 
 def test_large_frames_of_many_arrays_arrive_and_objects_do_not() -> None:
     rows = [np.full((50, 50, 3), number % 256, np.uint8) for number in range(1500)]
     ours, theirs = socket.socketpair()
+    incoming = Incoming(theirs)
     with ours, theirs, ThreadPoolExecutor(1) as pool:
         sent = pool.submit(send, ours, {"rows": rows})
-        found = receive(theirs)["rows"]
+        found = incoming.receive()["rows"]
         sent.result(SOON)
         assert all(np.array_equal(one, other) for one, other in zip(rows, found, strict=True))
         with pytest.raises(TypeError, match="cannot be sent"):
             send(ours, {"rows": [np.array([object()])]})
         ours.close()
         with pytest.raises(EOFError):
-            receive(theirs)
+            incoming.receive()
+        with pytest.raises(EOFError):
+            incoming.has_come()
 
 
 @pytest.mark.slow

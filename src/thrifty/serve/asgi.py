@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import math
-import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
 
 import thrifty.serve.oip as oip
@@ -21,7 +17,6 @@ import thrifty.serve.openai as openai
 import thrifty.serve.page as page
 import thrifty.serve.tfserving as tfserving
 from thrifty.errors import RequestError, ThriftyError
-from thrifty.serve.batcher import OverloadError
 from thrifty.serve.gate import Gate
 from thrifty.serve.http import (
     CLIENT_LEFT,
@@ -33,7 +28,6 @@ from thrifty.serve.http import (
     Reply,
     Send,
     Work,
-    error_reply,
     json_reply,
     read_body,
 )
@@ -41,10 +35,11 @@ from thrifty.serve.keys import Keys
 from thrifty.serve.labels import Labels
 from thrifty.serve.limits import Limits
 from thrifty.serve.metrics import Metrics
-from thrifty.serve.models import Ask, Model, Models
+from thrifty.serve.models import Models
 from thrifty.serve.oip.repository import Repository
 from thrifty.serve.openapi import document
-from thrifty.serve.spans import Trace, named, noted
+from thrifty.serve.question import SMALL_BYTES, Asked, Desk, Question, reply_to
+from thrifty.serve.spans import Trace, noted
 from thrifty.serve.watch import Watch
 
 if TYPE_CHECKING:
@@ -59,10 +54,8 @@ _PARSERS = 2  # threads that decode JSON and images, so that a large body does n
 
 _NOBODY = nullcontext()
 _UNWATCHED_SECONDS = 0.01  # most answers come sooner than it pays to look whether the client still waits
-_SMALL_BYTES = 4096  # of a body that is parsed at once: it costs less than handing it over
 
 T = TypeVar("T")
-Parse = Callable[[bytes], Ask]
 
 
 class App:
@@ -73,7 +66,9 @@ class App:
     Attributes:
         models: what it serves.
         metrics: what it counts.
+        gate: that requests pass.
         held: bytes of the requests that it holds.
+        desk: what questions to its models share.
         repository: from which models are loaded and unloaded on request; None when that is off.
     """
 
@@ -95,11 +90,12 @@ class App:
         self.models.name_versions(labels or {})
         self.repository = None if repository is None else Repository(repository, self.models)
         self._watch = None if watch is None else Watch(watch, self.models)
-        self._gate = gate or Gate()
+        self.gate = gate or Gate()
         self._telemetry = telemetry
         self.held = Held(limits.held_bytes)
         self._openai = openai.OpenAI(self.models, limits, self.metrics, self.held)
         self._parsers = ThreadPoolExecutor(_PARSERS, thread_name_prefix="thrifty-parse")
+        self.desk = Desk(limits, self.metrics, self.held, self._parsers)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request, or follow the server's start and stop."""
@@ -110,7 +106,7 @@ class App:
             with self.following(scope["method"], scope["path"], scope["headers"]) as trace:
                 if trace is not None:
                     send = _noting_status(trace, send)
-                await self._gate.let_through(scope, receive, send, self._answer)
+                await self.gate.let_through(scope, receive, send, self._answer)
         elif scope["type"] == "websocket":
             await receive()
             await send({"type": "websocket.close", "code": 1008})
@@ -131,7 +127,12 @@ class App:
     @property
     def keys(self) -> Keys | None:
         """Those that are let in; None for all."""
-        return self._gate.keys
+        return self.gate.keys
+
+    @property
+    def traced(self) -> bool:
+        """Whether somebody is told what happens to requests, part by part."""
+        return self._telemetry is not None
 
     @property
     def ready(self) -> bool:
@@ -159,45 +160,55 @@ class App:
                 return
 
     async def _answer(self, scope: Message, receive: Receive, send: Send) -> None:
-        start = time.perf_counter()
         path = scope["raw_path"].decode("ascii", "replace") if scope.get("raw_path") else quote(scope["path"])
         method, headers = scope["method"], dict(scope["headers"])
         if openai.owns(method, path):
             await self._openai.answer(method, path, headers, receive, send)
             return
-        protocol = "tfserving" if tfserving.owns(path) else "oip" if oip.owns(path) else ""
-        model: Model | None = None
+        start = time.perf_counter()
+        protocol = _protocol_of(path)
         try:
-            found = self._route(method, path, headers)
-            # one that was unloaded between being found and being held is looked for again
-            while not isinstance(found, Reply | Work) and not found[0].hold():
-                found = self._route(method, path, headers)
+            found = self._find(method, path, headers)
             if isinstance(found, Work):
                 found = await self._work(found, headers, receive)
-            if isinstance(found, Reply):
-                await found.send(send)
-                return
-            model, parse = found
-            named(model.label, protocol)
-            reply = await self._infer(model, parse, headers, receive)
         except ClientLeftError:
-            self.metrics.request_done(model.label if model else "", protocol, CLIENT_LEFT, time.perf_counter() - start)
+            self.metrics.request_done("", protocol, CLIENT_LEFT, time.perf_counter() - start)
             return
-        except ThriftyError as error:
-            reply = tfserving.error_reply(error) if protocol == "tfserving" else error_reply(error)
-            if isinstance(error, OverloadError):
-                seconds = str(max(1, math.ceil(error.retry_after_s))).encode()
-                reply = replace(reply, headers=(*reply.headers, (b"retry-after", seconds)))
-        except Exception:
-            logger.exception("%s %s failed", method, path)
-            reply = error_reply(RequestError("Internal error; the server's log says more", status=500))
-        finally:
-            if model is not None:
-                model.release()
-        self.metrics.request_done(model.label if model else "", protocol, reply.status, time.perf_counter() - start)
-        await reply.send(send)
+        except Exception as error:
+            found = self._refused(error, method, path, time.perf_counter() - start)
+        reply = await self._infer(found, f"{method} {path}", headers, receive) if isinstance(found, Asked) else found
+        if reply is not None:
+            await reply.send(send)
 
-    def _route(self, method: str, path: str, headers: dict[bytes, bytes]) -> Reply | Work | tuple[Model, Parse]:
+    def find(self, method: str, path: str, headers: dict[bytes, bytes]) -> Reply | Asked:
+        """Find whom a POST to a model is for, held for it; or the answer, where there is none."""
+        start = time.perf_counter()
+        try:
+            found = self._find(method, path, headers)
+            if isinstance(found, Work):
+                raise RequestError("Not Found", status=404)
+        except Exception as error:
+            return self._refused(error, method, path, time.perf_counter() - start)
+        return found
+
+    def _refused(self, error: Exception, method: str, path: str, seconds: float) -> Reply:
+        """Answer, and count, what goes wrong before a model is found."""
+        protocol = _protocol_of(path)
+        if not isinstance(error, ThriftyError):
+            logger.error("%s %s failed", method, path, exc_info=error)
+            error = RequestError("Internal error; the server's log says more", status=500)
+        reply = reply_to(error, protocol)
+        self.metrics.request_done("", protocol, reply.status, seconds)
+        return reply
+
+    def _find(self, method: str, path: str, headers: dict[bytes, bytes]) -> Reply | Work | Asked:
+        found = self._route(method, path, headers)
+        # one that was unloaded between being found and being held is looked for again
+        while isinstance(found, Asked) and not found.model.hold():
+            found = self._route(method, path, headers)
+        return found
+
+    def _route(self, method: str, path: str, headers: dict[bytes, bytes]) -> Reply | Work | Asked:
         if page.owns(path, headers):
             return page.look_up(method, path, self.models, self.metrics)
         if path in _METRICS:
@@ -209,14 +220,15 @@ class App:
                 raise RequestError("Method Not Allowed", status=405)
             return json_reply(document(self.models, repository=self.repository is not None))
         if tfserving.owns(path):
-            return tfserving.ask_for(method, path, self.models) or tfserving.look_up(method, path, headers, self.models)
+            asked = tfserving.ask_for(method, path, self.models)
+            return Asked(*asked, "tfserving") if asked else tfserving.look_up(method, path, headers, self.models)
         if oip.owns(path):
-            return (
-                oip.ask_for(method, path, headers, self.models)
-                or oip.work_for(method, path, self.repository)
-                or oip.look_up(
-                    method, path, self.models, self.metrics, ready=self.ready, repository=self.repository is not None
-                )
+            asked = oip.ask_for(method, path, headers, self.models)
+            if asked:
+                model, length = asked[0], headers.get(oip.HEAD_LENGTH)
+                return Asked(*asked, "oip", lambda size: size <= SMALL_BYTES or oip.is_light(model, length, size))
+            return oip.work_for(method, path, self.repository) or oip.look_up(
+                method, path, self.models, self.metrics, ready=self.ready, repository=self.repository is not None
             )
         raise RequestError("Not Found", status=404)
 
@@ -231,64 +243,47 @@ class App:
         finally:
             self.held.release(held)
 
-    async def _infer(self, model: Model, parse: Parse, headers: dict[bytes, bytes], receive: Receive) -> Reply:
-        model.check_load()  # said before the body is read and decoded for nothing
-        with noted("reading"):
-            body, held = await read_body(headers, receive, self.held, self.limits)
-        try:
-            with noted("decoding"):
-                if len(body) <= _SMALL_BYTES:
-                    ask = parse(body)
-                else:
-                    ask = await asyncio.get_running_loop().run_in_executor(self._parsers, parse, body)
-            del body
-            answers = await self._wait(model.submit(ask.rows), receive)
-            with noted("encoding"):
-                return ask.reply(answers)
-        finally:
-            self.held.release(held)
-
-    async def _wait(self, future: Future[list[Any]], receive: Receive) -> list[Any]:
-        """Wait for the answers, for the client to leave, or for the deadline, whichever is first."""
+    async def _infer(self, asked: Asked, where: str, headers: dict[bytes, bytes], receive: Receive) -> Reply | None:
+        """Wait for the reply, or for the client to leave, whichever is first."""
         loop = asyncio.get_running_loop()
-        first = loop.create_future()
+        first: asyncio.Future[Reply | None] = loop.create_future()
 
-        def wake(_: object = None) -> None:
+        def tell(reply: Reply | None) -> None:
             if not first.done():
-                first.set_result(None)
+                first.set_result(reply)
 
-        thread = threading.get_ident()
-
-        def answered(_: object) -> None:
-            if threading.get_ident() == thread:
-                wake()
-                return
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                loop.call_soon_threadsafe(wake)
-
-        future.add_done_callback(answered)
-        left: asyncio.Task[None] | None = None
+        question = Question(self.desk, asked, where, tell)
+        held, left, watching = 0, None, None
 
         def watch() -> None:
             nonlocal left
             left = loop.create_task(_until_client_leaves(receive))
-            left.add_done_callback(wake)
+            left.add_done_callback(lambda _: tell(None))
 
-        watching = loop.call_later(_UNWATCHED_SECONDS, watch)
-        deadline = loop.call_later(self.limits.deadline_seconds, wake)
         try:
-            await first
-            if future.done():
-                return future.result()
-            if left is not None and left.done():
-                raise ClientLeftError
-            raise RequestError(f"Deadline exceeded: no answer within {self.limits.deadline_seconds:g} s", status=504)
+            if question.check():
+                with noted("reading"):
+                    body, held = await read_body(headers, receive, self.held, self.limits)
+                question.ask(body)
+                del body
+                watching = loop.call_later(_UNWATCHED_SECONDS, watch)
+            return await first
+        except ClientLeftError:
+            return None
+        except Exception as error:
+            question.fail(error)
+            return await first
         finally:
-            deadline.cancel()
-            watching.cancel()
+            question.leave()
+            if watching is not None:
+                watching.cancel()
             if left is not None:
                 left.cancel()
-            future.cancel()
+            self.held.release(held)
+
+
+def _protocol_of(path: str) -> str:
+    return "tfserving" if tfserving.owns(path) else "oip" if oip.owns(path) else ""
 
 
 def _noting_status(trace: Trace, send: Send) -> Send:

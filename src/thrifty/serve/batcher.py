@@ -13,10 +13,12 @@ import asyncio
 import contextlib
 import logging
 import math
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from thrifty.errors import RequestError
@@ -36,11 +38,18 @@ class Posts(Protocol):
     def patience(self, rows: int) -> float:
         """Return the seconds after which a batch of so many rows counts as hung."""
 
-    def post(self, rows: list[Any]) -> int | None:
-        """Send rows; returns what is readable once they are answered, None where they cannot be sent at once."""
+    @property
+    def starts(self) -> int:
+        """How many processes there were."""
 
-    def read(self) -> Sequence[Any]:
-        """Return the answers."""
+    def post(self, rows: list[Any]) -> bool:
+        """Send rows; False where they cannot be sent at once."""
+
+    def bell(self) -> int:
+        """Return a descriptor of one's own that can be read once what was posted to this process is answered."""
+
+    def read(self) -> Sequence[Any] | None:
+        """Return the answers; None where they are not there yet."""
 
     def hung(self) -> Exception:
         """Give up what was posted."""
@@ -49,6 +58,25 @@ class Posts(Protocol):
 FULL = "The batch scheduling queue to which this task was submitted is full"  # TensorFlow Serving's own words
 EXPIRED = "Deadline exceeded before the request was computed"
 _RETRY_SECONDS = 0.5  # between probes of a worker that is lost
+
+
+@dataclass(frozen=True)
+class _Posted:
+    """What was posted and is not answered yet: its parts, how many rows, since when, and what is done if it is late."""
+
+    batch: list[Part]
+    rows: int
+    begun: float
+    late: asyncio.TimerHandle
+
+
+@dataclass(frozen=True)
+class _Bell:
+    """What an event loop listens to for answers of one process."""
+
+    loop: asyncio.AbstractEventLoop
+    descriptor: int
+    start: int
 
 
 class OverloadError(RequestError):
@@ -101,6 +129,8 @@ class Batcher:
         # of the thread, of what is posted, and of what was posted in vain and is the thread's now
         self._works, self._is_posted, self._waits_for_posts = False, False, False
         self._back: tuple[list[Part], BaseException | None] | None = None
+        self._posted: _Posted | None = None
+        self._bell: _Bell | None = None
         self._queue_rows, self._deadline, self._hung_after = queue_rows, deadline_seconds, hung_after_seconds
         self.curve = curve or Curve(batch_rows, deadline_seconds)
         self._measures = curve is not None and typical is not None
@@ -188,7 +218,8 @@ class Batcher:
         if self._posts is None or busy or self._failing or self._answered_at == -math.inf:
             return None
         with contextlib.suppress(RuntimeError):
-            return asyncio.get_running_loop()
+            loop = asyncio.get_running_loop()
+            return loop if self._bell is None or self._bell.loop is loop or self._bell.loop.is_closed() else None
         return None
 
     def _post(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -210,43 +241,64 @@ class Batcher:
         begun = time.monotonic()
         self._busy_rows, self._busy_since = len(rows), begun
         try:
-            descriptor = self._posts.post(rows)
+            if not self._posts.post(rows):
+                self._give_back(batch, None)
+                return
+            self._listen(loop)
         except Exception as error:
             self._give_back(batch, error)
             return
-        if descriptor is None:
-            self._give_back(batch, None)
-            return
+        late = loop.call_later(self._posts.patience(len(rows)), self._give_up)
+        self._posted = _Posted(batch, len(rows), begun, late)
 
-        def give_up() -> None:
-            loop.remove_reader(descriptor)
-            self._give_back(batch, TimeoutError())
-
-        late = loop.call_later(self._posts.patience(len(rows)), give_up)
-
-        def read() -> None:
-            loop.remove_reader(descriptor)
-            late.cancel()
-            self._read(loop, batch, begun)
-
-        loop.add_reader(descriptor, read)
-
-    def _read(self, loop: asyncio.AbstractEventLoop, batch: list[Part], begun: float) -> None:
-        """Answer what was posted, and post what has come since."""
+    def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Have the event loop told of answers; it goes on to listen between batches, for beginning takes long."""
         assert self._posts is not None
-        rows = self._busy_rows
-        try:
-            answers = _as_many(self._posts.read(), rows)
-        except Exception as error:
-            self._give_back(batch, error)
+        if self._bell is not None and self._bell.start == self._posts.starts and self._bell.loop is loop:
             return
-        self._deliver(batch, answers, begun)
-        self._count(batch, rows, begun)
+        self._stop_listening()
+        self._bell = bell = _Bell(loop, self._posts.bell(), self._posts.starts)
+        loop.add_reader(bell.descriptor, self._rung)
+
+    def _stop_listening(self) -> None:
+        bell, self._bell = self._bell, None
+        if bell is not None:
+            if not bell.loop.is_closed():
+                bell.loop.remove_reader(bell.descriptor)
+            os.close(bell.descriptor)
+
+    def _rung(self) -> None:
+        """Answer what was posted, and post what has come since."""
+        posted = self._posted
+        if posted is None or self._posts is None:  # it rings for the thread
+            self._stop_listening()
+            return
+        try:
+            found = self._posts.read()
+            if found is None:
+                return
+            answers = _as_many(found, posted.rows)
+        except Exception as error:
+            self._give_back(posted.batch, error)
+            return
+        self._posted = None
+        posted.late.cancel()
+        self._deliver(posted.batch, answers, posted.begun)
+        self._count(posted.batch, posted.rows, posted.begun)
         self._busy_since = 0.0
-        self._post(loop)
+        if self._bell is not None:
+            self._post(self._bell.loop)
+
+    def _give_up(self) -> None:
+        if self._posted is not None:
+            self._give_back(self._posted.batch, TimeoutError())
 
     def _give_back(self, batch: list[Part], error: BaseException | None) -> None:
         """Leave a batch to the thread: to be computed there, or to find out whose fault it was."""
+        if self._posted is not None:
+            self._posted.late.cancel()
+            self._posted = None
+        self._stop_listening()
         self._busy_since = 0.0
         with self._changed:
             self._is_posted, self._back = False, (batch, error)
@@ -263,6 +315,12 @@ class Batcher:
             left = self._queue.all()
         for task in left:
             _fail(task, RequestError("The server is shutting down", status=503))
+        bell = self._bell
+        if bell is not None and bell.loop.is_closed():
+            self._stop_listening()
+        elif bell is not None:
+            with contextlib.suppress(RuntimeError):  # it was closed this very moment
+                bell.loop.call_soon_threadsafe(self._stop_listening)
 
     def _work(self) -> None:
         while taken := self._take():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import thrifty.serve.oip as oip
 import thrifty.serve.openai as openai
@@ -15,6 +15,7 @@ from thrifty.serve.keys import OPEN, Keys
 from thrifty.serve.logs import id_of, log_request
 
 Answer = Callable[[Message, Receive, Send], Awaitable[None]]
+REQUEST_ID = b"x-request-id"
 
 
 class Gate:
@@ -28,34 +29,45 @@ class Gate:
     def __init__(self, keys: Keys | None = None, *, logs: bool = False) -> None:
         self.keys, self._logs = keys, logs
 
+    def refusal(self, method: str, path: str, headers: Mapping[bytes, bytes]) -> Reply | None:
+        """Refuse a request with 401 as its protocol does; None lets it in."""
+        if self.keys is None or path in OPEN:
+            return None
+        try:
+            if not page.is_open(path, headers):
+                self.keys.check(headers)
+        except RequestError as error:
+            return _refusal(method, path, error)
+        return None
+
+    def log(self, request_id: str, method: str, path: str, status: int, seconds: float, client: str) -> None:
+        """Write a request's line, where requests are logged."""
+        if self._logs:
+            log_request(request_id, method, path, status, seconds, client)
+
     async def let_through(self, scope: Message, receive: Receive, send: Send, answer: Answer) -> None:
-        """Answer a request, or refuse it with 401 as its protocol does."""
+        """Answer a request, or refuse it."""
         begun = time.perf_counter()
-        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), None)
-        request_id = id_of(given)
+        headers = dict(scope["headers"])
+        request_id = id_of(headers.get(REQUEST_ID))
         status = CLIENT_LEFT
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message = {**message, "headers": [*message["headers"], (b"x-request-id", request_id.encode())]}
+                message = {**message, "headers": [*message["headers"], (REQUEST_ID, request_id.encode())]}
             await send(message)
 
         try:
-            if self.keys is not None and scope["path"] not in OPEN:
-                headers = dict(scope["headers"])
-                try:
-                    if not page.is_open(scope["path"], headers):
-                        self.keys.check(headers)
-                except RequestError as error:
-                    await _refusal(scope["method"], scope["path"], error).send(send_with_id)
-                    return
+            refusal = self.refusal(scope["method"], scope["path"], headers)
+            if refusal is not None:
+                await refusal.send(send_with_id)
+                return
             await answer(scope, receive, send_with_id)
         finally:
-            if self._logs:
-                client = str((scope.get("client") or ("",))[0])
-                log_request(request_id, scope["method"], scope["path"], status, time.perf_counter() - begun, client)
+            client = str((scope.get("client") or ("",))[0])
+            self.log(request_id, scope["method"], scope["path"], status, time.perf_counter() - begun, client)
 
 
 def _refusal(method: str, path: str, error: RequestError) -> Reply:

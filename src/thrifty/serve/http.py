@@ -94,7 +94,7 @@ async def read_body(headers: dict[bytes, bytes], receive: Receive, held: Held, l
     """
     announced = headers.get(b"content-length", b"0")
     if announced.isdigit() and int(announced[:20]) > limits.body_bytes:
-        raise _too_large(limits)
+        raise too_large(limits)
     parts: list[bytes] = []
     size = counted = 0
     try:
@@ -106,7 +106,7 @@ async def read_body(headers: dict[bytes, bytes], receive: Receive, held: Held, l
                 part = message.get("body", b"")
                 size += len(part)
                 if size > limits.body_bytes:
-                    raise _too_large(limits)
+                    raise too_large(limits)
                 held.take(len(part))
                 counted += len(part)
                 parts.append(part)
@@ -136,11 +136,12 @@ def _inflate(body: bytes, encoding: bytes, limits: Limits) -> bytes:
     except zlib.error as error:
         raise RequestError(f"The {encoding.decode()} body is damaged: {error}") from None
     if len(whole) > limits.body_bytes:
-        raise _too_large(limits)
+        raise too_large(limits)
     if not stream.eof:
         raise RequestError(f"The {encoding.decode()} body is cut short")
     return whole
 
 
-def _too_large(limits: Limits) -> RequestError:
+def too_large(limits: Limits) -> RequestError:
+    """Say that a body is over its bound."""
     return RequestError(f"The body is over {limits.body_bytes} bytes", status=413, mend="Send fewer instances at once.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import logging
 import re
 import secrets
@@ -13,6 +14,8 @@ import msgspec
 
 LogFormat = Literal["text", "json"]
 _ID = re.compile(rb"[!-~]{1,128}")
+# an id names a request among those of all servers, and is no secret
+_PROCESS, _NUMBERS = secrets.token_hex(4), itertools.count(secrets.randbits(32))
 _FIELDS = ("id", "method", "path", "status", "seconds", "client")
 
 requests = logging.getLogger("thrifty.serve.requests")
@@ -60,4 +63,6 @@ def id_of(given: bytes | None) -> str:
     >>> id_of(b"abc-1"), len(id_of(b"a b"))
     ('abc-1', 16)
     """
-    return given.decode("ascii") if given is not None and _ID.fullmatch(given) else secrets.token_hex(8)
+    if given is not None and _ID.fullmatch(given):
+        return given.decode("ascii")
+    return f"{_PROCESS}{next(_NUMBERS) % 2**32:08x}"

@@ -9,6 +9,7 @@ A number that is none (NaN, infinity) is an error in JSON, which cannot say it, 
 texts are Triton's as far as it has them.
 """
 
+from thrifty.serve.oip.rest import HEAD_LENGTH, is_light
 from thrifty.serve.oip.routes import ask_for, look_up, owns, work_for
 
-__all__ = ["ask_for", "look_up", "owns", "work_for"]
+__all__ = ["HEAD_LENGTH", "ask_for", "is_light", "look_up", "owns", "work_for"]

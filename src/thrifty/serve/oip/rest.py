@@ -28,6 +28,7 @@ from thrifty.serve.pixels import from_base64, from_flat, from_nested, json_type
 
 HEAD_LENGTH = b"inference-header-content-length"
 _OCTETS = b"application/octet-stream"
+_SHORT_HEAD = 4096
 
 
 def parse_infer(model: Model, head_length: bytes | None, body: bytes) -> Ask:
@@ -44,6 +45,20 @@ def parse_infer(model: Model, head_length: bytes | None, body: bytes) -> Ask:
     if head == 0:
         return _raw(model, whole)
     return _infer(model, parse_object(whole[:head]), whole[head:])
+
+
+def is_light(model: Model, head_length: bytes | None, size: int) -> bool:
+    """Say whether a body of so many bytes is pixels behind a short head, which are taken as they lie.
+
+    Args:
+        model: that is asked.
+        head_length: bytes of the head, as its header says.
+        size: of the whole body.
+    """
+    if head_length is None or not head_length.isdigit() or "pixels" not in model.form.inputs:
+        return False
+    head = int(head_length[:15])
+    return 0 < head <= _SHORT_HEAD < size and (size - head) % math.prod(model.form.inputs["pixels"][1][1:]) == 0
 
 
 def parse_object(body: bytes | memoryview) -> dict[str, Any]:

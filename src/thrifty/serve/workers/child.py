@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from thrifty.errors import RequestError, ThriftyError
 from thrifty.serve.cores import threads
-from thrifty.serve.workers.wire import Shared, receive, send
+from thrifty.serve.workers.wire import Incoming, Shared, send
 
 if TYPE_CHECKING:
     from thrifty.export.bundle import Bundle
@@ -114,8 +114,8 @@ def work(connection: socket.socket) -> None:
     _, descriptors, _, _ = socket.recv_fds(connection, MAX_NEEDS_BYTES, 1)
     if not descriptors:
         raise EOFError
-    shared = Shared(descriptors[0])
-    order = receive(connection)
+    incoming = Incoming(connection, Shared(descriptors[0]))
+    order = incoming.receive()
     use_cores(order["cores"])
     few = False
     try:
@@ -136,7 +136,7 @@ def work(connection: socket.socket) -> None:
     del bundle
     send(connection, {"ready": True, "cpu_seconds": cpu_seconds()} | told)
     while True:
-        asked = receive(connection, shared)
+        asked = incoming.receive()
         if "cores" in asked:
             use_cores(asked["cores"], few=few)
             continue

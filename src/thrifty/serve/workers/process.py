@@ -17,7 +17,7 @@ from typing import Any
 from thrifty.errors import RequestError
 from thrifty.serve.lost import WorkerLostError
 from thrifty.serve.workers.nursery import Nursery
-from thrifty.serve.workers.wire import Shared, framed, receive, send, send_frame
+from thrifty.serve.workers.wire import Frame, Incoming, Shared, framed, send, send_frame
 
 logger = logging.getLogger("thrifty.serve")
 
@@ -43,6 +43,9 @@ class Process:
         lost: told of each death, ``died`` or ``hung``.
         writes: limits of an `thrifty.serve.generation.engine.Engine`, where it takes steps of one, by `ask`, in place
             of computing rows.
+
+    Attributes:
+        starts: of processes, so far.
     """
 
     def __init__(
@@ -64,6 +67,8 @@ class Process:
         self._told: dict[str, Any] = {}
         self._told_cores: list[int] = []
         self._connection: socket.socket | None = None
+        self._incoming: Incoming | None = None
+        self.starts = 0
         self._seconds = 0.0  # that the connection waits
         self._shared: Shared | None = None
         self._posted = False
@@ -96,10 +101,10 @@ class Process:
         """Return the seconds after which a batch of so many rows counts as hung."""
         return self._patience(rows)
 
-    def post(self, rows: list[Any]) -> int | None:
-        """Send rows without waiting for anything; returns a descriptor that can be read once `read` has what to read.
+    def post(self, rows: list[Any]) -> bool:
+        """Send rows without waiting for anything; `bell` rings once `read` has what to read.
 
-        None, and nothing was sent, where that cannot be done at once: the process does not run yet, has to be told
+        False, and nothing was sent, where that cannot be done at once: the process does not run yet, has to be told
         something else first, or the rows are too large.
 
         Raises:
@@ -107,24 +112,40 @@ class Process:
             RuntimeError: the rows cannot be sent.
         """
         if self._connection is None or self._told_cores != self._cores:
-            return None
+            return False
         try:
             frame = framed({"rows": rows}, self._shared)
         except TypeError as error:
             raise RuntimeError(str(error)) from error
         if sum(len(part) for part in frame) > _AT_ONCE_BYTES:
-            return None
-        self._exchange(lambda connection: send_frame(connection, frame), self.patience(len(rows)))
+            return False
         self._posted = True
-        descriptor = self._connection.fileno() if self._connection is not None else -1
-        if descriptor < 0:  # it was stopped this very moment
+        try:
+            self._exchange(lambda connection, incoming: _send_at_once(connection, frame), self._seconds)
+        except BaseException:
             self._posted = False
-            raise WorkerLostError("is stopped", by_rows=False)
-        return descriptor
+            raise
+        return True
 
-    def read(self) -> Sequence[Any]:
-        """Return the answers to what was posted; errors as of a call."""
+    def bell(self) -> int:
+        """Return a new descriptor that can be read when there is what to `read`; whoever asked for it closes it.
+
+        It is one of the process that runs now; ``starts`` counts them.
+
+        Raises:
+            WorkerLostError: it was stopped.
+        """
+        with self._ending:
+            if self._connection is None or self._connection.fileno() < 0:
+                raise WorkerLostError("is stopped", by_rows=False)
+            return os.dup(self._connection.fileno())
+
+    def read(self) -> Sequence[Any] | None:
+        """Return the answers to what was posted, or None where they are not there yet; errors as of a call."""
         self._posted = False
+        if not self._exchange(lambda connection, incoming: incoming.has_come(), self._seconds):
+            self._posted = True
+            return None
         return self._answers(self._heard())
 
     def hung(self) -> WorkerLostError:
@@ -165,7 +186,7 @@ class Process:
         except TypeError as error:
             raise RuntimeError(str(error)) from error
 
-        def tell(connection: socket.socket) -> None:
+        def tell(connection: socket.socket, incoming: Incoming) -> None:
             if self._told_cores != self._cores:
                 self._told_cores = self._cores
                 send(connection, {"cores": self._told_cores})
@@ -175,21 +196,21 @@ class Process:
         return self._heard()
 
     def _heard(self) -> dict[str, Any]:
-        said: dict[str, Any] = self._exchange(receive, self._seconds)
+        said: dict[str, Any] = self._exchange(lambda connection, incoming: incoming.receive(), self._seconds)
         self._cpu_now = said["cpu_seconds"]
         self._pause = 0.0
         return said
 
-    def _exchange(self, do: Callable[[socket.socket], Any], seconds: float) -> Any:
+    def _exchange(self, do: Callable[[socket.socket, Incoming], Any], seconds: float) -> Any:
         """Send or receive; what goes wrong with that is the end of the process."""
-        connection = self._connection
+        connection, incoming = self._connection, self._incoming
         try:
-            if connection is None:
+            if connection is None or incoming is None:
                 raise EOFError
             if seconds != self._seconds:
                 self._seconds = seconds
                 connection.settimeout(seconds)
-            return do(connection)
+            return do(connection, incoming)
         except TimeoutError:
             raise self._end("hung", f"gave no answer within {seconds:.3g} s and was killed") from None
         except (EOFError, OSError, ValueError):
@@ -211,15 +232,17 @@ class Process:
         try:
             connection, self._process = self._nursery.fork(self._needs)
             self._connection = connection
+            self.starts += 1
             self._seconds = _LOAD_SECONDS
             connection.settimeout(_LOAD_SECONDS)
             if self._shared is None:
                 self._shared = Shared()
+            self._incoming = incoming = Incoming(connection, self._shared)
             socket.send_fds(connection, [b"shared"], [self._shared.descriptor])
             order = {"folder": str(self._folder), "sha256": self._sha256, "cores": self._cores}
             send(connection, order if self._writes is None else order | {"writes": self._writes})
             self._told_cores = self._cores
-            said = receive(connection)
+            said = incoming.receive()
         except (EOFError, OSError, ValueError) as error:
             raise self._end("died", f"died while it loaded ({error})", by_rows=False) from None
         if "failed" in said:
@@ -258,6 +281,16 @@ class Process:
                 self._connection.close()
                 self._connection = None
             self._cpu_before, self._cpu_now = self._cpu_before + self._cpu_now, 0.0
+
+
+def _send_at_once(connection: socket.socket, frame: Frame) -> None:
+    """Send a small frame by a single call of the system, which one with a timeout is not."""
+    try:
+        sent = os.write(connection.fileno(), frame[0])
+    except BlockingIOError:
+        sent = 0
+    if sent < len(frame[0]) or len(frame) > 1:
+        send_frame(connection, [frame[0][sent:], *frame[1:]])
 
 
 def _named_error(name: str) -> Exception:

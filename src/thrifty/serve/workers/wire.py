@@ -7,6 +7,7 @@ that lies in memory which both sides share (`Shared`) and is not sent.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import mmap
 import os
@@ -28,6 +29,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _where = msgspec.msgpack.Decoder(tuple[str, tuple[int, ...], int]).decode
 _PARTS = 512  # that one call of the system takes, safely below its 1024
 _ALIGNED = 64
+_READ_BYTES = 2**16
 
 Frame = list[memoryview]
 
@@ -110,21 +112,61 @@ def send_frame(connection: socket.socket, frame: Frame) -> None:
             whole[0] = whole[0][sent:]
 
 
-def receive(connection: socket.socket, shared: Shared | None = None) -> Any:
-    """Wait for a frame; arrays in it may be written to, those in ``shared`` until the next frame is made.
+class Incoming:
+    """Frames of a connection that is read by nobody else; a small one is read by a single call of the system.
 
-    Raises:
-        EOFError: the other side is gone.
-        TimeoutError: nothing came within the connection's timeout.
-        ValueError: what came is no frame.
+    Args:
+        connection: to read from.
+        shared: memory in which arrays may lie.
     """
-    lengths = bytearray(_LENGTHS.size)
-    _fill(connection, lengths)
-    head_bytes, array_bytes = _LENGTHS.unpack(lengths)
-    if head_bytes > MAX_HEAD_BYTES or array_bytes > MAX_ARRAY_BYTES:
-        raise ValueError(f"a frame of {head_bytes} and {array_bytes} bytes")
-    head, raw = bytearray(head_bytes), bytearray(array_bytes)
-    _fill(connection, head, raw)
+
+    def __init__(self, connection: socket.socket, shared: Shared | None = None) -> None:
+        self._connection, self._shared = connection, shared
+        self._read = b""
+
+    def receive(self) -> Any:
+        """Wait for a frame; arrays in it may be written to, those that are shared until the next one is made.
+
+        Raises:
+            EOFError: the other side is gone.
+            TimeoutError: nothing came within the connection's timeout.
+            ValueError: what came is no frame.
+        """
+        while len(self._read) < _LENGTHS.size:
+            self._add(self._connection.recv(_READ_BYTES))
+        head_bytes, array_bytes = _LENGTHS.unpack_from(self._read)
+        if head_bytes > MAX_HEAD_BYTES or array_bytes > MAX_ARRAY_BYTES:
+            raise ValueError(f"a frame of {head_bytes} and {array_bytes} bytes")
+        arrays = _LENGTHS.size + head_bytes
+        end, read = arrays + array_bytes, self._read
+        if len(read) >= end:
+            self._read = read[end:]
+            return _decoded(read[_LENGTHS.size : arrays], bytearray(read[arrays:end]), self._shared)
+        self._read = b""
+        head, raw = bytearray(read[_LENGTHS.size : arrays]), bytearray(read[arrays:])
+        rest = [bytearray(head_bytes - len(head)), bytearray(array_bytes - len(raw))]
+        _fill(self._connection, *rest)
+        return _decoded(head + rest[0], raw + rest[1] if raw else rest[1], self._shared)
+
+    def has_come(self) -> bool:
+        """Take in what has come, without waiting; says whether anything is there to be received.
+
+        Raises:
+            EOFError: the other side is gone.
+            OSError: it broke off.
+        """
+        with contextlib.suppress(BlockingIOError):
+            self._add(os.read(self._connection.fileno(), _READ_BYTES))
+        return bool(self._read)
+
+    def _add(self, read: bytes) -> None:
+        if not read:
+            raise EOFError("the connection was closed")
+        self._read += read
+
+
+def _decoded(head: bytes | bytearray, raw: bytearray, shared: Shared | None) -> Any:
+    """The value of a frame."""
 
     def found(code: int, data: memoryview) -> Any:
         if code not in (_ARRAY, _SHARED) or (code == _SHARED and shared is None):
