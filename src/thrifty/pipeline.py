@@ -361,8 +361,7 @@ class _Run:
             version=1,
             task=plan.task,
             model=model,
-            # another machine may be faster in another way, and has no such directory
-            plan=plan.model.model_copy(update={"attention": {}, "weights": ""}),
+            plan=plan.model,
             data=store.dataset,
             tokenizer=tokenizer if tokenizer.is_file() else None,
             metrics=metrics,

@@ -153,7 +153,8 @@ def write_bundle(
         name=name,
         version=version,
         task=task,
-        model=plan,
+        # another machine may be faster in another way, and has no such directory
+        model=plan.model_copy(update={"attention": {}, "weights": ""}),
         data=data,
         metrics=dict(metrics),
         isa=tuple(isa),

@@ -23,7 +23,7 @@ from thrifty.planner.learning import Learning, decide
 from thrifty.planner.rules import Reasons
 from thrifty.planner.widths import STEPS
 from thrifty.report.scale_page import write_scaled
-from thrifty.scale.buy import buy
+from thrifty.scale.buy import Bought, buy
 from thrifty.scale.curve import Point, fit
 from thrifty.scale.family import Family, shapes_of
 from thrifty.scale.layout import SIZES, Amounts, Layout, lay_out
@@ -35,7 +35,7 @@ from thrifty.spec import Dataset, Device, Interval, Job, Pins, Spent, raw_data
 from thrifty.spec.events import Emit, StageDone, StageStarted
 from thrifty.spec.folders import cache_folder
 from thrifty.spec.plain import Plain
-from thrifty.spec.scaling import Buy, Carried, Purse, Quantity, Scaled, Size, SmallRun
+from thrifty.spec.scaling import Buy, Carried, Curve, Purse, Quantity, Scaled, Size, SmallRun
 from thrifty.spec.units import format_count
 
 # of a budget for the small runs where nothing else is said, and no longer than this here
@@ -122,19 +122,8 @@ def scale(
             curve = fit(points, dataset.counts["train"] * unit, seed=job.train.seed)
             taken = _taken(small.made, desk.spent, budget.quantity) if not cluster else 0.0
             left = budget.model_copy(update={"amount": budget.amount - taken})
-            sizes = (each for each in family if each.parameters >= layout.sizes[0].parameters)
-            least_data = layout.steps[0] * layout.batch * unit
-            bought = buy(
-                sizes,
-                sample,
-                left,
-                curve,
-                carried.model_copy(update={"rate": carried.rate * factor}),
-                batch=batch,
-                unit=unit,
-                least_data=least_data,
-                largest=layout.sizes[-1].parameters,
-            )
+            rates = carried.model_copy(update={"rate": carried.rate * factor})
+            bought = _offered(family, layout, sample, left, curve, rates, batch=batch, unit=unit)
             says.append(f"{len(points)} runs; a run lies {curve.noise:.1%} about the curve".replace("%", " %"))
         scaled = Scaled(
             job=job.name,
@@ -160,6 +149,31 @@ def scale(
         scaled = scaled.model_copy(update={"notes": notes_of(scaled, layout.batch, on=bool(cluster))})
         _keep(folder, job, scaled, init)
     return scaled
+
+
+def _offered(
+    family: Family,
+    layout: Layout,
+    sample: Callable[[Size], Amounts | None],
+    left: Purse,
+    curve: Curve,
+    rates: Carried,
+    *,
+    batch: int,
+    unit: int,
+) -> Bought:
+    """What the rest of the budget buys of each size that is no smaller than the smallest run."""
+    return buy(
+        (each for each in family if each.parameters >= layout.sizes[0].parameters),
+        sample,
+        left,
+        curve,
+        rates,
+        batch=batch,
+        unit=unit,
+        least_data=layout.steps[0] * layout.batch * unit,
+        largest=layout.sizes[-1].parameters,
+    )
 
 
 @dataclass

@@ -62,8 +62,7 @@ class BestBundle:
                 version=1,
                 task=plan.task,
                 model=model,
-                # another machine may be faster in another way, and has no such directory
-                plan=plan.model.model_copy(update={"attention": {}, "weights": ""}),
+                plan=plan.model,
                 data=self._store.dataset,
                 tokenizer=tokenizer if tokenizer.is_file() else None,
                 metrics=metrics,
