@@ -14,12 +14,15 @@ at a fixed rate, at 50, 80 and 100 % of what this server answered in the closed 
 within a second. ``serve_capacity_share`` is goodput over what one process computes of raw rows at its best batch size
 with nothing else on the machine. ``serve_single_added_ms`` is the median of one client less that of such a process for
 one row; ``serve_p99_ratio`` is the 99th percentile at 80 % over that row. Overheads are processor seconds of a request
-of a nearly empty model, those of the same rows in one process taken away. Each row is held to the bundle's answer.
+of a nearly empty model, those of the same rows in one process, by as many threads as take least, taken away: of one
+client, where each request finds the caches cold, and of 32 (``loaded``), less rows in batches of as many. Each row is
+held to the bundle's answer.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import statistics
 import sys
 import tempfile
@@ -165,21 +168,22 @@ def best_way(server: Server, case: Case, size: Size) -> Way:
     return max(goodput, key=lambda way: goodput[way])
 
 
-def overhead_us(folder: Path, wholes: Sequence[bytes], offline_cpu_s: float, count: int) -> float:
+def overhead_us(folder: Path, wholes: Sequence[bytes], offline_cpu_s: float, count: int, *, clients: int = 1) -> float:
     """Microseconds of processors that a request takes of our server, beyond those of its rows."""
     with served(str(folder)) as server:
 
         async def ask(requests: int) -> None:
-            found = await closed_loop_of(server.port, wholes, requests)
-            assert all(status == 200 for status in found), found
+            each = requests // clients
+            found = await asyncio.gather(*(asked(server.port, wholes, each) for _ in range(clients)))
+            assert all(status == 200 for statuses in found for status in statuses), found
 
-        run(ask(count // 10))
+        run(ask(max(clients, count // 10)))
         before = server.cpu_seconds()
         run(ask(count))
-        return 1e6 * ((server.cpu_seconds() - before) / count - offline_cpu_s)
+        return 1e6 * ((server.cpu_seconds() - before) / (count // clients * clients) - offline_cpu_s)
 
 
-async def closed_loop_of(port: int, wholes: Sequence[bytes], count: int) -> list[int]:
+async def asked(port: int, wholes: Sequence[bytes], count: int) -> list[int]:
     """Ask so many times by one client; the statuses."""
     client = Client(port)
     found = [(await client.ask(wholes[number % len(wholes)]))[0] for number in range(count)]
@@ -187,31 +191,39 @@ async def closed_loop_of(port: int, wholes: Sequence[bytes], count: int) -> list
     return found
 
 
-def offline_cpu_s(folder: Path, rows: Sequence[Raw | np.ndarray], count: int) -> float:
-    """Processor seconds of one row in one process."""
-    bundle = load_bundle(folder)
+def offline_cpu_s(folder: Path, rows: Sequence[Raw | np.ndarray], count: int, *, batch: int = 1) -> float:
+    """Processor seconds of one row in one process, by one thread or by all, whichever takes less."""
+    return min(_offline_cpu_s(load_bundle(folder, threads=threads), rows, count, batch) for threads in (1, None))
 
-    def answer(raw: Raw | np.ndarray) -> None:
-        bundle.form.answers([raw if isinstance(raw, np.ndarray) else bundle.form.row(raw)])
 
-    for raw in rows:
-        answer(raw)
+def _offline_cpu_s(bundle: Bundle, rows: Sequence[Raw | np.ndarray], count: int, batch: int) -> float:
+    def answer(first: int) -> None:
+        raws = [rows[(first + each) % len(rows)] for each in range(batch)]
+        bundle.form.answers([raw if isinstance(raw, np.ndarray) else bundle.form.row(raw) for raw in raws])
+
+    answer(0)
     began = time.process_time()
-    for number in range(count):
-        answer(rows[number % len(rows)])
-    return (time.process_time() - began) / count
+    for first in range(0, count, batch):
+        answer(first)
+    return (time.process_time() - began) / (-(-count // batch) * batch)
 
 
 def overheads(case: Case, place: Path, size: Size) -> dict[str, float]:
     """What our server takes of a request of about 1 KiB of JSON, and of one of 588 KiB of binary tensors."""
     wholes = [SERVERS["ours"].whole(raw) for raw in case.rows]
-    json_us = overhead_us(case.folder, wholes, offline_cpu_s(case.folder, case.rows, size.requests), size.requests)
+    found = {}
+    for figure, clients, requests in (
+        ("overhead_json_us", 1, size.requests),
+        ("overhead_json_loaded_us", CLIENTS, 8 * size.requests),
+    ):
+        own = offline_cpu_s(case.folder, case.rows, size.requests, batch=clients)
+        found[figure] = overhead_us(case.folder, wholes, own, requests, clients=clients)
     large = place / "large-openvino"
     rewrite_bundle(large, load_bundle(pooling_bundle(place / "large", LARGE)), engine="openvino")
     pixels = np.random.default_rng(0).integers(0, 256, (1, LARGE, LARGE, 3), dtype=np.uint8)
     count = size.requests // 6
     own = offline_cpu_s(large, [pixels[0]], count)
-    return {"overhead_json_us": json_us, "overhead_binary_us": overhead_us(large, [binary(pixels)], own, count)}
+    return found | {"overhead_binary_us": overhead_us(large, [binary(pixels)], own, count)}
 
 
 def binary(pixels: np.ndarray) -> bytes:

@@ -180,7 +180,7 @@ def test_a_connection_ends_where_its_client_wants_it_to(url: str, pets: Bundle) 
 
 def test_ids_are_given_back(url: str) -> None:
     with Line(url) as line:
-        line.send(request(0, "x-request-id: mine") + request(0) + request(0, "x-request-id: not mine\x7f"))
+        line.send(request(0, "x-request-id: mine") + request(0) + request(0, "x-request-id: not mine"))
         ids = [line.answer()[1]["x-request-id"] for _ in range(3)]
     assert ids[0] == "mine" and len(ids[1]) == len(ids[2]) == 16 and ids[1] != ids[2]
 

@@ -34,7 +34,7 @@ from thrifty.export.check import INFO, sha256
 from thrifty.serve.asgi import App
 from thrifty.serve.cores import here
 from thrifty.serve.lost import WorkerLostError
-from thrifty.serve.workers.child import _is_small
+from thrifty.serve.workers import child
 from thrifty.serve.workers.nursery import Nursery
 from thrifty.serve.workers.process import Process
 from thrifty.serve.workers.wire import SHARED_BYTES, Incoming, Shared, framed, send, send_frame
@@ -233,15 +233,27 @@ def test_what_is_too_much_to_send_at_once_is_not_posted(process: Process) -> Non
 
 
 @pytest.mark.parametrize(
-    ("row_s", "count", "small"), [(0.0, 2, True), (0.0, 1, False), (2e-4, 2, False), (1e-2, 2, False)], ids=str
+    ("together_s", "alone_s", "cores", "few"),
+    [(5e-4, 5e-4, 2, True), (5e-4, 1.5e-3, 2, False), (1e-2, 1e-2, 2, False), (5e-4, 5e-4, 1, False)],
+    ids=["no faster", "faster", "long", "one core"],
 )
-def test_a_model_of_tiny_rows_computes_with_one_thread(row_s: float, count: int, small: bool) -> None:
-    def answers(rows: list[int]) -> list[int]:
-        time.sleep(row_s * len(rows))
-        return rows
+def test_threads_that_gain_little_are_left_out(
+    monkeypatch: pytest.MonkeyPatch, together_s: float, alone_s: float, cores: int, few: bool
+) -> None:
+    def bundle(seconds: float) -> Any:
+        def answers(rows: list[int]) -> list[int]:
+            time.sleep(seconds)
+            return rows
 
-    form = SimpleNamespace(made_up=lambda: 0, answers=answers, alone=False)
-    assert _is_small(SimpleNamespace(form=form), count) == small  # type: ignore[arg-type]
+        return SimpleNamespace(form=SimpleNamespace(made_up=lambda: 0, answers=answers, alone=False))
+
+    alone, kept = bundle(alone_s), []
+    monkeypatch.setattr(child, "threads", lambda found: len(found))
+    monkeypatch.setattr(child, "use_cores", lambda found, few=False: kept.append(few))
+    monkeypatch.setattr(child, "_load", lambda order, count: alone if count == 1 else None)
+    found = child._on_one_thread(bundle(together_s), {"cores": list(range(cores))})
+    assert found is (alone if few else None)
+    assert kept[-1:] in ([], [few])
 
 
 @settings(max_examples=40, deadline=None)

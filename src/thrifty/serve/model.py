@@ -46,6 +46,11 @@ class Model:
 
     Whoever is about to ask it holds it: ``hold()`` before the request is read, ``release()`` once it is answered. So
     a version that is unloaded leaves when its last request has.
+
+    Attributes:
+        input: the name of the raw input.
+        columns: inputs that a request may give several of, one for each column of a table; empty where there is none.
+        options: what a request may ask for beside its input.
     """
 
     def __init__(
@@ -60,6 +65,10 @@ class Model:
         self.name, self.version = bundle.info.name, bundle.info.version
         self.label = f"{self.name}:{self.version}"
         self.form = bundle.form
+        self.input = next(iter(self.form.inputs))
+        self.columns = tuple(self.form.inputs)[1:] if self.form.takes == "row" else ()
+        self.options = tuple(key for key in self.form.options if key == "temperature" or key in _LEAST)
+        self._sized = {"max_pixels": limits.max_pixels} if "max_pixels" in self.form.options else {}
         self._warm: Future[list[Any]] | None = None
         self._held = 0
         self._leaving = False
@@ -205,21 +214,6 @@ class Model:
         if count > most:
             raise RequestError(f"Task size {count} is larger than maximum input batch size {most}")
 
-    @property
-    def input(self) -> str:
-        """The name of the raw input."""
-        return next(iter(self.form.inputs))
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Inputs that a request may give several of, one for each column of a table; empty where there is no table."""
-        return tuple(self.form.inputs)[1:] if self.form.takes == "row" else ()
-
-    @property
-    def options(self) -> tuple[str, ...]:
-        """What a request may ask for beside its input."""
-        return tuple(key for key in self.form.options if key == "temperature" or key in _LEAST)
-
     def row(self, raw: Any, options: Mapping[str, Any]) -> Any:
         """Make a row of a raw input, bytes of a file, text or cells, and the options that came with it."""
         if self.form.takes == "row" and isinstance(raw, dict):
@@ -230,10 +224,11 @@ class Model:
             if len(raw.encode("utf-8", "surrogatepass")) > self.limits.prompt_bytes:
                 raise RequestError(f"A {self.input} has over {self.limits.prompt_bytes} bytes")
         self._check_options(options)
-        own = {"max_pixels": self.limits.max_pixels} if "max_pixels" in self.form.options else {}
-        return self.form.row(raw, **own, **options)
+        return self.form.row(raw, **self._sized, **options)
 
     def _check_options(self, options: Mapping[str, Any]) -> None:
+        if not options:
+            return
         most = {"max_tokens": self.limits.max_tokens, "top_k": 2**31 - 1, "seed": 2**63 - 1, "beam": self.limits.beam}
         for key, value in options.items():
             if key == "temperature":

@@ -98,7 +98,8 @@ class Models:
     def find(self, name: str, version: int | None) -> Model | None:
         """One version of a name, or its latest."""
         if version is None:
-            return next(iter(self.versions(name)), None)
+            found = self._by_name.get(name)
+            return found[max(found)] if found else None
         return self._by_name.get(name, {}).get(version)
 
     def name_versions(self, labels: Labels) -> None:

@@ -149,6 +149,7 @@ class Question:
     def _answer(self, done: Future[list[Any]]) -> None:
         if self._over or self._ask is None:
             return
+        self._future = None
         try:
             answers = done.result()
             with noted("encoding"):

@@ -134,7 +134,9 @@ def fit(image: np.ndarray, *, size: int, color: str, crop: str) -> np.ndarray:
             top, left = (height - side) // 2, (width - side) // 2
             image = image[top : top + side, left : left + side]
         image = _resized(image, size, size)
-    return np.ascontiguousarray(np.broadcast_to(image, (size, size, CHANNELS[color])))
+    if image.shape[2] != CHANNELS[color]:
+        image = np.broadcast_to(image, (size, size, CHANNELS[color]))
+    return np.ascontiguousarray(image)
 
 
 def _resized(image: np.ndarray, height: int, width: int) -> np.ndarray:

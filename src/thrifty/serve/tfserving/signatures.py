@@ -27,8 +27,9 @@ def takes(model: Model, signature: str) -> Takes:
     Raises:
         RequestError: the model has no such signature.
     """
-    single = tuple(name for name in model.form.inputs if name not in model.columns)
     if signature == DEFAULT:
+        # of a table its columns come after the row itself
+        single = (model.input,) if model.columns else tuple(model.form.inputs)
         return Takes(single, bool(model.columns))
     if signature not in _signatures(model):
         raise RequestError(f'Serving signature name: "{signature}" not found in signature def')
