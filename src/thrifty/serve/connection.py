@@ -88,13 +88,14 @@ class Connection(HttpToolsProtocol):
         before, keep = self.cycle, self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
         self.cycle = Direct(
             app, self.url, self.headers, client=self.client[0] if self.client else "", keep_alive=keep,
-            waits=self.expect_100_continue, write=self._gathered.send, done=self._answered,
+            waits=self.expect_100_continue, write=self._gathered.send, begun=self._begun, done=self._answered,
         )  # fmt: skip
         if before is None or before.response_complete:
-            self._start_asgi_task(self.cycle, app)
+            self.cycle.start()
         else:
             self.flow.pause_reading()
-            self.pipeline.appendleft((self.cycle, app))
+            waiting: Any = (self.cycle, app)
+            self.pipeline.appendleft(waiting)
 
     def on_body(self, body: bytes) -> None:
         if isinstance(self.cycle, Direct):
@@ -118,21 +119,14 @@ class Connection(HttpToolsProtocol):
         if self._answering is not None:
             self._answering.expect_body()
 
-    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
-        if isinstance(cycle, Direct):
-            self._answering = cycle
-            cycle.start()
-        else:
-            super()._start_asgi_task(cycle, app)
+    def _begun(self, request: Direct) -> None:
+        self._answering = request
 
     def _answered(self, close: bool) -> None:
         self._answering = None
         if close:
             self.transport.close()
-        if self.pipeline:  # or a hundred of them would be a hundred calls deep
-            self.loop.call_soon(self.on_response_complete)
-        else:
-            self.on_response_complete()
+        self.on_response_complete()
 
     def _expect_head(self) -> None:
         if self._head_timer is None:

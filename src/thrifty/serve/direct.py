@@ -53,6 +53,7 @@ class Direct:
         keep_alive: whether the connection goes on after it.
         waits: whether the client waits to be told to send its body.
         write: sends bytes to the client.
+        begun: is told when it is this one's turn.
         done: is told once all was sent, and whether the connection is to close.
 
     Attributes:
@@ -69,10 +70,11 @@ class Direct:
         keep_alive: bool,
         waits: bool,
         write: Callable[[bytes], None],
+        begun: Callable[[Direct], None],
         done: Callable[[bool], None],
     ) -> None:
         self._app, self._path, self._headers = app, url.decode("ascii", "replace"), dict(headers)
-        self._client, self._waits, self._write, self._done = client, waits, write, done
+        self._client, self._waits, self._write, self._tell, self._done = client, waits, write, begun, done
         self.keep_alive, self.response_complete, self.disconnected = keep_alive, False, False
         self._parts: list[bytes] = []
         self._size = 0
@@ -84,6 +86,7 @@ class Direct:
 
     def start(self) -> None:
         """Find who is to answer, or refuse, before the body is read for nothing."""
+        self._tell(self)
         self._begun = time.perf_counter()
         self._request_id = id_of(self._headers.get(REQUEST_ID))
         refusal = self._app.gate.refusal("POST", self._path, self._headers)
@@ -105,6 +108,10 @@ class Direct:
             self.take(part)
         if self._is_whole:
             self.end()
+
+    async def run_asgi(self, app: object) -> None:
+        """Start, where uvicorn does so with what waited for earlier requests of its connection."""
+        self.start()
 
     def take(self, part: bytes) -> None:
         """Take a part of the body."""
