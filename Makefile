@@ -20,7 +20,7 @@ export THRIFTY_TENSORFLOW_PYTHON ?= $(if $(wildcard $(TENSORFLOW_READY)),$(CURDI
 # what they start that wait must not keep cores from the others.
 SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test quick check format bench bench-plan bench-gpu peers bench-train bench-train-gpu bench-data bench-deploy bench-tune servers genai tensorflow clean
+.PHONY: demo test quick check format bench bench-plan bench-gpu peers bench-train bench-train-gpu bench-data bench-deploy bench-tune servers genai tensorflow docs clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py
@@ -91,12 +91,16 @@ genai: $(GENAI_READY)
 # TensorFlow in an environment of its own; without it tests of what it reads are skipped.
 tensorflow: $(TENSORFLOW_READY)
 
+# The site of docs/, in site/: it opens without a server, and asks nobody for anything.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) $(PEERS) $(SERVERS) $(GENAI) $(TENSORFLOW) runs examples/data
+	rm -rf $(VENV) $(PEERS) $(SERVERS) $(GENAI) $(TENSORFLOW) runs examples/data site
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[onnx,openvino,grpc,otel,ray,ui,postgres,examples,hf,peft,dev]' --constraint constraints.txt
+	$(BIN)/python -m pip install --quiet --editable '.[onnx,openvino,grpc,otel,ray,ui,postgres,examples,hf,peft,docs,dev]' --constraint constraints.txt
 	@touch $(READY)
 
 $(PEERS_READY): benchmarks/peers/constraints.txt

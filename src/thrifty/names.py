@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from typing import Any
 
 from thrifty.errors import JobError, MissingExtraError, unknown_name
-from thrifty.models import CONSTANT_INITS, INIT_NAMES, check_name
+from thrifty.models import CONSTANT_INITS, INIT_NAMES, MODELS, check_name
 from thrifty.optim import OPTIMIZERS, SCHEDULES
 from thrifty.spec import Job
+from thrifty.spec.schema import job_schema
 from thrifty.spec.writers import WRITERS
 
 
@@ -46,6 +48,28 @@ def check_names(job: Job) -> None:
                     f"train.init is mup for '{pattern}', and it is for whole models",
                     mend="Give it for '*', all that no other pattern matches.",
                 )
+
+
+def named_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a job (`thrifty.spec.schema`) with the names that are known here.
+
+    >>> named_schema()["$defs"]["Train"]["properties"]["schedule"]["anyOf"][0]["enum"][:2]
+    ['cosine', 'exponential']
+    """
+    schema = job_schema()
+    train = schema["$defs"]["Train"]["properties"]
+    _name(train["optimizer"], OPTIMIZERS)
+    _name(train["schedule"], SCHEDULES)
+    _name(train["init"], set(INIT_NAMES) - set(CONSTANT_INITS))
+    model = schema["properties"]["model"]
+    # any other name may be a function of the user's, a directory, or a size
+    model["anyOf"] = [{"enum": sorted(MODELS)}, {"type": model.pop("type")}]
+    return schema
+
+
+def _name(key: dict[str, Any], names: Iterable[str]) -> None:
+    """Have a key take these names where it takes any text."""
+    key["anyOf"] = [{"enum": sorted(names)} if each == {"type": "string"} else each for each in key["anyOf"]]
 
 
 def _inits(job: Job) -> list[str]:

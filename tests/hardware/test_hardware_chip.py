@@ -211,7 +211,7 @@ def test_the_files_of_the_page_are_read(tmp_path: Path) -> None:
     page = (Path(__file__).parents[2] / "docs" / "hardware.md").read_text(encoding="utf-8")
     blocks = [block.partition("\n```")[0] for block in page.split("```yaml\n")[1:]]
     files = {block.splitlines()[0].removeprefix("# "): block for block in blocks}
-    assert set(files) == {"my-chip.yaml", "our-chip.yaml", "energy.yaml"}
+    assert set(files) == {"my-chip.yaml", "our-chip.yaml"}
     for name in ("my-chip.yaml", "our-chip.yaml"):
         assert hardware.find_cluster(written(tmp_path, files[name], name) + ":4").usd_per_hour.value == 4
     assert "slides of 2026-11" in hardware.find_device(str(tmp_path / "our-chip.yaml")).busy_watts.source

@@ -86,7 +86,7 @@ def test_a_file_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_file_of_the_page_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "hardware.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "energy.md").read_text(encoding="utf-8")
     own = tmp_path / "energy.yaml"
     own.write_text("# energy.yaml" + page.split("```yaml\n# energy.yaml")[1].partition("\n```")[0])
     monkeypatch.setenv(places.OVERRIDE, str(own))

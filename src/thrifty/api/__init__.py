@@ -7,7 +7,7 @@
 
 from thrifty.api.ledger import RUNS, bill, entries, export_ledger, open_ledger, silent
 from thrifty.api.notebook import register, show
-from thrifty.api.runs import hardware, init, models, plan, report, run, tune
+from thrifty.api.runs import hardware, init, models, plan, report, run, schema, tune
 from thrifty.api.scaling import scale
 from thrifty.api.serving import (
     asking,
@@ -45,6 +45,7 @@ __all__ = [
     "run",
     "run_of",
     "scale",
+    "schema",
     "serve",
     "show",
     "silent",

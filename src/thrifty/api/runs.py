@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from thrifty.api.ledger import RUNS, entry_of, open_ledger, silent
 from thrifty.errors import JobError, unknown_name
@@ -59,6 +60,26 @@ def models() -> dict[str, str]:
     from thrifty.models import MODELS
 
     return {name: recipe.says for name, recipe in MODELS.items()}
+
+
+def schema(to: Path | None = None) -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of a job file, by which editors complete it.
+
+    Args:
+        to: a file to write it to, as well.
+
+    Raises:
+        StorageError: the file cannot be written.
+
+    >>> schema()["title"]
+    'Job'
+    """
+    from thrifty.names import named_schema
+
+    made = named_schema()
+    if to is not None:
+        write_atomic(to, json.dumps(made, indent=1, ensure_ascii=False) + "\n", purpose="the schema")
+    return made
 
 
 def plan(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from thrifty.report.live import LiveView
 
 app = typer.Typer(
-    help="Deep learning for the least compute: plan, train and serve, with the bill shown at every stage.",
+    help="Deep learning for the least compute, with the bill shown at every stage.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,

@@ -76,6 +76,21 @@ def models(as_json: Json = False) -> None:
 
 
 @app.command()
+def schema(
+    output: Annotated[Path | None, typer.Option(help="the file to write; else it is printed")] = None,
+    as_json: Json = False,
+) -> None:
+    """Print the JSON Schema of job files, for editors."""
+    from thrifty import api
+
+    made = api.schema(output)
+    if output is None or as_json:
+        print_json(made if output is None else {"schema": str(output)})
+    else:
+        print(f"wrote {output}; first line of a job beside it: # yaml-language-server: $schema={output.name}")
+
+
+@app.command()
 def plan(
     job: Annotated[Path, typer.Argument(help="a job file")],
     on: Annotated[str, typer.Option(help="h100:8, a100-80g:8x128, my-chip.yaml, or any; else this machine")] = "",

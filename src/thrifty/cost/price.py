@@ -5,7 +5,7 @@ Power is by use, not rated power times hours: a device draws
     idle + (busy - idle) x min(1, awake + arithmetic + 0.35 memory + 0.1 network)
 
 where ``arithmetic`` and ``memory`` are the shares of the datasheet's peaks that a run reaches and ``network`` the share
-of time its links are busy. ``docs/hardware.md`` sets it beside measured energy of others.
+of time its links are busy. ``docs/energy.md`` sets it beside measured energy of others.
 """
 
 from __future__ import annotations

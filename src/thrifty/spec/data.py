@@ -6,7 +6,16 @@ import codecs
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, PositiveInt, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    PositiveInt,
+    Tag,
+    WithJsonSchema,
+    model_validator,
+)
 
 from thrifty.spec.file_names import Pattern, Rule, fields_of
 from thrifty.spec.kinds import Task
@@ -40,7 +49,17 @@ LEARNED_VOCABULARY = 4096
 
 EncodingName = Annotated[str, Field(min_length=1, max_length=40), AfterValidator(_known_encoding)]
 Column = Annotated[str, Field(min_length=1, max_length=200)] | PositiveInt
-Count = Annotated[int, Field(gt=0), BeforeValidator(_whole_count)]
+
+
+def _whole(least: int, most: int = 2**63) -> BeforeValidator:
+    """Have a field take whole numbers as people write them; the bounds are for the schema."""
+    number = {"type": "integer", "minimum": least, "maximum": most}
+    text = {"type": "string", "pattern": r"^(?=[0-9.]*[1-9])[0-9]+(\.[0-9]+)?([eE][+]?[0-9]+)?$"}
+    given = Annotated[Any, WithJsonSchema({"anyOf": [number, text]})]
+    return BeforeValidator(_whole_count, json_schema_input_type=given)
+
+
+Count = Annotated[int, Field(gt=0), _whole(1)]
 
 
 class Split(Plain):
@@ -78,6 +97,7 @@ class ImageData(Plain):
     Attributes:
         path: a folder, searched to any depth, a file of arrays or of Parquet, or an archive; relative to the job file.
         label: the column of labels, by name or by number from 1, of a table or of Parquet; found when left out.
+        split: shares dealt where folders, tables and arrays do not say.
         size: side in pixels that every image is resized to; decided from the data when left out.
         color: ``gray`` or ``rgb``; decided from the data when left out.
         crop: ``center`` cuts the largest centred square first; ``none`` resizes the whole image; ``letterbox`` too, but
@@ -108,6 +128,7 @@ class LanguageData(Plain):
         files: which files of a folder, as a glob pattern.
         text: column of the texts, where files hold rows.
         encoding: of text files; found when left out.
+        split: shares dealt where files do not say.
         split_by: ``documents`` deals whole ones, ``position`` cuts each: its beginning is trained on, its end held out.
             When left out, whole documents where there is one for each split. Files that are all named train, valid
             and test are those splits.
@@ -352,8 +373,8 @@ class DeclaredData(Plain):
 
     kind: Literal["language"]
     tokens: Count
-    vocabulary: Annotated[int, Field(ge=2, le=2**24), BeforeValidator(_whole_count)]
-    length: Annotated[int, Field(ge=8, le=2**24), BeforeValidator(_whole_count)]
+    vocabulary: Annotated[int, Field(ge=2, le=2**24), _whole(2, 2**24)]
+    length: Annotated[int, Field(ge=8, le=2**24), _whole(8, 2**24)]
 
     @property
     def counted(self) -> str:
@@ -373,7 +394,7 @@ class DeclaredImages(Plain):
 
     kind: Literal["image"]
     images: Count
-    classes: Annotated[int, Field(ge=2, le=2**24), BeforeValidator(_whole_count)]
+    classes: Annotated[int, Field(ge=2, le=2**24), _whole(2, 2**24)]
     size: Annotated[int, Field(ge=4, le=1024)]
     color: Literal["gray", "rgb"] = "rgb"
 
@@ -402,8 +423,8 @@ def _which_data(values: Any) -> Any:
     if isinstance(values, Plain):
         return next((tag for tag, each in DECLARED.items() if type(values) is each), getattr(values, "kind", None))
     kind = values.get("kind") if isinstance(values, dict) else None
-    if kind not in {"language", "image"} or "path" in values:
-        return kind
+    if kind not in ("language", "image") or "path" in values:
+        return kind if kind is None else str(kind)
     counted, tag = ("tokens", "declared") if kind == "language" else ("images", "declared-images")
     return tag if counted in values else kind
 

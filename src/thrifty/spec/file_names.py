@@ -73,7 +73,8 @@ def _listed(value: Any) -> Any:
 
 
 _Value = Annotated[str, Field(min_length=1, max_length=200)]
-Values = Annotated[tuple[_Value, ...], BeforeValidator(_listed), Field(min_length=1)]
+_OneOrMore = _Value | int | Annotated[list[_Value | int], Field(min_length=1)]
+Values = Annotated[tuple[_Value, ...], BeforeValidator(_listed, json_schema_input_type=_OneOrMore), Field(min_length=1)]
 Rule = dict[str, Values]
 Pattern = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(check_pattern)]
 

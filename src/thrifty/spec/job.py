@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from thrifty.errors import JobError, nearest
 from thrifty.spec.augment import Augment, RandAugment
@@ -39,7 +39,23 @@ Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_safe_
 
 
 class Target(Plain):
-    """Stop as soon as validation reaches this; at most one figure."""
+    """Stop as soon as validation reaches this; at most one figure.
+
+    Attributes:
+        accuracy: share of answers that are right.
+        auc: of two labels, how often the one is ranked above the other.
+        bits_per_byte: of a language model.
+        cer: character error rate of transcripts.
+        loss: of the task.
+        mae: mean error, in the unit of the table.
+        macro_f1: mean over the labels, each as heavy.
+        micro_f1: over all answers together.
+        r2: share of the variance that is explained.
+        rmse: root of the mean square error, in the unit of the table.
+        wer: word error rate of transcripts.
+    """
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
 
     accuracy: Annotated[float, Field(gt=0, le=1)] | None = None
     auc: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -66,7 +82,14 @@ class Target(Plain):
 
 
 class Budget(Plain):
-    """The most that may be spent; what is left out is not limited."""
+    """The most that may be spent; what is left out is not limited.
+
+    Attributes:
+        memory: resident at once.
+        time: from the start of the run, preparing and planning included.
+        energy: likewise.
+        money: likewise, at the price of the machine by the hour.
+    """
 
     memory: ByteCount | None = None
     time: Duration | None = None
@@ -77,9 +100,29 @@ class Budget(Plain):
 class Pins(Plain):
     """What you decide in the plan's place: how to compute; what follows ``threads`` speaks of several devices.
 
-    ``offload`` and the last six are fields of `Layout` by the same names. On this machine a run takes ``data``, its
-    number of devices, and ``zero``: 0, each has a copy of the model, or 3, weights, gradients and optimizer states are
-    shared out (FSDP).
+    ``offload`` and the last six are fields of `Layout` by the same names. On this machine a run takes ``data`` and
+    ``zero`` of them.
+
+    Attributes:
+        device: that trains.
+        precision: of products; ``bf16_compensated`` and ``bf16_stochastic`` hold weights in bf16 too.
+        micro_batch: samples computed at once; accumulation makes up the batch.
+        batching: of texts: ``padded`` to the longest, ``packed`` end to end, ``by_length`` with those of like length.
+        checkpointing: what is computed again for the backward pass: ``none``, ``selective``, or ``full``, each block.
+        compile: by torch.compile: ``none``, repeated ``blocks``, or the ``whole`` model.
+        rows: of an embedding that are updated in a step: ``all``, or those ``used`` in it.
+        gradient_release: each parameter is stepped in the backward pass, and its gradient freed.
+        offload: optimizer states lie in the processor's memory.
+        memory_format: of images: ``contiguous``, channels of rows, or ``channels_last``, rows of pixels.
+        loading: when batches are made: ``between`` steps, or ``beside`` them by a thread.
+        threads: of the processor's matrix products.
+        data: devices that each take a share of the batch.
+        tensor: devices that share each matrix.
+        pipeline: devices that hold consecutive blocks.
+        context: devices that share each sequence.
+        virtual_stages: chunks of blocks that a pipeline stage holds.
+        zero: what the devices of ``data`` share out: 0, nothing, each has a copy of the model; 1, optimizer states; 2,
+            gradients too; 3, weights too (FSDP). On this machine 0 or 3.
     """
 
     device: Literal["cpu", "cuda"] | None = None
@@ -105,11 +148,20 @@ class Pins(Plain):
 class Job(Plain):
     """What you want: data, task, model, target, budget.
 
-    ``model`` is a name of `thrifty.models.MODELS`, at another size such as ``gpt-nano@3x96``; or
-    ``package.module:function``, a function that returns an `nn.Module`, its module beside the job file, in a folder
-    named before it, or on the Python path; or ``ours:<directory>``, one of ours with weights in Hugging Face's layout;
-    ``hf:<directory or id>``, a model of transformers. ``report_to`` names who is told of a run beside its own files:
-    `thrifty.spec.writers.WRITERS`.
+    Attributes:
+        name: of the run's folder.
+        data: what to learn from.
+        task: what to learn of it; told by the data when left out.
+        model: a name of `thrifty.models.MODELS`, at another size such as ``gpt-nano@3x96``; or
+            ``package.module:function``, a function that returns an `nn.Module`, its module beside the job file, in a
+            folder named before it, or on the Python path; or ``ours:<directory>``, one of ours with weights in Hugging
+            Face's layout; ``hf:<directory or id>``, a model of transformers.
+        target: stop as soon as it is reached.
+        budget: the most that may be spent.
+        train: how to learn, where you care.
+        plan: how to compute, where you care.
+        tune: how to search for settings, where you care.
+        report_to: who is told of a run beside its own files: `thrifty.spec.writers.WRITERS`.
 
     >>> Job.model_validate(dict(name="a", data=dict(kind="image", path="x"), model="resnet8")).task
     'classify'
@@ -133,16 +185,19 @@ class Job(Plain):
         if not isinstance(values, dict) or not isinstance(values.get("data"), dict):
             return values
         data, task = values["data"], values.get("task")
-        kind = KINDS.get(data.get("kind", ""))
+        # whatever else stands there is for the types to refuse
+        kind = KINDS.get(data["kind"]) if isinstance(data.get("kind"), str) else None
         if kind is None:
             return values
         if data["kind"] in {"table", "text"}:
             # prepared for the one that is asked for; a table tells which where none is
-            task = task or data.get("task") or (None if data["kind"] == "table" else kind.tasks[0])
-            return {**values, "task": task, "data": {**data, "task": task}} if task in {None, *kind.tasks} else values
+            told = data.get("task") if task is None else task
+            task = kind.tasks[0] if told is None and data["kind"] == "text" else told
+            known = task is None or task in kind.tasks
+            return {**values, "task": task, "data": {**data, "task": task}} if known else values
         if task is None and data["kind"] == "audio" and data.get("transcript") is not None:
             return {**values, "task": "transcribe"}
-        return {**values, "task": task or kind.tasks[0]}
+        return {**values, "task": kind.tasks[0] if task is None else task}
 
     @model_validator(mode="after")
     def _task_fits_data(self) -> Job:

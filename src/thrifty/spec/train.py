@@ -32,7 +32,10 @@ def _init_names(value: Any) -> Any:
 
 
 Init = Annotated[str | dict[str, str], BeforeValidator(_init_names)]
-Patterns = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_tuple_of_one)]
+_Pattern = Annotated[str, Field(min_length=1)]
+_OneOrMore = _Pattern | list[_Pattern]
+Patterns = Annotated[tuple[_Pattern, ...], BeforeValidator(_tuple_of_one, json_schema_input_type=_OneOrMore)]
+AdapterKind = Literal["lora", "dora"]
 
 
 class Adapter(Plain):
@@ -46,11 +49,14 @@ class Adapter(Plain):
         base: ``4bit`` keeps the weights that get them in four bits each while training (QLoRA), ``own`` as they are.
     """
 
-    kind: Literal["lora", "dora"]
+    kind: AdapterKind
     rank: PositiveInt | None = None
     alpha: PositiveFloat | None = None
     targets: Patterns | None = None
     base: Literal["own", "4bit"] = "own"
+
+
+_KindOrMore = AdapterKind | Adapter
 
 
 class Train(Plain):
@@ -111,7 +117,7 @@ class Train(Plain):
     label_smoothing: Fraction = 0.0
     dropout: Fraction | None = None
     freeze: Patterns = ()
-    adapter: Annotated[Adapter, BeforeValidator(_kind_alone)] | None = None
+    adapter: Annotated[Adapter, BeforeValidator(_kind_alone, json_schema_input_type=_KindOrMore)] | None = None
     patience: Annotated[int, Field(ge=0)] | None = None
     evaluations: PositiveInt | None = None
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0

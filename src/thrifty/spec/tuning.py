@@ -6,7 +6,7 @@ import difflib
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from thrifty.spec.augment import Augment
 from thrifty.spec.plain import Plain
@@ -105,7 +105,8 @@ def _of_a_list(value: Any) -> Any:
     return {"values": (value,)} if isinstance(value, bool | int | float | str) else value
 
 
-Space = dict[str, Annotated[Choice, BeforeValidator(_of_a_list)]]
+_ValueOrMore = Setting | list[Setting] | Choice
+Space = dict[str, Annotated[Choice, BeforeValidator(_of_a_list, json_schema_input_type=_ValueOrMore)]]
 
 
 def _known_settings(space: Any) -> Any:
@@ -117,6 +118,12 @@ def _known_settings(space: Any) -> Any:
             guess = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(SETTINGS)}"
             raise ValueError(f"there is no setting '{name}' to tune ({guess})")
     return space
+
+
+def _named(schema: dict[str, Any]) -> None:
+    """Say in the schema of a space which settings there are."""
+    schema["propertyNames"] = {"enum": list(SETTINGS)}
+    schema["minProperties"] = 1
 
 
 class Tune(Plain):
@@ -132,7 +139,7 @@ class Tune(Plain):
         goal: ``best``, the best figure within the budget; ``cheapest``, the least cost that reaches the job's target.
     """
 
-    space: Annotated[Space, BeforeValidator(_known_settings)] | None = None
+    space: Annotated[Space, BeforeValidator(_known_settings), Field(json_schema_extra=_named)] | None = None
     sampler: Sampler | None = None
     pruner: Pruner | None = None
     goal: Goal | None = None

@@ -6,7 +6,7 @@ import math
 import re
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, PlainSerializer
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
 BYTES = {
     "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
@@ -82,15 +82,32 @@ def parse_flops(text: str) -> float:
     return _parse(text, FLOPS, "work", "1e18flop")
 
 
-def _field(parse: Any, unit: str) -> tuple[BeforeValidator, PlainSerializer]:
-    return BeforeValidator(parse), PlainSerializer(lambda value: f"{value!r}{unit}")
+def _field(
+    parse: Any, units: dict[str, float] | dict[str, int], unit: str, example: str
+) -> tuple[BeforeValidator, PlainSerializer]:
+    # what `_parse` takes: somewhere before the exponent stands another digit than 0
+    number = r"(?=[0-9_.]*[1-9])[0-9][0-9_]*(\.[0-9]+)?([eE][+-]?[0-9]+)?"
+    written = {"type": "string", "pattern": rf"^\s*{number}\s*({'|'.join(units)})\s*$", "examples": [example]}
+    taken = BeforeValidator(parse, json_schema_input_type=Annotated[str, WithJsonSchema(written)])
+    return taken, PlainSerializer(lambda value: f"{value!r}{unit}")
 
 
 # Field types for the nouns: text with its unit on both ways, so that a bare number is never taken for one.
-ByteCount = Annotated[int, *_field(parse_bytes, "B")]
-Duration = Annotated[float, *_field(parse_seconds, "s")]
-Energy = Annotated[float, *_field(parse_joules, "J")]
-Money = Annotated[float, *_field(parse_usd, "USD")]
+ByteCount = Annotated[int, *_field(parse_bytes, BYTES, "B", "4GiB")]
+Duration = Annotated[float, *_field(parse_seconds, SECONDS, "s", "20min")]
+Energy = Annotated[float, *_field(parse_joules, JOULES, "J", "0.05kWh")]
+Money = Annotated[float, *_field(parse_usd, USD, "USD", "0.50USD")]
+
+
+def write_bytes(count: int) -> str:
+    """Write an amount of memory as a job has it, to the byte.
+
+    >>> write_bytes(64 * 2**20), write_bytes(1_500)
+    ('64MiB', '1500B')
+    """
+    units = ("TiB", "GiB", "MiB", "KiB")
+    unit = next((each for each in units if count and count % BYTES[each] == 0), "B")
+    return f"{count // BYTES[unit]}{unit}"
 
 
 def format_bytes(count: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, WithJsonSchema
 
 from thrifty.errors import nearest
 
@@ -31,4 +31,8 @@ def _known(value: Any) -> Any:
     return tuple(names)
 
 
-ReportTo = Annotated[tuple[str, ...], BeforeValidator(_known)]
+_NAME = {"enum": list(WRITERS)}
+_WRITTEN = {"anyOf": [_NAME, {"type": "array", "items": _NAME, "uniqueItems": True}]}
+ReportTo = Annotated[
+    tuple[str, ...], BeforeValidator(_known, json_schema_input_type=Annotated[Any, WithJsonSchema(_WRITTEN)])
+]
