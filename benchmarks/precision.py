@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from benchmarks import real_data
 from benchmarks.figures import conclude
@@ -132,6 +131,8 @@ def verdict(fp32: Sequence[float], other: Sequence[float], *, higher_is_better: 
     sign = 1 if higher_is_better else -1
     lost = [sign * (mine - theirs) for mine, theirs in zip(fp32, other, strict=True)]
     error = statistics.stdev(lost) / math.sqrt(len(lost))
+    from scipy import stats
+
     bound = statistics.fmean(lost) + float(stats.t.ppf(CONFIDENCE, len(lost) - 1)) * error
     return Verdict(statistics.fmean(lost), bound, MARGIN * statistics.stdev(fp32))
 

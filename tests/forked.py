@@ -180,14 +180,18 @@ def _begin(arguments: list[str], cwd: str, environment: dict[str, str]) -> list[
 
 def main() -> None:
     """Import, then serve; a copy becomes what was asked for."""
+    # what is imported stays: there is no garbage to look for
+    gc.disable()
     import torch._dynamo  # noqa: F401, I001
     import thrifty.api
+    import thrifty.cli
     import thrifty.pipeline
     import thrifty.planner.here
     import thrifty.report
     import thrifty.train  # noqa: F401
 
     gc.freeze()
+    gc.enable()
     arguments = serve(socket.socket(fileno=int(sys.argv[1])))
     try:
         go_on(arguments)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import math
 import statistics
-import subprocess
-import sys
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import forked
 from thrifty.cost import Op, Trace, step_seconds, trace_step
 from thrifty.cost.allocations import Allocations, Block
 from thrifty.cost.compiling import compile_gain, compile_seconds, loading_seconds
@@ -289,8 +288,8 @@ def test_a_real_small_step_by_operators_timed_here() -> None:
 def test_real_steps_fall_inside(case: str, layout: Any, precision: Any) -> None:
     # One thread and its processor time, beside rates measured the same way: true also while others use the machine,
     # where threads that wait for each other would make a step take ten times as long.
-    command = [sys.executable, real_step.__file__, case, precision, layout, "5", "1"]
-    measured = json.loads(subprocess.check_output(command, timeout=250))
+    done = forked.run([real_step.__file__, case, precision, layout, "5", "1"], timeout=250)
+    measured = json.loads(done.stdout)
     rates = {name: Quantity(value=value, source="measured") for name, value in measured["rates"].items()}
     thread = device(flops_per_second=rates, bytes_per_second=rates.pop("memory"), isa=probe().isa)
     trace = real_step.trace_case(case, precision, layout)

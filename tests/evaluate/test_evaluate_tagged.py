@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import f1_score
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -20,17 +21,25 @@ class Echo(nn.Module):
         return x
 
 
+@pytest.fixture(scope="module")
+def theirs() -> Any:
+    """Scikit-learn's figures, which take a second to load."""
+    import sklearn.metrics
+
+    return sklearn.metrics
+
+
 @settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.integers(2, 5))
-def test_f1_is_scikit_learns(seed: int, samples: int, labels: int) -> None:
+def test_f1_is_scikit_learns(theirs: Any, seed: int, samples: int, labels: int) -> None:
     generator = np.random.default_rng(seed)
     x = generator.normal(size=(samples, labels)).astype(np.float32)
     y = (generator.random((samples, labels)) < 0.4).astype(np.float32)
     cut = samples // 2
     parts = [{"x": x[part], "y": y[part]} for part in (slice(cut), slice(cut, None)) if len(x[part])]
     found = evaluate(Echo(), parts, "tag").metrics
-    micro = f1_score(y, x > 0, average="micro", zero_division=0)
-    by_label = [f1_score(y[:, k], x[:, k] > 0, zero_division=np.nan) for k in range(labels)]
+    micro = theirs.f1_score(y, x > 0, average="micro", zero_division=0)
+    by_label = [theirs.f1_score(y[:, k], x[:, k] > 0, zero_division=np.nan) for k in range(labels)]
     seen = [each for each in by_label if not np.isnan(each)]
     assert found["micro_f1"] == pytest.approx(micro)
     assert found["macro_f1"] == pytest.approx(np.mean(seen) if seen else 0.0)

@@ -242,6 +242,13 @@ def export_onnx(bundle: Bundle, folder: Path) -> dict[str, Any]:
     return TARGETS["onnx"](Source(bundle), folder)
 
 
+def onnx_session(model: Path | str | bytes) -> Any:
+    """A session of ONNX Runtime, which is loaded by those who ask for one."""
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+
+
 def png(pixels: np.ndarray) -> bytes:
     """A PNG file of uint8 [H, W, 3] or [H, W, 1], written by hand after the format's specification."""
     height, width, channels = pixels.shape

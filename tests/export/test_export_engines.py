@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 import torch
 from made_bundles import LABELS, write_language_bundle, write_sound_bundle, write_table_bundle
@@ -167,6 +166,8 @@ def test_onnx_runtime_answers_as_torch(by_onnx: Path, table: Bundle) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("place", ["../secret", "/etc/passwd"], ids=["relative", "absolute"])
 def test_onnx_weights_outside_of_the_bundle_are_refused(by_onnx: Path, tmp_path: Path, place: str) -> None:
+    import onnx
+
     folder = tmp_path / "bundle"
     shutil.copytree(by_onnx, folder)
     model = onnx.load(folder / "model.onnx")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import onnxruntime
 import pytest
 import torch
-from made_bundles import export_onnx, write_text_bundle
+from made_bundles import export_onnx, onnx_session, write_text_bundle
 
 from thrifty.errors import RequestError
 from thrifty.export.bundle import Bundle, load_bundle
@@ -53,7 +52,7 @@ def test_a_text_that_hides_nothing_is_refused(bundle: Bundle, text: str) -> None
 @pytest.mark.slow
 def test_it_is_exported(bundle: Bundle, tmp_path: Path) -> None:
     assert export_onnx(bundle, tmp_path)["max_difference"] < 1e-4
-    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    session = onnx_session(tmp_path / "model.onnx")
     tokens = torch.randint(1, bundle.info.data.vocabulary, (2, 7))
     (found,) = session.run(["logits"], {"tokens": tokens.numpy()})
     assert found.shape == (2, 7, bundle.info.data.vocabulary)

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
-from made_bundles import DECODERS, export_onnx, pixels, write_image_bundle, write_language_bundle
+from made_bundles import DECODERS, export_onnx, onnx_session, pixels, write_image_bundle, write_language_bundle
 
 from thrifty.errors import BundleError, MissingExtraError
 from thrifty.export.bundle import Bundle, load_bundle
@@ -42,7 +41,7 @@ def test_images_of_any_batch(tmp_path: Path, image_bundle: Bundle, capfd: pytest
     assert list(report["differences"]) == [f"{n} x 16 x 16 x 3" for n in (1, 3, 8)]
     assert 0 <= report["max_difference"] <= report["tolerance"] == RELATIVE
     assert report["inputs"][0]["shape"] == ["batch", 16, 16, 3]
-    session = onnxruntime.InferenceSession(raw, providers=["CPUExecutionProvider"])
+    session = onnx_session(raw)
     for rows in (1, 2, 5, 33):  # sizes that the export itself did not try
         images = np.stack([pixels(100 + n) for n in range(rows)])
         (found,) = session.run(["probabilities"], {"pixels": images})
@@ -54,7 +53,7 @@ def test_images_cut_into_patches_of_any_batch(tmp_path: Path) -> None:
     write_image_bundle(tmp_path / "bundle", named="vit-nano")
     bundle = load_bundle(tmp_path / "bundle")
     export_onnx(bundle, tmp_path / "onnx")
-    session = onnxruntime.InferenceSession(tmp_path / "onnx" / "model.onnx", providers=["CPUExecutionProvider"])
+    session = onnx_session(tmp_path / "onnx" / "model.onnx")
     for rows in (1, 5):
         images = np.stack([pixels(100 + n) for n in range(rows)])
         (found,) = session.run(["probabilities"], {"pixels": images})
@@ -68,7 +67,7 @@ def test_tokens_of_any_batch_and_length(tmp_path: Path, family: str) -> None:
     language_bundle = load_bundle(tmp_path / "bundle")
     report = export_onnx(language_bundle, tmp_path / "onnx")
     assert len(report["differences"]) == 9
-    session = onnxruntime.InferenceSession(tmp_path / "onnx" / "model.onnx", providers=["CPUExecutionProvider"])
+    session = onnx_session(tmp_path / "onnx" / "model.onnx")
     for rows, length in ((1, 1), (2, 2), (2, 31), (5, 32)):
         tokens = torch.randint(language_bundle.info.data.vocabulary, (rows, length))
         (found,) = session.run(["logits"], {"tokens": tokens.numpy()})

@@ -7,10 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
-from made_bundles import pixels, write_image_bundle, write_language_bundle, write_table_bundle, write_text_bundle
-from onnxruntime.quantization import quantize_dynamic
+from made_bundles import (
+    onnx_session,
+    pixels,
+    write_image_bundle,
+    write_language_bundle,
+    write_table_bundle,
+    write_text_bundle,
+)
 
 from thrifty import api
 from thrifty.compress.moves.quantise import nncf
@@ -85,12 +90,13 @@ def test_ranges_are_kept(runs: dict[str, Path], tmp_path: Path) -> None:
     plain, small = tmp_path / "plain.onnx", tmp_path / "small.onnx"
     table = load_bundle(runs["table"] / "bundle")
     plain.write_bytes(ENGINES["onnx"].convert(torch_model(table), table.info.data).SerializeToString())
-    quantize_dynamic(plain, small)
     import onnx
+    from onnxruntime.quantization import quantize_dynamic
 
+    quantize_dynamic(plain, small)
     bundle = made(runs["table"], "onnx", "int8", onnx.load(small))
     report = api.export(bundle.folder, to="onnx")["onnx"]
-    session = onnxruntime.InferenceSession(report["path"], providers=["CPUExecutionProvider"])
+    session = onnx_session(report["path"])
     rows_NF = bundle.form.encoded([bundle.form.row({"age": 40, "job": "cook"})])
     value = session.run(["value"], {"rows": rows_NF})[0]
     assert value == pytest.approx([bundle.predict({"age": 40, "job": "cook"})["value"]], rel=1e-3)

@@ -6,10 +6,9 @@ import json
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
-from made_bundles import LABELS, export_onnx, write_text_bundle
+from made_bundles import LABELS, export_onnx, onnx_session, write_text_bundle
 
 from thrifty.errors import BundleError
 from thrifty.export.bundle import Bundle, load_bundle
@@ -48,7 +47,7 @@ def test_labels_of_a_bundle_are_checked(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_it_is_exported(bundle: Bundle, tmp_path: Path) -> None:
     assert export_onnx(bundle, tmp_path)["max_difference"] < 1e-4
-    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    session = onnx_session(tmp_path / "model.onnx")
     tokens = torch.randint(1, bundle.info.data.vocabulary, (2, 7)).numpy()
     logits, probabilities = session.run(["logits", "probabilities"], {"tokens": tokens})
     assert probabilities == pytest.approx(1 / (1 + np.exp(-logits)), abs=1e-6)

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
-import openvino
 import pytest
 import torch
 from made_bundles import (
+    onnx_session,
     pixels,
     write_image_bundle,
     write_language_bundle,
@@ -97,7 +96,7 @@ def test_a_decoder_keeps_keys_and_values(target: str, sources: dict[str, Source]
     keys = values = np.zeros((1, 1, 2, 0, 8), np.float32)
     new, text = [5, 7, 11], []
     if target == "onnx":
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        session = onnx_session(path)
     else:
         compiled = core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     for _ in range(12):
@@ -143,6 +142,8 @@ def test_openvino_takes_pixels_by_their_name(sources: dict[str, Source], tmp_pat
 def test_a_route_that_fails_falls_back_and_says_so(
     sources: dict[str, Source], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import openvino
+
     real = openvino.convert_model
 
     def refuse_programs(origin: Any) -> Any:

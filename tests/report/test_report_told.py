@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import precision_recall_fscore_support
 
 from thrifty.report.told import told_rows
 
 
+@pytest.fixture(scope="module")
+def theirs() -> Any:
+    """Scikit-learn's figures, which take a second to load."""
+    import sklearn.metrics
+
+    return sklearn.metrics
+
+
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 6))
-def test_rows_are_scikit_learns(seed: int, labels: int) -> None:
+def test_rows_are_scikit_learns(theirs: Any, seed: int, labels: int) -> None:
     generator = np.random.default_rng(seed)
     said, wanted = generator.random((2, 30, labels)) < generator.random()
     counts = [tuple(map(int, each)) for each in np.stack([(said & wanted).sum(0), said.sum(0), wanted.sum(0)], 1)]
     rows = told_rows([str(number) for number in range(labels)], counts)
-    right, found, f1, _ = precision_recall_fscore_support(wanted, said, zero_division=np.nan)
+    right, found, f1, _ = theirs.precision_recall_fscore_support(wanted, said, zero_division=np.nan)
     assert sorted(row.label for row in rows) == [str(number) for number in range(labels)]
     for row in rows:
         at = int(row.label)
