@@ -24,7 +24,7 @@ from made_bundles import LABELS, image_dataset, pixels, png, write_image_bundle,
 
 from thrifty.data.images.image import fit
 from thrifty.errors import BundleError, DataError, JobError, RequestError
-from thrifty.export.bundle import Bundle, load_bundle, write_bundle
+from thrifty.export.bundle import Bundle, check_device, load_bundle, write_bundle
 from thrifty.export.check import MAX_ARGUMENT, is_argument, is_name
 from thrifty.models import build, resolve
 from thrifty.models.init import initialise
@@ -342,3 +342,33 @@ def test_the_nouns_come_without_torch() -> None:
     probe = "import sys, thrifty.export.bundle; print(*[m for m in ('torch', 'cv2', 'numpy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize(("device", "says"), [("cudda", "'cuda'"), ("cuda", "finds no GPU")])
+def test_a_device_that_is_none_here_is_refused(image_bundle: Bundle, device: str, says: str) -> None:
+    if device == "cuda" and torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(JobError) as raised:
+        load_bundle(image_bundle.folder, device=device)
+    assert says in str(raised.value)
+
+
+def test_a_gpu_computes_bundles_of_torch_alone(image_bundle: Bundle) -> None:
+    info = image_bundle.info.model_copy(update={"engine": "openvino"})
+    with pytest.raises(JobError, match="computed by 'openvino'"):
+        check_device("cuda", info)
+    check_device("cpu", info)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.filterwarnings("ignore")
+def test_a_gpu_answers_as_a_processor_does(image_bundle: Bundle, language_bundle: Bundle, text_bundle: Bundle) -> None:
+    asks: dict[Any, dict[str, Any]] = {png(pixels(1)): {}, "the cat sat": {"max_tokens": 20, "temperature": 0.0}}
+    for bundle, raw in ((image_bundle, png(pixels(1))), (language_bundle, "the cat sat"), (text_bundle, "a fine cat")):
+        there = load_bundle(bundle.folder, device="cuda")
+        found, expected = (each.predict(raw, **asks.get(raw, {})) for each in (there, bundle))
+        assert next(iter(found.values())) == next(iter(expected.values()))
+        assert list(found.get("probabilities", {}).values()) == pytest.approx(
+            list(expected.get("probabilities", {}).values()), abs=1e-3
+        )

@@ -139,3 +139,18 @@ def test_without_gradients_the_logits_are_not_made_either(multiple: int, monkeyp
             found.append(LOSSES["language"](model, {"x": x, "y": y}))
         assert (seen.elements >= rows * length * vocabulary) == (large > 0)
     torch.testing.assert_close(found[1], found[0])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_learns_by_chunks_what_it_learns_by_the_whole() -> None:
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(300, 32, generator=generator, dtype=torch.float64).cuda().requires_grad_()
+    weight = torch.randn(501, 32, generator=generator, dtype=torch.float64).cuda().requires_grad_()
+    y = torch.randint(501, (300,), generator=generator).cuda()
+    whole = F.cross_entropy(hidden @ weight.T, y, reduction="sum")
+    chunked, _ = chunked_cross_entropy_sum(hidden, weight, y, ignored=IGNORED, rows_at_once=128)
+    torch.testing.assert_close(chunked, whole)
+    got = torch.autograd.grad(chunked, (hidden, weight))
+    for mine, wanted in zip(got, torch.autograd.grad(whole, (hidden, weight)), strict=True):
+        torch.testing.assert_close(mine, wanted)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 
 import numpy as np
@@ -89,3 +90,17 @@ def test_a_batch_is_packed_where_places_are_told() -> None:
     found = input_of(tensors)
     assert isinstance(found, Packed) and found.tokens is tensors["x"]
     assert input_of({"x": tensors["x"], "y": tensors["y"]}) is tensors["x"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_learns_of_packed_texts_what_a_processor_does() -> None:
+    generator = np.random.default_rng(1)
+    texts = [[int(n) for n in generator.integers(1, VOCABULARY, length)] for length in (40, 3, 12, 9, 21, 30, 2, 17)]
+    batch, _ = packed(texts, np.arange(len(texts)) % CLASSES)
+    expected = gradients(batch)
+    there = copy.deepcopy(model()).cuda()
+    loss_sum, weight = cross_entropy(there, to_tensors(batch, "cuda"))
+    found = (weight, loss_sum.detach(), *torch.autograd.grad(loss_sum, list(there.parameters())))
+    for got, wanted in zip(found, expected, strict=True):
+        torch.testing.assert_close(got.cpu(), wanted, rtol=1e-6, atol=1e-9)

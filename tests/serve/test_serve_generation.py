@@ -386,3 +386,16 @@ def test_a_process_that_is_killed_midway_is_another_one_in_the_same_text(bundle:
         assert process.cpu_seconds > 0
         writer.close(SOON)
         process.stop()
+
+
+@pytest.mark.parametrize("bundle", ["gpt"], indirect=True)
+def test_a_gpu_that_computes_no_more_is_no_fault_of_a_text(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(bundle.model, cache_bytes=2**24, texts=4)
+    turns = [Turn(Part([0], 0, [0])), Turn(Part([1], 0, [1]))]
+
+    def fails(parts: Sequence[Part]) -> torch.Tensor:
+        raise torch.AcceleratorError("an illegal memory access was encountered")
+
+    monkeypatch.setattr(engine, "step", fails)
+    with pytest.raises(torch.AcceleratorError):
+        engine.take(turns, fresh=[0, 1])

@@ -22,6 +22,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_bundles import pixels, png, write_image_bundle
@@ -469,3 +470,31 @@ def test_without_processes_to_hold_on_to_threads_compute(pets: Bundle) -> None:
 def _children(pid: int) -> list[str]:
     tasks = Path(f"/proc/{pid}/task").glob("*/children")
     return [child for task in tasks for child in task.read_text().split()]
+
+
+def test_a_gpu_that_computes_no_more_ends_its_process() -> None:
+    def raises(error: Exception) -> Any:
+        def answers(rows: list[Any]) -> list[Any]:
+            raise error
+
+        return SimpleNamespace(form=SimpleNamespace(answers=answers))
+
+    assert child._answer(raises(ValueError("blue")), [1])["error"] == "ValueError"
+    with pytest.raises(torch.AcceleratorError):
+        child._answer(raises(torch.AcceleratorError("an illegal memory access was encountered")), [1])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_processes_answer_by_a_gpu(pets: Bundle, poet: Bundle) -> None:
+    with Nursery(device="cuda") as nursery:
+        app = App([pets.folder, poet.folder], serve.Limits(), nursery=nursery)
+        with serving(app) as url:
+            data = base64.b64encode(png(pixels(1))).decode()
+            reply = httpx.post(f"{url}{PREDICT}", json={"instances": [{"b64": data}] * 3}, timeout=60)
+            right = list(pets.predict(png(pixels(1)))["probabilities"].values())
+            assert all(np.allclose(each["probabilities"], right, atol=1e-3) for each in reply.json()["predictions"])
+            asked = {"model": "poet", "prompt": "the cat sat", "max_tokens": 20, "temperature": 0}
+            replies = [httpx.post(f"{url}/v1/completions", json=asked, timeout=60).json() for _ in range(3)]
+            expected = poet.predict("the cat sat", max_tokens=20, temperature=0.0)["completion"]
+            assert {each["choices"][0]["text"] for each in replies} == {expected}

@@ -94,17 +94,18 @@ def run_of(path: Path) -> Path | None:
     return next((each for each in path.parents if (each / "key").is_file()), None)
 
 
-def predict(bundle: Path, source: str) -> dict[str, Any]:
+def predict(bundle: Path, source: str, *, device: str = "cpu") -> dict[str, Any]:
     """Answer one raw input: the path of an image file, a text to classify, a prompt for a language model, a row of
-    a table as JSON.
+    a table as JSON; computed by the processor, or with ``device`` cuda by a GPU.
 
     Raises:
         BundleError: the bundle is damaged.
         DataError: the input cannot be read.
+        JobError: the device cannot be had, or not for this bundle.
     """
     from thrifty.export.bundle import load_bundle
 
-    loaded = load_bundle(bundle_folder(bundle))
+    loaded = load_bundle(bundle_folder(bundle), device=device)
     if loaded.form.takes != "bytes":
         return loaded.predict(source)
     path = Path(source)
@@ -266,6 +267,7 @@ def serve(
     live: bool = False,
     otel: str | None = None,
     otel_share: float = 0.1,
+    device: str = "cpu",
     engine: str | None = None,
     replicas: int | None = None,
     ray_address: str | None = None,
@@ -276,7 +278,7 @@ def serve(
     Args:
         bundles: or the runs that made them.
         host, port, labels, repository, grpc_port, watch, api_key_file, log_format: as of `thrifty.serve.run`.
-        live, otel, otel_share, ready: as of it, too.
+        live, otel, otel_share, device, ready: as of it, too.
         deadline_seconds: that an answer may take.
         engine: ``ray`` for replicas under Ray Serve; None for one server.
         replicas: one when left out.
@@ -294,8 +296,9 @@ def serve(
     if engine is None and (replicas is not None or ray_address is not None):
         raise JobError("replicas and an address of Ray are of --engine ray", mend="Add it, or leave them out.")
     if engine == "ray":
-        others = {"--repository": repository, "--grpc-port": grpc_port, "--watch": watch, "--otel": otel}
-        if given := [option for option, value in {**others, "--live": live or None}.items() if value is not None]:
+        others: dict[str, object] = {"--repository": repository, "--grpc-port": grpc_port, "--watch": watch}
+        others |= {"--otel": otel, "--live": live or None, "--device": None if device == "cpu" else device}
+        if given := [option for option, value in others.items() if value is not None]:
             raise JobError(
                 f"{' and '.join(given)} cannot be had with --engine ray",
                 mend="Each replica would do it for itself alone; leave it out.",
@@ -327,6 +330,7 @@ def serve(
         live=live,
         otel=otel,
         otel_share=otel_share,
+        device=device,
         ready=ready,
     )
 

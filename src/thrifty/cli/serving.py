@@ -11,6 +11,10 @@ import typer
 from thrifty.cli.app import RUNS, Json, Runs, app, console, live_view, print_json
 from thrifty.errors import BudgetError, unknown_name
 
+Device = Annotated[
+    str, typer.Option(metavar="cpu|cuda", help="that computes; cuda bundles of torch alone", show_default=False)
+]
+
 
 @app.command()
 def compress(
@@ -59,12 +63,13 @@ def predict(
     source: Annotated[
         str, typer.Argument(metavar="INPUT", help="a file of an image or a sound, a text, a prompt, or a row as JSON")
     ],
+    device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
     """Answer one raw input."""
     from thrifty import api
 
-    answer = api.predict(bundle, source)
+    answer = api.predict(bundle, source, device=device)
     if as_json:
         print_json(answer)
     elif said := next((key for key in ("completion", "filled", "transcript", "value") if key in answer), None):
@@ -140,7 +145,8 @@ def _show_export(name: str, report: dict[str, Any]) -> None:
 
 @app.command()
 def serve(
-    bundles: Annotated[list[Path] | None, typer.Argument(help="bundles, or the runs that made them")] = None,
+    # told of above the options, which fill the screen
+    bundles: Annotated[list[Path] | None, typer.Argument(hidden=True)] = None,
     host: Annotated[str, typer.Option(metavar="NAME", help="address to listen on")] = "127.0.0.1",
     port: Annotated[int, typer.Option(metavar="PORT", help="to listen on; 0 for a free one")] = 8501,
     label: Annotated[
@@ -165,6 +171,7 @@ def serve(
     live: Annotated[bool, typer.Option("--live", help="show on the terminal what each model does")] = False,
     otel: Annotated[str | None, typer.Option(metavar="URL", help="of a collector of traces, extra 'otel'")] = None,
     otel_share: Annotated[float, typer.Option(metavar="SHARE", help="of requests traced unasked", min=0, max=1)] = 0.1,
+    device: Device = "cpu",
     engine: Annotated[str | None, typer.Option(metavar="ray", help="replicas under Ray Serve, extra 'ray'")] = None,
     replicas: Annotated[
         int | None, typer.Option(metavar="COUNT", help="with --engine ray, each on cores of its own", min=1)
@@ -172,7 +179,7 @@ def serve(
     ray_address: Annotated[str | None, typer.Option(metavar="HOST", help="of a Ray cluster to join, or auto")] = None,
     as_json: Annotated[bool, typer.Option("--json", hidden=True)] = False,
 ) -> None:
-    """Serve bundles by TensorFlow Serving's, OIP's and OpenAI's protocols."""
+    """Serve bundles or runs by TensorFlow Serving's, OIP's and OpenAI's protocols."""
     from thrifty import api
 
     def ready(host: str, port: int) -> None:
@@ -203,6 +210,7 @@ def serve(
         live=live,
         otel=otel,
         otel_share=otel_share,
+        device=device,
         engine=engine,
         replicas=replicas,
         ray_address=ray_address,

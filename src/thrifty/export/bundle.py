@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+DEVICES = ("cpu", "cuda")
+
+
 class Bundle:
     """A model that answers raw input: files of images, texts, or prompts.
 
@@ -30,7 +33,7 @@ class Bundle:
     Attributes:
         info: what it is.
         folder: where it lies.
-        model: in ``eval`` mode, on the CPU; of another engine than torch what is called like one.
+        model: in ``eval`` mode; of another engine than torch what is called like one.
         form: how it takes raw input, and what it answers with.
     """
 
@@ -71,7 +74,7 @@ class Bundle:
             )
 
 
-def load_bundle(folder: str | Path, *, threads: int | None = None) -> Bundle:
+def load_bundle(folder: str | Path, *, threads: int | None = None, device: str = "cpu") -> Bundle:
     """Read a bundle, whoever made it: no code of it is run, and no size of it believed before it is checked.
 
     A model of a user's own is built by code that lies on this machine and that `thrifty.models.own` knows; native code
@@ -80,22 +83,48 @@ def load_bundle(folder: str | Path, *, threads: int | None = None) -> Bundle:
     Args:
         folder: the bundle's.
         threads: that an engine other than torch computes with; as many as it likes when left out.
+        device: that computes it, one of `DEVICES`; a GPU computes bundles of torch alone.
 
     Raises:
         BundleError: which file is missing, damaged, or not what it says, and how to mend it.
+        JobError: the device cannot be had, or not for this bundle.
         MissingExtraError: the package of its engine is not installed.
     """
     folder = Path(folder).absolute()
     recover(folder)
     info = read_info(folder)
+    check_device(device, info)
     if info.precision == "int8":
         from thrifty.export.engines.isa import warn_of_weaker
 
         warn_of_weaker(info)
     model = ENGINES[info.engine].load(folder, info, threads)
+    if device != "cpu":
+        model = cast("nn.Module", model).to(device)
     bundle = Bundle(info, folder, model, _tokenizer_of(info, folder))
     bundle.probe()
     return bundle
+
+
+def check_device(device: str, info: BundleInfo) -> None:
+    """Refuse a device that cannot compute a bundle here.
+
+    Raises:
+        JobError: with what would do.
+    """
+    if device not in DEVICES:
+        raise unknown_name("device of a bundle", device, DEVICES)
+    if device == "cpu":
+        return
+    if info.engine != "torch":
+        raise JobError(
+            f"bundle '{info.name}' is computed by '{info.engine}', and a GPU computes bundles of torch alone",
+            mend="Take the bundle as the run wrote it, or leave the device out.",
+        )
+    import torch
+
+    if not torch.cuda.is_available():
+        raise JobError("device is cuda, and torch finds no GPU that it can use", mend="Leave the device out.")
 
 
 def read_bundle(folder: str | Path) -> Bundle:

@@ -3,7 +3,8 @@
 A page holds the keys and values of `PAGE_TOKENS` tokens, for every layer; of one text, or of several that begin alike.
 Texts that write one token each are computed together: every page is looked at where it lies, by its text's query, and
 only scores and sums, which are small, move between pages and texts. A page of several texts is read from memory once.
-A text's numbers are the same whatever other texts are computed with it, and whether its pages are shared.
+On a processor a text's numbers are the same whatever other texts are computed with it, and whether its pages are
+shared; on a GPU to rounding, for its library takes other kernels for other numbers of texts.
 
 Shapes: T tokens of a step, B texts that write one token, N pages, M pages of the longest text, P tokens of a page, S of
 M pages, H heads, K heads of keys and values, G queries that share one of them, R pages and their heads, J heads of
@@ -13,10 +14,11 @@ for each text that a page has beyond its first; X rows that looks choose from, I
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -46,24 +48,28 @@ class Cache:
 
     Args:
         layers: heads of keys and values of each, and their width.
-        pages: how many; memory is used as they are written.
+        pages: how many; a processor's memory is used as they are written.
         dtype: of the numbers.
+        device: that they lie on.
     """
 
-    def __init__(self, layers: Sequence[tuple[int, int]], pages: int, dtype: torch.dtype) -> None:
+    def __init__(
+        self, layers: Sequence[tuple[int, int]], pages: int, dtype: torch.dtype, device: torch.device | str = "cpu"
+    ) -> None:
         shapes = [(pages, heads, PAGE_TOKENS, width) for heads, width in layers]
-        self.keys = [torch.empty(shape, dtype=dtype) for shape in shapes]
-        self.values = [torch.empty(shape, dtype=dtype) for shape in shapes]
+        self.keys = [torch.empty(shape, dtype=dtype, device=device) for shape in shapes]
+        self.values = [torch.empty(shape, dtype=dtype, device=device) for shape in shapes]
+        self.device = torch.device(device)
 
     def clear(self, pages: Sequence[int]) -> None:
         """Make pages hold zeros, so that nothing that lay there before can reach another text."""
-        index = torch.tensor(pages)
+        index = sent(pages, self.device)
         for each in (*self.keys, *self.values):
             each.index_fill_(0, index, 0)
 
     def move(self, pages: Mapping[int, int]) -> None:
         """Copy pages to others' places."""
-        old, new = torch.tensor(list(pages.keys())), torch.tensor(list(pages.values()))
+        old, new = sent([*pages.keys(), *pages.values()], self.device).chunk(2)
         for each in (*self.keys, *self.values):
             each.index_copy_(0, new, each.index_select(0, old))
 
@@ -75,10 +81,12 @@ class Kept:
     Attributes:
         layers: heads of keys and values of each layer, and their width.
         dtype: of the numbers.
+        device: of the model.
     """
 
     layers: Sequence[tuple[int, int]]
     dtype: torch.dtype
+    device: torch.device
 
     @property
     def page_bytes(self) -> int:
@@ -87,16 +95,106 @@ class Kept:
 
     def cache(self, pages: int) -> Cache:
         """Make so many pages."""
-        return Cache(self.layers, pages, self.dtype)
+        return Cache(self.layers, pages, self.dtype, self.device)
 
 
 @torch.inference_mode()
 def kept_by(model: nn.Module) -> Kept:
     """Find what a model that has ``pasts`` keeps, by what one token leaves."""
     pasts: list[Past] = cast(Any, model).pasts(1)
-    model(torch.zeros(1, 1, dtype=torch.int64), pasts)
+    device = next(model.parameters()).device
+    model(torch.zeros(1, 1, dtype=torch.int64, device=device), pasts)
     keys = [past.kept[0] for past in pasts]
-    return Kept([(key_BHSD.shape[1], key_BHSD.shape[3]) for key_BHSD in keys], keys[0].dtype)
+    return Kept([(key_BHSD.shape[1], key_BHSD.shape[3]) for key_BHSD in keys], keys[0].dtype, device)
+
+
+def sent(numbers: Sequence[int], device: torch.device) -> Tensor:
+    """Make int64 of numbers on a device; a GPU goes on with what it does until they are there."""
+    found = torch.tensor(numbers, dtype=torch.int64)
+    return found if device.type == "cpu" else found.pin_memory().to(device, non_blocking=True)
+
+
+class Shape(NamedTuple):
+    """How large a step of texts is that write one token each.
+
+    Attributes:
+        texts: that are computed.
+        pages: that are looked at, from the first on.
+        longest: pages of one text, at most.
+        shared: pages that several texts look at.
+        rounds: texts that look at one of those beside the first, at most.
+    """
+
+    texts: int
+    pages: int
+    longest: int
+    shared: int = 0
+    rounds: int = 0
+
+    @classmethod
+    def of(cls, writers: Sequence[Part]) -> Shape:
+        """That which holds these texts and no more."""
+        looks = _looks(writers)
+        longest = max((part.kept // PAGE_TOKENS + 1 for part in writers), default=0)
+        further = [len(each) - 1 for each in looks.values() if len(each) > 1]
+        return cls(len(writers), 1 + max(looks, default=-1), longest, len(further), max(further, default=0))
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """How many numbers `laid_out` has of each kind."""
+        texts, pages, longest, shared, rounds = self
+        return texts, texts, texts, pages, pages, texts * longest, shared, rounds * 2 * shared
+
+
+def _looks(writers: Sequence[Part]) -> dict[int, list[tuple[int, int]]]:
+    """Who looks at each page: the rows of texts, and which of their pages it is."""
+    looks: dict[int, list[tuple[int, int]]] = {}
+    for row, part in enumerate(writers):
+        for at, page in enumerate(part.pages[: part.kept // PAGE_TOKENS + 1]):
+            looks.setdefault(page, []).append((row, at))
+    return looks
+
+
+def laid_out(writers: Sequence[Part], shape: Shape, spare: int) -> list[list[int]]:
+    """Say what a step of texts reads that write one token each.
+
+    Of each text its token, its position and the page that it goes to; of each page the text that looks at it and the
+    page's place among those of texts; the table of each text's pages; and of pages that several texts look at their
+    numbers, then for each further time the texts, and the places.
+
+    Args:
+        writers: the texts.
+        shape: that holds them; what is beyond is filled up with texts that nobody hears of.
+        spare: a page for what those write.
+    """
+    texts, pages, longest, columns, rounds = shape
+    beyond = texts - len(writers)
+    owner, place = [0] * pages, [0] * pages
+    # beyond its pages a text looks at one more, which says nothing
+    table = [pages] * (texts * longest)
+    shared = [0] * columns
+    more = [[[0] * columns, [0] * columns] for _ in range(rounds)]
+    column = 0
+    for page, ((row, at), *further) in _looks(writers).items():
+        owner[page], place[page] = row, row * longest + at
+        table[row * longest + at] = page
+        if not further:
+            continue
+        shared[column] = page
+        for number, (other, its) in enumerate(further):
+            more[number][0][column], more[number][1][column] = other, other * longest + its
+            table[other * longest + its] = pages + 1 + number * columns + column
+        column += 1
+    return [
+        [part.tokens[0] for part in writers] + [0] * beyond,
+        [part.kept for part in writers] + [0] * beyond,
+        [part.pages[part.kept // PAGE_TOKENS] for part in writers] + [spare] * beyond,
+        owner,
+        place,
+        table,
+        shared,
+        [number for each in more for numbers in each for number in numbers],
+    ]
 
 
 class Step:
@@ -109,52 +207,52 @@ class Step:
     """
 
     def __init__(self, cache: Cache, parts: Sequence[Part]) -> None:
-        self._cache = cache
         single = [part for part in parts if len(part.tokens) == 1]
         longer = [part for part in parts if len(part.tokens) > 1]
         assert list(parts) == [*single, *longer], "parts of one token come first"
-        positions = [part.kept + place for part in parts for place in range(len(part.tokens))]
-        pages = [part.pages[(part.kept + at) // PAGE_TOKENS] for part in parts for at in range(len(part.tokens))]
-        self.tokens_1T = torch.tensor([[token for part in parts for token in part.tokens]])
-        self.positions_1T = torch.tensor([positions])
-        self._page_T = torch.tensor(pages)
-        self._slot_T = self.positions_1T[0] % PAGE_TOKENS
-        ends = torch.tensor([len(part.tokens) for part in parts]).cumsum(0)
-        self.last = (ends - 1).tolist()
-        self._writers = len(single)
-        self._lay_out(single)
+        shape = Shape.of(single)
+        tokens, positions, pages, *rest = laid_out(single, shape, spare=0)
+        for part in longer:
+            at = range(part.kept, part.kept + len(part.tokens))
+            tokens += part.tokens
+            positions += at
+            pages += [part.pages[each // PAGE_TOKENS] for each in at]
+        ends = list(itertools.accumulate(len(part.tokens) for part in parts))
+        kinds = [tokens, positions, pages, *rest]
+        lists = [*kinds, [end - 1 for end in ends], *(part.pages for part in longer)]
+        found = sent(list(itertools.chain(*lists)), cache.device).split(list(map(len, lists)))
+        self._take(cache, shape, found[: len(kinds)])
+        self.last, *pages_of = found[len(kinds) :]
         self._readers = [
-            (end - len(part.tokens), end, part.kept + len(part.tokens), torch.tensor(part.pages))
-            for part, end in zip(longer, ends[len(single) :].tolist(), strict=True)
+            (end - len(part.tokens), end, part.kept + len(part.tokens), pages_M)
+            for part, end, pages_M in zip(longer, ends[len(single) :], pages_of, strict=True)
         ]
 
-    def _lay_out(self, writers: Sequence[Part]) -> None:
-        """Who looks at each page, what of it is written, and the pages of each text."""
-        used = [part.pages[: part.kept // PAGE_TOKENS + 1] for part in writers]
-        longest = max((len(each) for each in used), default=0)
-        looks: dict[int, list[tuple[int, int]]] = {}
-        for row, each in enumerate(used):
-            for at, page in enumerate(each):
-                looks.setdefault(page, []).append((row, row * longest + at))
-        self._pages = pages = 1 + max(looks, default=-1)
-        owner, place = [0] * pages, [0] * pages
-        # beyond its pages a text looks at one more, which says nothing
-        table = [pages] * (len(used) * longest)
-        for page, ((row, at), *_) in looks.items():
-            owner[page], place[page], table[at] = row, at, page
-        shared = {page: further for page, (_, *further) in looks.items() if further}
-        rounds = max(map(len, shared.values()), default=0)
-        more = [[(0, 0)] * len(shared) for _ in range(rounds)]
-        for column, further in enumerate(shared.values()):
-            for number, (row, at) in enumerate(further):
-                more[number][column] = row, at
-                table[at] = pages + 1 + number * len(shared) + column
-        self._owner_N, self._place_N = torch.tensor(owner), torch.tensor(place)
-        self._shared_U = torch.tensor(list(shared), dtype=torch.int64)
-        self._more = [torch.tensor(each).T.contiguous() for each in more]
-        self._table = torch.tensor(table)
-        beyond_BS = torch.arange(longest * PAGE_TOKENS) > torch.tensor([part.kept for part in writers])[:, None]
-        self._hidden_B11S = torch.zeros(beyond_BS.shape).masked_fill_(beyond_BS, -math.inf)[:, None, None]
+    @classmethod
+    def of_writers(cls, cache: Cache, shape: Shape, numbers: Tensor) -> Step:
+        """Make a step of texts that write one token each of what `laid_out` says of them.
+
+        Args:
+            cache: of their pages.
+            shape: that the numbers are laid out for.
+            numbers: of all kinds, one after another; int64, where the cache lies.
+        """
+        step = cls.__new__(cls)
+        step._take(cache, shape, numbers.split(shape.numbers))
+        step.last = torch.arange(shape.texts, device=cache.device)
+        step._readers = []
+        return step
+
+    def _take(self, cache: Cache, shape: Shape, numbers: Sequence[Tensor]) -> None:
+        self._cache, self._writers, self._pages = cache, shape.texts, shape.pages
+        tokens_T, positions_T, self._page_T, self._owner_N, self._place_N, self._table, self._shared_U, more = numbers
+        self._more = more.view(shape.rounds, 2, shape.shared).unbind(0)
+        self.tokens_1T, self.positions_1T = tokens_T[None], positions_T[None]
+        self._slot_T = positions_T % PAGE_TOKENS
+        at_S = torch.arange(shape.longest * PAGE_TOKENS, device=cache.device)
+        beyond_BS = at_S > positions_T[: shape.texts, None]
+        hidden_BS = torch.zeros(beyond_BS.shape, device=cache.device).masked_fill_(beyond_BS, -math.inf)
+        self._hidden_B11S = hidden_BS[:, None, None]
 
     def layers(self) -> list[Layer]:
         """What the model's layers attend by, in order."""

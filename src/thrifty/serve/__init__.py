@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from thrifty.errors import JobError
 from thrifty.serve.limits import Limits
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def run(
     live: bool = False,
     otel: str | None = None,
     otel_share: float = 0.1,
+    device: str = "cpu",
     ready: Callable[[str, int], None] = lambda host, port: None,
 ) -> None:
     """Serve until SIGINT or SIGTERM; what was accepted by then is still answered.
@@ -79,11 +81,12 @@ def run(
         live: tell on stderr what each model does, anew each second on a terminal.
         otel: URL of a collector of OpenTelemetry that is told of requests, by OTLP over HTTP; None tells nobody.
         otel_share: of requests without a ``traceparent`` that it is told of.
+        device: that computes the bundles that come as folders: ``cpu``, or ``cuda``, where torch computes them.
         ready: told the address and the real port once the server listens and every model has answered a first row.
 
     Raises:
         MissingExtraError: gRPC or OpenTelemetry is asked for, and its packages are not installed.
-        JobError: the address cannot be had, or the bundles cannot be served together.
+        JobError: the address cannot be had, or the bundles cannot be served together, or not on the device.
     """
     from thrifty.serve.workers import has_processes
     from thrifty.serve.workers.nursery import Nursery, needs
@@ -92,7 +95,18 @@ def run(
     with ExitStack() as stack:
         # first of all: it loads torch while this process gets ready
         apart = bool(folders or repository or watch) and has_processes()
-        nursery = stack.enter_context(Nursery(needs(folders))) if apart else None
+        if device != "cpu":
+            if not apart:
+                raise JobError(
+                    f"device is {device}, and no bundle is computed in a process of its own here",
+                    mend="Give folders of bundles, on Linux; or leave the device out.",
+                )
+            from thrifty.export.bundle import check_device
+            from thrifty.export.check import read_info
+
+            for folder in folders:
+                check_device(device, read_info(folder))
+        nursery = stack.enter_context(Nursery(needs(folders), device=device)) if apart else None
 
         from thrifty.serve.asgi import App
         from thrifty.serve.gate import Gate

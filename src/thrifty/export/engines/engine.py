@@ -41,15 +41,17 @@ class Computed:
 
 
 def compute_of(model: nn.Module | Computed) -> Compute:
-    """Return what computes arrays with a model: float32 logits; torch is loaded for a torch model alone."""
+    """Return what computes arrays with a model, where it lies: float32 logits; a torch model alone loads torch."""
     if isinstance(model, Computed):
         return model.arrays
+    parameter = None if model is None else next(model.parameters(), None)  # of a bundle that is only read there is none
+    device = "cpu" if parameter is None else parameter.device
 
     def compute(x: NDArray[Any]) -> NDArray[np.float32]:
         import torch  # not before: who makes rows of raw input alone does without
 
         with torch.inference_mode():
-            found: NDArray[np.float32] = model(torch.from_numpy(x)).float().numpy()
+            found: NDArray[np.float32] = model(torch.from_numpy(x).to(device)).float().cpu().numpy()
         return found
 
     return compute

@@ -10,14 +10,17 @@ import time
 from collections.abc import Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from thrifty.errors import JobError
+from thrifty.models.chunked_loss import MULTIPLES
 from thrifty.models.drawing import choose
 from thrifty.models.gpt import GPT
 from thrifty.models.llama import Llama
 from thrifty.models.paged import PAGE_TOKENS, Part, Step, kept_by
 from thrifty.models.reordered import Reordered, reordered
+from thrifty.models.replayed import Replays
 from thrifty.serve.generation.order import Told
 from thrifty.serve.generation.turn import NO_MOVES, Outcome, Room, Turn
 
@@ -28,7 +31,7 @@ class Engine:
     """A model laid out for speed, its pages, and steps over them.
 
     Args:
-        model: a `GPT` or `Llama`, in ``eval`` mode on the CPU; it stays as it is.
+        model: a `GPT` or `Llama`, in ``eval`` mode; it stays as it is. Steps are computed where it lies.
         cache_bytes: of keys and values, at most.
         texts: that are written at once, at most.
 
@@ -56,10 +59,14 @@ class Engine:
                 self.room.length,
                 model.length,
             )
+        on_gpu = kept.device.type == "cuda"
         with torch.inference_mode():
-            self._model = reordered(model)
-            self._head = Reordered(model.head_weight)
-            self._cache = kept.cache(pages)
+            self._model, self._words = reordered(model), len(model.head_weight)
+            filled_up = -self._words % MULTIPLES.get(kept.device.type, 1)
+            self._head = Reordered(F.pad(model.head_weight, (0, 0, 0, filled_up)) if filled_up else model.head_weight)
+            # what fills a step up that is replayed writes to a page of nobody's
+            self._cache = kept.cache(pages + on_gpu)
+            self._replayed = Replays(self._cache, self._compute) if on_gpu else None
 
     @property
     def cpu_seconds(self) -> float:
@@ -85,6 +92,8 @@ class Engine:
         """Compute turns together; or one by one when that fails, for one may be at fault."""
         try:
             logits_BV = self.step([turn.part for turn in turns])
+        except torch.AcceleratorError:
+            raise  # nothing is computed by this process any more
         except Exception as error:
             if len(turns) > 1:
                 return [outcome for turn in turns for outcome in self._outcomes([turn])]
@@ -110,9 +119,15 @@ class Engine:
         Args:
             parts: those of one token first.
         """
-        step = Step(self._cache, parts)
+        if self._replayed is not None and all(len(part.tokens) == 1 for part in parts):
+            logits_BV = self._replayed(parts)
+            if logits_BV is not None:
+                return logits_BV
+        return self._compute(Step(self._cache, parts))
+
+    def _compute(self, step: Step) -> Tensor:
         hidden_1TC = self._model(step.tokens_1T, step.layers(), hidden=True)
-        logits_BV: Tensor = self._head(hidden_1TC[0, step.last]).float()
+        logits_BV: Tensor = self._head(hidden_1TC[0, step.last])[:, : self._words].float()
         return logits_BV
 
 

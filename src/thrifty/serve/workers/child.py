@@ -167,7 +167,7 @@ def _load(order: dict[str, Any], count: int) -> Bundle:
     from thrifty.export.check import INFO, sha256
 
     folder = Path(order["folder"])
-    bundle = load_bundle(folder, threads=count)
+    bundle = load_bundle(folder, threads=count, device=order["device"])
     if sha256(folder / INFO) != order["sha256"]:
         raise BundleError(f"the bundle in '{folder}' is another one by now", mend="Load it again.")
     return bundle
@@ -232,6 +232,13 @@ def _answer(bundle: Bundle, rows: list[Any]) -> dict[str, Any]:
     except RequestError as error:
         return {"refused": error.what, "mend": error.mend, "status": error.status}
     except Exception as error:
+        if _ends_a_gpu(error):
+            raise
         import traceback
 
         return {"error": type(error).__name__, "trace": traceback.format_exc()}
+
+
+def _ends_a_gpu(error: Exception) -> bool:
+    """Whether a GPU computes nothing any more for this process, after a kernel of its own failed: another is needed."""
+    return "torch" in sys.modules and isinstance(error, sys.modules["torch"].AcceleratorError)

@@ -25,10 +25,11 @@ class Nursery:
 
     Args:
         needs: of the workers to come, as of `needs`.
+        device: that they compute on, one of `thrifty.export.bundle.DEVICES`.
     """
 
-    def __init__(self, needs: str = "torch") -> None:
-        self._needs = needs
+    def __init__(self, needs: str = "torch", *, device: str = "cpu") -> None:
+        self._needs, self.device = needs, device
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._start()

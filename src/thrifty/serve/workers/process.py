@@ -239,7 +239,8 @@ class Process:
                 self._shared = Shared()
             self._incoming = incoming = Incoming(connection, self._shared)
             socket.send_fds(connection, [b"shared"], [self._shared.descriptor])
-            order = {"folder": str(self._folder), "sha256": self._sha256, "cores": self._cores}
+            place = {"cores": self._cores, "device": self._nursery.device}
+            order = {"folder": str(self._folder), "sha256": self._sha256, **place}
             send(connection, order if self._writes is None else order | {"writes": self._writes})
             self._told_cores = self._cores
             said = incoming.receive()
