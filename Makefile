@@ -51,9 +51,10 @@ bench-plan: $(READY)
 	$(BIN)/python -W ignore -m benchmarks.plan
 	$(BIN)/python -m benchmarks.published
 
-# Memory and time of this machine's GPU, predicted beside real steps.
+# Memory and time of this machine's GPU, predicted beside real steps; then what moves gain there, in some seven minutes.
 bench-gpu: $(READY)
 	$(BIN)/python -W ignore -m benchmarks.gpu
+	$(BIN)/python -W ignore -m benchmarks.gpu_moves $(QUICK)
 
 # Training against other people's tools, on real data of ../shared/data; hours in all. In minutes: make bench-train QUICK=--quick
 TRAINING := sst2 cifar shakespeare gpt2 bert_step overhead budget checkpoints

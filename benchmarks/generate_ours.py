@@ -1,6 +1,7 @@
 """Texts written at once by the server's writer, in a process of its own, telling what happens as the peers do.
 
-``python -m benchmarks.generate_ours WORK``, as JSON: folder, precision, threads, streams, prompt, tokens.
+``python -m benchmarks.generate_ours WORK``, as JSON: folder, precision, threads, streams, prompt, tokens, device, and
+tokens to warm up with.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ def main() -> None:
     folder = Path(work["folder"])
     model = build(PLAN)
     exchange.load_weights(model, PLAN, folder)
-    model = model.eval().requires_grad_(False)
+    model = model.eval().requires_grad_(False).to(work.get("device", "cpu"))
     if work["precision"] == "bf16":
         model = model.to(torch.bfloat16)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -102,7 +103,7 @@ def main() -> None:
     engine = Engine(model, cache_bytes=limits.cache_bytes, texts=limits.texts)
     writer = Writer(form, engine, length=SIZES["length"], label="gpt2:1", limits=limits, metrics=Metrics())
     writer.start()
-    write(writer, work, 4)
+    write(writer, work, work.get("warm", 4))
     talk.say("ready", versions={"torch": torch.__version__}, precision=work["precision"])
     begin, cpu = time.monotonic(), time.process_time()
     streams = write(writer, work, work["tokens"])
