@@ -10,6 +10,7 @@ from typing import Literal
 
 from thrifty.errors import SignalledError, StorageError, ThriftyError
 from thrifty.ledger import Ledger, Meter, Stage, add_spent
+from thrifty.planner.devices import all_of
 from thrifty.spec import Device, Job, Spent
 
 # of the ledger's runs, the newest, among which earlier attempts at the same search are looked for
@@ -25,13 +26,15 @@ class Bill:
         key: of the search.
         folder: of the search.
         device: that is metered.
+        boards: GPUs of its kind that work beside each other.
 
     Attributes:
         earlier: what attempts before this one took.
     """
 
-    def __init__(self, ledger: Ledger, job: Job, key: str, folder: Path, device: Device) -> None:
+    def __init__(self, ledger: Ledger, job: Job, key: str, folder: Path, device: Device, *, boards: int = 1) -> None:
         self._ledger, self._job, self._key, self._folder, self._device = ledger, job, key, folder, device
+        self._boards = boards
         place = str(folder.resolve())
         before = ledger.entries(limit=_LOOKED_AT, worst_first=False)
         self.earlier = add_spent(*(each.total for each in before if each.folder == place and each.key == key))
@@ -53,7 +56,7 @@ class Bill:
         assert entry is not None
         self._attempt = entry.attempts
         try:
-            with Meter(self._device).stage() as self._stage:
+            with Meter(all_of(self._device, self._boards), boards=self._boards).stage() as self._stage:
                 yield
         except ThriftyError as error:
             status: Literal["stopped", "failed"] = "stopped" if isinstance(error, SignalledError) else "failed"

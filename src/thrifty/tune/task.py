@@ -99,6 +99,7 @@ class Task(Plain):
         folder: where checkpoints and the best bundle go.
         device: what one worker has of the machine.
         workers: that share the machine.
+        gpus: of this machine, by uuid, that workers are placed on in turn; empty where all have the same.
         seed: of the sampler.
         path: of Python, for models of a user's own.
         plans: of the pricer, as made until now: nobody makes them again.
@@ -120,6 +121,7 @@ class Task(Plain):
     folder: Path
     device: Device
     workers: int = 1
+    gpus: tuple[str, ...] = ()
     seed: int = 0
     path: tuple[str, ...] = ()
     plans: dict[str, Plan] = Field(default_factory=dict)

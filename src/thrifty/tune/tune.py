@@ -39,7 +39,7 @@ from thrifty.tune.space import check_space, space_of, with_settings
 from thrifty.tune.storage import Study, read_url
 from thrifty.tune.task import Aim, Task
 from thrifty.tune.told import trial_of
-from thrifty.tune.workers import Crew, Processes, follow, share_for
+from thrifty.tune.workers import Crew, Processes, follow, gpus_for, share_for
 
 STUDY = "study.sqlite"
 
@@ -123,11 +123,12 @@ def tune(job: Job, budget: Budget, way: Way, *, key: str, runs: Path, ledger: Le
     with hold(folder, "search"):
         device = hardware.here(kind=job.plan.device)
         _check_cores(way, device)
-        bill = Bill(ledger, job, key, folder, device)
+        gpus = gpus_for(device, way.workers) if way.engine == "local" else ()
+        bill = Bill(ledger, job, key, folder, device, boards=max(1, len(gpus)))
         emit(StageStarted("tune"))
         with bill.open():
             store = prepare(raw_data(job), seed=job.train.seed, cache=cache_folder(), emit=emit)
-            task, pricer = _task(job, budget, way, key, store, device, folder, bill.earlier.wall_s)
+            task, pricer = _task(job, budget, way, key, store, device, gpus, folder, bill.earlier.wall_s)
             study = Study(task.url, task.key, rises=task.aim.rises, emit=emit)
             try:
                 reason = _carried_out(task, way, study, store, pricer, bill, emit)
@@ -183,11 +184,19 @@ def _check_cores(way: Way, device: Device) -> None:
 
 
 def _task(
-    job: Job, budget: Budget, way: Way, key: str, store: Store, device: Device, folder: Path, earlier_s: float
+    job: Job,
+    budget: Budget,
+    way: Way,
+    key: str,
+    store: Store,
+    device: Device,
+    gpus: tuple[str, ...],
+    folder: Path,
+    earlier_s: float,
 ) -> tuple[Task, Pricer]:
     """Say what is searched, and how; with what plans and prices it here."""
     goal: Goal = way.goal or job.tune.goal or "best"
-    share = share_for(device, way.workers)
+    share = share_for(device, way.workers, max(1, len(gpus)))
 
     def probe(draft: Plan) -> Probed:
         return probe_steps(draft, store, folder)
@@ -217,6 +226,7 @@ def _task(
         folder=folder,
         device=share,
         workers=way.workers,
+        gpus=gpus,
         seed=job.train.seed,
         path=tuple(sys.path),
         plans=pricer.plans,

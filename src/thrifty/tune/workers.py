@@ -22,6 +22,7 @@ from typing import Protocol
 
 from thrifty.data import Store
 from thrifty.errors import SignalledError, ThriftyError, WorkerLostError
+from thrifty.hardware import probe
 from thrifty.planner.devices import share_of
 from thrifty.spec import Device, Quantity, Spent
 from thrifty.spec.events import Emit, Event, Tried
@@ -42,25 +43,43 @@ SPENT_SECONDS = 5.0
 _SAYS = "thrifty-worker: "
 
 
-def share_for(device: Device, workers: int) -> Device:
+def share_for(device: Device, workers: int, gpus: int = 1) -> Device:
     """What one of so many workers has of this machine: cores, bandwidth and memory, and its part of power and price.
 
-    Workers on one GPU take turns on it; its memory is shared out.
+    Workers on one GPU take turns on it; its memory is shared out. Of several GPUs each has one.
+
+    Args:
+        device: of the machine; of several GPUs one.
+        workers: that work at a time.
+        gpus: that they are placed on in turn, no more than there are workers.
 
     >>> from thrifty.hardware import find_device
     >>> share_for(find_device("h100"), 1) == find_device("h100")
+    True
+    >>> share_for(find_device("h100"), 8, gpus=8).memory_bytes == find_device("h100").memory_bytes
     True
     """
     if workers == 1:
         return device
     if device.kind == "cpu":
-        share = share_of(device, workers)
+        share, parts = share_of(device, workers), workers
     else:
-        cores = max(1, device.host_cores // workers)
-        share = device.model_copy(update={"host_cores": cores, "memory_bytes": device.memory_bytes // workers})
+        cores, parts = max(1, device.host_cores // workers), math.ceil(workers / gpus)
+        share = device.model_copy(update={"host_cores": cores, "memory_bytes": device.memory_bytes // parts})
     return share.model_copy(
-        update={name: _part(getattr(device, name), workers) for name in ("idle_watts", "busy_watts", "usd_per_hour")}
+        update={name: _part(getattr(device, name), parts) for name in ("idle_watts", "busy_watts", "usd_per_hour")}
     )
+
+
+def gpus_for(device: Device, workers: int) -> tuple[str, ...]:
+    """Name the GPUs that workers beside each other are placed on, by uuid; none where all have the one there is.
+
+    Of several kinds those count that ``device`` is one of: it is what everything is priced for.
+    """
+    if device.kind != "cuda" or workers == 1:
+        return ()
+    alike = [gpu.uuid for gpu in probe().gpus if gpu.name == device.name]
+    return tuple(alike[:workers]) if len(alike) > 1 else ()
 
 
 def _part(quantity: Quantity, parts: int) -> Quantity:
@@ -186,6 +205,13 @@ def _reason(outcomes: Sequence[Outcome]) -> str:
     raise min(errors, key=lambda error: isinstance(error, WorkerLostError))
 
 
+def environment_of(task: Task, number: int) -> dict[str, str]:
+    """What the process of a worker has of its own: threads for its cores, and of several GPUs one that it sees."""
+    threads = str(task.device.threads)
+    own = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+    return own | ({"CUDA_VISIBLE_DEVICES": task.gpus[number % len(task.gpus)]} if task.gpus else {})
+
+
 class Processes:
     """Worker processes of this machine.
 
@@ -197,11 +223,9 @@ class Processes:
     def __init__(self, task: Task, scratch: Path) -> None:
         path = scratch / "task.json"
         path.write_text(task.model_dump_json(), encoding="utf-8")
-        threads = str(task.device.threads)
-        environment = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
         self._logs = [scratch / f"worker-{number}.log" for number in range(task.workers)]
         self._processes = []
-        for log in self._logs:
+        for number, log in enumerate(self._logs):
             with log.open("wb") as file:
                 self._processes.append(
                     subprocess.Popen(
@@ -209,7 +233,7 @@ class Processes:
                         stdin=subprocess.PIPE,
                         stdout=file,
                         stderr=subprocess.STDOUT,
-                        env=environment,
+                        env=os.environ | environment_of(task, number),
                         # Ctrl-C is for the process that started them, which passes it on
                         start_new_session=True,
                     )
