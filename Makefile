@@ -73,7 +73,7 @@ bench-data: $(READY) $(PEERS_READY)
 
 # What answering costs: smaller models under a guard, other runtimes, other servers, writing many texts, overload; hours.
 DEPLOYING := export generate cold_start overload compress infer serve moves
-bench-deploy: $(READY) $(PEERS_READY) $(SERVERS_READY) $(GENAI_READY)
+bench-deploy: $(READY) $(PEERS_READY) $(SERVERS_READY) $(GENAI_READY) $(TENSORFLOW_READY)
 	code=0; for each in $(DEPLOYING); do $(BIN)/python -W ignore -m benchmarks.$$each $(QUICK) || code=1; done; exit $$code
 
 # Tuning beside Optuna alone and Ray Tune, on four sets of ../shared/data, and what a curve of small runs foretells; hours. In minutes: make bench-tune QUICK=--quick

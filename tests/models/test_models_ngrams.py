@@ -23,6 +23,23 @@ def test_runs_of_each_length_have_a_row() -> None:
     assert real.tolist() == [[True, True, False, True, False, False, False, False, False]]
 
 
+@pytest.mark.parametrize("buckets", [1009, 131_071, 524_287])
+def test_what_is_exported_numbers_runs_alike_in_32_bits(buckets: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = NGrams(**SIZES | {"buckets": buckets})  # type: ignore[arg-type]
+    hashes, tokens = torch.randint(buckets, (2, 10_000)), torch.randint(1, 60_000, (2, 10_000))
+    hashes[0, 0] = buckets - 1
+    plain = found._appended(hashes, tokens)
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+
+    def divided(number: torch.Tensor, by: int, **_: str) -> torch.Tensor:
+        # as OpenVINO divides: by numbers of 32 bits, rounded as floats are
+        assert int(number.abs().max()) < 2**31
+        return torch.floor(number.to(torch.float32) / by).to(torch.int64)
+
+    monkeypatch.setattr(torch, "div", divided)
+    assert torch.equal(found._appended(hashes, tokens), plain)
+
+
 @pytest.mark.parametrize("padding", [1, 8])
 def test_padding_changes_nothing(padding: int) -> None:
     tokens = torch.randint(1, 60, (3, 11))

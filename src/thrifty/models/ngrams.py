@@ -62,7 +62,25 @@ class NGrams(nn.Module):
         rows, real = [], []
         for place in range(self.longest):
             next_BT = padded[:, place : place + length]
-            hash_BT = (hash_BT * BASE + next_BT + 1) % self.buckets
+            hash_BT = self._appended(hash_BT, next_BT + 1)
             rows.append(hash_BT)
             real.append(next_BT != PADDING_ID)
         return torch.cat(rows, 1), torch.cat(real, 1)
+
+    def _appended(self, hash_BT: Tensor, next_BT: Tensor) -> Tensor:
+        """Return ``hash * BASE + next`` modulo ``buckets``.
+
+        What is exported takes it in steps that stay right in 32 bits with a division that rounds as floats do, for so
+        OpenVINO computes int64 (2026.4).
+        """
+        if not torch.compiler.is_exporting():
+            return (hash_BT * BASE + next_BT) % self.buckets
+        part = 1 << (self.buckets.bit_length() + 1) // 2
+        high, low = divmod(BASE % self.buckets, part)
+        return self._rest(self._rest(hash_BT * high) * part + hash_BT * low + next_BT)
+
+    def _rest(self, number: Tensor) -> Tensor:
+        """Return the remainder by ``buckets`` of a number whose quotient may come out one off."""
+        rest = number - torch.div(number, self.buckets, rounding_mode="floor") * self.buckets
+        rest = torch.where(rest < 0, rest + self.buckets, rest)
+        return torch.where(rest >= self.buckets, rest - self.buckets, rest)
