@@ -37,17 +37,26 @@ def _schema() -> dict[str, Any]:
 
 def on_config(config: MkDocsConfig) -> None:
     """Replace ``folder/*`` in the list of pages by the pages of that folder."""
-    folder = Path(config.docs_dir)
-    pages = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.md"))
+    pages = in_order(Path(config.docs_dir))
     pages += [f"benchmarks/{name}.md" for name in figures.pages(figures.newest(REPORTS))]
     config.nav = spread_out(config.nav or [], pages)
 
 
-def spread_out(nav: list[Any], pages: list[str]) -> list[Any]:
-    """Replace each ``folder/*`` by its pages, the index first; a part without pages is left out.
+def in_order(folder: Path) -> list[str]:
+    """Return the pages under a folder by their paths: those that an index links to follow it in its order."""
+    by_name = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.md"))
+    first: list[str] = []
+    for index in (page for page in by_name if page.endswith("/index.md")):
+        linked = re.findall(r"\]\(([\w-]+\.md)\)", (folder / index).read_text(encoding="utf-8"))
+        first += [index, *(f"{index.removesuffix('index.md')}{name}" for name in dict.fromkeys(linked))]
+    return [page for page in dict.fromkeys([*first, *by_name]) if page in by_name]
 
-    >>> spread_out(["a.md", {"More": ["b/*"]}, {"None": "c/*"}], ["a.md", "b/x.md", "b/index.md"])
-    ['a.md', {'More': ['b/index.md', 'b/x.md']}]
+
+def spread_out(nav: list[Any], pages: list[str]) -> list[Any]:
+    """Replace each ``folder/*`` by its pages, in their order; a part without pages is left out.
+
+    >>> spread_out(["a.md", {"More": ["b/*"]}, {"None": "c/*"}], ["a.md", "b/y.md", "b/x.md"])
+    ['a.md', {'More': ['b/y.md', 'b/x.md']}]
     """
     found: list[Any] = []
     for item in nav:
@@ -57,8 +66,7 @@ def spread_out(nav: list[Any], pages: list[str]) -> list[Any]:
             within = spread_out(inner if isinstance(inner, list) else [inner], pages) if several else inner
             found += [{title: within}] if within else []
         elif item.endswith("/*"):
-            inside = [page for page in pages if page.rpartition("/")[0] == item.removesuffix("/*")]
-            found += sorted(inside, key=lambda page: (not page.endswith("/index.md"), page))
+            found += [page for page in pages if page.rpartition("/")[0] == item.removesuffix("/*")]
         else:
             found.append(item)
     return found

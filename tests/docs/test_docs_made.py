@@ -18,7 +18,6 @@ from typer.main import get_command
 
 from thrifty.cli import app
 from thrifty.names import named_schema
-from thrifty.planner.moves import DEGREES, MOVES, WORDS
 
 ROOT = Path(__file__).parents[2]
 REPORTS = ROOT / "benchmarks" / "reports"
@@ -162,11 +161,16 @@ def test_the_examples_of_what_makes_pages_hold(name: str) -> None:
     assert ran.attempted and not ran.failed
 
 
-def test_the_list_of_pages_takes_folders() -> None:
+def test_the_list_of_pages_takes_folders(tmp_path: Path) -> None:
     site_build = module_of("site_build")
-    assert site_build.spread_out([{"A": "a/*"}, "b.md"], ["a/y.md", "a/x.md", "a/deep/z.md"]) == [
-        {"A": ["a/x.md", "a/y.md"]}, "b.md"
-    ]  # fmt: skip
+    (tmp_path / "a" / "deep").mkdir(parents=True)
+    for page in ("b.md", "a/x.md", "a/y.md", "a/z.md", "a/deep/w.md"):
+        (tmp_path / page).write_text("")
+    (tmp_path / "a" / "index.md").write_text(
+        "First [y](y.md), not [b](../b.md), then [x](x.md); [y](y.md); [none](q.md)."
+    )
+    listed = site_build.spread_out([{"A": "a/*"}, "b.md"], site_build.in_order(tmp_path))
+    assert listed == [{"A": ["a/index.md", "a/y.md", "a/x.md", "a/z.md"]}, "b.md"]
 
 
 def test_examples_of_docstrings_are_code() -> None:
@@ -190,6 +194,8 @@ def moves_shown() -> set[str]:
 
 
 def test_every_move_of_the_planner_has_its_line() -> None:
+    from thrifty.planner.moves import DEGREES, MOVES, WORDS
+
     wanted = {move.name for move in MOVES} | {WORDS.get(name, name) for name in DEGREES}
     assert wanted <= moves_shown()
     marked = set(re.findall(r"`([^`]+)` \*learns otherwise\*", MOVES_PAGE))
