@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import os
 import sys
+import zipfile
 from contextlib import closing
 from pathlib import Path
 
@@ -21,11 +23,13 @@ from thrifty import api, hardware
 from thrifty.compress import compress as module
 from thrifty.compress.compress import calibration, hash_of
 from thrifty.compress.guard import Guard, parse_drop
-from thrifty.compress.moves import MOVES
+from thrifty.compress.moves import MOVES, Candidate, Context
 from thrifty.data import Store, prepare, sweep
 from thrifty.errors import DataError, JobError
 from thrifty.evaluate import evaluate
-from thrifty.export.bundle import load_bundle, write_bundle
+from thrifty.export.bundle import load_bundle, rewrite_bundle, torch_model, write_bundle
+from thrifty.export.engines import compute_of
+from thrifty.hardware.probe import instruction_sets
 from thrifty.models import build, resolve
 from thrifty.models.init import initialise
 from thrifty.models.losses import LOSSES
@@ -131,6 +135,50 @@ def test_a_run_is_compressed(trained: RunFolder, monkeypatch: pytest.MonkeyPatch
     assert json.loads((trained.folder / "compression.json").read_text())["objective"] == "size"
     page = trained.page.read_text(encoding="utf-8")
     assert 'id="compressed"' in page and "Drop and size" in page
+
+
+NEEDS_TORCHAO = pytest.mark.skipif(
+    importlib.util.find_spec("torchao") is None, reason="not installed: torchao (the extra 'torchao')"
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "engine"),
+    [("int8", "openvino"), ("int8_onnx", "onnx"), ("int8_dynamic", "onnx"),
+     pytest.param("int8_torch", "aoti", marks=NEEDS_TORCHAO)],
+    ids=str,
+)  # fmt: skip
+def test_whole_numbers_of_every_engine_are_within_and_answer_from_their_bundle(
+    name: str, engine: str, trained: RunFolder, tmp_path: Path
+) -> None:
+    store, source = _store(trained), load_bundle(trained.bundle)
+    # native code is of this processor
+    device = make_device().model_copy(update={"isa": instruction_sets()})
+    context = Context(
+        store=store, run=trained.plan(), device=device, calibration=calibration(store, seed=0),
+        objective="latency", batch=1, seconds=math.inf, seed=0, scratch=tmp_path / "scratch",
+    )  # fmt: skip
+    context.scratch.mkdir()
+    ranges = {row.tobytes() for batch in context.calibration for row in batch["x"]}
+    assert not ranges & {row.tobytes() for row in store.array("validation", "x")}
+    candidate = Candidate(torch_model(source), source.info.model)
+    assert MOVES[name].applies(context, candidate) is None
+    made = MOVES[name].apply(context, candidate)
+    assert made.form is not None and (made.form.engine, made.form.precision) == (engine, "int8")
+    verdict = Guard(store, trained.plan(), "validation", parse_drop("2%"), candidate.answers).judge(made.answers)
+    assert verdict.held == "within"
+    # it computes in whole numbers: what only rounds elsewhere is told by another method
+    assert "Tango" in verdict.method
+    rewrite_bundle(tmp_path / "bundle", source, made.form.made, engine=engine, precision="int8", model=made.plan)
+    read = load_bundle(tmp_path / "bundle")
+    for count in (1, 5):
+        x = np.array(store.array("validation", "x")[:count], dtype=np.float32)
+        np.testing.assert_allclose(
+            compute_of(read.model)(x), made.answers(torch.from_numpy(x)).numpy(), rtol=1e-3, atol=1e-3
+        )
+    if engine == "aoti":
+        with zipfile.ZipFile(tmp_path / "bundle" / "model.pt2") as package:
+            assert any(b"qlinear_pointwise" in package.read(each) for each in package.namelist())
 
 
 def test_a_model_that_stays_as_it_is_saves_nothing(trained: RunFolder, tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from small_models import ARGUMENTS, batch_of, drawn, small_plan
 
 from made_devices import device
 from thrifty.compress.moves import MOVES, Candidate, Context
-from thrifty.compress.moves.distil import student_of
-from thrifty.compress.moves.low_rank import factor_move
+from thrifty.compress.moves.distil import LARGER, larger_student, student_of
+from thrifty.compress.moves.low_rank import TOLERANCE, factor_move
 from thrifty.compress.moves.weight import weigh
 from thrifty.data import Store, prepare, sweep
 from thrifty.errors import BudgetError, JobError
@@ -298,6 +298,53 @@ def test_learning_again_ends_with_its_seconds(real: Context) -> None:
 def test_a_model_that_needs_all_of_its_rank_is_told(real: Context) -> None:
     with pytest.raises(JobError, match=r"every layer needs nearly all of its rank to lose less than 0%"):
         factor_move(tolerance=0.0).apply(real, trained("resnet8", real))
+
+
+@pytest.mark.slow
+def test_what_is_over_is_factored_less(real: Context) -> None:
+    before = trained("vit-nano", real)
+    move = MOVES["low_rank"]
+    assert move.milder is not None
+    short = replace(real, run=run_plan(before.plan, steps=4))
+    found = [move.apply(short, before)]
+    while (made := move.milder(short, before, found[-1])) is not None:
+        found.append(made)
+    assert 2 <= len(found) <= 3
+    ranks = [sum(each.plan.ranks.values()) / len(each.plan.ranks) for each in found]
+    assert ranks == sorted(ranks) and ranks[0] < ranks[-1]
+    worst = [float(each.says[0].split("the worst loses ")[1].split("%")[0]) for each in found]
+    assert worst == sorted(worst, reverse=True) and worst[1] <= 100 * TOLERANCE / 4
+    assert all(each.taken == ("low_rank",) for each in found)
+
+
+@pytest.mark.slow
+def test_a_student_that_is_over_gives_way_to_a_larger_one_which_then_learns_on(real: Context) -> None:
+    before = trained("mlp-large", real)
+    move = MOVES["distil"]
+    assert move.milder is not None
+    short = replace(real, run=run_plan(before.plan, steps=6))
+    over = move.apply(short, before)
+    larger = move.milder(short, before, over)
+    assert larger is not None and larger.plan.name.startswith("mlp-large@")
+    rows = real.calibration[0]
+    flops = [weigh(each.model, rows).flops for each in (over, larger, before)]
+    assert flops[0] < flops[1] <= LARGER * flops[2]
+    on = move.milder(short, before, larger)
+    assert on is not None and on.plan == larger.plan and "learned on" in on.says[0]
+    assert not torch.equal(answers(on.model, real), answers(larger.model, real))
+    assert move.milder(short, before, on) is None
+
+
+@pytest.mark.slow
+def test_a_student_between_two_sizes_or_none() -> None:
+    context, _ = looking("bert")
+    teacher, student = (resolve(name, context.data) for name in ("bert-small", "bert-mini"))
+    found = larger_student(context, teacher, student)
+    assert found is not None and found.name.startswith("bert-small@")
+    sizes = [weigh(build(each).eval(), context.calibration[0]).flops for each in (student, found, teacher)]
+    assert sizes[0] < sizes[1] <= LARGER * sizes[2]
+    assert larger_student(context, teacher, found) is None
+    assert larger_student(context, teacher.model_copy(update={"name": "hf:somebody/model"}), student) is None
 
 
 def test_moves_do_not_repeat_and_nothing_is_cut_after_folding(real: Context) -> None:

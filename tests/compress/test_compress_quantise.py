@@ -10,9 +10,11 @@ import math
 import os
 import signal
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,6 +29,9 @@ from thrifty.compress.measure import size_of
 from thrifty.compress.moves import MOVES, Candidate, Context
 from thrifty.compress.moves.conversions import converted
 from thrifty.compress.moves.layers import errors_by_layer
+from thrifty.compress.moves.onnx_layers import errors_by_layer as onnx_errors
+from thrifty.compress.moves.torch_int8 import _quantised as quantised_by_torch
+from thrifty.compress.moves.torch_int8 import errors_by_layer as torch_errors
 from thrifty.models import build, resolve
 from thrifty.models.init import initialise
 from thrifty.spec import Dataset, Objective
@@ -35,6 +40,7 @@ from thrifty.train.signals import asked_to_end
 # whether they are installed: to load them takes seconds
 LACKING = [name for name in ("openvino", "nncf") if find_spec(name) is None]
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(LACKING), reason=f"not installed: {', '.join(LACKING)}")]
+needs_torchao = pytest.mark.skipif(find_spec("torchao") is None, reason="not installed: torchao (the extra 'torchao')")
 VOCABULARY, LENGTH = 200, 32
 
 
@@ -79,7 +85,9 @@ def _made(name: str, candidate: Candidate, context: Context) -> tuple[Candidate,
 
 
 @pytest.mark.parametrize(
-    ("name", "most"), [("openvino", 1e-4), ("onnx", 1e-4), ("bf16", 0.1), ("int8", 0.3), ("int8_dynamic", 0.3)], ids=str
+    ("name", "most"),
+    [("openvino", 1e-4), ("onnx", 1e-4), ("bf16", 0.1), ("int8", 0.3), ("int8_onnx", 0.3), ("int8_dynamic", 0.3)],
+    ids=str,
 )
 def test_forms_of_a_text_model(
     name: str, most: float, text: Candidate, kept: dict[tuple[int, str], object], tmp_path: Path
@@ -118,6 +126,88 @@ def test_layers_are_blamed_for_what_they_do_themselves_and_the_worst_are_kept(
     assert next(iter(errors)) not in left
     assert len(left) < len(errors)
     assert "that erred most" in made.says[-1]
+
+
+def test_onnx_runtime_keeps_the_worst_layers_too(
+    text: Candidate, kept: dict[tuple[int, str], object], tmp_path: Path
+) -> None:
+    contexts = []
+    for name in ("a", "b", "c"):
+        (tmp_path / name).mkdir()
+        contexts.append(_context(text_dataset(VOCABULARY, LENGTH), "classify", tmp_path / name))
+        contexts[-1].kept.update(kept)
+    first, second, third = (replace(each, kept=contexts[0].kept) for each in contexts)
+    move = MOVES["int8_onnx"]
+    assert move.milder is not None
+    over = move.apply(first, text)
+    assert over.form is not None
+    inputs = [each["x"] for each in first.calibration]
+    plain = first.kept[id(text.model), "onnx before int8"]
+    errors = onnx_errors(plain, over.form.made, inputs)
+    assert len(errors) >= 8
+    assert list(errors.values()) == sorted(errors.values(), reverse=True)
+    assert all(0 < error < 0.5 for error in errors.values())
+    made = move.milder(second, text, over)
+    assert made is not None and made.form is not None and "that erred most" in made.says[-1]
+    left = onnx_errors(plain, made.form.made, inputs)
+    count = round(len(errors) / 8)
+    assert set(errors) - set(left) == set(list(errors)[:count])
+    fewer = move.milder(third, text, over)
+    assert fewer is not None and fewer.form is not None
+    assert len(onnx_errors(plain, fewer.form.made, inputs)) < len(left)
+
+
+def test_dynamic_ranges_get_a_scale_for_each_output_once(
+    text: Candidate, kept: dict[tuple[int, str], object], tmp_path: Path
+) -> None:
+    context = _context(text_dataset(VOCABULARY, LENGTH), "classify", tmp_path)
+    context.kept.update(kept)
+    move = MOVES["int8_dynamic"]
+    assert move.milder is not None
+    over = move.apply(context, text)
+    made = move.milder(context, text, over)
+    assert made is not None and "a scale for each output" in made.says[-1]
+    x = torch.from_numpy(context.calibration[0]["x"])
+    with torch.inference_mode():
+        wanted = text.model(x)
+    errors = [float((each.answers(x) - wanted).square().mean()) for each in (over, made)]
+    assert 0 < errors[1] < errors[0]
+    assert move.milder(context, text, over) is None
+
+
+def test_a_layer_whose_input_spreads_most_errs_most() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 8), torch.nn.Linear(8, 8)).eval()
+    with torch.no_grad():
+        for each, scales in zip(model, (1.0, 1000.0, 1.0), strict=True):
+            torch.nn.init.orthogonal_(each.weight)
+            # one of a layer's outputs is so large that the next one's input has few steps left for the others
+            each.weight[0] *= scales
+            each.bias.zero_()
+        model[2].weight[:, 0] = 0
+    x = np.random.default_rng(0).normal(size=(64, 8)).astype(np.float32)
+    errors = torch_errors(model, [x, x])
+    assert set(errors) == {"0", "1", "2"} and next(iter(errors)) == "2"
+    assert 0 < errors["0"] < 0.02 < errors["2"]
+    assert not model[0]._forward_hooks
+
+
+@needs_torchao
+def test_torch_keeps_what_it_is_told_to(text: Candidate, tmp_path: Path) -> None:
+    context = _context(text_dataset(VOCABULARY, LENGTH), "classify", tmp_path)
+    whole = quantised_by_torch(context, text)
+    layers = torch_errors(text.model, [each["x"] for each in context.calibration])
+    assert len(layers) >= 8
+    part = quantised_by_torch(context, text, tuple(layers)[:2])
+
+    def rounded(program: Any) -> int:
+        return sum("dequantize_per_channel" in str(node.target) for node in program.graph.nodes)
+
+    assert rounded(part) == rounded(whole) - 2
+    x = torch.from_numpy(context.calibration[0]["x"])
+    with torch.no_grad():
+        wanted = text.model(x)
+        apart = [float((each.module()(x) - wanted).abs().max() / wanted.abs().max()) for each in (whole, part)]
+    assert 0 < apart[1] < 0.3 and 0 < apart[0] < 0.3
 
 
 def test_weights_of_a_language_model_alone(tmp_path: Path) -> None:

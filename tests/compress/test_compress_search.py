@@ -193,6 +193,36 @@ def test_a_milder_form_is_asked_for_until_one_holds(run: Run) -> None:
     assert len(found.tried) == 4
 
 
+@pytest.mark.parametrize("requests, asked", [(10_000, False), (1e6, True)], ids=["few", "many"])
+def test_a_milder_form_that_could_not_pay_back_is_not_asked_for(run: Run, requests: float, asked: bool) -> None:
+    made = {"form": (0.5, 0.0), "int8": (0.45, 0.05), "kept": (0.46, 0.001)}
+
+    def milder(context: Context, base: Candidate, over: Candidate) -> Candidate:
+        taken = (*base.taken, "kept")
+        return replace(base, model=Taken(taken), taken=taken, says=taken)
+
+    # the form holds; 10,000 requests of 10 ms would save 5 s more by what is over, and a trial takes 10 to 20
+    moves = [_move("form", last=True), _move("int8", seconds=20.0, hope=2.5, milder=milder)]
+    found = run(made, moves, requests=requests)
+    names = [each.moves for each in found.tried]
+    assert names[:2] == [(), ("form",)] and ("int8",) in names
+    assert (("kept",) in names) == asked
+
+
+def test_of_a_move_and_its_milder_form_one_is_chosen(run: Run) -> None:
+    made = {"int8": (0.3, 0.05)}
+
+    def milder(context: Context, base: Candidate, over: Candidate) -> Candidate:
+        made["int8"] = (0.4, 0.001)
+        form = TakenForm("openvino", "int8", context.scratch, ("int8",), lambda x: x)
+        return replace(base, taken=("int8",), says=("milder",), form=form)
+
+    found = run(made, [_move("int8", last=True, milder=milder)])
+    assert [(each.moves, each.status) for each in found.tried] == [
+        ((), "reference"), (("int8",), "over"), (("int8",), "chosen")
+    ]  # fmt: skip
+
+
 def test_a_move_that_fails_or_does_not_apply_is_noted(run: Run) -> None:
     def fails(context: Context, candidate: Candidate) -> Candidate:
         raise BundleError("it cannot be converted")

@@ -1,7 +1,7 @@
 """The search: trials of moves, the likeliest to pay first; each priced before it runs, judged and measured after.
 
-It knows nothing of what a move means. A model that is worse than allowed is not gone on with; of a form that is, a
-milder one is asked for. It ends when nothing is left, when the budget is spent, or when no trial could pay back what
+It knows nothing of what a move means. What is worse than allowed is not gone on with; a milder form of it is asked for,
+where that could pay back. It ends when nothing is left, when the budget is spent, or when no trial could pay back what
 it takes.
 """
 
@@ -97,7 +97,10 @@ def search(reference: Candidate, moves: Mapping[str, Move], guard: Guard, contex
     ended = own.go()
     chosen = own.choose()
     tried = [
-        each.model_copy(update={"status": "chosen"}) if each.moves == chosen.candidate.taken and each.moves else each
+        # milder forms have the moves of what they were made of
+        each.model_copy(update={"status": "chosen"})
+        if each.moves == chosen.candidate.taken and each.moves and each.measured == chosen.measured
+        else each
         for each in own.tried
     ]
     return Found(chosen, front(tried, context.objective), own.left_out, ended)
@@ -190,13 +193,16 @@ class _Search:
         hope = move.hope(self.context, judged.candidate)
         if move.last:
             hope, form = self._hoped(move, hope, judged.candidate), 1.0
+        return _Trial(judged, move, seconds, self._saves_s(judged.share / form / hope), pace)
+
+    def _saves_s(self, share: float) -> float:
+        """What a candidate that takes such a share would save in all, beside the best that was found."""
         best = min((each.share for each in self.judged if each.verdict.held == "within"), default=1.0)
-        gained = max(0.0, best - judged.share / form / hope)
+        gained = max(0.0, best - share)
         if self.context.objective == "size":
             # bytes pay nothing back: the budget alone ends a search for them
-            return _Trial(judged, move, seconds, math.inf if gained > 0 else 0.0, pace)
-        per_request = self.reference.measured.latency_s.value
-        return _Trial(judged, move, seconds, gained * per_request * self.asked.requests, pace)
+            return math.inf if gained > 0 else 0.0
+        return gained * self.reference.measured.latency_s.value * self.asked.requests
 
     def _hoped(self, move: Move, hope: float, candidate: Candidate) -> float:
         """By how much a form can divide the objective, knowing what those that were tried have done."""
@@ -223,6 +229,9 @@ class _Search:
             self.misses.append(self.tried[-1].took_s / trial.seconds * trial.pace)
             for _ in range(MOST_MILDER):
                 if move.milder is None or judged.verdict.held != "over" or self.asked.seconds_left() < trial.seconds:
+                    break
+                # what changes less is no cheaper than what it is made of
+                if self._saves_s(judged.share) <= trial.seconds:
                     break
                 began = time.perf_counter()
                 milder = move.milder(self._own_context(), base, judged.candidate)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 import time
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from thrifty.compress.moves.move import Candidate, Context, Move
-from thrifty.compress.moves.recover import PASSES, learn
+from thrifty.compress.moves.recover import AGAIN_RATE, PASSES, learn
 from thrifty.compress.moves.soft import distilling
 from thrifty.compress.moves.weight import answer_seconds, count_flops, made
 from thrifty.errors import JobError
@@ -18,11 +19,16 @@ from thrifty.models import build, resolve
 from thrifty.models.init import initialise
 from thrifty.models.inputs import input_of, to_tensors
 from thrifty.models.packed import Packed
+from thrifty.models.sized import Shape, name_of, shape_of, split_name
 from thrifty.models.table import FAMILY_KINDS, MODELS
 from thrifty.spec import Dataset, ModelPlan
 
 # a student has at most this share of its teacher's operations
 SMALLER = 0.6
+# the one that takes its place where its drop is over what is allowed has more than it, and at most this share
+LARGER = 0.85
+# widths of families without heads are multiples of this
+_WIDTH = 16
 # arguments that make a model larger: what has more of one is not built to be counted
 _SIZES = ("layers", "width")
 
@@ -33,8 +39,7 @@ def student_of(context: Context, teacher: nn.Module, plan: ModelPlan) -> ModelPl
     It has fewer parameters, and at most `SMALLER` of the operations; one of the teacher's own family is taken before
     any other. None where there is none.
     """
-    x = input_of(to_tensors(context.calibration[0]))
-    shape = tuple((x.tokens if isinstance(x, Packed) else x).shape)
+    shape = _shape(context)
     limit, most = SMALLER * count_flops(teacher, _blank(context.data, shape, "cpu")), _parameters(teacher)
     known = context.data.model_dump_json()
     for own in (True, False):
@@ -56,6 +61,40 @@ def student_of(context: Context, teacher: nn.Module, plan: ModelPlan) -> ModelPl
     return None
 
 
+def larger_student(context: Context, teacher: ModelPlan, student: ModelPlan) -> ModelPlan | None:
+    """Find a student between another one and a teacher: the teacher at a lesser width or with fewer layers.
+
+    It has more operations than the other one, and at most `LARGER` of the teacher's. None where there is none, and of a
+    teacher that cannot be had at another size.
+    """
+    base, _ = split_name(teacher.name)
+    own = shape_of(teacher.family, teacher.arguments) if base in MODELS else None
+    if own is None:
+        return None
+    shape, known = _shape(context), context.data.model_dump_json()
+    least, whole = (
+        count_flops(build(each, device="meta").eval(), _blank(context.data, shape, "meta"))
+        for each in (student, teacher)
+    )
+    step = own.head_width if own.heads else _WIDTH
+    fewer = [own._replace(layers=count) for count in range(1, own.layers)]
+    widths = range(step, own.width, step)
+    thinner = [Shape(own.layers, width, width // step if own.heads else 0) for width in widths]
+    # the largest first: about as many operations as layers times width times width
+    for each in sorted((*fewer, *thinner), key=lambda size: -size.layers * size.width**2):
+        name = name_of(base, each)
+        for _, flops in _weights(name, known, shape):
+            if flops <= LARGER * whole:
+                return resolve(name, context.data) if flops > least else None
+    return None
+
+
+def _shape(context: Context) -> tuple[int, ...]:
+    """Of an input of a calibration batch."""
+    x = input_of(to_tensors(context.calibration[0]))
+    return tuple((x.tokens if isinstance(x, Packed) else x).shape)
+
+
 @functools.lru_cache(maxsize=64)
 def _weights(name: str, data: str, shape: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
     """Parameters and operations of a model of the table for such inputs; none where it does not read them."""
@@ -75,17 +114,37 @@ def _blank(data: Dataset, shape: tuple[int, ...], device: str) -> Tensor:
 
 
 def _apply(context: Context, candidate: Candidate) -> Candidate:
-    began = time.perf_counter()
     plan = student_of(context, candidate.model, candidate.plan)
     if plan is None:
         raise JobError(_NO_STUDENT)
-    student = build(plan, seed=context.seed)
-    initialise(student, "default", context.seed, plan)
+    return _taught(context, candidate, plan)
+
+
+def _taught(context: Context, candidate: Candidate, plan: ModelPlan, before: nn.Module | None = None) -> Candidate:
+    """Have a student learn from a candidate: from the start, or on from what it was ``before``."""
+    began = time.perf_counter()
+    if before is None:
+        student = build(plan, seed=context.seed)
+        initialise(student, "default", context.seed, plan)
+    else:
+        student = copy.deepcopy(before)
     student, learned = learn(
         context, student, plan, loss=distilling(candidate.model, context.run.task), teacher=candidate.model,
-        steps=context.run.stop.steps, rate=1.0, began=began,
+        steps=context.run.stop.steps, rate=1.0 if before is None else AGAIN_RATE, began=began,
     )  # fmt: skip
-    return made(context, candidate, "distil", student, plan, f"{plan.name} learned from it; {learned}", began)
+    how = "learned from it" if before is None else "learned on from it"
+    return made(context, candidate, "distil", student, plan, f"{plan.name} {how}; {learned}", began)
+
+
+def _milder(context: Context, base: Candidate, over: Candidate) -> Candidate | None:
+    """Teach a larger student; then have the last one learn on for as long again."""
+    left = context.kept.setdefault((id(base.model), "milder students"), ["larger", "on"])
+    while left:
+        if left.pop(0) == "on":
+            return _taught(context, base, over.plan, over.model)
+        if plan := larger_student(context, base.plan, over.plan):
+            return _taught(context, base, plan)
+    return None
 
 
 def _applies(context: Context, candidate: Candidate) -> str | None:
@@ -109,6 +168,7 @@ DISTIL = Move(
     # how much smaller it is, is seen when it is chosen
     hope=lambda context, candidate: 4.0,
     apply=_apply,
+    milder=_milder,
 )
 
 

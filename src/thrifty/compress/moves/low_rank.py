@@ -30,6 +30,8 @@ from thrifty.spec import ModelPlan
 
 # of what a layer gives, in squares, that may be lost before the model learns again
 TOLERANCE = 0.05
+# of a move that was over what is allowed its milder forms lose at most so much of what it lost
+MILDER = (1 / 4, 1 / 16)
 # two products in the place of one have to be this much less work to be faster
 WORTHWHILE = 0.8
 # directions that inputs never took are as weak as this share of the strongest, lest their inverse be all there is
@@ -159,15 +161,27 @@ def factor_move(tolerance: float = TOLERANCE) -> Move:
         sizes = [each.weight.shape for each in candidate.model.modules() if type(each) is nn.Linear]
         return None if any(min(size) >= 32 for size in sizes) else "no linear layer is large enough to be factored"
 
-    def apply(context: Context, candidate: Candidate) -> Candidate:
+    def factored(context: Context, candidate: Candidate, most: float) -> Candidate | None:
+        """Factor the layers that lose at most so much; None where there is none."""
         began = time.perf_counter()
         model = copy.deepcopy(candidate.model)
-        plan, errors = low_rank(model, candidate.plan, context.calibration, tolerance)
+        plan, errors = low_rank(model, candidate.plan, context.calibration, most)
         if not errors:
-            raise JobError(f"low_rank: every layer needs nearly all of its rank to lose less than {tolerance:.0%}")
+            return None
         model, learned = recover(context, model, plan, candidate.model, began=began)
         says = f"layers factored: {len(errors)}, the worst loses {max(errors.values()):.1%}; {learned}"
         return made(context, candidate, "low_rank", model, plan, says, began)
+
+    def apply(context: Context, candidate: Candidate) -> Candidate:
+        found = factored(context, candidate, tolerance)
+        if found is None:
+            raise JobError(f"low_rank: every layer needs nearly all of its rank to lose less than {tolerance:.0%}")
+        return found
+
+    def milder(context: Context, base: Candidate, over: Candidate) -> Candidate | None:
+        """Cut less of the rank: what is lost falls by four each time."""
+        shares = context.kept.setdefault((id(base.model), "shares of the error"), list(MILDER))
+        return factored(context, base, shares.pop(0) * tolerance) if shares else None
 
     return Move(
         name="low_rank",
@@ -176,4 +190,5 @@ def factor_move(tolerance: float = TOLERANCE) -> Move:
         price=lambda context, candidate: recovery_seconds(context, candidate.model),
         hope=lambda context, candidate: 2.0,
         apply=apply,
+        milder=milder,
     )

@@ -130,7 +130,7 @@ ENGINES: dict[str, Engine] = {
     "aoti": Engine(
         says="native code that torch compiled for this processor",
         files={"model.pt2": 1024 * _GIB},
-        precisions=("fp32",),
+        precisions=("fp32", "int8"),
         convert=_convert_aoti,
         save=_save_aoti,
         load=_load_aoti,

@@ -45,18 +45,27 @@ def save(form: Any, folder: Path, precision: str) -> None:
     Raises:
         BundleError: it does not compile.
     """
-    compile_package(form, folder / PACKAGE)
+    compile_package(form, folder / PACKAGE, frozen=precision == "int8")
 
 
-def compile_package(program: Any, path: Path) -> None:
-    """Compile a traced program into a package of AOTInductor, and remember that this user wrote it."""
+def compile_package(program: Any, path: Path, *, frozen: bool = False) -> None:
+    """Compile a traced program into a package of AOTInductor, and remember that this user wrote it.
+
+    Args:
+        program: traced.
+        path: of the package.
+        frozen: its weights are constants to the compiler: else what is quantised is computed in floats, without a word
+            (torchao issue 4566).
+    """
     import torch
 
     from thrifty.export.program import quiet
 
     try:
-        with quiet():
-            torch._inductor.aoti_compile_and_package(program, package_path=str(path))
+        with quiet(), torch.inference_mode(False), torch.no_grad():
+            torch._inductor.aoti_compile_and_package(
+                program, package_path=str(path), inductor_configs={"freezing": True} if frozen else None
+            )
     except Exception as error:  # the compiler raises many kinds of its own
         reason = " ".join(str(error).split())[:300]
         raise BundleError(f"this model cannot be compiled: {reason}", mend="Take another engine.") from error
