@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import queue
 import shutil
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -35,6 +37,7 @@ with warnings.catch_warnings():
 
 from real_rpc import answering
 
+import thrifty.serve.rpc as rpc_module
 from thrifty.serve.oip.grpc.service import spoken
 from thrifty.serve.rpc import RpcServer
 
@@ -251,6 +254,126 @@ def test_our_messages_are_the_protocols(served: Any) -> None:
             other = theirs[name.rpartition(".")[2]].fields_by_name[field.name]
             assert (field.number, field.type, field.is_repeated) == (other.number, other.type, other.is_repeated)
             assert bool(field.containing_oneof) == bool(other.containing_oneof)
+
+
+class Heard:
+    """What a stream of tritonclient is told, in its order."""
+
+    def __init__(self) -> None:
+        self.told: queue.Queue[Any] = queue.Queue()
+
+    def __call__(self, result: Any, error: Any) -> None:
+        self.told.put(error if result is None else result)
+
+    def next(self) -> Any:
+        return self.told.get(timeout=60)
+
+
+@contextmanager
+def streaming(client: Any, **more: Any) -> Iterator[Heard]:
+    heard = Heard()
+    client.start_stream(heard, **more)
+    try:
+        yield heard
+    finally:
+        client.stop_stream()
+
+
+def test_a_stream_is_answered_in_its_order(asking: Any, pets: Bundle, poet: Bundle) -> None:
+    prompts = np.array([b"the cat"] * 20, dtype=np.object_)
+    with streaming(asking) as heard:
+        options = {"max_tokens": 12, "seed": 1}
+        asking.async_stream_infer("poet", [tensor("prompt", prompts, "BYTES")], request_id="0", parameters=options)
+        for seed in range(1, 30):  # more than are computed ahead, and sooner computed than the first
+            asking.async_stream_infer("pets", [tensor("pixels", pixels(seed)[None], "UINT8")], request_id=str(seed))
+        answers = [heard.next() for _ in range(30)]
+    assert [each.get_response().id for each in answers] == [str(number) for number in range(30)]
+    wanted = poet.predict("the cat", max_tokens=12, seed=1)["completion"].encode()
+    assert answers[0].as_numpy("completion").tolist() == [wanted] * 20
+    for seed, answer in list(enumerate(answers))[1:]:
+        assert np.allclose(answer.as_numpy("probabilities"), expected(pets, seed), atol=1e-5)
+        assert answer.get_response().parameters["triton_final_response"].bool_param
+
+
+def test_a_request_of_a_stream_that_fails_says_so_in_its_place(asking: Any, pets: Bundle) -> None:
+    with streaming(asking) as heard:
+        for name, given in (("pets", _one()), ("nope", _one()), ("pets", tensor("x", pixels(1)[None], "UINT8"))):
+            asking.async_stream_infer(name, [given])
+        asking.async_stream_infer("pets", [_one()], outputs=[triton.InferRequestedOutput("label")])
+        first, unknown, wrong, last = (heard.next() for _ in range(4))
+    assert np.allclose(first.as_numpy("probabilities"), expected(pets, 1), atol=1e-5)
+    assert isinstance(unknown, InferenceServerException) and "'nope' is not found" in str(unknown)
+    assert isinstance(wrong, InferenceServerException) and "unexpected inference input 'x'" in str(wrong)
+    assert last.as_numpy("label").shape == (1,)
+
+
+def test_a_stream_without_a_key_and_one_too_many_are_refused(pets: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rpc_module, "_STREAMS", 1)
+    key = "0123456789abcdef"
+    with calling(App([pets], serve.Limits(), gate=Gate(Keys([key])))) as (client, rpc):
+        with streaming(client) as heard:
+            assert "UNAUTHENTICATED" in str(heard.next())
+        known = {"authorization": f"Bearer {key}"}
+        with triton.InferenceServerClient(f"127.0.0.1:{rpc.port}") as other, streaming(other, headers=known) as heard:
+            other.async_stream_infer("pets", [_one()])
+            assert heard.next().as_numpy("probabilities").shape == (1, 3)
+            with streaming(client, headers=known) as refused:
+                assert "RESOURCE_EXHAUSTED" in str(told := refused.next()) and "1 streams already" in str(told)
+        with streaming(client, headers=known) as heard:
+            client.async_stream_infer("pets", [_one()])
+            assert heard.next().as_numpy("probabilities").shape == (1, 3)
+
+
+def test_a_stream_that_waits_does_not_keep_the_server_from_its_end(pets: Bundle) -> None:
+    heard = Heard()
+    with answering(serve.app([pets])) as rpc:
+        client = triton.InferenceServerClient(f"127.0.0.1:{rpc.port}")
+        client.start_stream(heard)
+        client.async_stream_infer("pets", [_one()])
+        assert heard.next().as_numpy("probabilities").shape == (1, 3)
+        began = time.monotonic()
+    assert time.monotonic() - began < 15
+    client.close()
+    assert heard.told.empty(), "the stream ended as one does"
+
+
+def test_a_message_is_waited_for_only_of_who_may_ask(pets: Bundle) -> None:
+    import grpc
+
+    key, more = "0123456789abcdef", threading.Event()
+    limits = serve.Limits(body_seconds=0.6)
+    with (
+        calling(App([pets], limits, gate=Gate(Keys([key])))) as (_, rpc),
+        grpc.insecure_channel(f"127.0.0.1:{rpc.port}") as channel,
+    ):
+        # on the wire a call of one message is one of a stream of them
+        ask = channel.stream_unary(
+            "/inference.GRPCInferenceService/ServerMetadata",
+            request_serializer=service_pb2.ServerMetadataRequest.SerializeToString,
+            response_deserializer=service_pb2.ServerMetadataResponse.FromString,
+        )
+
+        def late(seconds: float) -> Iterator[Any]:
+            more.wait(seconds)
+            yield service_pb2.ServerMetadataRequest()
+
+        known = [("x-api-key", key)]
+        for given, metadata, code in (
+            (late(20), [], grpc.StatusCode.UNAUTHENTICATED),
+            (late(20), known, grpc.StatusCode.DEADLINE_EXCEEDED),
+            (iter(()), known, grpc.StatusCode.INVALID_ARGUMENT),
+        ):
+            began = time.monotonic()
+            with pytest.raises(grpc.RpcError) as refused:
+                ask(given, metadata=metadata, timeout=20)
+            assert refused.value.code() == code, refused.value
+            assert time.monotonic() - began < 10
+        assert ask(late(0.4), metadata=known, timeout=20).name == "thrifty"
+        rpc._receiving.room = 0
+        with pytest.raises(grpc.RpcError, match="holds as many requests as it may") as refused:
+            ask(late(5), metadata=known, timeout=20)
+        assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
+        more.set()
 
 
 def test_rest_loads_and_unloads_too(pets: Bundle, tmp_path: Path) -> None:

@@ -170,6 +170,32 @@ def test_rows_of_tables(ask: Client, bundles: dict[str, Bundle]) -> None:
     assert told.model_spec.name == "rich"
 
 
+def several(*tasks: tuple[str, str, str], **row: Any) -> Any:
+    """A request for tasks by model, method and signature, of one row."""
+    request = message("MultiInferenceRequest")
+    for name, method, signature in tasks:
+        task = request.tasks.add(method_name=f"tensorflow/serving/{method}")
+        task.model_spec.name, task.model_spec.signature_name = name, signature
+    if row:
+        _features(request.input.example_list.examples.add(), row)
+    return request
+
+
+@pytest.mark.slow
+def test_one_input_goes_to_several_signatures(ask: Client, bundles: dict[str, Bundle]) -> None:
+    told = ask("MultiInference", several(("rich", "classify", ""), ("rich", "classify", "row"), age=39, job="cook"))
+    scores = bundles["rich"].predict(ROWS[0])["probabilities"]
+    assert [each.model_spec.signature_name for each in told.results] == ["serving_default", "row"]
+    for each in told.results:
+        assert each.WhichOneof("result") == "classification_result"
+        (found,) = each.classification_result.classifications
+        assert {one.label: one.score for one in found.classes} == pytest.approx(scores, rel=1e-5)
+        assert (each.model_spec.name, each.model_spec.version.value) == ("rich", 1)
+    (told,) = ask("MultiInference", several(("pay", "regress", ""), age=39, job="cook")).results
+    (found,) = told.regression_result.regressions
+    assert found.value == pytest.approx(bundles["pay"].predict(ROWS[0])["value"], rel=1e-5)
+
+
 @pytest.mark.slow
 def test_files_are_classified(ask: Client, pets: Bundle) -> None:
     told = ask("Classify", examples("ClassificationRequest", "pets", [{"image": png(pixels(1))}]))
@@ -286,6 +312,23 @@ WRONG: dict[str, tuple[str, Any, Any, str]] = {
         "GetModelMetadata",
         message("GetModelMetadataRequest", model_spec={"name": "pets"}, metadata_field=["x"]), Code.INVALID_ARGUMENT,
         "Metadata field x is not supported",
+    ),
+    "no tasks": ("MultiInference", several(), Code.INVALID_ARGUMENT, "Missing ModelSpec"),
+    "two models": (
+        "MultiInference", several(("pay", "regress", ""), ("rich", "classify", ""), age=1), Code.INVALID_ARGUMENT,
+        "All ModelSpecs in a MultiInferenceRequest must access the same model name.",
+    ),
+    "signature twice": (
+        "MultiInference", several(("pay", "regress", ""), ("pay", "regress", "serving_default"), age=1),
+        Code.INVALID_ARGUMENT, "Duplicate evaluation of signature: serving_default",
+    ),
+    "method of a task": (
+        "MultiInference", several(("pay", "predict", ""), age=1), Code.UNIMPLEMENTED,
+        "Unsupported signature method_name: tensorflow/serving/predict",
+    ),
+    "task that the model cannot": (
+        "MultiInference", several(("pay", "classify", ""), age=1), Code.INVALID_ARGUMENT,
+        "Expected classification signature method_name",
     ),
     "status": (
         "GetModelStatus", message("GetModelStatusRequest", model_spec={"name": "nope"}), Code.NOT_FOUND,

@@ -262,6 +262,8 @@ def serve(
     grpc_port: int | None = None,
     watch: Path | None = None,
     api_key_file: Path | None = None,
+    tls_cert: Path | None = None,
+    tls_key: Path | None = None,
     log_format: Literal["text", "json"] | None = None,
     deadline_seconds: float | None = None,
     live: bool = False,
@@ -278,7 +280,7 @@ def serve(
     Args:
         bundles: or the runs that made them.
         host, port, labels, repository, grpc_port, watch, api_key_file, log_format: as of `thrifty.serve.run`.
-        live, otel, otel_share, device, ready: as of it, too.
+        tls_cert, tls_key, live, otel, otel_share, device, ready: as of it, too.
         deadline_seconds: that an answer may take.
         engine: ``ray`` for replicas under Ray Serve; None for one server.
         replicas: one when left out.
@@ -297,6 +299,7 @@ def serve(
         raise JobError("replicas and an address of Ray are of --engine ray", mend="Add it, or leave them out.")
     if engine == "ray":
         others: dict[str, object] = {"--repository": repository, "--grpc-port": grpc_port, "--watch": watch}
+        others |= {"--tls-cert": tls_cert, "--tls-key": tls_key}
         others |= {"--otel": otel, "--live": live or None, "--device": None if device == "cpu" else device}
         if given := [option for option, value in others.items() if value is not None]:
             raise JobError(
@@ -326,6 +329,8 @@ def serve(
         grpc_port=grpc_port,
         watch=watch,
         api_key_file=api_key_file,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
         log_format=log_format,
         live=live,
         otel=otel,

@@ -164,6 +164,8 @@ def serve(
     api_key_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="keys, one a line; also: $THRIFTY_API_KEYS")
     ] = None,
+    tls_cert: Annotated[Path | None, typer.Option(metavar="FILE", help="certificate in PEM: HTTPS, gRPC too")] = None,
+    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="its private key, in PEM")] = None,
     log_format: Annotated[str | None, typer.Option(metavar="FORM", help="log every request: text or json")] = None,
     deadline: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="what would come later is refused at once")
@@ -183,16 +185,15 @@ def serve(
     from thrifty import api
 
     def ready(host: str, port: int) -> None:
+        url = f"{'http' if tls_cert is None else 'https'}://{host}:{port}"
         if as_json:
             grpc = f"{host}:{grpc_port}" if grpc_port else None
-            asks = [api.asking(each, f"http://{host}:{port}") for each in bundles or []]
-            print(json.dumps({"url": f"http://{host}:{port}", "grpc": grpc, "ask": asks}), flush=True)
+            asks = [api.asking(each, url) for each in bundles or []]
+            print(json.dumps({"url": url, "grpc": grpc, "ask": asks}), flush=True)
             return
-        print(
-            f"serving on http://{host}:{port}" + (f" and gRPC on {host}:{grpc_port}" if grpc_port else ""), flush=True
-        )
+        print(f"serving on {url}" + (f" and gRPC on {host}:{grpc_port}" if grpc_port else ""), flush=True)
         if bundles:
-            print(f"ask it: {api.asking(bundles[0], f'http://{host}:{port}')}", flush=True)
+            print(f"ask it: {api.asking(bundles[0], url)}", flush=True)
 
     if log_format not in (None, "text", "json"):
         raise unknown_name("log format", str(log_format), ["text", "json"])
@@ -205,6 +206,8 @@ def serve(
         grpc_port=grpc_port,
         watch=watch,
         api_key_file=api_key_file,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
         log_format=cast('Literal["text", "json"] | None', log_format),
         deadline_seconds=deadline,
         live=live,

@@ -57,6 +57,8 @@ def run(
     grpc_port: int | None = None,
     watch: str | Path | None = None,
     api_key_file: str | Path | None = None,
+    tls_cert: str | Path | None = None,
+    tls_key: str | Path | None = None,
     log_format: LogFormat | None = None,
     live: bool = False,
     otel: str | None = None,
@@ -74,9 +76,10 @@ def run(
         limits: of sizes, waiting and time.
         labels: of versions, as of `app`.
         repository: as of `app`.
-        grpc_port: for the Open Inference Protocol over gRPC; None serves none.
+        grpc_port: for TensorFlow Serving's services and the Open Inference Protocol over gRPC; None serves none.
         watch: a folder of versions, ``NAME/VERSION/``, whose latest ones are served as they come and go.
         api_key_file: of keys, one a line, beside those in ``$THRIFTY_API_KEYS``; without any all may ask.
+        tls_cert, tls_key: files of a certificate's chain and its private key, in PEM; then HTTP and gRPC speak TLS.
         log_format: of the log of all requests, on stderr; None logs what goes wrong alone.
         live: tell on stderr what each model does, anew each second on a terminal.
         otel: URL of a collector of OpenTelemetry that is told of requests, by OTLP over HTTP; None tells nobody.
@@ -86,11 +89,17 @@ def run(
 
     Raises:
         MissingExtraError: gRPC or OpenTelemetry is asked for, and its packages are not installed.
-        JobError: the address cannot be had, or the bundles cannot be served together, or not on the device.
+        JobError: the address cannot be had, the certificate cannot be read, or the bundles cannot be served together or
+            on the device.
     """
     from thrifty.serve.workers import has_processes
     from thrifty.serve.workers.nursery import Nursery, needs
 
+    tls = None
+    if tls_cert is not None or tls_key is not None:
+        from thrifty.serve.tls import read_certificate
+
+        tls = read_certificate(tls_cert, tls_key)
     folders = [Path(each) for each in bundles if isinstance(each, str | Path)]
     with ExitStack() as stack:
         # first of all: it loads torch while this process gets ready
@@ -137,7 +146,7 @@ def run(
             from thrifty.serve.live import on_stderr
 
             stack.enter_context(on_stderr(served.metrics, logs=log_format is not None))
-        serve(served, host=host, port=port, grpc_port=grpc_port, ready=ready)
+        serve(served, host=host, port=port, grpc_port=grpc_port, tls=tls, ready=ready)
 
 
 def run_replicas(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from thrifty.errors import RequestError, ThriftyError
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # of a request: fills an empty response
 Answer = Callable[[Any, Any], Awaitable[None]]
+# of a request, an empty response to it, and what is wrong: tells it there
+Tell = Callable[[Any, Any, str], None]
 
 
 @dataclass(frozen=True)
@@ -26,13 +28,15 @@ class Spoken:
 
     Attributes:
         protos: its services and messages.
-        answers: what answers each method, by its name.
+        answers: what answers each method, by its name; each request of one that streams.
         open: methods that are told without a key, as their paths are.
+        tells: of each method that streams, how it tells that one of its requests failed.
     """
 
     protos: Protos
     answers: Mapping[str, Answer]
     open: frozenset[str] = frozenset()
+    tells: Mapping[str, Tell] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -24,11 +24,12 @@ _COMMENT = re.compile(r"//[^\n]*")
 
 @dataclass(frozen=True)
 class Method:
-    """A method with the classes of its request and its answer."""
+    """A method with the classes of its request and its answer; ``streams`` where there are many of both in a call."""
 
     name: str
     request: Any
     answer: Any
+    streams: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def read_protos(texts: Iterable[str]) -> Protos:
             messages[path] = message_factory.GetMessageClass(pool.FindMessageTypeByName(path))
         for service in file.service:
             services[f"{file.package}.{service.name}"] = tuple(
-                Method(each.name, messages[each.input_type[1:]], messages[each.output_type[1:]])
+                Method(each.name, messages[each.input_type[1:]], messages[each.output_type[1:]], each.client_streaming)
                 for each in service.method
             )
     return Protos(services, messages)
@@ -178,10 +179,21 @@ class _File:
         while (word := self._next()) != "}":
             if word != "rpc":
                 continue
-            name, _, request, _, _, _, answer, _ = (self._next() for _ in range(8))
-            service.method.add(name=name, input_type=request, output_type=answer)
+            method = service.method.add(name=self._next())
+            method.client_streaming, method.input_type = self._side()
+            self._next()
+            method.server_streaming, method.output_type = self._side()
             if self._next() == "{":
                 self._next()
+
+    def _side(self) -> tuple[bool, str]:
+        """Whether there are many messages in the parentheses that come, and of which type."""
+        self._next()
+        word = self._next()
+        streams = word == "stream"
+        kind = self._next() if streams else word
+        self._next()
+        return streams, kind
 
 
 def _add(message: Any, kind: str, name: str, number: str, label: int) -> Any:

@@ -19,6 +19,7 @@ from thrifty.serve.connection import Connection
 from thrifty.serve.keys import Keys
 from thrifty.serve.limits import Limits
 from thrifty.serve.rpc import RpcServer
+from thrifty.serve.tls import Certificate
 
 logger = logging.getLogger("thrifty.serve")
 
@@ -60,19 +61,27 @@ class Server(uvicorn.Server):
         self._ready()
 
 
-def serve(app: App, *, host: str, port: int, grpc_port: int | None = None, ready: Callable[[str, int], None]) -> None:
+def serve(
+    app: App,
+    *,
+    host: str,
+    port: int,
+    grpc_port: int | None = None,
+    tls: Certificate | None = None,
+    ready: Callable[[str, int], None],
+) -> None:
     """Serve until told to stop; `thrifty.serve.run` says the rest."""
-    rpc = None if grpc_port is None else RpcServer(app, host=host, port=grpc_port)
+    rpc = None if grpc_port is None else RpcServer(app, host=host, port=grpc_port, tls=tls)
     listener = bind(host, port)
     warn_of_strangers(host, app.keys)
     with listener, quiet_signals():
-        server = Server(config_of(app, app.limits), app, lambda: ready(host, listener.getsockname()[1]), rpc)
+        server = Server(config_of(app, app.limits, tls), app, lambda: ready(host, listener.getsockname()[1]), rpc)
         server.run(sockets=[listener])
     if server.failed is not None:
         raise server.failed
 
 
-def config_of(app: App, limits: Limits) -> uvicorn.Config:
+def config_of(app: App, limits: Limits, tls: Certificate | None = None) -> uvicorn.Config:
     """Settings of uvicorn for an app: nothing on stdout, no log set up, connections and the stop bounded."""
     return uvicorn.Config(
         app,
@@ -88,6 +97,8 @@ def config_of(app: App, limits: Limits) -> uvicorn.Config:
         backlog=_BACKLOG,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=max(1, round(limits.drain_seconds)),
+        ssl_certfile=None if tls is None else tls.chain_file,
+        ssl_keyfile=None if tls is None else tls.key_file,
     )
 
 

@@ -18,13 +18,15 @@ if TYPE_CHECKING:
     from thrifty.serve.asgi import App
 
 FILE = "inference.proto"
+_LAST = "triton_final_response"
 
 
 def spoken(app: App) -> Spoken:
     """Return the service over an application's models."""
     own = _Inference(app)
     text = (files("thrifty.serve.oip.grpc") / FILE).read_text("utf-8")
-    return Spoken(read_protos([text]), own.answers, frozenset({"ServerLive", "ServerReady"}))
+    tells = {"ModelStreamInfer": _tell}
+    return Spoken(read_protos([text]), own.answers, frozenset({"ServerLive", "ServerReady"}), tells)
 
 
 class _Inference:
@@ -37,6 +39,7 @@ class _Inference:
             "ServerMetadata": self._server_metadata,
             "ModelMetadata": self._model_metadata,
             "ModelInfer": self._model_infer,
+            "ModelStreamInfer": self._model_stream_infer,
             "RepositoryIndex": self._repository_index,
             "RepositoryModelLoad": self._repository_load,
             "RepositoryModelUnload": self._repository_unload,
@@ -72,6 +75,11 @@ class _Inference:
 
         await infer(self._app, "grpc", request, lambda: self._find(request.model_name, request.model_version), parse)
 
+    async def _model_stream_infer(self, request: Any, response: Any) -> None:
+        await self._model_infer(request, response.infer_response)
+        # each request has one answer here; clients of models with several look for the last
+        response.infer_response.parameters[_LAST].bool_param = True
+
     async def _repository_index(self, request: Any, response: Any) -> None:
         repository = self._repository()
         for each in await self._app.beside(lambda: repository.index(ready_only=request.ready)):
@@ -97,3 +105,8 @@ class _Inference:
             which = f"'{name}' version {version}" if version else f"'{name}'"
             raise RequestError(f"Request for unknown model: {which} is not found", status=404)
         return model
+
+
+def _tell(request: Any, response: Any, text: str) -> None:
+    response.error_message = text
+    response.infer_response.id = request.id

@@ -66,15 +66,15 @@ def outputs_of(model: Model, names: Iterable[str]) -> list[str]:
     return wanted or list(model.form.outputs)
 
 
-def parse_examples(model: Model, request: Any) -> list[Any]:
-    """Make the rows of a ClassificationRequest or a RegressionRequest.
+def parse_examples(model: Model, signature: str, examples: Any) -> list[Any]:
+    """Make the rows of the Input of a ClassificationRequest or a RegressionRequest.
 
     Raises:
-        RequestError: there are no examples, or they are none of the model's.
+        RequestError: there is no such signature, there are no examples, or they are none of the model's.
     """
-    takes(model, request.model_spec.signature_name or DEFAULT)
-    kind = request.input.WhichOneof("kind")
-    given = getattr(request.input, kind) if kind else None
+    takes(model, signature or DEFAULT)
+    kind = examples.WhichOneof("kind")
+    given = getattr(examples, kind) if kind else None
     if given is None or not given.examples:
         raise RequestError("Input is empty.")
     context = _features(model, given.context) if kind == "example_list_with_context" else {}

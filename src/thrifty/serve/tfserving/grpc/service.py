@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 FILES = ("google.proto", "error.proto", "tensorflow.proto", "serving.proto")
 _PROTOCOL = "tfserving_grpc"
 _METADATA = "signature_def"
+_METHODS = {f"tensorflow/serving/{verb}": verb for verb in ("classify", "regress")}
 _MAP = "tensorflow.serving.SignatureDefMap"
 
 
@@ -48,6 +48,7 @@ class _Prediction:
             "Predict": self._predict,
             "Classify": self._classify,
             "Regress": self._regress,
+            "MultiInference": self._several,
             "GetModelMetadata": self._metadata,
             "GetModelStatus": self._status,
         }
@@ -66,34 +67,52 @@ class _Prediction:
         await infer(self._app, _PROTOCOL, request, lambda: self._find(request), parse)
 
     async def _classify(self, request: Any, response: Any) -> None:
-        def answer(model: Model, answers: list[Any]) -> None:
-            for row in scored(model, answers):
-                classes = response.result.classifications.add().classes
-                for label, score in row:
-                    classes.add(label=label, score=score)
-
-        await self._examples("classify", request, response, answer)
+        await self._examples("classify", request, request.input, response, response.result)
 
     async def _regress(self, request: Any, response: Any) -> None:
-        def answer(model: Model, answers: list[Any]) -> None:
-            for value in told(answers):
-                response.result.regressions.add(value=value)
+        await self._examples("regress", request, request.input, response, response.result)
 
-        await self._examples("regress", request, response, answer)
+    async def _several(self, request: Any, response: Any) -> None:
+        if not request.tasks:
+            raise RequestError("Missing ModelSpec")
+        first, signatures = request.tasks[0].model_spec.name, set()
+        for task in request.tasks:
+            spec, signature = task.model_spec, task.model_spec.signature_name or DEFAULT
+            if not spec.name:
+                raise RequestError("Found ModelSpec with an empty model name.")
+            if spec.name != first:
+                raise RequestError("All ModelSpecs in a MultiInferenceRequest must access the same model name.")
+            if signature in signatures:
+                raise RequestError(f"Duplicate evaluation of signature: {signature}")
+            if task.method_name not in _METHODS:
+                raise RequestError(f"Unsupported signature method_name: {task.method_name}", status=501)
+            signatures.add(signature)
+        for task in request.tasks:
+            verb, result = _METHODS[task.method_name], response.results.add()
+            held = result.classification_result if verb == "classify" else result.regression_result
+            await self._examples(verb, task, request.input, result, held)
 
-    async def _examples(
-        self, verb: str, request: Any, response: Any, answer: Callable[[Model, list[Any]], None]
-    ) -> None:
+    async def _examples(self, verb: str, asked: Any, examples: Any, named: Any, result: Any) -> None:
+        """Classify or regress examples.
+
+        Args:
+            verb: which of them.
+            asked: has the spec of the model.
+            examples: an Input.
+            named: gets the name of the model that answered.
+            result: gets the answers.
+        """
+
         def parse(model: Model) -> Call:
             check_method(model, verb)
 
-            def whole(answers: list[Any]) -> None:
-                answer(model, answers)
-                _name(response, model, request)
+            def answer(answers: list[Any]) -> None:
+                (_fill_classes if verb == "classify" else _fill_numbers)(model, answers, result)
+                _name(named, model, asked)
 
-            return Call(parse_examples(model, request), whole)
+            return Call(parse_examples(model, asked.model_spec.signature_name, examples), answer)
 
-        await infer(self._app, _PROTOCOL, request, lambda: self._find(request), parse)
+        await infer(self._app, _PROTOCOL, examples, lambda: self._find(asked), parse)
 
     async def _metadata(self, request: Any, response: Any) -> None:
         _check_spec(request)
@@ -123,6 +142,18 @@ class _Prediction:
         if chosen == "version_label":
             return labelled(self._app.models, spec.name, spec.version_label)
         return int(spec.version.value) if chosen else None
+
+
+def _fill_classes(model: Model, answers: list[Any], result: Any) -> None:
+    for row in scored(model, answers):
+        classes = result.classifications.add().classes
+        for label, score in row:
+            classes.add(label=label, score=score)
+
+
+def _fill_numbers(model: Model, answers: list[Any], result: Any) -> None:
+    for value in told(answers):
+        result.regressions.add(value=value)
 
 
 def _check_spec(request: Any) -> None:
