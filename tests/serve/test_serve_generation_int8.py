@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from made_bundles import write_language_bundle
 
+from thrifty.errors import JobError
 from thrifty.export.bundle import Bundle, load_bundle, rewrite_bundle, torch_model
 from thrifty.export.forms.prompts import Prompts
 from thrifty.export.writing import writing_model
@@ -50,6 +51,11 @@ def test_its_weights_take_a_fourth(plain: Bundle, whole: Bundle) -> None:
     assert isinstance(whole.model, QuantisedDecoder)
     assert isinstance(torch_model(whole, plain=True), GPT)
     assert whole.predict("the cat", max_tokens=3, temperature=0)["completion"]
+
+
+def test_a_gpu_has_no_such_kernels(whole: Bundle) -> None:
+    with pytest.raises(JobError, match="in int8, whose kernels"):
+        load_bundle(whole.folder, device="cuda")
 
 
 def told(writer: Writer, prompts: Sequence[list[int]]) -> list[list[Told]]:

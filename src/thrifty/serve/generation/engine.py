@@ -32,7 +32,8 @@ class Engine:
     """A model laid out for speed, its pages, and steps over them.
 
     Args:
-        model: a `GPT` or `Llama`, or one in int8, in ``eval`` mode; it stays as it is. Steps are computed where it lies.
+        model: a `GPT` or `Llama`, or one in int8, in ``eval`` mode; it stays as it is, and steps are computed where it
+            lies.
         cache_bytes: of keys and values, at most.
         texts: that are written at once, at most.
 
