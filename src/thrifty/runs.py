@@ -11,6 +11,9 @@ runs/<name>/
   control.json                                      what the run is asked for while it trains
   result.json                                       written last: the run is done
   bundle/  report.html                              what the run was for
+
+A search for settings has `search.json` in its own folder, what it may spend; its events and what it is asked for are
+beside it.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ from typing import Any, TypeVar
 
 from thrifty.errors import BundleError, DataError, DiskFullError, nearest
 from thrifty.files import append, write_atomic, writing
-from thrifty.spec import Dataset, Device, Job, Plan
+from thrifty.spec import Budget, Dataset, Device, Job, Plan
 from thrifty.spec.answering import Answering
 from thrifty.spec.events import (
     CheckpointDamaged,
@@ -149,6 +152,11 @@ class RunFolder:
         self.keep("job", job)
 
     @property
+    def searches(self) -> bool:
+        """Whether a search for settings works in the folder, and no run."""
+        return not self.key and any((self.folder / name).is_file() for name in ("search.json", "study.sqlite"))
+
+    @property
     def is_done(self) -> bool:
         """Whether the run in it ended with a result."""
         return (self.folder / "result.json").is_file()
@@ -222,6 +230,16 @@ class RunFolder:
     def steer(self, asked: Steering) -> None:
         """Ask for something while the run trains, in the place of what was asked for before."""
         self.keep("control", asked)
+
+    def begin_search(self, budget: Budget) -> None:
+        """Have a search work in the folder, and write what it may spend; what an earlier one was asked for goes."""
+        for name in ("control.json", "events.jsonl"):
+            (self.folder / name).unlink(missing_ok=True)
+        self.keep("search", budget)
+
+    def end_search(self) -> None:
+        """Take back all that the search was asked for: it is over."""
+        (self.folder / "control.json").unlink(missing_ok=True)
 
     def let_go(self) -> None:
         """Take back that the run should wait or stop; what it may spend stays lowered."""

@@ -82,14 +82,16 @@ def test_what_the_guard_and_memory_did_is_counted() -> None:
     lowered, back = RateLowered(12, 140, 0.5, 9.5, 3.0, 1.5), RolledBack(15, 5, 0.5, 9.5, 3.0, 2.0)
     cuts = [Narrowed(16, "training", 64, 32, "full"), Narrowed(17, "training", 32, 16, "full")]
     assert summary([*skipped, lowered, back, back], 5.0) == (
-        "6 steps were skipped, the rate was lowered once and weights were rolled back twice: 5.0 s of training wasted."
+        "6 steps were skipped, the rate was lowered once and weights were rolled back twice: 5.0 s of training wasted.",
+        "跳过了 6 步，学习率降低了一次，权重回退了两次：浪费了 5.0 s 的训练。",
     )
-    assert summary(skipped[:1], 0.5) == "1 step was skipped: 500 ms of training wasted."
-    assert summary(cuts, 0.0) == "For memory, training took 16 samples at once in the end, not 64."
+    assert summary(skipped[:1], 0.5).en == "1 step was skipped: 500 ms of training wasted."
+    assert summary(cuts, 0.0).en == "For memory, training took 16 samples at once in the end, not 64."
     assert summary([Narrowed(9, "validation", 512, 64, "full"), Resumed(9)], 0.0) == (
-        "For memory, validation took 64 samples at once in the end, not 512."
+        "For memory, validation took 64 samples at once in the end, not 512.",
+        "为节省内存，验证最后每次取 64 个样本，而不是 512 个。",
     )
-    assert summary([Resumed(3), Compiled(1, 2, 3.0), Warned("mind")], 0.0) == ""
+    assert summary([Resumed(3), Compiled(1, 2, 3.0), Warned("mind")], 0.0) == ("", "")
 
 
 def test_only_what_bears_on_a_curve_is_marked() -> None:

@@ -85,7 +85,7 @@ def test_the_diagram_shows_bins_that_hold_something() -> None:
     assert calibration is not None
     reliability, counts = calibration_figures(calibration)
     assert len(reliability.data[0]["x"]) == 6 and counts.data[0]["y"] == list(calibration.counts)
-    assert "97% sure: 93% right of 110" in reliability.says
+    assert "97% sure: 93% right of 110" in reliability.says[0]
 
 
 def test_every_attribute_is_one_of_plotlys() -> None:

@@ -22,6 +22,7 @@ from thrifty.report import write_page
 from thrifty.report.figures import MOST_MARKS, MOST_POINTS, curves, log_axis, smooth, stages, thin
 from thrifty.report.happened import Mark, marks
 from thrifty.report.rows import Aside
+from thrifty.report.words import Pair
 from thrifty.spec import Decision, Sound, Spent
 from thrifty.spec.events import (
     Checkpointed,
@@ -131,7 +132,8 @@ def test_steps_at_which_something_happened_are_marked(run: dict[str, Any]) -> No
     }  # fmt: skip
     loss = by_name["loss"]
     assert [label for label, _, _ in loss.key[2:]] == ["skipped, 6 times", "rolled back", "gone on"]
-    assert "skipped at step 300 and 5 more" in loss.says
+    assert isinstance(loss.says, Pair) and "skipped at step 300 and 5 more" in loss.says.en
+    assert "第 300 步" in loss.says.zh
     assert loss.data[0]["y"][299] is None, "what was skipped is no point of the curve"
 
 
@@ -147,7 +149,7 @@ def test_the_picture_of_the_schedule_has_axes_with_names(run: dict[str, Any], sc
     (figure,) = curves(plan, [], [])
     assert (figure.title, figure.layout["xaxis"]["title"]["text"]) == ("Learning rate", "step")
     assert figure.layout["yaxis"]["tickformat"] == "~g", "a rate is 0.0005, never 500µ"
-    assert schedule in figure.says and figure.key == ((f"as planned: {schedule}", figure.key[0][1], "dash"),)
+    assert schedule in figure.says[0] and figure.key == ((f"as planned: {schedule}", figure.key[0][1], "dash"),)
 
 
 def test_the_page_stands_alone(tmp_path: Path, run: dict[str, Any]) -> None:
@@ -330,7 +332,7 @@ def test_the_learning_rate_is_drawn_as_planned_and_as_it_was(run: dict[str, Any]
     was, planned = figure.data
     assert planned["x"] == [float(step) for step in range(1, 1_351)]
     assert planned["y"][: len(was["y"])] == was["y"]
-    assert f"as planned: {schedule}" in [label for label, _, _ in figure.key] and schedule in figure.says
+    assert f"as planned: {schedule}" in [label for label, _, _ in figure.key] and schedule in figure.says[0]
     (alone,) = (figure for figure in curves(plan, [], []) if figure.id == "learning-rate")
     assert alone.data == [planned]
 

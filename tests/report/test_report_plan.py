@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from two_languages import english_left
 
 from thrifty.report import proposal_view, write_proposal
 from thrifty.report.plan_figures import proposal_figures
 from thrifty.report.plan_tables import limit_text, paragraphs, shares_text
+from thrifty.report.words import figure_words
 from thrifty.spec import Cost, Decision, Interval
 from thrifty.spec.proposal import Doubling, Limit, Machine, Offer, Probing, Proposal, Timeline
 
@@ -39,7 +41,8 @@ def proposal(**changes: object) -> Proposal:
             Decision(field="tensor", value="8", reason="with 4 it is slower", source="search", doubt="by 5 %"),
             Decision(field=HOSTILE, value=HOSTILE, reason=HOSTILE, source="search"),
         ),
-        time_goes={"matrix products": 0.7, "bubble": 0.3}, memory_holds={"weights": 2.0**34, "activations": 2.0**35},
+        time_goes={"matrix products": 0.7, "pipeline bubble": 0.3},
+        memory_holds={"weights": 2.0**34, "activations": 2.0**35},
         limits=(Limit(quantity="peak_bytes", limit=2.0**36, predicted=2.0**35, high=2.0**35.5, says="the device"),),
         limited_by=(Doubling(number="arithmetic", seconds=50_000, speedup=1.8),),
         cheaper_still=("fp8 would save 30 %",), notes=("outside what was calibrated",),
@@ -109,10 +112,10 @@ def test_nothing_fits_is_said_with_what_would() -> None:
 
 
 def test_texts() -> None:
-    assert shares_text({"a": 1.0, "b": 1.0}) == "50 % a · 50 % b"
+    assert shares_text({"a": 1.0, "attention": 1.0}) == ("50 % a · 50 % attention", "a：50 % · 注意力：50 %")
     tight = Limit(quantity="seconds", limit=60, predicted=50, high=70, says="your budget")
-    assert limit_text(tight) == "time 1m 00s ✓ tight"
-    assert limit_text(tight.model_copy(update={"predicted": 65})) == "time 1m 00s ✗"
+    assert limit_text(tight) == ("time 1m 00s ✓ tight", "时间：1m 00s ✓ 勉强")
+    assert limit_text(tight.model_copy(update={"predicted": 65})).en == "time 1m 00s ✗"
 
 
 @pytest.mark.parametrize("said", [proposal(), surveyed(), proposal(offers=(), front=(), timeline=None)])
@@ -122,6 +125,44 @@ def test_the_page_stands_alone_and_escapes(said: Proposal, tmp_path: Path) -> No
     assert "{{ 7*7 }}" in html or "49" not in html
     assert "src=" not in html.split("<script")[0]
     assert len({figure.id for figure in proposal_figures(said)}) == len(proposal_figures(said))
+
+
+@pytest.mark.parametrize("said", [proposal(), surveyed(), proposal(offers=(), front=(), timeline=None)])
+def test_its_chinese_leaves_no_english_but_names_and_the_planners_own_words(said: Proposal, tmp_path: Path) -> None:
+    html = write_proposal(tmp_path / "plan.html", said).read_text(encoding="utf-8")
+    assert english_left(html.partition('<script type="application/json"')[0], proposal().job) == []
+    words = figure_words([figure._asdict() for figure in proposal_figures(said)], whole=True)
+    for figure in proposal_figures(said):
+        for label, _, _ in figure.key:
+            assert label in words, label
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_a_button_changes_its_language(tmp_path: Path, chromium: Any) -> None:
+    page_file = write_proposal(tmp_path / "plan.html", proposal())
+    faults: list[str] = []
+    page = chromium.new_page()
+    page.on("console", lambda message: faults.append(message.text))
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.goto(page_file.as_uri())
+    page.wait_for_function("!document.querySelector('.plot:not([data-drawn])')")
+    assert page.title() == "a_long_name_of_a_job: the plan, 25h 00m"
+    page.get_by_role("button", name="中文").click()
+    page.wait_for_function("document.querySelector('#front .xtitle')?.textContent === '每个设备的内存，GiB'")
+    assert page.get_attribute("html", "lang") == "zh-Hans"
+    assert page.inner_text("#ways") == "有哪些方案"
+    assert page.get_by_role("region", name="方案", exact=True).count() == 1
+    assert str(page.get_attribute("#front", "aria-label")).startswith("3 种不被胜过的方案")
+    assert page.title() == "a_long_name_of_a_job：计划，25h 00m"
+    assert "with 4 it is slower" in page.inner_text("main"), "the planner's own words stay"
+    page.get_by_role("button", name="English").click()
+    assert page.inner_text("#ways") == "The ways there are" and page.get_attribute("html", "lang") == "en"
+    page.goto(f"{page_file.as_uri()}#zh")
+    page.reload()
+    assert page.inner_text("#ways") == "有哪些方案", "the address can ask for a language"
+    page.close()
+    assert faults == []
 
 
 @pytest.mark.browser

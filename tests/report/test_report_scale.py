@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from two_languages import english_left
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "scale"))
 from made_curves import DATA, SIZES, points
@@ -18,7 +19,9 @@ from thrifty.api.notebook import html_of
 from thrifty.report.scale_figures import scale_figures
 from thrifty.report.scale_page import write_scaled
 from thrifty.report.scale_tables import scale_view
+from thrifty.report.words import chinese, english, figure_words
 from thrifty.scale import fit
+from thrifty.scale.notes import notes_of
 from thrifty.spec import Interval, Spent
 from thrifty.spec.scaling import Buy, Carried, Purse, Scaled, Size, SmallRun
 
@@ -117,7 +120,7 @@ def test_what_is_not_determined_is_shown_as_an_interval_without_a_point() -> Non
     assert "not determined; between 100.0 k and 2.0 M parameters" in " ".join(shown.split())
     assert "▸" not in shown
     valley = scale_figures(found)[0]
-    assert "not determined" in valley.says and len(valley.data) == 2
+    assert "not determined" in english(valley.says) and len(valley.data) == 2
 
 
 @pytest.mark.parametrize("determined", [True, False], ids=["determined", "open"])
@@ -129,6 +132,46 @@ def test_the_page_stands_alone_and_escapes_what_users_name(tmp_path: Path, deter
     assert "default-src &#39;none&#39;" in head and not any(each in head for each in ("stylesheet", "<script", "<img"))
     for figure in ("valley", "curves", "rates"):
         assert f'id="{figure}"' in page
+
+
+@pytest.mark.parametrize("determined", [True, False], ids=["determined", "open"])
+def test_its_chinese_leaves_no_english_but_names(tmp_path: Path, determined: bool) -> None:
+    found = scaled(determined=determined)
+    page = write_scaled(tmp_path / "scale.html", found).read_text()
+    assert (
+        english_left(page.partition('<script type="application/json"')[0], HOSTILE, "says", "mind", "test", "tiny")
+        == []
+    )
+    figures = [figure._asdict() for figure in scale_figures(found)]
+    words = figure_words(figures, whole=True)
+    for figure in figures:
+        assert figure["title"] in words and all(label in words for label, _, _ in figure["key"]), figure["key"]
+
+
+def test_the_notes_of_an_answer_are_said_in_chinese() -> None:
+    best = scaled().offers[3]
+    offers = tuple(each.model_copy(update={"flops": 1e13 * (at + 1)}) for at, each in enumerate(scaled().offers))
+    far = best.model_copy(update={"data": 1e9, "data_bound": True, "batch": 64})
+    undetermined = scaled(determined=False)
+    cases = (
+        scaled(),
+        undetermined,
+        *(
+            undetermined.model_copy(
+                update={
+                    "parameters": Interval(low=1e5, value=2e5, high=3e5, method=""),
+                    "curve": undetermined.curve.model_copy(update={"bounds": bounds}),
+                }
+            )
+            for bounds in (("size power",), ("floor", "data power"))
+        ),
+        scaled().model_copy(update={"offers": (*offers[:3], far, *offers[4:]), "unit": "samples"}),
+        scaled().model_copy(update={"best": len(offers) - 1}),
+    )
+    notes = [note for found in cases for note in notes_of(found, 16, on=True)]
+    assert len(set(notes)) >= 8
+    left = [note for note in notes if chinese(note) == note]
+    assert left == []
 
 
 def test_a_notebook_shows_it() -> None:

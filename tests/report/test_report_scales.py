@@ -10,6 +10,7 @@ import pytest
 
 from thrifty.report import write_page
 from thrifty.report.scales import COLORS, scales
+from thrifty.report.words import english
 from thrifty.spec.events import Event, Initialised, Resumed
 
 LAYERS = ("wte", *(f"h.{n}.{part}" for n in range(3) for part in ("attn", "mlp")), "head")
@@ -27,14 +28,14 @@ def test_each_kind_of_layer_is_a_line_and_what_comes_once_is_grey() -> None:
     assert first.data[1]["text"] == ["h.0.mlp", "h.1.mlp", "h.2.mlp"]
     assert [key[:2] for key in first.key[:2]] == [("h.*.attn", COLORS[0]), ("h.*.mlp", COLORS[1])]
     assert first.layout["yaxis"]["type"] == "log" and first.layout["xaxis"]["title"]["text"] == "layer"
-    assert second.says.startswith(
+    assert english(second.says).startswith(
         "Gradients by depth: root mean square of 8 layers in order of computation, from 1.25e-05"
     )
 
 
 def test_zeros_and_what_is_no_number_are_told_and_left_out() -> None:
     first, _ = scales([seen([0.0, 1.0, math.nan, 2.0, math.inf, 4.0, 0.0, 1.0])])
-    assert "from 1 to 4, and 0 in 2, and no numbers in 2." in first.says
+    assert "from 1 to 4, and 0 in 2, and no numbers in 2." in english(first.says)
     assert [value for trace in first.data for value in trace["y"]].count(None) == 4
     nothing, _ = scales([seen([0.0] * 8)])
     assert "type" not in nothing.layout["yaxis"]

@@ -121,7 +121,7 @@ def test_its_curves_are_on_the_same_pictures() -> None:
     shown = {each.id: each for each in with_beside(figures, make_beside(), plan, evaluations)}
     assert list(shown) == ["loss", "validation", "learning-rate", "throughput", "validation-loss"]
     for name in ("loss", "validation", "learning-rate", "validation-loss"):
-        assert shown[name].data[-1]["line"]["dash"] == "dash" and "vit-finetuned" in shown[name].says
+        assert shown[name].data[-1]["line"]["dash"] == "dash" and "vit-finetuned" in shown[name].says[0]
     assert shown["throughput"] in figures
     longer = make_beside(loss=((1.0, 3.0), (9_000.0, 0.5)))
     (loss, *_) = with_beside(figures, longer, plan, evaluations)

@@ -15,6 +15,7 @@ from thrifty.spec import Budget, Device, Job, Plan, Spent
 from thrifty.spec.events import Emit, Event
 from thrifty.spec.tuning import Choice, Space
 from thrifty.train import Trained
+from thrifty.train.steering import Steer, undisturbed
 from thrifty.tune.ladder import ladder
 from thrifty.tune.pricing import Pricer
 from thrifty.tune.search import Worker
@@ -101,8 +102,8 @@ class Counting:
 
 
 def carry_out(
-    ground: Ground, task: Task, *, spent: Callable[[], Spent] = Spent, emit: Emit = silent
+    ground: Ground, task: Task, *, spent: Callable[[], Spent] = Spent, emit: Emit = silent, steer: Steer = undisturbed
 ) -> tuple[str, Study]:
     """Be a worker until nothing is left; returns why, and the study."""
     study = Study(task.url, task.key, rises=task.aim.rises, emit=emit)
-    return Worker(task, study, ground.store, ground.pricer, spent=spent, emit=emit).work(), study
+    return Worker(task, study, ground.store, ground.pricer, spent=spent, emit=emit, steer=steer).work(), study

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -12,9 +13,11 @@ from typing import Any
 
 import pytest
 import yaml
+from made_runs import make_plan
 from made_site import Shown, add_run, showing
 from test_web_plan_page import offer, proposal, write
 from test_web_studies import make_study
+from two_languages import english_left
 
 from thrifty.spec.proposal import Machine
 from thrifty.web.plan_page import told
@@ -92,7 +95,8 @@ def looks_right(page: Any, width: int, scheme: str) -> None:
     identifiers = page.eval_on_selector_all("[id]", "all => all.map(each => each.id)")
     assert len(identifiers) == len(set(identifiers))
     assert page.locator("h1").count() == 1
-    assert page.get_attribute("html", "lang") == "en"
+    spoken = page.get_attribute("html", "data-language")
+    assert (page.get_attribute("html", "lang"), spoken) in (("en", "en"), ("zh-Hans", "zh"))
     assert all(page.eval_on_selector_all("[role=img], [role=region]", "all => all.map(each => each.ariaLabel)"))
 
 
@@ -128,12 +132,105 @@ def test_each_page_in_each_shape(chromium: Any, full: Shown, tmp_path: Path, nam
             assert page.eval_on_selector("iframe", "each => each.getBoundingClientRect().height") > 500
 
 
+@pytest.mark.parametrize("path", ["/", "/compare?run=1&run=2&run=3", "/runs/3", "/runs/9", "/ledger", "/studies"])
+def test_one_switch_turns_every_page_to_chinese(chromium: Any, full: Shown, tmp_path: Path, path: str) -> None:
+    with opened(chromium, full, path) as page:
+        until(page, DRAWN)
+        assert page.get_attribute("html", "lang") == "en"
+        before = page.title()
+        page.get_by_role("button", name="中文").click()
+        assert page.get_attribute("html", "lang") == "zh-Hans"
+        until(page, DRAWN)
+        # what the page shows, says of its elements, and draws
+        html = page.evaluate("document.documentElement.outerHTML")
+        assert english_left(shown(html), *NAMES) == []
+        assert page.eval_on_selector_all(NAMED, SPOKEN) == []
+        assert page.locator(".bar nav [aria-current]").inner_text() in ("运行", "账本", "调参")
+        axes = page.eval_on_selector_all(".xtitle, .ytitle", "all => all.map(each => each.textContent)")
+        assert [each for each in axes if re.search("[a-z]{3,}", each)] == []
+        assert page.title() == before or re.search("[一-鿿]", page.title())
+        page.set_viewport_size({"width": 390, "height": 800})
+        page.wait_for_timeout(150)
+        page.screenshot(path=tmp_path / "chinese.png", full_page=True)
+        looks_right(page, 390, "light")
+        page.reload()
+        until(page, DRAWN)
+        assert page.get_attribute("html", "lang") == "zh-Hans", "it is kept"
+        page.get_by_role("button", name="English").click()
+        until(page, DRAWN)
+        assert page.get_attribute("html", "lang") == "en" and page.title() == before
+
+
+# what people call things: runs and their settings, a study's, a device
+NAMES = (HOSTILE, "digits", "killed", "now", "wider", "search", "key", "learning_rate", "schedule", "batch", "fixed",
+         "<script>alert(1)</script>", "Intel Xeon Platinum")  # fmt: skip
+# names of elements, in the language that is shown
+NAMED = "[aria-label], [title], [placeholder]"
+SPOKEN = """all => all.filter(each => !each.closest('.en, bdi')).flatMap(
+    each => ['aria-label', 'title', 'placeholder'].filter(name => each.hasAttribute(`data-other-${name}`))
+        .map(name => each.getAttribute(name)).filter(text => !/[一-鿿·]/.test(text))
+)"""
+
+
+def shown(html: str) -> str:
+    """A page as it came: what plotly drew is asked for apart, and attributes stand in Chinese already."""
+    html = re.sub(r"<svg.*?</svg>", "", html, flags=re.DOTALL)
+    return re.sub(r' data-other-(?!text)[\w-]+="[^"]*"', "", re.sub(r' data-other-text="[^"]*"', "", html))
+
+
+def test_a_browser_of_chinese_readers_begins_in_chinese(chromium: Any, full: Shown) -> None:
+    with opened(chromium, full, "/runs/1", locale="zh-CN") as page:
+        assert page.get_attribute("html", "lang") == "zh-Hans"
+        assert page.get_attribute("iframe", "title") == "digits 的报告"
+        page.frame_locator("iframe").get_by_text("of this run").wait_for()
+        end = time.monotonic() + SOON_MS / 1000
+        while not page.frames[1].url.endswith("/report#zh"):
+            assert time.monotonic() < end, "its report is told by the end of its address"
+            page.wait_for_timeout(20)
+        page.goto(f"{full.url}/served")
+        assert page.get_by_role("button", name="查看").is_enabled()
+        page.get_by_role("button", name="English").click()
+        page.goto(f"{full.url}/plan")
+        assert page.get_by_role("button", name="Price it").is_visible()
+        assert page.get_attribute("#on", "placeholder") == "this one"
+
+
+def test_a_way_is_taken_as_a_job_to_copy(chromium: Any, full: Shown) -> None:
+    job = {"name": "digits", "data": {"kind": "image", "path": "digits"}, "model": "mlp-small"}
+    quick, small = offer("bf16 · 32 at once"), offer("bf16 · 16 at once", seconds=1.2, micro=16)
+    peak = small.cost.peak_bytes.model_copy(update={"value": small.cost.peak_bytes.value / 2})
+    small = small.model_copy(update={"cost": small.cost.model_copy(update={"peak_bytes": peak})})
+    answer = told(proposal(plan=make_plan(), offers=(quick,), front=(quick, small)), job, "job.yaml")
+    with opened(chromium, full, "/plan", permissions=["clipboard-read", "clipboard-write"]) as page:
+        page.route("**/plan", lambda route: route.fulfill(json=answer))
+        page.get_by_role("button", name="Price it").press("Enter")
+        until(page, DRAWN)
+        assert "micro_batch: 32" in page.inner_text("#text")
+        assert page.inner_text("#command") == "thrifty run job-planned.yaml"
+        page.get_by_role("button", name="Copy the command").click()
+        page.get_by_text("Copied.", exact=True).wait_for()
+        assert page.evaluate("navigator.clipboard.readText()") == "thrifty run job-planned.yaml"
+        page.get_by_role("radio", name="bf16 · 16 at once").check()
+        assert "micro_batch: 16" in page.inner_text("#text")
+        page.get_by_role("button", name="Copy the job").click()
+        until(page, "document.querySelector('#copied').innerText === 'Copied.'")
+        assert yaml.safe_load(page.evaluate("navigator.clipboard.readText()"))["plan"] == {"micro_batch": 16}
+        page.get_by_role("slider", name="Time").press("Home")
+        page.get_by_text("No way is within these limits").wait_for()
+        assert page.locator("#take").is_hidden()
+        page.get_by_role("button", name="中文").click()
+        assert page.inner_text("#limits-name") == "可以花多少"
+        slider = page.get_by_role("slider", name="时间")
+        assert str(slider.get_attribute("aria-valuetext")).startswith("最多")
+        until(page, "document.querySelector('#ways .xtitle')?.textContent === '每个设备的内存'")
+
+
 def test_by_keyboard_alone(chromium: Any, full: Shown) -> None:
     with opened(chromium, full) as page:
         said = []
-        for _ in range(8):
+        for _ in range(9):
             page.keyboard.press("Tab")
-            said.append(page.evaluate("document.activeElement.textContent.trim() || document.activeElement.id"))
+            said.append(page.evaluate("document.activeElement.innerText.trim() || document.activeElement.id"))
         assert said == [
             "Skip to the page",
             "thrifty",
@@ -142,6 +239,7 @@ def test_by_keyboard_alone(chromium: Any, full: Shown) -> None:
             "Ledger",
             "Studies",
             "Served",
+            "中文",
             "now is under way",
         ]
         page.keyboard.press("Tab")
@@ -166,7 +264,7 @@ def test_runs_are_sorted_and_compared_by_hand(chromium: Any, full: Shown) -> Non
         page.get_by_label("Compare digits", exact=True).check()
         assert button.is_disabled()
         page.get_by_label("Compare digits-wider").check()
-        assert page.locator("#chosen").text_content() == "2 chosen."
+        assert page.locator("#chosen").inner_text() == "2 chosen."
         button.click()
         until(page, DRAWN)
         page.get_by_text("What differed: train.batch").wait_for()
@@ -180,10 +278,10 @@ def test_the_list_keeps_itself_fresh_while_nobody_uses_it(chromium: Any, tmp_pat
     with showing(runs, tmp_path) as site, opened(chromium, site) as page:
         add_run(runs, "third", steps=1)
         page.get_by_role("link", name="third").wait_for()
-        assert page.locator("#says").text_content().startswith("3 runs")
+        assert page.locator("#says").inner_text().startswith("3 runs")
         page.get_by_label("Compare third").check()
         page.get_by_label("Compare first").check()
-        assert page.locator("#chosen").text_content() == "2 chosen."
+        assert page.locator("#chosen").inner_text() == "2 chosen."
         add_run(runs, "fourth", steps=1)
         page.wait_for_timeout(5000)
         assert page.locator("#rows tr").count() == 3, "what is chosen stays"
@@ -215,7 +313,7 @@ def test_a_slider_moves_and_the_front_follows_at_once(chromium: Any, full: Shown
         page.get_by_role("button", name="Price it").press("Enter")
         until(page, DRAWN)
         best = page.locator("#best")
-        assert "300 of 300 ways are left." in str(best.text_content())
+        assert "300 of 300 ways are left." in best.inner_text()
         took = []
         for name in ("Money", "Time", "Memory of a device"):
             slider = page.get_by_role("slider", name=name)
@@ -225,7 +323,7 @@ def test_a_slider_moves_and_the_front_follows_at_once(chromium: Any, full: Shown
                 page.wait_for_timeout(30)
                 took.append(float(page.get_attribute("#ways", "data-redraw-ms") or "inf"))
             assert "at most" in str(slider.get_attribute("aria-valuetext"))
-        assert "300 of 300" not in str(best.text_content())
+        assert "300 of 300" not in best.inner_text()
         took.sort()
         print(f"redrawn in {took[len(took) // 2]} ms in the median, {took[-1]} at worst")
         assert took[len(took) // 2] < REDRAW_MS

@@ -39,7 +39,7 @@ def test_two_runs_are_told_in_three_sentences(shared: Shown, numbers: dict[str, 
     assert "What it changed: accuracy 98.6 % → 97.2 %" in said
     assert "What it cost, against the first: time +36 %" in said
     assert "−1.4 points" in said
-    rows = re.findall(r"<code>([\w.]+)</code></th><td class=\"soft\">(\w+)", html)
+    rows = re.findall(r"<code>([\w.]+)</code></th><td class=\"soft\"><span class=\"en\">(\w+)", html)
     assert rows == [("train.batch", "asked"), ("batch.size", "planned"), ("batch.micro", "planned")]
     drawn = figures(html)
     assert set(drawn) == {"loss", "validation-accuracy"}

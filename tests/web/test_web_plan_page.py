@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import yaml
-from made_runs import make_cost
+from made_runs import make_cost, make_plan
 from made_site import Shown
 
+from thrifty.spec import parse_job
 from thrifty.spec.proposal import Machine, Offer, Proposal
 from thrifty.web.plan_page import found_jobs, told
 
@@ -69,7 +70,7 @@ def test_the_page_names_the_jobs(site: Shown, tmp_path: Path) -> None:
 
 def test_each_way_is_told_once_with_its_figures() -> None:
     said = told(proposal())
-    assert [(way["name"], way["chosen"], way["usual"]) for way in said["ways"]] == [
+    assert [(way["name"].en, way["chosen"], way["usual"]) for way in said["ways"]] == [
         ("bf16 · 32 at once", True, False), ("bf16 · 16 at once", False, False), ("as most run it", False, True),
     ]  # fmt: skip
     assert said["ways"][2]["seconds"] == 224.0 and not said["machines"]
@@ -78,7 +79,8 @@ def test_each_way_is_told_once_with_its_figures() -> None:
         on_front=True,
     )  # fmt: skip
     (way,) = told(proposal(machines=(machine,), offers=(), front=()))["ways"]
-    assert (way["name"], way["says"], way["device"]) == ("h100:8", "tensor 8", "NVIDIA H100")
+    assert (way["name"].en, way["says"], way["device"]) == ("h100:8", ("tensor 8", "张量 8"), "NVIDIA H100")
+    assert (way["job"], way["command"]) == ("", "thrifty plan job.yaml --on h100:8")
     json.dumps(told(proposal()), allow_nan=False)
 
 
@@ -113,3 +115,23 @@ def test_what_the_planner_refuses_is_told_in_its_own_words(site: Shown, tmp_path
         reply = site.act("/plan", {"job": f"{job}.yaml", "on": on})
         assert reply.status_code == 400 and says in reply.json()["error"], reply.text
     assert not site.site.planning.locked()
+
+
+def test_a_way_of_this_machine_is_told_as_a_job_that_decides_so() -> None:
+    made = proposal(plan=make_plan())
+    job = {**JOB, "plan": {"threads": 2}}
+    first, second, usual = told(made, job, "deep/a job.yaml")["ways"]
+    assert yaml.safe_load(first["job"]) == {**job, "plan": {"threads": 2, "micro_batch": 32}}
+    assert yaml.safe_load(second["job"])["plan"]["micro_batch"] == 16 and usual["job"]
+    assert first["file"] == "deep/a job-planned.yaml"
+    assert first["command"] == "thrifty run 'deep/a job-planned.yaml'"
+    parse_job(yaml.safe_load(first["job"]))
+    unasked = first_of(made, {"micro_batch": 32, "precision": "of another machine"})
+    assert (unasked["job"], unasked["command"]) == ("", "")
+    assert told(made)["ways"][0]["job"] == "", "without the job there is none to write"
+
+
+def first_of(made: Proposal, settings: dict[str, Any]) -> dict[str, Any]:
+    way = made.offers[0].model_copy(update={"settings": settings})
+    found: dict[str, Any] = told(made.model_copy(update={"offers": (way,), "front": ()}), JOB)["ways"][0]
+    return found

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
+from made_runs import make_device
 from made_site import Shown, add_run
+from test_web_studies import make_study
 
+from thrifty.ledger import Ledger
 from thrifty.runs import RunFolder
+from thrifty.spec import parse_budget
 from thrifty.spec.events import Lowered, Paused, StepDone, WentOn
 from thrifty.spec.steering import Steering
 
@@ -26,7 +33,8 @@ def course_of(html: str) -> dict[str, Any]:
 
 def test_a_run_that_is_done_shows_its_report_apart(shared: Shown, numbers: dict[str, int]) -> None:
     html = shared.client.get(f"/runs/{numbers['digits']}").text
-    assert f'<iframe src="/runs/{numbers["digits"]}/report" title="Report of digits" sandbox="allow-scripts">' in html
+    frame = f'<iframe src="/runs/{numbers["digits"]}/report" title="Report of digits" data-other-title="digits 的报告" '
+    assert f'{frame}sandbox="allow-scripts">' in html
     reply = shared.client.get(f"/runs/{numbers['digits']}/report")
     policy = reply.headers["content-security-policy"]
     assert policy.startswith("sandbox allow-scripts; default-src 'none'") and "connect-src" not in policy
@@ -42,7 +50,8 @@ def test_a_run_under_way_goes_on(site: Shown, few: dict[str, int]) -> None:
     course = course_of(html)
     assert (course["status"], course["says"], course["paused"]) == ("running", "It trains.", False)
     assert [tile["what"] for tile in course["tiles"]] == ["Steps", "Validation accuracy", "Training", "Money"]
-    assert course["tiles"][0]["figure"] == "300" and "left at most; predicted 1m 52s" in course["tiles"][2]["more"]
+    assert course["tiles"][0]["figure"] == "300" and "left at most; predicted 1m 52s" in course["tiles"][2]["more"][0]
+    assert "最多还剩" in course["tiles"][2]["more"][1] and course["words"]["It trains."] == "正在训练。"
     assert 'id="pause"' in html and 'id="stop"' in html and 'id="lower"' in html
     path = f"/runs/{few['now']}/live"
     same = site.client.get(path, params={"seen": course["seen"]}).json()
@@ -113,12 +122,12 @@ def test_a_run_that_has_not_begun_to_train_says_so(site: Shown, few: dict[str, i
 def test_a_run_is_asked_to_wait_to_go_on_and_to_stop(site: Shown, few: dict[str, int]) -> None:
     folder = RunFolder(site.site.runs / "now")
     path = f"/runs/{few['now']}/steer"
-    for ask, says in (("pause", "and waits"), ("go", "It goes on."), ("stop", "keeps its best weights")):
+    for ask, says in (("pause", "and waits"), ("go", "It goes on."), ("stop", "keeps its best")):
         reply = site.act(path, {"ask": ask})
-        assert reply.status_code == 200 and says in reply.json()["says"]
+        assert reply.status_code == 200 and says in reply.json()["says"][0]
         assert folder.steering().ask == ask
     reply = site.act(path, {"lower": "90s"})
-    assert reply.json()["says"] == "It may spend 1m 30s in all."
+    assert reply.json()["says"] == ["It may spend 1m 30s in all.", "它总共可花 1m 30s。"]
     assert folder.steering() == Steering.model_validate({"ask": "stop", "time": "90s"})
     assert site.act(path, {"lower": "0.10USD"}).status_code == 200
     assert folder.steering().limits == {"seconds": 90.0, "usd": 0.10}
@@ -146,6 +155,53 @@ def test_a_run_that_is_not_under_way_takes_nothing(shared: Shown, numbers: dict[
         reply = shared.act(f"/runs/{numbers[name]}/steer", {"ask": "stop"})
         assert reply.status_code == 400 and f"is not under way, but {status}" in reply.json()["error"]
     assert shared.act("/runs/999/steer", {"ask": "stop"}).status_code == 404
+
+
+def test_a_search_is_told_and_asked_as_a_run_is(site: Shown, runs: Path) -> None:
+    folder = RunFolder(runs / "digits-tune")
+    make_study(folder.folder)
+    folder.begin_search(parse_budget("10min"))
+    writer = folder.writer()
+    with closing(Ledger(runs / "ledger.sqlite")) as ledger:
+        number = ledger.begin(
+            name="digits-tune",
+            key="key",
+            folder=folder.folder,
+            job="{}",
+            device=make_device(),
+            code="",
+            pid=os.getpid(),
+        )
+    html = site.client.get(f"/runs/{number}").text
+    course = course_of(html)
+    assert (course["says"], course["figures"], course["paused"]) == ("It searches.", [], False)
+    assert [(tile["what"], tile["figure"]) for tile in course["tiles"][:2]] == [
+        ("Trials", "5"),
+        ("Best so far", "0.95"),
+    ]
+    assert course["tiles"][0]["more"][0] == "2 done, 1 pruned, 1 failed, 1 running"
+    assert course["tiles"][2]["more"][0] == "of 10m 00s"
+    assert 'id="pause"' in html and "Steer this search" in html and "Steer this run" not in html
+    assert "pause it, stop it" in site.client.get("/studies").text
+    path = f"/runs/{number}/steer"
+    assert site.act(path, {"ask": "pause"}).status_code == 200 and folder.steering().ask == "pause"
+    writer(Paused(0))
+    paused = site.client.get(f"/runs/{number}/live").json()
+    assert paused["paused"] and paused["told"][0]["says"] == "Paused as asked; what was learned is saved"
+    reply = site.act(path, {"lower": "1h"})
+    assert reply.status_code == 400
+    assert "a budget of 1h 00m is not lower: the search ends at 10m 00s as it is" in reply.json()["error"]
+    assert site.act(path, {"lower": "5min"}).status_code == 200
+    assert folder.steering() == Steering.model_validate({"ask": "pause", "time": "5min"})
+    with closing(Ledger(runs / "ledger.sqlite")) as ledger:
+        ledger.finish(number, status="done", metrics={"accuracy": 0.95}, reason="stopped as asked")
+    folder.end_search()
+    assert folder.steering() == Steering()
+    reply = site.act(path, {"ask": "stop"})
+    assert (
+        reply.status_code == 400
+        and "is not under way, but done. Start it: thrifty tune its job" in reply.json()["error"]
+    )
 
 
 def test_a_run_begun_anew_in_the_folder_is_read_from_its_start(site: Shown, few: dict[str, int]) -> None:

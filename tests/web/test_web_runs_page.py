@@ -40,7 +40,10 @@ def test_runs_come_in_the_order_that_is_asked_for(shared: Shown, numbers: dict[s
     assert order("sort=status")[0] == "now"
     assert order("sort=no-such-column&order=sideways") == order("sort=started&order=up")
     html = shared.client.get("/?sort=time").text
-    assert re.search(r'<th scope="col" class="n" aria-sort="descending"><a href="/\?sort=time&amp;order=up">time', html)
+    assert re.search(
+        r'<th scope="col" class="n" aria-sort="descending"><a href="/\?sort=time&amp;order=up"><span class="en">time',
+        html,
+    )
 
 
 def test_runs_are_found_by_words_and_status(shared: Shown, numbers: dict[str, int]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from thrifty.report.figures import BLUE, TEAL, Figure, literal, number, plot_layout
+from thrifty.report.words import Pair, joined, pair
 from thrifty.spec.answering import Answering
 
 COLORS = (BLUE, TEAL, "#8a63c9", "#c2527a")
@@ -36,7 +37,8 @@ def cores_text(found: Sequence[Answering]) -> str:
 def _figure(
     place: str, title: str, unit: str, shown: Sequence[Answering], value: Callable[[int, float], float]
 ) -> Figure:
-    data, key, said = [], [], []
+    data, key = [], []
+    said: list[Pair] = []
     for each, color in zip(shown, COLORS, strict=False):
         rows = sorted(each.seconds)
         ys = [value(count, each.seconds[count]) for count in rows]
@@ -49,7 +51,12 @@ def _figure(
             }
         )  # fmt: skip
         key.append((name, color, "line"))
-        said.append(f"{name}: {ys[0]:.3g} for {rows[0]:,} to {ys[-1]:.3g} for {rows[-1]:,}")
+        said.append(
+            pair(
+                "{name}: {first} for {few} to {last} for {many}",
+                name=name, first=f"{ys[0]:.3g}", few=f"{rows[0]:,}", last=f"{ys[-1]:.3g}", many=f"{rows[-1]:,}",
+            )
+        )  # fmt: skip
     most = max(max(each.seconds) for each in shown)
     axis = {"range": [0, most * 1.05], "title": {"text": "rows of a batch", "standoff": 6, "font": {"size": 12}}}
     layout = plot_layout(
@@ -57,5 +64,5 @@ def _figure(
         xaxis=axis,
         yaxis={"rangemode": "tozero", "title": {"text": unit, "standoff": 6, "font": {"size": 12}}},
     )
-    says = f"{title}, {unit}: {'; '.join(said)}."
+    says = pair("{title}, {unit}: {said}.", title=title, unit=unit, said=joined(said))
     return Figure(place, title, says, data, {**layout, "hovermode": "closest"}, tuple(key) if len(shown) > 1 else ())

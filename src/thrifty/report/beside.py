@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from thrifty.report.figures import GREY, Figure, line_of, plot_layout, set_axis
-from thrifty.report.words import Pair, pair
+from thrifty.report.words import Pair, pair, same, sentences
 from thrifty.spec import Plan
 from thrifty.spec.beside import Beside, Points
 from thrifty.spec.events import Evaluated
@@ -51,7 +51,10 @@ def beside_text(found: Beside) -> Pair:
 def _added(figure: Figure, points: Points, name: str) -> Figure:
     xs, ys = [x for x, _ in points], [y for _, y in points]
     trace = line_of(xs, ys, f"beside it: {name}", COLOR, dash="dash")
-    says = f"{figure.says} Beside it, {name}: from {ys[0]:.4g} to {ys[-1]:.4g}."
+    beside = pair(
+        "Beside it, {name}: from {first} to {last}.", name=same(name), first=f"{ys[0]:.4g}", last=f"{ys[-1]:.4g}"
+    )
+    says = sentences([figure.says, beside])
     key = (*figure.key, (f"beside it: {name}", COLOR, "dash"))
     return figure._replace(says=says, data=[*figure.data, trace], layout=set_axis(figure.layout, xs[-1], ys), key=key)
 
@@ -59,6 +62,6 @@ def _added(figure: Figure, points: Points, name: str) -> Figure:
 def _losses(points: Points) -> Figure:
     xs, ys = [x for x, _ in points], [y for _, y in points]
     data: list[dict[str, Any]] = [line_of(xs, ys, "validation", GREY, mode="lines+markers")]
-    says = f"Validation loss, from {ys[0]:.4g} to {ys[-1]:.4g}."
+    says = pair("Validation loss, from {first} to {last}.", first=f"{ys[0]:.4g}", last=f"{ys[-1]:.4g}")
     key = (("each evaluation", GREY, "line"),)
     return Figure("validation-loss", "Validation loss", says, data, plot_layout(last=xs[-1]), key)

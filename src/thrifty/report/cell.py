@@ -16,6 +16,7 @@ from thrifty.report.document import fragment
 from thrifty.report.held_out import held_out_line
 from thrifty.report.plan_tables import head_text, interval_text, paragraphs, price_text
 from thrifty.report.scale_tables import scale_view
+from thrifty.report.words import english
 from thrifty.spec import Compression
 from thrifty.spec.proposal import Offer, Proposal
 from thrifty.spec.scaling import Scaled
@@ -49,7 +50,8 @@ def proposal_cell(proposal: Proposal) -> str:
             for each in proposal.machines[:MOST_MACHINES]
         ],
     )  # fmt: skip
-    return fragment("cell.html", text="", title=what, under=where, tables=[machines, ways], said=paragraphs(proposal))
+    said = [(label, english(text)) for label, text in paragraphs(proposal)]
+    return fragment("cell.html", text="", title=what.en, under=where.en, tables=[machines, ways], said=said)
 
 
 def run_cell(

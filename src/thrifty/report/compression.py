@@ -11,6 +11,7 @@ from rich.text import Text
 from thrifty.report.figures import BLUE, GREY, ORANGE, Figure, literal, number, plot_layout
 from thrifty.report.rows import format_bytes, metric_name, metric_text
 from thrifty.report.tables import Columns
+from thrifty.report.words import pair
 from thrifty.spec import Compression, Measured, Objective, Tried, Verdict
 from thrifty.spec.units import format_joules, format_seconds, format_usd
 
@@ -143,8 +144,13 @@ def compression_figures(made: Compression) -> list[Figure]:
     )
     line = {"color": GREY, "width": 1, "dash": "dash"}
     shapes = [{"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": allowed, "y1": allowed, "line": line}]
-    says = f"{len(placed)} candidates by {name} and drop; chosen: {' + '.join(made.moves) or 'as trained'}, " + (
-        f"{text(value(made.after))}; allowed is a drop of {allowed:.2g}."
+    says = pair(
+        "{count} candidates by {name} and drop; chosen: {moves}, {value}; allowed is a drop of {allowed}.",
+        count=len(placed),
+        name=name,
+        moves=" + ".join(made.moves) or "as trained",
+        value=text(value(made.after)),
+        allowed=f"{allowed:.2g}",
     )
     key = (
         ("tried", GREY, "mark"), ("no other is as good and as cheap", BLUE, "line"), ("chosen", ORANGE, "mark"),

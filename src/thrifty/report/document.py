@@ -10,11 +10,24 @@ from functools import cache, partial
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import BaseLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from thrifty import __version__
-from thrifty.report.words import Language, bold, both, chinese, code, figure_words, isolated, labelled, strong
+from thrifty.report.words import (
+    Language,
+    bold,
+    both,
+    chinese,
+    code,
+    figure_words,
+    isolated,
+    labelled,
+    option,
+    same,
+    strong,
+    titled,
+)
 
 
 def render(
@@ -28,7 +41,7 @@ def render(
         language: that the page opens in.
         values: what the template shows.
     """
-    plotly, drawing = _plotly(), _asset("page.js")
+    plotly, drawing = _plotly(), _asset("language.js") + _asset("page.js")
     return str(
         _template(template).render(
             version=__version__,
@@ -41,6 +54,7 @@ def render(
             language=language,
             labelled=partial(labelled, language=language),
             labelled_image=partial(labelled, attribute="alt", language=language),
+            titled=partial(titled, language=language),
             **values,
         )
     )
@@ -51,16 +65,21 @@ def fragment(template: str, **values: Any) -> str:
     return str(_template(template).render(**values))
 
 
+def environment(loader: BaseLoader) -> Environment:
+    """Return what fills the templates of pages: it escapes, refuses names that nobody gave, and has both languages."""
+    made = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )  # fmt: skip
+    made.globals |= {
+        "t": both, "zh": chinese, "strong": strong, "bold": bold, "code": code, "isolated": isolated, "same": same,
+        "labelled": labelled, "titled": titled, "option": option,
+    }  # fmt: skip
+    return made
+
+
 @cache
 def _template(name: str) -> Any:
-    loader = PackageLoader("thrifty.report", "")
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.globals |= {
-        "t": both, "zh": chinese, "strong": strong, "bold": bold, "code": code, "isolated": isolated,
-    }  # fmt: skip
-    return environment.get_template(name)
+    return environment(PackageLoader("thrifty.report", "")).get_template(name)
 
 
 def _asset(name: str) -> str:

@@ -10,6 +10,7 @@ from thrifty.ledger import Entry
 from thrifty.optim import Schedule
 from thrifty.report.happened import Mark
 from thrifty.report.rows import metric_name, metric_text
+from thrifty.report.words import Pair, joined, pair, same, sentences
 from thrifty.spec import METRICS, OptimPlan, Plan
 from thrifty.spec.events import Evaluated, StepDone
 from thrifty.spec.units import format_bytes, format_seconds
@@ -42,13 +43,14 @@ ONE_AT_BEST = {"maxallowed": 1.02}
 class Figure(NamedTuple):
     """A plot: its place in the page, a heading, what it shows in words, plotly's data and layout, and its key.
 
-    The key is a label, a colour and a look (``line``, ``pale``, ``dash``, ``mark``, ``at``) each, drawn by the page:
-    plotly's own legend takes the width that a phone does not have.
+    What it says is a text of the pages' table of words, or both languages. The key is a label, a colour and a look
+    (``line``, ``pale``, ``dash``, ``mark``, ``at``) each, drawn by the page: plotly's own legend takes the width that a
+    phone does not have.
     """
 
     id: str
     title: str
-    says: str
+    says: str | Pair
     data: list[dict[str, Any]]
     layout: dict[str, Any]
     key: tuple[tuple[str, str, str], ...] = ()
@@ -109,13 +111,18 @@ def curves(
 
 def marked(figure: Figure, marks: Sequence[Mark]) -> Figure:
     """Mark the steps at which something happened that bears on the figure: of each kind at most 40, ends included."""
-    shapes, keys, said = [], [], []
+    shapes, keys = [], []
+    said: list[Pair] = []
     for kind in _MARKED.get(figure.id, ()):
         at = [mark.step for mark in marks if mark.kind == kind]
         if not at:
             continue
         keys.append((f"{kind}, {len(at):,} times" if len(at) > 1 else kind, MARK_COLORS[kind], "at"))
-        said.append(f"{kind} at step {at[0]:,}" + (f" and {len(at) - 1:,} more" if len(at) > 1 else ""))
+        said.append(
+            pair("{kind} at step {step} and {count} more", kind=kind, step=f"{at[0]:,}", count=f"{len(at) - 1:,}")
+            if len(at) > 1
+            else pair("{kind} at step {step}", kind=kind, step=f"{at[0]:,}")
+        )
         drawn = at if len(at) <= MOST_MARKS else [at[i * (len(at) - 1) // (MOST_MARKS - 1)] for i in range(MOST_MARKS)]
         line = {"color": MARK_COLORS[kind], "width": 1.5, "dash": "dot"}
         shapes += [
@@ -124,7 +131,7 @@ def marked(figure: Figure, marks: Sequence[Mark]) -> Figure:
         ]
     if not shapes:
         return figure
-    says = f"{figure.says} Marked: {', '.join(said)}."
+    says = sentences([figure.says, pair("Marked: {what}.", what=joined(said))])
     return figure._replace(says=says, layout={**figure.layout, "shapes": shapes}, key=(*figure.key, *keys))
 
 
@@ -176,7 +183,12 @@ def _validation(plan: Plan, evaluations: Sequence[Evaluated]) -> Figure:
     mark = {"color": ORANGE, "size": 12, "symbol": "diamond"}
     data.append({**line_of([float(best.step)], [value], "best", ORANGE, mode="markers"), "marker": mark})
     key.append((shown, ORANGE, "mark"))
-    says = f"Validation {metric_name(name)} after {len(evaluations):,} evaluations; {shown}."
+    says = pair(
+        "Validation {metric} after {count} evaluations; {best}.",
+        metric=metric_name(name),
+        count=f"{len(evaluations):,}",
+        best=shown,
+    )
     layout = plot_layout(last=xs[-1], yaxis=_axis_of(name, ys))
     return Figure("validation", f"Validation {metric_name(name)}", says, data, layout, tuple(key))
 
@@ -196,18 +208,22 @@ def _learning_rate(plan: OptimPlan, steps: Sequence[StepDone]) -> Figure:
     schedule = Schedule(plan)
     planned = [*range(0, total - 1, math.ceil(total / MOST_POINTS)), total - 1]
     xs, rates = [float(step + 1) for step in planned], [schedule.rate(step) for step in planned]
-    rises = f" after a warm-up of {plan.warmup_steps:,}" if plan.warmup_steps else ""
-    says = f"Learning rate by step, planned over {total:,}: {plan.schedule}{rises}, highest {max(rates):.3g}"
+    parts = [
+        pair("Learning rate by step, planned over {count}: {schedule}", count=f"{total:,}", schedule=plan.schedule),
+        *([pair("a warm-up of {count}", count=f"{plan.warmup_steps:,}")] if plan.warmup_steps else []),
+        pair("highest {rate}", rate=f"{max(rates):.3g}"),
+    ]
     data, key = [], []
     if steps:
         taken = [each.learning_rate for each in steps]
         data.append(line_of([float(each.step) for each in steps], taken, "of each step", ORANGE))
         key.append(("of each step", ORANGE, "line"))
-        says += f"; at the end of the run {taken[-1]:.3g}"
+        parts.append(pair("at the end of the run {rate}", rate=f"{taken[-1]:.3g}"))
     data.append(line_of(xs, rates, "as planned", GREY, dash="dash"))
     key.append((f"as planned: {plan.schedule}", GREY, "dash"))
     layout = plot_layout(last=max(xs[-1], float(steps[-1].step) if steps else 0.0), yaxis=RATES)
-    return Figure("learning-rate", "Learning rate", f"{says}.", data, layout, tuple(key))
+    says = pair("{said}.", said=joined(parts))
+    return Figure("learning-rate", "Learning rate", says, data, layout, tuple(key))
 
 
 def _throughput(steps: Sequence[StepDone]) -> Figure:
@@ -226,7 +242,8 @@ def bars(place: str, title: str, values: dict[str, float], text: Callable[[float
     """Plot one bar for each value, the text beside it."""
     names, numbers = list(values), list(values.values())
     labels = [text(value) for value in numbers]
-    says = f"{title}: " + ", ".join(f"{name} {label}" for name, label in zip(names, labels, strict=True)) + "."
+    said = [pair("{name} {value}", name=name, value=same(label)) for name, label in zip(names, labels, strict=True)]
+    says = pair("{title}: {parts}.", title=title, parts=joined(said))
     bar = {
         "type": "bar", "orientation": "h", "x": [number(value) for value in numbers],
         "y": [literal(name[:28]) for name in names],

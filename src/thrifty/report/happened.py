@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from thrifty.report.words import Pair, pair, sentences
 from thrifty.spec.events import (
     CheckpointDamaged,
     CheckpointFailed,
@@ -87,13 +88,19 @@ def noted(event: Event) -> str:
         case Resumed(step):
             return f"going on from step {step:,}"
         case Paused(step):
-            return f"paused as asked at step {step:,}; what was learned is saved"
+            return f"paused as asked{_at(step)}; what was learned is saved"
         case WentOn(step, seconds):
-            return f"going on at step {step:,} after a pause of {format_seconds(seconds)}, which is on no bill"
+            return f"going on{_at(step)} after a pause of {format_seconds(seconds)}, which is on no bill"
         case Lowered(step, budget):
-            return f"the budget is lower from step {step:,} on: {budget} of the whole run"
+            # between the trials of a search there is no step
+            where, what = (f"step {step:,}", "run") if step else ("here", "search")
+            return f"the budget is lower from {where} on: {budget} of the whole {what}"
         case _:
             return ""
+
+
+def _at(step: int) -> str:
+    return f" at step {step:,}" if step else ""
 
 
 def happened(events: Iterable[Event]) -> list[Told]:
@@ -106,33 +113,36 @@ def happened(events: Iterable[Event]) -> list[Told]:
     return lines
 
 
-def summary(events: Sequence[Event], wasted_s: float) -> str:
+def summary(events: Sequence[Event], wasted_s: float) -> Pair:
     """Count in a sentence or two what the guard and a lack of memory did to a run; empty where they did nothing.
 
     Args:
         events: of the run.
         wasted_s: seconds of training on steps that were skipped or rolled back.
 
-    >>> summary([Skipped(7, 9.0, 1.0, 4.2, 0.5), RolledBack(8, 2, 0.5, 9.0, 1.0, 2.0)], 2.5)
+    >>> summary([Skipped(7, 9.0, 1.0, 4.2, 0.5), RolledBack(8, 2, 0.5, 9.0, 1.0, 2.0)], 2.5).en
     '1 step was skipped and weights were rolled back once: 2.5 s of training wasted.'
     """
     skipped, lowered, back = (_count(events, kind) for kind in (Skipped, RateLowered, RolledBack))
     said = [
-        *(["1 step was skipped" if skipped == 1 else f"{skipped:,} steps were skipped"] if skipped else []),
-        *([f"the rate was lowered {_times(lowered)}"] if lowered else []),
-        *([f"weights were rolled back {_times(back)}"] if back else []),
+        *([pair("1 step was skipped")] if skipped == 1 else []),
+        *([pair("{count} steps were skipped", count=f"{skipped:,}")] if skipped > 1 else []),
+        *([pair("the rate was lowered {times}", times=_times(lowered))] if lowered else []),
+        *([pair("weights were rolled back {times}", times=_times(back))] if back else []),
     ]
     parts = []
     if said:
-        listed = " and ".join([*([", ".join(said[:-1])] if said[1:] else []), said[-1]])
-        parts.append(f"{listed[:1].upper()}{listed[1:]}: {format_seconds(wasted_s)} of training wasted.")
+        first = [each.en for each in said]
+        listed = " and ".join([*([", ".join(first[:-1])] if first[1:] else []), first[-1]])
+        what = Pair(f"{listed[:1].upper()}{listed[1:]}", "，".join(each.zh for each in said))
+        parts.append(pair("{what}: {time} of training wasted.", what=what, time=format_seconds(wasted_s)))
     for stage in ("training", "validation"):
         cuts = [event for event in events if isinstance(event, Narrowed) and event.stage == stage]
         if cuts:
-            parts.append(
-                f"For memory, {stage} took {cuts[-1].to:,} samples at once in the end, not {cuts[0].before:,}."
-            )
-    return " ".join(parts)
+            counts = {"count": f"{cuts[-1].to:,}", "before": f"{cuts[0].before:,}"}
+            says = "For memory, {stage} took {count} samples at once in the end, not {before}."
+            parts.append(pair(says, stage=stage, **counts))
+    return sentences(parts)
 
 
 def marks(events: Iterable[Event]) -> list[Mark]:
@@ -163,5 +173,5 @@ def _count(events: Iterable[Event], kind: type[Event]) -> int:
     return sum(isinstance(event, kind) for event in events)
 
 
-def _times(count: int) -> str:
-    return {1: "once", 2: "twice"}.get(count, f"{count:,} times")
+def _times(count: int) -> Pair:
+    return pair({1: "once", 2: "twice"}.get(count, "{count} times"), count=f"{count:,}")

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from thrifty.report.figures import BLUE, GREY, TEAL, Figure, number, plot_layout
 from thrifty.report.rows import number_text, share_text
-from thrifty.report.words import Pair, pair
+from thrifty.report.words import Pair, joined, pair
 from thrifty.spec.mistakes import Calibration, Mistake, Mistakes
 
 LOOKS = {"png": "pictures", "wav": "sounds", "text": "texts", "row": "cells"}
@@ -93,7 +93,18 @@ def calibration_figures(found: Calibration) -> list[Figure]:
     some = [at for at in range(bins) if found.counts[at]]
     middles = [(at + 0.5) / bins for at in range(bins)]
     axis = {"range": [0, 1], "tickformat": ".0%", "title": _title("confidence")}
-    says = ", ".join(f"{found.sure[at]:.0%} sure: {found.right[at]:.0%} right of {found.counts[at]:,}" for at in some)
+    says = joined(
+        [
+            pair(
+                "{sure} sure: {right} right of {count}",
+                sure=f"{found.sure[at]:.0%}",
+                right=f"{found.right[at]:.0%}",
+                count=f"{found.counts[at]:,}",
+            )
+            for at in some
+        ]
+    )
+    every = pair("Answers by confidence, in {bins} bins: {counts}.", bins=bins, counts=_listed(found.counts))
     right = {
         "type": "bar", "name": "what was right", "x": [number(middles[at]) for at in some],
         "y": [number(found.right[at]) for at in some], "width": [0.9 / bins] * len(some), "marker": {"color": BLUE},
@@ -110,12 +121,12 @@ def calibration_figures(found: Calibration) -> list[Figure]:
     key = (("what was right", BLUE, "line"), ("as sure as right", GREY, "dash"))
     return [
         Figure(
-            "reliability", "Right answers by confidence", f"Of answers {says}.", [right, line],
+            "reliability", "Right answers by confidence", pair("Of answers {what}.", what=says), [right, line],
             _layout(axis, {"range": [0, 1.02], "tickformat": ".0%", "title": _title("share that is right")}), key,
         ),
         Figure(
-            "confidence", "Answers by confidence", f"Answers by confidence, in {bins} bins: {_listed(found.counts)}.",
-            [counts], _layout(axis, {"rangemode": "tozero", "title": _title("answers")}),
+            "confidence", "Answers by confidence", every, [counts],
+            _layout(axis, {"rangemode": "tozero", "title": _title("answers")}),
         ),
     ]  # fmt: skip
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from thrifty.report.figures import BLUE, GREY, ORANGE, TEAL, Figure, bars, literal, log_axis, number, plot_layout
+from thrifty.report.words import pair
 from thrifty.spec.proposal import Machine, Offer, Proposal, Timeline
 from thrifty.spec.units import format_bytes, format_seconds, format_usd
 
@@ -63,7 +64,7 @@ def _front(proposal: Proposal) -> Figure:
         xaxis=_titled("memory of a device, GiB", memory),
         yaxis=_titled(f"time, {unit}", [o.cost.seconds.value / scale for o in shown]),
     )
-    says = f"Time against memory of {len(near)} ways that no other beats; the chosen one marked."
+    says = pair("Time against memory of {count} ways that no other beats; the chosen one marked.", count=len(near))
     keys = tuple((name, color, "mark") for name, color, _, _, offers in groups if offers)
     return Figure("front", "Time against memory", says, data, {**layout, "height": 340, "hovermode": "closest"}, keys)
 
@@ -81,7 +82,9 @@ def _machines(machines: Sequence[Machine]) -> Figure:
     money = [row.offer.cost.usd.value for row in priced]
     days = [row.offer.cost.seconds.value / scale for row in priced]
     layout = plot_layout(last=1, xaxis=_titled("money", money, format_usd), yaxis=_titled(f"time, {unit}", days))
-    says = f"Time against money on {len(priced)} machines of the catalogue; those far dearer are left out."
+    says = pair(
+        "Time against money on {count} machines of the catalogue; those far dearer are left out.", count=len(priced)
+    )
     keys = tuple((name, color, "mark") for name, color, _, _, rows in groups if rows)
     return Figure("machines", "Time against money", says, data, {**layout, "height": 420, "hovermode": "closest"}, keys)
 

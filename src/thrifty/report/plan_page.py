@@ -9,6 +9,7 @@ from thrifty.report.document import render
 from thrifty.report.plan_figures import proposal_figures
 from thrifty.report.plan_tables import head_text, interval_text, paragraphs, price_text
 from thrifty.report.rows import QUANTITIES, range_text
+from thrifty.report.words import Pair, in_parts, pair, same
 from thrifty.spec.proposal import Machine, Offer, Proposal
 from thrifty.spec.units import format_bytes, format_joules, format_seconds
 
@@ -21,14 +22,21 @@ def write_proposal(path: Path, proposal: Proposal) -> Path:
     """
     figures = proposal_figures(proposal)
     what, where = head_text(proposal)
+    chosen = _row(proposal.chosen) if proposal.chosen else {}
+    title = (
+        pair("{job}: the plan, {time}", job=same(proposal.job), time=chosen["time"])
+        if chosen
+        else pair("{job}: the plan", job=same(proposal.job))
+    )
     html = render(
         "plan_page.html",
         [each._asdict() for each in figures],
+        title=title,
         proposal=proposal,
         what=what,
         where=where,
         figures=figures,
-        chosen=_row(proposal.chosen) if proposal.chosen else {},
+        chosen=chosen,
         tiles=_tiles(proposal.chosen) if proposal.chosen else [],
         offers=[_row(offer) for offer in proposal.offers],
         machines=[_machine(row) for row in proposal.machines],
@@ -39,10 +47,10 @@ def write_proposal(path: Path, proposal: Proposal) -> Path:
     return path
 
 
-def _row(offer: Offer) -> dict[str, str]:
+def _row(offer: Offer) -> dict[str, str | Pair]:
     cost = offer.cost
     return {
-        "says": offer.says,
+        "says": in_parts(offer.says),
         "remark": offer.remark,
         "mark": offer.mark,
         "fits": "" if offer.fits else "does not fit",
@@ -55,7 +63,7 @@ def _row(offer: Offer) -> dict[str, str]:
     }
 
 
-def _machine(row: Machine) -> dict[str, str]:
+def _machine(row: Machine) -> dict[str, str | Pair]:
     gave = f"{row.speedup_of_doubling:.2f} x" if row.speedup_of_doubling else ""
     note = "" if row.pays else "past where more devices pay"
     said = {"name": row.name, "device": row.device, "doubling": gave, "front": "yes" if row.on_front else ""}

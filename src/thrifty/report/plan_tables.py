@@ -9,6 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from thrifty.report.words import Pair, english, in_parts, joined, pair, same
 from thrifty.spec.proposal import Doubling, Limit, Machine, Offer, Probing, Proposal
 from thrifty.spec.units import format_bytes, format_count, format_joules, format_seconds, format_usd
 
@@ -36,11 +37,15 @@ def proposal_view(proposal: Proposal, *, machines: int = 12) -> RenderableType:
     return Group(*parts)
 
 
-def paragraphs(proposal: Proposal) -> list[tuple[str, str]]:
-    """Return what follows the table, a label and a text each; the page shows the same."""
-    said: list[tuple[str, str]] = []
+def paragraphs(proposal: Proposal) -> list[tuple[str, str | Pair]]:
+    """Return what follows the table, a label and a text each; the page shows the same.
+
+    A text is in both languages, or in the planner's own words, which are English.
+    """
+    said: list[tuple[str, str | Pair]] = []
     if proposal.chosen is None and not proposal.machines:
-        said.append(("nothing fits", "no way keeps the budget and the memory there is; these changes would do:"))
+        nothing = pair("no way keeps the budget and the memory there is; these changes would do:")
+        said.append(("nothing fits", nothing))
     said += [("what would fit" if n == 0 else "", line) for n, line in enumerate(proposal.would_fit)]
     searched = [line for line in proposal.why if line.source in {"search", "measured", "probe"}]
     searched = [line for line in searched if line.reason != "nothing else divides" and line.field != "evaluate_every"]
@@ -56,50 +61,68 @@ def paragraphs(proposal: Proposal) -> list[tuple[str, str]]:
     if proposal.memory_holds:
         said.append(("what memory holds", shares_text(proposal.memory_holds)))
     if proposal.limits:
-        said.append(("your limits", "   ".join(map(limit_text, proposal.limits))))
+        limits = [limit_text(each) for each in proposal.limits]
+        said.append(
+            ("your limits", Pair("   ".join(each.en for each in limits), "；".join(each.zh for each in limits)))
+        )
     if proposal.limited_by:
         said.append(("what limits it", doublings_text(proposal.limited_by)))
     label = "what to rent" if proposal.machines else "cheaper still"
     said += [(label if n == 0 else "", line) for n, line in enumerate(proposal.cheaper_still)]
     said += [("probed" if n == 0 else "", probing_text(line)) for n, line in enumerate(proposal.probed)]
     said += [("mind" if n == 0 else "", line) for n, line in enumerate(proposal.notes)]
-    asked = f"{proposal.candidates:,} ways, {proposal.priced:,} of them priced"
-    said.append(("searched", f"{asked}, in {format_seconds(proposal.planning_seconds)}; nothing ran"))
+    asked = pair(
+        "{ways} ways, {priced} of them priced, in {time}; nothing ran",
+        ways=f"{proposal.candidates:,}",
+        priced=f"{proposal.priced:,}",
+        time=format_seconds(proposal.planning_seconds),
+    )
+    said.append(("searched", asked))
     return said
 
 
-def shares_text(parts: dict[str, float]) -> str:
+def shares_text(parts: dict[str, float]) -> Pair:
     """Say what the largest parts of a whole are.
 
-    >>> shares_text({"products": 3.0, "attention": 1.0})
+    >>> shares_text({"products": 3.0, "attention": 1.0}).en
     '75 % products · 25 % attention'
     """
     whole = sum(parts.values()) or 1.0
     ranked = sorted(parts.items(), key=lambda pair: -pair[1])
     shown = [(name, part / whole) for name, part in ranked[:SHOWN_SHARES] if part / whole >= LEAST_SHARE]
     rest = 1 - sum(share for _, share in shown)
-    said = [f"{share:.0%} {name}".replace("%", " %") for name, share in shown]
-    return " · ".join([*said, f"{rest:.0%} other".replace("%", " %")] if rest >= LEAST_SHARE else said)
+    said = [*shown, *([("other", rest)] if rest >= LEAST_SHARE else [])]
+    texts = [pair("{share} {what}", share=f"{share:.0%}".replace("%", " %"), what=name) for name, share in said]
+    return Pair(" · ".join(each.en for each in texts), " · ".join(each.zh for each in texts))
 
 
-def limit_text(limit: Limit) -> str:
+def limit_text(limit: Limit) -> Pair:
     """Say a limit with its tick: kept, kept if the prediction is not too low, or overstepped."""
     tick = "✓" if limit.high <= limit.limit else "✓ tight" if limit.predicted <= limit.limit else "✗"
-    return f"{NAMES[limit.quantity]} {FORMATS[limit.quantity](limit.limit)} {tick}"
+    value = f"{FORMATS[limit.quantity](limit.limit)}"
+    return pair("{name} {limit} {tick}", name=NAMES[limit.quantity], limit=value, tick=tick)
 
 
-def doublings_text(rows: Sequence[Doubling]) -> str:
+def doublings_text(rows: Sequence[Doubling]) -> Pair:
     """Say what twice of each number would buy, in one line."""
-    said = [f"{row.number} {(row.speedup - 1):.0%} faster".replace("%", " %") for row in rows]
+    said = [
+        pair("{number} {share} faster", number=row.number, share=f"{(row.speedup - 1):.0%}".replace("%", " %"))
+        for row in rows
+    ]
+    gains = Pair(" · ".join(each.en for each in said), " · ".join(each.zh for each in said))
     first = rows[0].number if rows[0].speedup > 1.02 else "nothing that a device's numbers say"
-    return f"{first}; with twice the " + " · ".join(said)
+    return pair("{first}; with twice the {gains}", first=first, gains=gains)
 
 
-def probing_text(row: Probing) -> str:
+def probing_text(row: Probing) -> Pair:
     """Say what real steps took beside what was predicted of them."""
-    return (
-        f"{row.says}: {format_seconds(row.measured_step_s)} a step over {row.steps}, predicted "
-        f"{format_seconds(row.predicted_step_s)} ({row.missed:+.0%})"
+    return pair(
+        "{way}: {measured} a step over {count}, predicted {due} ({missed})",
+        way=in_parts(row.says),
+        measured=format_seconds(row.measured_step_s),
+        count=row.steps,
+        due=format_seconds(row.predicted_step_s),
+        missed=f"{row.missed:+.0%}",
     )
 
 
@@ -119,16 +142,23 @@ def price_text(usd: float) -> str:
     return format_usd(usd) if usd else "no price"
 
 
-def head_text(proposal: Proposal) -> tuple[str, str]:
+def head_text(proposal: Proposal) -> tuple[Pair, Pair]:
     """Return what is planned and where, a line each."""
-    tokens = f" x {proposal.length:,} tokens" if proposal.length else ""
-    work = f"{proposal.steps:,} steps of {proposal.batch:,}{tokens}"
-    return f"{proposal.job} · {proposal.model}, {format_count(proposal.parameters)} parameters · {work}", proposal.where
+    steps, batch = f"{proposal.steps:,}", f"{proposal.batch:,}"
+    what = joined([same(proposal.model), pair("{count} parameters", count=format_count(proposal.parameters))])
+    work = (
+        pair("{steps} steps of {batch} x {length} tokens", steps=steps, batch=batch, length=f"{proposal.length:,}")
+        if proposal.length
+        else pair("{steps} steps of {batch}", steps=steps, batch=batch)
+    )
+    parts = (same(proposal.job), what, work)
+    line = Pair(" · ".join(each.en for each in parts), " · ".join(each.zh for each in parts))
+    return line, in_parts(proposal.where)
 
 
 def _head(proposal: Proposal) -> RenderableType:
     what, where = head_text(proposal)
-    return Group(Text(what, style="bold"), Text(where))
+    return Group(Text(what.en, style="bold"), Text(where.en))
 
 
 class _Offers:
@@ -178,7 +208,7 @@ class _Machines:
 class _Paragraphs:
     """Labels on the left, texts that wrap on the right."""
 
-    def __init__(self, said: Iterable[tuple[str, str]]) -> None:
+    def __init__(self, said: Iterable[tuple[str, str | Pair]]) -> None:
         self.said = said
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -186,7 +216,7 @@ class _Paragraphs:
         table.add_column(style="dim", width=17, no_wrap=True)
         table.add_column(ratio=1)
         for label, text in self.said:
-            table.add_row(Text(label), Text(text))
+            table.add_row(Text(label), Text(english(text)))
         yield Padding(table, (0, 0, 0, 2), expand=False)
 
 

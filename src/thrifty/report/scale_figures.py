@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from thrifty.report.figures import BLUE, ORANGE, TEAL, Figure, literal, log_axis, number, plot_layout
+from thrifty.report.words import pair, same
 from thrifty.spec.scaling import Scaled, Size, SmallRun
 from thrifty.spec.units import format_count
 
@@ -42,8 +43,14 @@ def _valley(scaled: Scaled) -> Figure:
     keys = [("what is left of the budget, by size", BLUE, "line"), ("nine times in ten", BLUE, "pale")]
     if scaled.determined:
         keys.append((f"to buy: {best.size.model}", ORANGE, "mark"))
-    said = f"best at {best.size.model}" if scaled.determined else "which is best is not determined"
-    says = f"Predicted loss by size for what is left of {scaled.budget.says}; {said}."
+    said = (
+        pair("best at {model}", model=same(best.size.model))
+        if scaled.determined
+        else pair("which is best is not determined")
+    )
+    says = pair(
+        "Predicted loss by size for what is left of {budget}; {best}.", budget=same(scaled.budget.says), best=said
+    )
     return Figure(
         "valley", "What the budget would reach, by size", says, data, {**layout, "height": 340, "hovermode": "closest"},
         tuple(keys),
@@ -71,7 +78,9 @@ def _curves(scaled: Scaled) -> Figure:
         hover = [literal(f"{run.size.model}, {run.steps:,} steps: {run.loss:.4g}") for run in own]
         data.append(_scatter([run.data for run in own], [run.loss for run in own], name, color, "markers", hover))
     layout = plot_layout(last=1, xaxis=_log(f"{scaled.unit} learned from", xs), yaxis=_plain("loss", ys))
-    says = f"Losses of {len(runs)} small runs, and the curve that was fitted to them, by data and size."
+    says = pair(
+        "Losses of {count} small runs, and the curve that was fitted to them, by data and size.", count=len(runs)
+    )
     return Figure(
         "curves", "The small runs, and the curve", says, data, {**layout, "height": 340, "hovermode": "closest"},
         tuple(keys),
@@ -103,7 +112,7 @@ def _rates(scaled: Scaled) -> list[Figure]:
         last=1, xaxis=_log("learning rate", rates, text="{:.2g}"),
         yaxis={"tickformat": ".1%", "rangemode": "tozero", "title": _title("loss above the best")},
     )  # fmt: skip
-    says = f"Loss by learning rate at two widths: {scaled.carried.says}."
+    says = pair("Loss by learning rate at two widths: {how}.", how=scaled.carried.says)
     return [
         Figure(
             "rates", "Learning rates at two widths", says, data, {**layout, "height": 280, "hovermode": "closest"},

@@ -8,6 +8,7 @@ from thrifty.files import write_atomic
 from thrifty.report.document import render
 from thrifty.report.scale_figures import scale_figures
 from thrifty.report.scale_tables import head_text, in_order, offer_headers, offer_lines, paragraphs, run_cells
+from thrifty.report.words import in_parts, pair, same
 from thrifty.spec.scaling import Scaled
 
 RUN_HEADS = ("for", "model", "parameters", "data", "rate", "batch", "loss", "time")
@@ -23,7 +24,9 @@ def write_scaled(path: Path, scaled: Scaled) -> Path:
     html = render(
         "scale_page.html",
         [each._asdict() for each in figures],
+        title=pair("{job}: what {budget} should buy", job=same(scaled.job), budget=scaled.budget.says),
         scaled=scaled,
+        where=in_parts(scaled.where),
         head=head_text(scaled),
         best=scaled.offers[scaled.best],
         figures=figures,

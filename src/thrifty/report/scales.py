@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from thrifty.report.figures import BLUE, GREY, ORANGE, TEAL, Figure, literal, log_axis, number, plot_layout
+from thrifty.report.words import in_parts, pair
 from thrifty.spec.events import Event, Initialised
 
 # of kinds of layers that a model repeats; those beyond, and what comes once, are grey
@@ -56,7 +57,12 @@ def _by_depth(place: str, title: str, names: Sequence[str], values: Sequence[flo
         data.append(_trace("others", GREY, others, mode="markers"))
         key.append(("others", GREY, "mark"))
     sizes = [value for value in values if math.isfinite(value) and value > 0]
-    says = f"{title}: root mean square of {len(names):,} layers in order of computation, {spread(values)}."
+    says = pair(
+        "{title}: root mean square of {count} layers in order of computation, {spread}.",
+        title=title,
+        count=f"{len(names):,}",
+        spread=in_parts(spread(values)),
+    )
     layout = plot_layout(
         last=len(names),
         xaxis={

@@ -7,7 +7,7 @@ Numbers, units, and names of people's own stay as they are.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache, lru_cache
 from typing import Any, Literal, NamedTuple
 
@@ -20,9 +20,12 @@ LANGUAGES: tuple[Language, ...] = ("en", "zh")
 # what a page's script may say otherwise in a figure: titles of axes, names of traces, categories and texts
 _TEXTS = ("x", "y", "text")
 _NUMBERED = re.compile(r"(\S+) (\d+)")
+_PARTED = re.compile(r"( · | x |, |: )")
+_COMMAS = {", ": "，", ": ": "："}
 # what stands for a name or a text of somebody's may be anything; figures are no half of a sentence
 _FREE = frozenset({"files", "kind", "name", "path", "reason", "what"})
-_ANY, _PLAIN = r".+?", r"[^;()]+?"
+_FIGURES = frozenset({"count", "energy", "money", "step", "steps", "time"})
+_ANY, _PLAIN, _FIGURE = r".+?", r"[^;()]+?", r"[^;()A-Za-z]*\d[^;()]*?"
 _LONGEST = 400
 
 
@@ -74,11 +77,16 @@ def _patterns() -> list[tuple[re.Pattern[str], str]]:
                 if not name
                 else f"(?P={name})"
                 if name in seen
-                else f"(?P<{name}>{_ANY if name in _FREE else _PLAIN})"
+                else f"(?P<{name}>{_ANY if name in _FREE else _FIGURE if name in _FIGURES else _PLAIN})"
             )
             seen.add(name)
         found.append((re.compile("".join(parts), re.DOTALL), CHINESE[english]))
     return found
+
+
+def same(text: str) -> Pair:
+    """Return a text of somebody's, a name say, which is what it is in both languages."""
+    return Pair(text, text)
 
 
 def pair(text: str, **values: Any) -> Pair:
@@ -100,6 +108,34 @@ def joined(parts: Sequence[str | Pair]) -> Pair:
         for comma, language in zip((", ", "，"), LANGUAGES, strict=True)
     )
     return Pair(english, other)
+
+
+def english(text: str | Pair) -> str:
+    """Say a text where English alone is shown, as in a terminal."""
+    return text.en if isinstance(text, Pair) else text
+
+
+def in_parts(text: str) -> Pair:
+    """Say a text of a table in one, or part by part, which dots, commas or signs tell apart.
+
+    >>> in_parts("bf16 · 32 at once, compiled")
+    Pair(en='bf16 · 32 at once, compiled', zh='bf16 · 每次 32 个，已编译')
+    """
+    whole = chinese(text)
+    said = (_COMMAS.get(part, chinese(part)) for part in _PARTED.split(text))
+    return Pair(text, whole if whole != text else "".join(said))
+
+
+def sentences(parts: Iterable[str | Pair]) -> Pair:
+    """Say one after the other in each language; those that are empty are left out.
+
+    >>> sentences([pair("predicted {due}", due="3 s"), "", same("A."), "yes"])
+    Pair(en='predicted 3 s A. yes', zh='预测 3 s A. 是')
+    """
+    kept = [part for part in parts if part]
+    english, other = (" ".join(_said(part, language) for part in kept) for language in LANGUAGES)
+    # after a Chinese stop there is no space
+    return Pair(english, re.sub("(?<=[。；]) ", "", other))
 
 
 def both(text: str | Pair, **values: Any) -> Markup:
@@ -133,11 +169,37 @@ def _said(value: Any, language: Language) -> str:
     return chinese(str(value))
 
 
-def labelled(text: str, attribute: str = "aria-label", language: Language = "en", **values: Any) -> Markup:
+def labelled(text: str | Pair, attribute: str = "aria-label", language: Language = "en", **values: Any) -> Markup:
     """Write the attribute that names an element, and beside it what the page's script sets in the other language."""
-    said = pair(text, **values) if values else Pair(text, chinese(text))
-    shown, other = (said.zh, said.en) if language == "zh" else said
+    shown, other = _shown(text, language, **values)
     return Markup('{}="{}" data-other-{}="{}"').format(Markup(attribute), shown, Markup(attribute), other)
+
+
+def titled(text: str | Pair, language: Language = "en", **values: Any) -> Markup:
+    """Write the title of a page, which holds text alone: the page's script sets the other language.
+
+    >>> titled("The bill")
+    Markup('<title data-other-text="账单">The bill</title>')
+    """
+    shown, other = _shown(text, language, **values)
+    return Markup('<title data-other-text="{}">{}</title>').format(other, shown)
+
+
+def option(value: str, text: str | Pair, *, chosen: bool = False) -> Markup:
+    """Write what can be chosen of some, which holds text alone as a title does.
+
+    >>> option("done", "done", chosen=True)
+    Markup('<option value="done" data-other-text="完成" selected>done</option>')
+    """
+    shown, other = _shown(text, "en")
+    marked = Markup(" selected") if chosen else ""
+    return Markup('<option value="{}" data-other-text="{}"{}>{}</option>').format(value, other, marked, shown)
+
+
+def _shown(text: str | Pair, language: Language, **values: Any) -> tuple[str, str]:
+    """What is shown in a language, and what it is in the other."""
+    said = text if isinstance(text, Pair) else pair(text, **values) if values else Pair(text, chinese(text))
+    return (said.zh, said.en) if language == "zh" else said
 
 
 def strong(text: str) -> Markup:
@@ -156,10 +218,26 @@ def isolated(text: str) -> Markup:
     return Markup("<bdi>{}</bdi>").format(text)
 
 
-def figure_words(figures: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Return what a page's figures say within themselves, English to Chinese, for the page's script."""
-    said = dict.fromkeys(text for figure in figures for text in _texts(figure))
+def words_of(texts: Iterable[str | Pair]) -> dict[str, str]:
+    """Return those of some texts that have Chinese, by what they are in English, for a page's script."""
+    said = dict.fromkeys(text for text in texts if isinstance(text, str))
     return {text: other for text in said if (other := chinese(text)) != text}
+
+
+def figure_words(figures: Sequence[Mapping[str, Any]], *, whole: bool = False) -> dict[str, str]:
+    """Return what a page's figures say within themselves, English to Chinese, for the page's script.
+
+    Args:
+        figures: as plotly's JSON.
+        whole: and their headings and keys, where the script writes these too.
+    """
+    around = [each for figure in figures for each in _around(figure)] if whole else []
+    return words_of([*around, *(text for figure in figures for text in _texts(figure))])
+
+
+def _around(figure: Mapping[str, Any]) -> Iterator[str | Pair]:
+    yield from (figure["title"], figure["says"])
+    yield from (label for label, _, _ in figure["key"])
 
 
 def _texts(figure: Mapping[str, Any]) -> Iterator[str]:

@@ -38,6 +38,7 @@ class Bill:
         place = str(folder.resolve())
         before = ledger.entries(limit=_LOOKED_AT, worst_first=False)
         self.earlier = add_spent(*(each.total for each in before if each.folder == place and each.key == key))
+        self._meter = Meter(all_of(device, boards), boards=boards)
         self._stage: Stage | None = None
 
     @contextlib.contextmanager
@@ -56,7 +57,7 @@ class Bill:
         assert entry is not None
         self._attempt = entry.attempts
         try:
-            with Meter(all_of(self._device, self._boards), boards=self._boards).stage() as self._stage:
+            with self._meter.stage() as self._stage:
                 yield
         except ThriftyError as error:
             status: Literal["stopped", "failed"] = "stopped" if isinstance(error, SignalledError) else "failed"
@@ -64,6 +65,14 @@ class Bill:
             raise
         finally:
             self._ledger.stage(self._run_id, self._attempt, "tune", self._now())
+
+    def rest(self) -> None:
+        """Have the bill stand still while the search waits."""
+        self._meter.rest()
+
+    def go_on(self) -> None:
+        """Go on with it."""
+        self._meter.go_on()
 
     def note(self) -> None:
         """Bring the ledger up to date; a disk that is full for a while must not end the search."""

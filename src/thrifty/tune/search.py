@@ -14,14 +14,17 @@ from thrifty.data import Store
 from thrifty.errors import BudgetError, BusyError, DivergedError, SignalledError, ThriftyError
 from thrifty.files import hold
 from thrifty.spec import Spent
-from thrifty.spec.events import Emit, Tried
+from thrifty.spec.events import Emit, Event, Lowered, Tried, WentOn
+from thrifty.spec.steering import Ask
 from thrifty.spec.tuning import Settings, Status
+from thrifty.train.steering import LOOK_SECONDS, Steer, undisturbed
 from thrifty.tune.agenda import Agenda, Part, best_figure, counted, curve_of, ended
 from thrifty.tune.best import BestBundle
 from thrifty.tune.forecast import can_beat, forecast
 from thrifty.tune.pricing import Pricer
 from thrifty.tune.purse import Purse
 from thrifty.tune.record import Price, Record, Said
+from thrifty.tune.steering import STOPPED, Wheel
 from thrifty.tune.storage import Study
 from thrifty.tune.task import Task
 from thrifty.tune.told import trial_of
@@ -41,14 +44,24 @@ class Worker:
         pricer: of configurations.
         spent: what the search took until now, as the loop asks it.
         emit: is told what happens.
+        steer: says what the search is asked for: to wait, to stop, to spend less.
     """
 
     def __init__(
-        self, task: Task, study: Study, store: Store, pricer: Pricer, *, spent: Callable[[], Spent], emit: Emit
+        self,
+        task: Task,
+        study: Study,
+        store: Store,
+        pricer: Pricer,
+        *,
+        spent: Callable[[], Spent],
+        emit: Emit,
+        steer: Steer = undisturbed,
     ) -> None:
         self._task, self._study, self._aim, self._emit = task, study, task.aim, emit
+        self._waited_s, self._wheel = 0.0, Wheel(steer, task.budget, self._hear)
         self._purse = Purse(task.budget, lambda: _price_of(spent()))
-        self._runner = Runner(store, task.folder, self._purse.limits(), spent, emit)
+        self._runner = Runner(store, task.folder, self._purse.limits(), spent, self._hear, steer)
         self._best = BestBundle(task, store)
         self._agenda = Agenda(task, pricer, store.dataset.key, has=self._runner.has, reject=self._reject)
 
@@ -62,6 +75,8 @@ class Worker:
             StorageError: the study's database does not come back.
         """
         while True:
+            if self._follow() == "stop":
+                return STOPPED
             records = self._study.records()
             if lost := self._study.reclaim(records):
                 for each in lost:
@@ -83,13 +98,34 @@ class Worker:
                 else:
                     return self._exhausted(records)
 
+    def _follow(self) -> Ask:
+        """Take up what is asked for; wait as long as that is asked, and return what is left to do."""
+        while (ask := self._wheel.look()) == "pause":
+            time.sleep(LOOK_SECONDS)
+        if self._purse.budget != self._wheel.budget:
+            self._purse = Purse(self._wheel.budget, self._purse.spent)
+            self._runner.limits = self._purse.limits()
+        return ask
+
+    def _hear(self, event: Event) -> None:
+        """Pass on what a part of a trial or the wheel tells."""
+        if isinstance(event, WentOn):
+            self._waited_s += event.seconds
+        elif isinstance(event, Lowered):
+            self._wheel.heard(event)
+        self._emit(event)
+
+    def _working_s(self) -> float:
+        """A clock that stands still while the search waits."""
+        return time.perf_counter() - self._waited_s
+
     def _do(self, part: Part, records: Sequence[Record]) -> None:
         """Carry out a piece of work, unless another worker has it."""
         record = self._take(part)
         if record is None:
             return
         self._tell(record)
-        began = time.perf_counter()
+        began = self._working_s()
         status: Status = "paused"
         says, curve, step = "", {}, record.said.step
         before = max((good for each in records if not math.isnan(good := self._aim.goodness(each))), default=-math.inf)
@@ -124,18 +160,18 @@ class Worker:
             time.sleep(IDLE_SECONDS)
             return
         except SignalledError as error:
-            self._note(record, part, "paused", curve, max(curve, default=step), error.what, time.perf_counter() - began)
+            self._note(record, part, "paused", curve, max(curve, default=step), error.what, self._working_s() - began)
             kept = f"trial {record.number + 1} and those before it are kept"
             raise SignalledError(kept, signal=error.signal, number=error.number) from None
         except BaseException as error:
             strange = isinstance(error, Exception) and not isinstance(error, ThriftyError)
             if not strange or not any(each.curve for each in records):
                 # where the last whole part of it ended there is a checkpoint
-                self._note(record, part, "paused", {}, record.said.step, "", time.perf_counter() - began)
+                self._note(record, part, "paused", {}, record.said.step, "", self._working_s() - began)
                 raise
             # others learned: it is these settings that the model or the data break on
             status, says = "failed", f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        left = self._note(record, part, status, curve, step, says, time.perf_counter() - began)
+        left = self._note(record, part, status, curve, step, says, self._working_s() - began)
         if status != "paused":
             shutil.rmtree(self._runner.folder_of(part.key), ignore_errors=True)
         self._tell(left, best=self._aim.goodness(left) > before)

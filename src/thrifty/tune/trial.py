@@ -13,8 +13,9 @@ from thrifty.data import Store
 from thrifty.hardware.pages import keep_pages, keeping
 from thrifty.models.init import initialise
 from thrifty.spec import Plan, Spent
-from thrifty.spec.events import Emit, Evaluated, Event, Progress, StepDone, Warned
+from thrifty.spec.events import Emit, Evaluated, Event, Lowered, Paused, Progress, StepDone, Warned, WentOn
 from thrifty.train import Trained, train
+from thrifty.train.steering import Steer, undisturbed
 
 # Told of each validation: the step, and the figure; raises `Hopeless` where going on is a waste.
 Look = Callable[[int, float], None]
@@ -42,6 +43,7 @@ class Runner:
         limits: of the whole search, as a plan has them.
         spent: what the search took until now.
         emit: is told how steps go.
+        steer: says what the search is asked for.
     """
 
     store: Store
@@ -49,6 +51,7 @@ class Runner:
     limits: dict[str, float]
     spent: Callable[[], Spent]
     emit: Emit
+    steer: Steer = undisturbed
 
     def folder_of(self, key: str) -> Path:
         """Folder of a trial's checkpoints."""
@@ -79,10 +82,11 @@ class Runner:
                 self.emit(Progress(f"trial {number + 1}", event.step, plan.stop.steps, "steps"))
             elif isinstance(event, Evaluated):
                 look(event.step, event.metrics[plan.stop.metric])
-            elif isinstance(event, Warned):
+            elif isinstance(event, Warned | Paused | WentOn | Lowered):
                 self.emit(event)
 
         keep_pages(keeping(plan.device, plan.checkpointing))
         model = models.build(plan.model, seed=plan.seed)
         initialise(model, plan.init, plan.seed, plan.model)
-        return Ran(train(part, model, self.store, self.folder_of(key), emit=emit, spent=self.spent), model)
+        folder = self.folder_of(key)
+        return Ran(train(part, model, self.store, folder, emit=emit, spent=self.spent, steer=self.steer), model)

@@ -21,8 +21,9 @@ from thrifty.hardware.pages import give_back
 from thrifty.ledger import Ledger
 from thrifty.names import check_names
 from thrifty.planner import Probe
+from thrifty.runs import RunFolder
 from thrifty.spec import Budget, Device, Job, Plan, Probed, Spent, raw_data
-from thrifty.spec.events import Emit, Event, StageDone, StageStarted, Tried
+from thrifty.spec.events import Emit, Event, Paused, StageDone, StageStarted, Tried, WentOn
 from thrifty.spec.folders import cache_folder
 from thrifty.spec.plain import Plain
 from thrifty.spec.tuning import Goal, Pruner, Sampler, Trial, Tune
@@ -36,6 +37,7 @@ from thrifty.tune.ray import check_ray, ray_workers
 from thrifty.tune.record import Record
 from thrifty.tune.search import Worker
 from thrifty.tune.space import check_space, space_of, with_settings
+from thrifty.tune.steering import Wheel
 from thrifty.tune.storage import Study, read_url
 from thrifty.tune.task import Aim, Task
 from thrifty.tune.told import trial_of
@@ -125,6 +127,9 @@ def tune(job: Job, budget: Budget, way: Way, *, key: str, runs: Path, ledger: Le
         _check_cores(way, device)
         gpus = gpus_for(device, way.workers) if way.engine == "local" else ()
         bill = Bill(ledger, job, key, folder, device, boards=max(1, len(gpus)))
+        place = RunFolder(folder)
+        place.begin_search(budget)
+        emit = _kept(place, bill, emit)
         emit(StageStarted("tune"))
         with bill.open():
             store = prepare(raw_data(job), seed=job.train.seed, cache=cache_folder(), emit=emit)
@@ -135,6 +140,7 @@ def tune(job: Job, budget: Budget, way: Way, *, key: str, runs: Path, ledger: Le
                 records = study.records()
             finally:
                 study.close()
+                place.end_search()
                 give_back()  # the caller's process may live on
             best = _best_of(records, task.aim, reason)
             write_job(folder / JOB, with_settings(task.job, best.settings, store.dataset))
@@ -252,8 +258,24 @@ def affordable(job: Job, store: Store, device: Device, probe: Probe, folder: Pat
     return job.model_copy(update={"train": job.train.model_copy(update=length)})
 
 
+def _kept(place: RunFolder, bill: Bill, emit: Emit) -> Emit:
+    """Keep what happens in the search's folder; its bill stands still while it waits."""
+    writer = place.writer()
+
+    def tell(event: Event) -> None:
+        if isinstance(event, Paused):
+            bill.rest()
+        elif isinstance(event, WentOn):
+            bill.go_on()
+        writer(event)
+        emit(event)
+
+    return tell
+
+
 def _carried_out(task: Task, way: Way, study: Study, store: Store, pricer: Pricer, bill: Bill, emit: Emit) -> str:
     """Have the workers work; returns why they stopped. The bill goes with them."""
+    steer = RunFolder(task.folder).steering
     if way.workers == 1 and way.engine == "local":
 
         def tell(event: Event) -> None:
@@ -261,14 +283,20 @@ def _carried_out(task: Task, way: Way, study: Study, store: Store, pricer: Price
             if isinstance(event, Tried):
                 bill.note()
 
-        return Worker(task, study, store, pricer, spent=bill.spent, emit=tell).work()
+        return Worker(task, study, store, pricer, spent=bill.spent, emit=tell, steer=steer).work()
+    wheel = Wheel(steer, task.budget, emit)
+
+    def look() -> None:
+        wheel.look()
+        bill.note()
+
     with ExitStack() as stack:
         if way.engine == "ray":
             crew: Crew = stack.enter_context(ray_workers(task, way.address))
         else:
             scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="thrifty-tune-"))
             crew = stack.enter_context(Processes(task, Path(scratch)).ended())
-        return follow(crew, study, task.aim, emit=emit, look=bill.note)
+        return follow(crew, study, task.aim, emit=emit, look=look)
 
 
 def _best_of(records: Sequence[Record], aim: Aim, reason: str) -> Record:

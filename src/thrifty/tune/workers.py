@@ -24,10 +24,12 @@ from thrifty.data import Store
 from thrifty.errors import SignalledError, ThriftyError, WorkerLostError
 from thrifty.hardware import probe
 from thrifty.planner.devices import share_of
+from thrifty.runs import RunFolder
 from thrifty.spec import Device, Quantity, Spent
-from thrifty.spec.events import Emit, Event, Tried
+from thrifty.spec.events import Emit, Event, Tried, WentOn
 from thrifty.train import probe_steps
 from thrifty.train.signals import asked_to_end
+from thrifty.train.steering import Steer
 from thrifty.tune.pricing import Pricer
 from thrifty.tune.record import Price
 from thrifty.tune.search import Worker
@@ -94,6 +96,16 @@ def carry(task: Task, emit: Emit) -> str:
     """
     store = Store(task.store)
     study = Study(task.url, task.key, rises=task.aim.rises, emit=emit)
+    waited: list[float] = []
+
+    def hear(event: Event) -> None:
+        if isinstance(event, WentOn):
+            waited.append(event.seconds)
+        emit(event)
+
+    # where its machine does not see the folder of the search, nothing is asked of it
+    steer = RunFolder(task.folder).steering
+    spent = spent_by_all(task, study, steer, lambda: math.fsum(waited))
     try:
         with tempfile.TemporaryDirectory(prefix="thrifty-worker-") as scratch:
             pricer = Pricer(
@@ -104,31 +116,36 @@ def carry(task: Task, emit: Emit) -> str:
                 targeted=task.aim.goal == "cheapest",
                 plans=task.plans,
             )
-            return Worker(task, study, store, pricer, spent=spent_by_all(task, study), emit=emit).work()
+            return Worker(task, study, store, pricer, spent=spent, emit=hear, steer=steer).work()
     finally:
         study.close()
 
 
-def spent_by_all(task: Task, study: Study) -> Callable[[], Spent]:
-    """Return what tells the spent of the whole search, as far as a worker knows it: trials have their bills."""
+def spent_by_all(task: Task, study: Study, steer: Steer, waited: Callable[[], float]) -> Callable[[], Spent]:
+    """Return what tells the spent of the whole search, as far as a worker knows it: trials have their bills.
+
+    Args:
+        task, study: the search.
+        steer: says what is asked of it, such as a limit that it did not begin with.
+        waited: seconds in which this worker waited as it was asked, and so did all others; they are on no bill.
+    """
     known: list[tuple[float, Price]] = []
+    limited = task.budget.energy is not None or task.budget.money is not None
 
     def spent() -> Spent:
+        wall_s = task.earlier_s + time.time() - task.began_at - waited()
+        # the study is asked for the rest only where something hangs on it
+        if not limited and not {"joules", "usd"} & steer().limits.keys():
+            return Spent(wall_s=wall_s)
         if not known or time.monotonic() - known[0][0] > SPENT_SECONDS:
             total = Price()
             for each in study.records():
                 total = total.plus(each.said.spent)
             known[:] = [(time.monotonic(), total)]
-        wall_s = task.earlier_s + time.time() - task.began_at
         usd = wall_s * task.device.usd_per_hour.value / 3600 * task.workers
         return Spent(wall_s=wall_s, joules=known[0][1].joules, usd=usd)
 
-    def by_the_clock() -> Spent:
-        return Spent(wall_s=task.earlier_s + time.time() - task.began_at)
-
-    # the study is asked for it only where something hangs on it
-    limited = task.budget.energy is not None or task.budget.money is not None
-    return spent if limited else by_the_clock
+    return spent
 
 
 class Crew(Protocol):

@@ -15,11 +15,12 @@ from thrifty.errors import RequestError
 from thrifty.ledger import Entry
 from thrifty.report.figures import Figure
 from thrifty.report.rows import QUANTITIES, UNKNOWN, difference_text, metric_name, metric_text
+from thrifty.report.words import Pair, joined, pair, same, sentences
 from thrifty.runs import RunFolder
 from thrifty.spec.cost import Spent
 from thrifty.spec.metrics import METRICS
 from thrifty.web.figures import Curve, over_one_another
-from thrifty.web.render import drawn, page
+from thrifty.web.render import page
 from thrifty.web.site import Site
 
 MOST = 6
@@ -67,13 +68,13 @@ def show(site: Site, request: Request) -> Response:
     return page(
         "compare.html",
         here="runs",
-        title=f"{len(entries)} runs compared",
+        title=pair("{count} runs compared", count=len(entries)),
         runs=[(entry.id, name, entry.status) for entry, name in zip(entries, names, strict=True)],
         differ=differ,
         measured=measured,
         costs=costs,
         says=_sentences(differ, measured, costs) if len(entries) == 2 else "",
-        figures=drawn(figures),
+        figures=figures,
     )
 
 
@@ -175,19 +176,20 @@ def _told_apart(entries: Sequence[Entry]) -> list[str]:
     ]
 
 
-def _sentences(differ: Sequence[tuple[str, Row]], measured: Sequence[Row], costs: Sequence[Row]) -> str:
+def _sentences(differ: Sequence[tuple[str, Row]], measured: Sequence[Row], costs: Sequence[Row]) -> Pair:
     """Say of two runs the most important in three short sentences."""
     asked = [row for of, row in differ if of == "asked"] or [row for _, row in differ]
-    what = "; ".join(f"{row.what} {row.cells[0]} → {row.cells[1]}" for row in asked[:3])
-    more = f" and {len(asked) - 3} more" if len(asked) > 3 else ""
-    changed = "; ".join(f"{row.what} {row.cells[0]} → {row.cells[1]}" for row in measured[:2])
-    cost = ", ".join(f"{row.what} {row.beside[0]}" for row in costs if row.beside and row.beside[0])
-    said = [
-        f"What differed: {what}{more}." if what else "Nothing differed in what was asked.",
-        *([f"What it changed: {changed}."] if changed else []),
-        *([f"What it cost, against the first: {cost}."] if cost else []),
-    ]
-    return " ".join(said)
+    settings = [same(f"{row.what} {row.cells[0]} → {row.cells[1]}") for row in asked[:3]]
+    what = joined([*settings, *([pair("{count} more", count=len(asked) - 3)] if len(asked) > 3 else [])])
+    changed = [pair("{name} {value}", name=row.what, value=f"{row.cells[0]} → {row.cells[1]}") for row in measured[:2]]
+    cost = [pair("{name} {value}", name=row.what, value=row.beside[0]) for row in costs if row.beside and row.beside[0]]
+    return sentences(
+        [
+            pair("What differed: {what}.", what=what) if asked else pair("Nothing differed in what was asked."),
+            pair("What it changed: {what}.", what=joined(changed)) if changed else "",
+            pair("What it cost, against the first: {what}.", what=joined(cost)) if cost else "",
+        ]
+    )
 
 
 def _figures(site: Site, entries: Sequence[Entry], names: Sequence[str]) -> list[Figure]:

@@ -6,7 +6,7 @@ import contextlib
 import math
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -15,11 +15,13 @@ from thrifty.ledger import Entry
 from thrifty.report.figures import curves, number, smooth
 from thrifty.report.happened import happened, marks
 from thrifty.report.rows import UNKNOWN, metric_name, metric_text, usd_text
+from thrifty.report.words import Pair, figure_words, pair, sentences, words_of
 from thrifty.runs import Following, RunFolder
-from thrifty.spec import Device, Plan
+from thrifty.spec import Budget, Device, Plan
 from thrifty.spec.events import Evaluated, Event, Paused, StepDone, WentOn
 from thrifty.spec.units import format_seconds
 from thrifty.web.render import drawn
+from thrifty.web.studies import counted, study_in
 
 # steps that are kept of a long run: some more than curves are drawn with
 _MOST_STEPS = 6_000
@@ -34,7 +36,7 @@ class Tile(NamedTuple):
 
     what: str
     figure: str
-    more: str
+    more: str | Pair
 
 
 class Course:
@@ -124,19 +126,27 @@ def told_of(course: Course, folder: RunFolder, entry: Entry) -> dict[str, Any]:
     plan, device = _found(folder, "plan", Plan), _found(folder, "device", Device)
     told = [{"says": line.says, "trouble": line.trouble} for line in happened(others)]
     under_way = entry.status == "running"
+    says = _says(entry, plan, steps, others, searches=folder.searches)
+    tiles = _searched(folder, entry) if folder.searches else _tiles(plan, device, course, under_way=under_way)
+    figures = drawn(curves(plan, steps, looks, marks(others))) if plan is not None and (steps or looks) else []
+    texts = [says, entry.status, *(tile.what for tile in tiles), *(tile.more for tile in tiles)]
     return {
         "status": entry.status,
         "seen": course.seen,
-        "says": _says(entry, plan, steps, others),
+        "says": says,
         "paused": under_way and is_paused(others),
         "ask": folder.steering().ask if under_way else "go",
-        "tiles": [tile._asdict() for tile in _tiles(plan, device, course, under_way=under_way)],
+        "tiles": [tile._asdict() for tile in tiles],
         "done": number(steps[-1].step / steps[-1].steps) if steps and steps[-1].steps else 0,
-        "figures": drawn(curves(plan, steps, looks, marks(others))) if plan is not None and (steps or looks) else [],
+        "figures": figures,
         "told": told[-_MOST_TOLD:],
         "left_out": max(0, len(told) - _MOST_TOLD),
         "unread": course.unread,
         "report": is_reported(folder, entry),
+        "words": {
+            **words_of([*texts, *(str(line["says"]) for line in told[-_MOST_TOLD:])]),
+            **figure_words(figures, whole=True),
+        },
     }
 
 
@@ -161,14 +171,19 @@ def _found(folder: RunFolder, name: str, kind: Any) -> Any:
         return None
 
 
-def _says(entry: Entry, plan: Plan | None, steps: Sequence[StepDone], others: Sequence[Event]) -> str:
+def _says(
+    entry: Entry, plan: Plan | None, steps: Sequence[StepDone], others: Sequence[Event], *, searches: bool
+) -> str:
     """Where the run stands, in a sentence."""
     if entry.status == "interrupted":
-        return "Its process is gone. What was saved is whole: thrifty run its job goes on from there."
+        verb = "tune" if searches else "run"
+        return f"Its process is gone. What was saved is whole: thrifty {verb} its job goes on from there."
     if entry.status != "running":
         return f"{entry.reason[:1].upper()}{entry.reason[1:]}"
     if is_paused(others):
         return "It waits. What was learned is saved; it goes on where it was."
+    if searches:
+        return "It searches."
     if steps:
         return "It trains."
     return "It is about to train." if plan is not None else "It prepares its data, and plans."
@@ -180,23 +195,52 @@ def _tiles(plan: Plan | None, device: Device | None, course: Course, *, under_wa
     steps, looks, spent_s = list(course.steps), list(course.looks), course.spent_s
     taken = steps[-1].step if steps else 0
     left_s = (plan.stop.steps - taken) * course.step_s if steps else plan.cost.seconds.value
-    left = f"{format_seconds(left_s)} left at most; " if under_way and left_s > 0 else ""
+    predicted = pair("predicted {due}", due=format_seconds(plan.cost.seconds.value))
+    left: str | Pair = pair("{time} left at most;", time=format_seconds(left_s)) if under_way and left_s > 0 else ""
     even = smooth([step.loss for step in steps[-500:]], 20.0)
     name = plan.stop.metric
     best = next((look for look in reversed(looks) if look.best), None)
     value = best.metrics.get(name, math.nan) if best is not None else math.nan
     per_second = device.usd_per_hour.value / 3600 if device is not None else 0.0
     return [
-        Tile("Steps", f"{taken:,}", f"of {plan.stop.steps:,}; epoch {steps[-1].epoch:.1f}" if steps else "not one yet"),
+        Tile(
+            "Steps",
+            f"{taken:,}",
+            pair("of {all}; epoch {epoch}", all=f"{plan.stop.steps:,}", epoch=f"{steps[-1].epoch:.1f}")
+            if steps
+            else "not one yet",
+        ),
         Tile(
             f"Validation {metric_name(name)}",
             metric_text(name, value) if math.isfinite(value) else UNKNOWN,
-            f"best, at step {best.step:,}" if best is not None else f"loss {even[-1]:.3g}" if even else "not one yet",
+            pair("best, at step {step}", step=f"{best.step:,}")
+            if best is not None
+            else pair("loss {loss}", loss=f"{even[-1]:.3g}")
+            if even
+            else "not one yet",
         ),
-        Tile("Training", format_seconds(spent_s), f"{left}predicted {format_seconds(plan.cost.seconds.value)}"),
+        Tile("Training", format_seconds(spent_s), sentences([left, predicted])),
         Tile(
             "Money",
             usd_text(spent_s * per_second) if per_second else UNKNOWN,
-            f"of training; predicted {usd_text(plan.cost.usd.value)}",
+            pair("of training; predicted {due}", due=usd_text(plan.cost.usd.value)),
         ),
     ]
+
+
+def _searched(folder: RunFolder, entry: Entry) -> list[Tile]:
+    """What a search took and may take, and its trials where its study lies beside it."""
+    budget, total = _found(folder, "search", Budget) or Budget(), entry.total
+    study = study_in(folder.folder)
+    trials = study.trials if study is not None else ()
+    best = study.best if study is not None else None
+    return [
+        Tile("Trials", f"{len(trials):,}", counted(trials)),
+        Tile("Best so far", UNKNOWN if best is None else f"{best.value:.4g}", "of the validation split"),
+        Tile("Time", format_seconds(total.wall_s), _of(budget.time, format_seconds)),
+        Tile("Money", usd_text(total.usd), _of(budget.money, usd_text)),
+    ]
+
+
+def _of(limit: float | None, text: Callable[[float], str]) -> Pair | str:
+    return "no limit" if limit is None else pair("of {limit}", limit=text(limit))

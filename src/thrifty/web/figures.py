@@ -21,6 +21,7 @@ from thrifty.report.figures import (
 )
 from thrifty.report.plan_figures import PALETTE
 from thrifty.report.rows import difference_text, metric_name, metric_text
+from thrifty.report.words import Pair, joined, pair, same
 from thrifty.spec.metrics import METRICS
 
 # points of a group at most; the worst are among them
@@ -48,8 +49,9 @@ def over_one_another(
         share: values are parts of one.
         even: smooth them.
     """
-    data, keys, said, last = [], [], [], 1.0
+    data, keys, last = [], [], 1.0
     values: list[float] = []
+    said: list[str | Pair] = []
     for (name, xs, ys), color in zip(runs, PALETTE, strict=False):
         shown = smooth(ys, max(5.0, len(ys) / 60)) if even else list(ys)
         finite = [y for y in shown if math.isfinite(y)]
@@ -65,11 +67,16 @@ def over_one_another(
         )  # fmt: skip
         keys.append((name, color, "line"))
         last = max([last, *xs])
-        said.append(f"{name} ends at {finite[-1]:.3g}" if finite else f"{name} has none")
+        said.append(
+            pair("{name} ends at {value}", name=same(name), value=f"{finite[-1]:.3g}")
+            if finite
+            else pair("{name} has none", name=same(name))
+        )
     far = bool(values) and min(values) > 0 and max(values) > _FELL_FAR * min(values)
     yaxis = {"tickformat": ".0%"} if share else log_axis(min(values), max(values)) if far else {}
     layout = plot_layout(last=last, yaxis=yaxis)
-    return Figure(place, title, f"{title} by step: {', '.join(said)}.", data, {**layout, "height": 280}, tuple(keys))
+    says = pair("{title} by step: {ends}.", title=title, ends=joined(said))
+    return Figure(place, title, says, data, {**layout, "height": 280}, tuple(keys))
 
 
 def misses(title: str, groups: Mapping[str, Sequence[tuple[str, float]]]) -> Figure:
@@ -127,12 +134,11 @@ def misses(title: str, groups: Mapping[str, Sequence[tuple[str, float]]]) -> Fig
     layout["shapes"] = [
         {"type": "line", "x0": 1, "x1": 1, "yref": "paper", "y0": 0, "y1": 1, "line": {"color": GREY, "width": 1.5}}
     ]
-    said = ", ".join(f"{name} {difference_text(each - 1)}" for name, each in zip(names, medians, strict=True))
+    said = joined([same(f"{name} {difference_text(each - 1)}") for name, each in zip(names, medians, strict=True)])
+    says = pair("{title}; medians: {medians}.", title=title, medians=said)
     keys = (("a run", BLUE, "dot"), ("the median of a row", ORANGE, "mark"))
     height = _ROW_PIXELS * len(names) + 70
-    return Figure(
-        "misses", title, f"{title}; medians: {said}.", data, {**layout, "height": height, "hovermode": "closest"}, keys
-    )
+    return Figure("misses", title, says, data, {**layout, "height": height, "hovermode": "closest"}, keys)
 
 
 def trials(place: str, metric: str, values: Sequence[tuple[int, float]], *, rises: bool) -> Figure:
@@ -164,11 +170,14 @@ def trials(place: str, metric: str, values: Sequence[tuple[int, float]], *, rise
         last=max(xs, default=1.0),
         xaxis={
             "title": {"text": "trial", "standoff": 6, "font": {"size": 12}},
+            "range": [0.5, max(xs, default=1.0) + 0.5],
             **({"dtick": 1} if len(xs) <= _FEW else {}),
         },
         yaxis={"tickformat": ".1%"} if share else {},
     )
     title = f"{metric_name(metric)[:1].upper()}{metric_name(metric)[1:]} of {len(values):,} trials"
-    says = f"{title}; the best is {metric_text(metric, best[-1])}." if best else f"{title}."
+    says: str | Pair = (
+        pair("{title}; the best is {value}.", title=title, value=metric_text(metric, best[-1])) if best else title
+    )
     keys = (("a trial", TEAL, "dot"), ("the best until then", ORANGE, "line"))
     return Figure(place, title, says, data, {**layout, "hovermode": "closest"}, keys)

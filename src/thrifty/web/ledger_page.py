@@ -11,8 +11,9 @@ from starlette.responses import Response
 
 from thrifty.ledger import Line
 from thrifty.report.rows import QUANTITIES, UNKNOWN, difference_text, share_text
+from thrifty.report.words import Pair, pair
 from thrifty.web.figures import misses
-from thrifty.web.render import drawn, page
+from thrifty.web.render import page
 from thrifty.web.runs_page import name_of
 from thrifty.web.site import Site
 
@@ -48,7 +49,6 @@ def show(site: Site, request: Request) -> Response:
         groups_left=max(0, len(groups) - _MOST_GROUPS),
         worst=[_worst_row(line, quantity) for line in worst],
         figures=figures,
-        figures_json=drawn(figures),
         any=bool(ended),
     )
 
@@ -98,14 +98,15 @@ def _worst_row(line: Line, quantity: str) -> dict[str, Any]:
     }
 
 
-def _says(lines: Sequence[Line], quantity: str) -> str:
+def _says(lines: Sequence[Line], quantity: str) -> Pair | str:
     if not lines:
         return ""
     near = sum(1 / NEAR <= line.ratios[quantity] <= NEAR for line in lines)
-    name = QUANTITIES[quantity][0]
-    share = share_text(near / len(lines)) if near else "none"
-    runs = f"{len(lines):,} run{'s' * (len(lines) != 1)}"
-    return (
-        f"Of {runs} that ended, {name} was within a quarter of the prediction in {share}; in the median it was off by "
-        f"{difference_text(_median(lines, quantity) - 1)}."
+    return pair(
+        "Of {runs} that ended, {quantity} was within a quarter of the prediction in {share}; in the median it was off "
+        "by {off}.",
+        runs=pair("1 run") if len(lines) == 1 else pair("{count} runs", count=f"{len(lines):,}"),
+        quantity=QUANTITIES[quantity][0],
+        share=share_text(near / len(lines)) if near else "none",
+        off=difference_text(_median(lines, quantity) - 1),
     )

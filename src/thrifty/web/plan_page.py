@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
+from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -17,7 +20,8 @@ from starlette.responses import JSONResponse, Response
 from thrifty.errors import JobError, RequestError, ThriftyError
 from thrifty.report.figures import number
 from thrifty.report.plan_tables import head_text, interval_text, paragraphs
-from thrifty.spec import load_job
+from thrifty.report.words import in_parts, pair, same
+from thrifty.spec import Pins, load_job
 from thrifty.spec.proposal import Offer, Proposal
 from thrifty.web.asked import read_asked, text_of
 from thrifty.web.render import page
@@ -56,7 +60,7 @@ async def ask(site: Site, request: Request) -> Response:
         proposal = await _planned(site.folder / name, on, site.runs)
     finally:
         site.planning.release()
-    return JSONResponse(told(proposal))
+    return JSONResponse(told(proposal, await run_in_threadpool(_asked_for, site.folder / name), name))
 
 
 def found_jobs(folder: Path, runs: Path) -> list[Path]:
@@ -65,32 +69,79 @@ def found_jobs(folder: Path, runs: Path) -> list[Path]:
     return sorted(path.relative_to(folder) for path in files if _is_job(path))
 
 
-def told(proposal: Proposal) -> dict[str, Any]:
-    """Return a proposal as the page draws it: each way with its figures; in seconds, bytes, joules and US dollars."""
+def told(proposal: Proposal, job: dict[str, Any] | None = None, name: str = "job.yaml") -> dict[str, Any]:
+    """Return a proposal as the page draws it: each way with its figures; in seconds, bytes, joules and US dollars.
+
+    Args:
+        proposal: what the planner said.
+        job: the job that was planned, as its file has it; ways of this machine are then told as jobs.
+        name: of its file.
+    """
     what, where = head_text(proposal)
     if proposal.machines:
         ways = [_way(row.offer, name=row.name, device=row.device) for row in proposal.machines]
+        for way, row in zip(ways, proposal.machines, strict=True):
+            way["command"] = f"thrifty plan {shlex.quote(name)} --on {shlex.quote(row.name)}"
     else:
         # the front first: an offer may be a way of it, for as many steps as the budget holds
         offers = {tuple(sorted(offer.settings.items())): offer for offer in (*proposal.front, *proposal.offers)}
         ways = [_way(offer) for offer in offers.values()]
+        if job is not None and proposal.plan is not None:
+            file = Path(name).with_name(f"{Path(name).stem}-planned.yaml")
+            for way, offer in zip(ways, offers.values(), strict=True):
+                way["job"], way["file"] = job_of(job, offer), str(file)
+                way["command"] = f"thrifty run {shlex.quote(str(file))}" if way["job"] else ""
     return {
         "what": what,
         "where": where,
         "ways": ways,
         "machines": bool(proposal.machines),
         "would_fit": list(proposal.would_fit),
-        "said": [[label, text] for label, text in paragraphs(proposal)],
+        "said": [[pair(label), text] for label, text in paragraphs(proposal)],
     }
+
+
+def job_of(job: dict[str, Any], offer: Offer) -> str:
+    """Write a job so that it is computed in one of the ways there are: what the way decides stands in ``plan``.
+
+    >>> from thrifty.spec import Cost, Interval
+    >>> one = Interval.around(1.0, 0.1, "")
+    >>> cost = Cost(seconds=one, peak_bytes=one, joules=one, usd=one, flops=one)
+    >>> way = Offer(says="bf16", settings={"micro_batch": 8, "flash": True}, cost=cost, step_seconds=1, mark="front")
+    >>> print(job_of({"name": "a", "plan": {"threads": 2}}, way))
+    name: a
+    plan:
+      threads: 2
+      micro_batch: 8
+    <BLANKLINE>
+    """
+    pins = {field: value for field, value in offer.settings.items() if field in Pins.model_fields}
+    try:
+        Pins.model_validate(pins)
+    except ValidationError:
+        # a way that no job can ask for, such as that of most people on another machine
+        return ""
+    own = job.get("plan")
+    made = {**job, "plan": {**(own if isinstance(own, dict) else {}), **pins}}
+    return yaml.safe_dump(made, sort_keys=False, allow_unicode=True)
+
+
+def _asked_for(path: Path) -> dict[str, Any] | None:
+    """A job as its file has it; None where that cannot be read any more."""
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _way(offer: Offer, name: str = "", device: str = "") -> dict[str, Any]:
     cost = offer.cost
     return {
-        "name": name or offer.says,
-        "says": offer.says if name else "",
+        "name": same(name) if name else in_parts(offer.says),
+        "says": in_parts(offer.says) if name else "",
         "device": device,
-        "remark": offer.remark,
+        "remark": pair(offer.remark),
         "chosen": offer.mark == "chosen" and not name,
         "usual": offer.mark == "usual",
         "fits": offer.fits,
@@ -99,6 +150,9 @@ def _way(offer: Offer, name: str = "", device: str = "") -> dict[str, Any]:
         "bytes": number(cost.peak_bytes.value),
         "joules": number(cost.joules.value),
         "usd": number(cost.usd.value),
+        "job": "",
+        "file": "",
+        "command": "",
     }
 
 

@@ -1,4 +1,4 @@
-"""The page of a run: its report once it is done; until then its course, which goes on, and what steers it."""
+"""The page of a run or a search: its report once it is done; until then its course, and what steers it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from thrifty.errors import RequestError, ThriftyError
 from thrifty.ledger import Entry
 from thrifty.report.decided import value_text
 from thrifty.report.rows import bill_rows, metric_name, metric_text
+from thrifty.report.words import Pair, joined, pair, same, sentences
 from thrifty.runs import RunFolder
 from thrifty.spec import Plan
 from thrifty.web.asked import read_asked, text_of
@@ -28,7 +29,7 @@ _REPORT_POLICY = (
 _ASKED = {
     "pause": "It saves what was learned after the step at hand, and waits.",
     "go": "It goes on.",
-    "stop": "It stops after the step at hand, and keeps its best weights.",
+    "stop": "It stops after the step at hand, and keeps its best.",
 }
 
 
@@ -38,27 +39,39 @@ def show(site: Site, request: Request) -> Response:
     folder = _folder(entry)
     name = Path(entry.folder).name or entry.name
     if entry.status == "done" and folder.page.is_file() and "course" not in request.query_params:
-        return page("report.html", here="runs", title=name, name=name, entry=entry)
+        return page("report.html", here="runs", title=same(name), name=name, entry=entry)
     plan = _plan(folder)
     rows, total = bill_rows(entry)
+    searches = folder.searches
     return page(
         "run.html",
         here="runs",
-        title=name,
+        title=same(name),
         name=name,
         entry=entry,
         has_report=folder.page.is_file(),
-        searches=(folder.folder / "study.sqlite").is_file(),
-        # a search, say, is no run that looks for what it is asked
-        steers=entry.status == "running" and bool(folder.key),
+        searches=searches,
+        # what a budget should buy, say, is sought by runs, and is none that looks for what it is asked
+        steers=entry.status == "running" and (bool(folder.key) or searches),
         here_too=folder.folder.is_dir(),
         course=told_of(site.course(folder), folder, entry),
         job_text=_job_text(folder),
         why=plan.why if plan is not None else (),
         value_text=value_text,
         bill=[*rows, total] if rows else [],
-        metrics=[(metric_name(each), metric_text(each, value)) for each, value in entry.metrics.items()],
+        reached=_reached(entry, on_test=plan is not None),
     )
+
+
+def _reached(entry: Entry, *, on_test: bool) -> Pair | str:
+    """The figures that a run or a search came to, in a sentence."""
+    figures = [
+        pair("{name} {value}", name=metric_name(each), value=same(metric_text(each, value)))
+        for each, value in entry.metrics.items()
+    ]
+    if not figures:
+        return ""
+    return pair("On the test split: {figures}." if on_test else "It reached: {figures}.", figures=joined(figures))
 
 
 def live(site: Site, request: Request) -> Response:
@@ -82,17 +95,17 @@ def report(site: Site, request: Request) -> Response:
 
 
 async def steer(site: Site, request: Request) -> Response:
-    """Ask a run to pause, go on or stop (``ask``), or to spend less (``lower``)."""
+    """Ask a run or a search to pause, go on or stop (``ask``), or to spend less (``lower``)."""
     asked = await read_asked(request)
     ask, lower = text_of(asked, "ask"), text_of(asked, "lower")
     if not ask and not lower:
         raise RequestError("nothing is asked for: neither 'ask' nor 'lower'")
 
-    def go() -> str:
+    def go() -> Pair:
         entry = site.entry(request.path_params["number"])
         now = ask_of_run(Path(entry.folder), ask, lower=lower, runs=site.runs)
-        said = [_ASKED[now.ask]] if ask else []
-        return " ".join([*said, *([f"It may spend {now.says} in all."] if lower else [])])
+        said = [pair(_ASKED[now.ask])] if ask else []
+        return sentences([*said, *([pair("It may spend {limit} in all.", limit=now.says)] if lower else [])])
 
     return JSONResponse({"says": await run_in_threadpool(go)})
 

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from thrifty.ledger import Line
 from thrifty.ledger.entry import Status
 from thrifty.report.rows import QUANTITIES, UNKNOWN, difference_text, metric_name, metric_text, usd_text
+from thrifty.report.words import Pair, joined, pair
 from thrifty.spec.metrics import METRICS
 from thrifty.spec.units import format_joules, format_seconds
 from thrifty.web.render import page
@@ -126,19 +127,33 @@ def _row(line: Line) -> dict[str, Any]:
         "time": format_seconds(line.wall_s) if line.wall_s else UNKNOWN,
         "energy": format_joules(line.joules) if line.joules else UNKNOWN,
         "money": usd_text(line.usd) if line.usd else UNKNOWN,
-        "miss": f"{difference_text(ratio - 1)} {QUANTITIES[quantity][0]}" if quantity and line.miss else UNKNOWN,
+        "miss": pair("{difference} {quantity}", difference=difference_text(ratio - 1), quantity=QUANTITIES[quantity][0])
+        if quantity and line.miss
+        else UNKNOWN,
         "started": line.started[:16].replace("T", " "),
         "damaged": line.damaged,
     }
 
 
-def _summary(lines: Sequence[Line], found: Sequence[Line]) -> str:
+def _summary(lines: Sequence[Line], found: Sequence[Line]) -> Pair:
     """Count what is shown, and what it took."""
     by_status = Counter(line.status for line in found)
-    counted = ", ".join(f"{by_status[status]:,} {status}" for status in _STATUSES if by_status[status])
-    of_all = f" of {len(lines):,}" if len(found) != len(lines) else ""
-    took = (
-        f"{format_seconds(math.fsum(line.wall_s for line in found))}, {usd_text(math.fsum(line.usd for line in found))}"
+    count = f"{len(found):,}"
+    if len(found) != len(lines):
+        runs = pair("{count} of {all} runs", count=count, all=f"{len(lines):,}")
+    else:
+        runs = pair("1 run") if len(found) == 1 else pair("{count} runs", count=count)
+    if not found:
+        return runs
+    statuses = [
+        pair("{count} {status}", count=f"{by_status[status]:,}", status=status)
+        for status in _STATUSES
+        if by_status[status]
+    ]
+    return pair(
+        "{runs}: {statuses}; together {time}, {money}",
+        runs=runs,
+        statuses=joined(statuses),
+        time=format_seconds(math.fsum(line.wall_s for line in found)),
+        money=usd_text(math.fsum(line.usd for line in found)),
     )
-    runs = "run" if len(found) == 1 and not of_all else "runs"
-    return f"{len(found):,}{of_all} {runs}" + (f": {counted}; together {took}" if found else "")

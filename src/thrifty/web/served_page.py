@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from thrifty.errors import RequestError
+from thrifty.report.words import words_of
 from thrifty.web.asked import read_asked, text_of
 from thrifty.web.render import page
 from thrifty.web.site import Site
@@ -19,6 +21,8 @@ from thrifty.web.site import Site
 USUAL = "http://127.0.0.1:8501"
 _PATIENCE_SECONDS = 3.0
 _MOST_BYTES = 4 << 20
+# levels of an answer in which texts are looked for
+_DEEP = 8
 # what a server tells of itself to its own page
 _PATHS = {"cards": "/page/models", "bill": "/page/bill"}
 
@@ -31,7 +35,17 @@ def show(site: Site, request: Request) -> Response:
 async def ask(site: Site, request: Request) -> Response:
     """Ask the server at an ``address`` for its models and their bills."""
     address = text_of(await read_asked(request), "address") or USUAL
-    return JSONResponse(await run_in_threadpool(look_at, address))
+    told = await run_in_threadpool(look_at, address)
+    return JSONResponse({**told, "words": words_of(_texts(told))})
+
+
+def _texts(told: Any, deep: int = _DEEP) -> Iterator[str]:
+    """Every text that a server says, of which a page says some in its own language; who answers may say anything."""
+    if isinstance(told, str):
+        yield told
+    elif deep and isinstance(told, dict | list):
+        for each in told.values() if isinstance(told, dict) else told:
+            yield from _texts(each, deep - 1)
 
 
 def look_at(address: str) -> dict[str, Any]:

@@ -9,12 +9,17 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from thrifty.report.words import Pair, joined, pair
+
+# the file of a search's own study
+STUDY = "study.sqlite"
 _MOST_FILES = 200
 # a file that is larger holds more than a page can show
 _MOST_TRIALS = 2000
@@ -86,6 +91,29 @@ def find_studies(runs: Path) -> tuple[list[Study], list[Unread]]:
         except (sqlite3.Error, ValueError, TypeError, KeyError) as error:
             unread.append(Unread(str(path.relative_to(runs)), " ".join(str(error).split())[:200]))
     return studies, unread
+
+
+def study_in(folder: Path) -> Study | None:
+    """Read the newest study of a search's folder; None where none lies there, or it cannot be read."""
+    path = folder / STUDY
+    if not path.is_file():
+        return None
+    try:
+        return next(_read(path), None)
+    except (sqlite3.Error, ValueError, TypeError, KeyError):
+        return None
+
+
+def counted(trials: Sequence[Trial]) -> Pair:
+    """Count trials by what became of them.
+
+    >>> counted([Trial(number, {}, status, 0.5, 1.0) for number, status in enumerate(["done", "done", "pruned"])]).en
+    '2 done, 1 pruned'
+    """
+    by_status = Counter(each.status for each in trials)
+    return joined(
+        [pair("{count} {status}", count=f"{count:,}", status=each) for each, count in by_status.most_common()]
+    )
 
 
 def _files(runs: Path) -> list[Path]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,13 +12,14 @@ from starlette.responses import Response
 from thrifty.ledger import Line
 from thrifty.report.figures import Figure
 from thrifty.report.rows import UNKNOWN, metric_name, metric_text, share_text, usd_text
+from thrifty.report.words import Pair, pair, same, sentences
 from thrifty.spec.metrics import METRICS
 from thrifty.spec.units import format_joules, format_seconds
 from thrifty.web.figures import trials
-from thrifty.web.render import drawn, page
+from thrifty.web.render import page
 from thrifty.web.runs_page import name_of
 from thrifty.web.site import Site
-from thrifty.web.studies import Study, find_studies
+from thrifty.web.studies import Study, counted, find_studies
 
 _MOST_SHOWN, _MOST_ROWS = 20, 60
 
@@ -37,7 +37,7 @@ def show(site: Site, request: Request) -> Response:
         studies=shown,
         left_out=max(0, len(studies) - _MOST_SHOWN),
         unread=unread,
-        figures=drawn(figures),
+        figures=figures,
     )
 
 
@@ -56,6 +56,7 @@ def _shown(study: Study, at: int, lines: Mapping[str, Line], figures: list[Figur
         "run": line.id if line else 0,
         "status": line.status if line else "",
         "says": _says(study, line, metric),
+        "steers": line is not None and line.status == "running",
         "figure": figure,
         "metric": metric_name(metric) if metric else "reached",
         "settings": names,
@@ -66,7 +67,8 @@ def _shown(study: Study, at: int, lines: Mapping[str, Line], figures: list[Figur
                 "settings": [each.settings.get(name, UNKNOWN) for name in names],
                 "status": each.status,
                 "value": metric_text(metric, each.value) if math.isfinite(each.value) else UNKNOWN,
-                "share": share_text(each.share),
+                # of a study that is not ours nobody says how far a trial came
+                "share": share_text(each.share) if each.status == "done" or each.share < 1 else UNKNOWN,
                 "says": each.says,
                 "time": format_seconds(each.seconds) if each.seconds else UNKNOWN,
                 "money": usd_text(each.usd) if each.usd else UNKNOWN,
@@ -83,14 +85,18 @@ def _rank(value: float, *, rises: bool) -> tuple[bool, float]:
     return (not known, 0.0 if not known else -value if rises else value)
 
 
-def _says(study: Study, line: Line | None, metric: str) -> str:
-    counted = Counter(each.status for each in study.trials)
-    said = ", ".join(f"{count:,} {status}" for status, count in counted.most_common())
+def _says(study: Study, line: Line | None, metric: str) -> Pair:
     best = study.best
-    parts = [f"{len(study.trials):,} trials: {said}." if said else "No trial has begun."]
+    parts = [
+        pair("{count} trials: {statuses}.", count=f"{len(study.trials):,}", statuses=counted(study.trials))
+        if study.trials
+        else pair("No trial has begun.")
+    ]
     if best is not None:
-        settings = ", ".join(f"{name} {value}" for name, value in best.settings.items())
-        parts.append(f"The best reached {metric_text(metric, best.value)} with {settings}.")
+        settings = same(", ".join(f"{name} {value}" for name, value in best.settings.items()))
+        value = metric_text(metric, best.value)
+        parts.append(pair("The best reached {value} with {settings}.", value=value, settings=settings))
     if line is not None and line.wall_s:
-        parts.append(f"It took {format_seconds(line.wall_s)}, {format_joules(line.joules)} and {usd_text(line.usd)}.")
-    return " ".join(parts)
+        time, energy, money = format_seconds(line.wall_s), format_joules(line.joules), usd_text(line.usd)
+        parts.append(pair("It took {time}, {energy} and {money}.", time=time, energy=energy, money=money))
+    return sentences(parts)

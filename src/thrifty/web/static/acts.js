@@ -5,7 +5,7 @@ if (location.hash.startsWith("#token=")) {
   history.replaceState(null, "", location.pathname + location.search);
 }
 export const may = () => Boolean(localStorage.getItem(KEY));
-export const CANNOT = "This browser may look and not act: open the address that thrifty ui printed.";
+export const CANNOT = speech.t("This browser may look and not act: open the address that thrifty ui printed.");
 
 export class Refused extends Error {}
 
@@ -23,7 +23,7 @@ export const act = async (path, body) => {
   } catch {
     said = { error: text };
   }
-  if (!reply.ok) throw new Refused(said.error || `The server answered ${reply.status}.`);
+  if (!reply.ok) throw new Refused(said.error || speech.said(speech.t("The server answered {status}.", { status: reply.status })));
   return said;
 };
 

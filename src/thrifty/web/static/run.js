@@ -1,45 +1,49 @@
-// Draws how a run goes, asks for more while it is under way, and passes on what its reader asks of it.
+// Draws how a run or a search goes, asks for more while it is under way, and passes on what its reader asks of it.
 import { act, CANNOT, make, may } from "./acts.js";
 import { draw, standing } from "./plots.js";
 
+const { t } = speech;
 const AGAIN_MS = 1000, MOST_WAITED = 30;
+const STOP = {
+  run: t("Stop this run? It ends after the step at hand and keeps its best weights; it cannot be gone on with."),
+  search: t("Stop this search? It ends after the step at hand, and its best trial is the answer."),
+};
 const byId = (id) => document.getElementById(id);
 const run = byId("run"), path = `/runs/${run.dataset.number}`;
 let seen = -1, waited = 0;
 
 const place = (figure, at) => {
   if (byId(figure.id)) return;
-  const plot = make("div", { class: "plot", id: figure.id, role: "img", "aria-label": figure.says });
+  const plot = make("div", { class: "plot", id: figure.id, role: "img" });
   // one that comes later, such as the first validation, stands where it belongs
   byId("plots").insertBefore(make("figure", {}, make("figcaption", {}), make("p", { class: "keys" }), plot), byId("plots").children[at]);
 };
 
 const drawFigure = async (figure) => {
   const around = byId(figure.id).parentElement;
-  around.querySelector("figcaption").textContent = figure.title;
+  speech.say(around.querySelector("figcaption"), figure.title);
   around.querySelector(".keys").replaceChildren(...figure.key.map(([label, color, look]) => {
     const mark = make("i", { class: look });
     mark.style.color = color;
-    return make("span", {}, mark, label);
+    return make("span", {}, mark, speech.both(label));
   }));
   await draw(figure);
 };
 
-const say = (id, text) => {
-  const element = byId(id);
-  if (element && element.textContent !== text) element.textContent = text;
-};
-
 const show = async (course) => {
-  say("says", course.says);
-  say("status", course.paused ? "paused" : course.status);
+  speech.learn(course.words);
+  speech.say(byId("says"), course.says);
+  speech.say(byId("status"), course.paused ? t("paused") : course.status);
   byId("done").value = course.done ?? 0;
   byId("tiles").replaceChildren(...course.tiles.map(({ what, figure, more }) => make("li", { class: "tile" },
-    make("div", { class: "what" }, what), make("div", { class: "measured" }, figure), make("div", { class: "predicted" }, more))));
-  const pause = byId("pause");
-  if (pause) pause.textContent = course.ask === "pause" || course.paused ? "Go on" : "Pause";
+    make("div", { class: "what" }, speech.both(what)), make("div", { class: "measured" }, figure), make("div", { class: "predicted" }, speech.both(more)))));
+  const pause = byId("pause"), waits = course.ask === "pause" || course.paused;
+  if (pause) {
+    pause.dataset.ask = waits ? "go" : "pause";
+    speech.say(pause, waits ? t("Go on") : t("Pause"));
+  }
   byId("happened").hidden = !course.told.length;
-  byId("told").replaceChildren(...course.told.map((line) => make("li", line.trouble ? {} : { class: "soft" }, make("bdi", {}, line.says))));
+  byId("told").replaceChildren(...course.told.map((line) => make("li", line.trouble ? {} : { class: "soft" }, make("bdi", {}, speech.both(line.says)))));
   if (course.figures) {
     byId("curves").hidden = !course.figures.length;
     for (const [at, figure] of course.figures.entries()) {
@@ -64,7 +68,7 @@ const turn = async () => {
       }
       await show(course);
     } catch (error) {
-      say("answer", `The server does not answer; it is asked again. ${error.message}`);
+      speech.say(byId("answer"), t("The server does not answer; it is asked again. {error}", { error: error.message }));
     }
   }
   setTimeout(turn, AGAIN_MS);
@@ -73,9 +77,9 @@ const turn = async () => {
 const ask = async (what) => {
   try {
     const { says } = await act(`${path}/steer`, what);
-    say("answer", says);
+    speech.say(byId("answer"), says);
   } catch (error) {
-    say("answer", error.message);
+    speech.say(byId("answer"), error.message);
   }
 };
 
@@ -83,11 +87,11 @@ if (byId("steer")) {
   const controls = byId("steer").querySelectorAll("button, input");
   if (!may()) {
     for (const each of controls) each.disabled = true;
-    say("answer", CANNOT);
+    speech.say(byId("answer"), CANNOT);
   }
-  byId("pause").addEventListener("click", () => ask({ ask: byId("pause").textContent === "Pause" ? "pause" : "go" }));
+  byId("pause").addEventListener("click", () => ask({ ask: byId("pause").dataset.ask }));
   byId("stop").addEventListener("click", () => {
-    if (confirm("Stop this run? It ends after the step at hand and keeps its best weights; it cannot be gone on with.")) ask({ ask: "stop" });
+    if (confirm(speech.said(STOP[byId("steer").dataset.of]))) ask({ ask: "stop" });
   });
   byId("steer").addEventListener("submit", (event) => {
     event.preventDefault();

@@ -1,4 +1,4 @@
-"""The words of a page in Chinese, by what they are in English; a name in braces stands for what varies."""
+"""Words of a run's page."""
 
 from __future__ import annotations
 
@@ -30,7 +30,6 @@ SAID: dict[str, str] = {
     "{figure} (95 % interval {low} to {high})": "{figure}（95 % 区间 {low} 至 {high}）",
     "on {devices} devices": "在 {devices} 个设备上",
     "on {devices} devices, all shared out": "在 {devices} 个设备上，全部分片",
-    "{count} at once": "每次 {count} 个",
     "by length": "按长度组批",
     "packed": "紧密打包",
     "documents apart": "文档互相隔开",
@@ -97,6 +96,16 @@ SAID: dict[str, str] = {
     "{count} things are told, in their order": "按先后记有 {count} 件事",
     "and {count} more, in {file} of the run's folder.": "另有 {count} 条，见运行文件夹中的 {file}。",
     "training": "训练",
+    "1 step was skipped": "跳过了 1 步",
+    "{count} steps were skipped": "跳过了 {count} 步",
+    "the rate was lowered {times}": "学习率降低了{times}",
+    "weights were rolled back {times}": "权重回退了{times}",
+    "{what}: {time} of training wasted.": "{what}：浪费了 {time} 的训练。",
+    "For memory, {stage} took {count} samples at once in the end, not {before}.":
+        "为节省内存，{stage}最后每次取 {count} 个样本，而不是 {before} 个。",
+    "once": "一次",
+    "twice": "两次",
+    "{count} times": "{count} 次",
     # compression
     "Compressed": "压缩",
     "Nothing cheaper was found that is not worse.": "没有找到既更省又不更差的方案。",
@@ -229,6 +238,18 @@ SAID: dict[str, str] = {
     "data": "数据",
     "probe": "试跑",
     "search": "搜索",
+    # pictures in words
+    "Validation loss, from {first} to {last}.": "验证损失，从 {first} 到 {last}。",
+    "{title}: root mean square of {count} layers in order of computation, {spread}.":
+        "{title}：按计算顺序 {count} 层的均方根，{spread}。",
+    "{sure} sure: {right} right of {count}": "把握 {sure}：{count} 个中答对 {right}",
+    "Of answers {what}.": "各组答案：{what}。",
+    "Answers by confidence, in {bins} bins: {counts}.": "各把握程度的答案数，分 {bins} 组：{counts}。",
+    "{name}: {first} for {few} to {last} for {many}": "{name}：{few} 行 {first}，至 {many} 行 {last}",
+    "{title}, {unit}: {said}.": "{title}，{unit}：{said}。",
+    "{count} candidates by {name} and drop; chosen: {moves}, {value}; allowed is a drop of {allowed}.":
+        "{count} 个方案，按{name}与下降；选中：{moves}，{value}；允许下降 {allowed}。",
+    "as trained": "原样",
     # data
     "Data": "数据",
     "Prepared": "准备好的数据",
@@ -394,6 +415,11 @@ GENERATED: dict[str, str] = {
     "compiled the model in {time}, at step {step}": "在第 {step} 步编译了模型，用时 {time}",
     "compiled {count} blocks in {time}, at step {step}": "在第 {step} 步编译了 {count} 个模块，用时 {time}",
     "going on from step {step}": "从第 {step} 步继续",
+    "from {low} to {high}": "从 {low} 到 {high}",
+    "and 0 in {count}": "{count} 层为 0",
+    "and no numbers in {count}": "{count} 层不是数",
+    "0 in {count}": "{count} 层为 0",
+    "no numbers in {count}": "{count} 层不是数",
     "Drop and {objective}": "下降与{objective}",
     "drop of {metric}": "{metric}的下降",
     "{count} cores": "{count} 个核",
@@ -420,4 +446,3 @@ GENERATED: dict[str, str] = {
     "rejected: {what}": "拒绝：{what}",
     "matrix products, {kind}": "矩阵乘，{kind}",
 }  # fmt: skip
-CHINESE = {**SAID, **GENERATED}
