@@ -5,7 +5,7 @@
 Against ``transformers.generate`` with all sixteen in one batch, in fp32 as it comes and in bf16, and against
 openvino-genai where `make genai` made its environment. The same random weights in everybody's own files, the same
 prompts, greedy, to the same length. Ours is the server's own writer, which tells each token of each text; in bf16 on
-processors that multiply it, and in fp32.
+processors that multiply it, in int8 (weights and rows), and in fp32.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from thrifty.spec.folders import cache_folder
 GENAI = ROOT / ".venv-genai" / "bin" / "python"
 STREAMS, PROMPT = 16, 64
 TOKENS, QUICK_TOKENS = 128, 24
-OURS = ("ours", "ours_fp32")
+OURS = ("ours", "ours_int8", "ours_fp32")
 THEIRS = ("transformers", "transformers_bf16", "genai")
 
 
@@ -44,6 +44,7 @@ def entrants(folder: Path, tokens: int) -> Callable[[int], Sequence[Entrant]]:
     def entrants(_: int) -> list[Entrant]:
         found = [
             one("ours", sys.executable, "generate_ours", "bf16"),
+            one("ours_int8", sys.executable, "generate_ours", "int8"),
             one("ours_fp32", sys.executable, "generate_ours", "fp32"),
             one("transformers", str(PEERS), "peers.hf_generate", "fp32"),
             one("transformers_bf16", str(PEERS), "peers.hf_generate", "bf16"),
@@ -60,8 +61,10 @@ def figures(found: Race) -> dict[str, list[float]]:
     samples = {f"generate_tokens_per_second_{name}": values for name, values in speed.items()}
     samples["generate_speedup"] = ratios(speed["ours"], speed["transformers"])
     samples["generate_speedup_fp32"] = ratios(speed["ours_fp32"], speed["transformers"])
+    samples["generate_speedup_int8"] = ratios(speed["ours_int8"], speed["transformers"])
     samples["generate_speedup_both_bf16"] = ratios(speed["ours"], speed["transformers_bf16"])
     samples["generate_share_of_genai"] = ratios(speed["ours"], speed["genai"])
+    samples["generate_share_of_genai_int8"] = ratios(speed["ours_int8"], speed["genai"])
     reference: list[list[int]] = next((each["texts"] for each in told["transformers"]), [])
     for name in (*OURS, "genai"):
         samples[f"generate_same_tokens_{name}"] = [same(each["texts"], reference) for each in told[name] if reference]

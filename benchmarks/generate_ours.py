@@ -20,6 +20,7 @@ from tokenizers import Tokenizer, decoders, models
 from benchmarks.peers.talk import Talk
 from thrifty.models import build, exchange
 from thrifty.models.init import initialise
+from thrifty.models.quantised import quantised
 from thrifty.models.wishes import Wishes
 from thrifty.serve.generation.engine import Engine
 from thrifty.serve.generation.order import Order, Piece
@@ -97,10 +98,11 @@ def main() -> None:
     model = model.eval().requires_grad_(False).to(work.get("device", "cpu"))
     if work["precision"] == "bf16":
         model = model.to(torch.bfloat16)
+    writes = quantised(model) if work["precision"] == "int8" else model
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    form: Any = SimpleNamespace(model=model, tokenizer=tokenizer, end=-1)
+    form: Any = SimpleNamespace(model=writes, tokenizer=tokenizer, end=-1)
     limits = Limits(max_tokens=1_024)
-    engine = Engine(model, cache_bytes=limits.cache_bytes, texts=limits.texts)
+    engine = Engine(writes, cache_bytes=limits.cache_bytes, texts=limits.texts)
     writer = Writer(form, engine, length=SIZES["length"], label="gpt2:1", limits=limits, metrics=Metrics())
     writer.start()
     write(writer, work, work.get("warm", 4))

@@ -35,5 +35,5 @@ def test_texts_that_end_early_are_not_the_same() -> None:
 
 def test_everybody_is_given_the_same_work(tmp_path: Path) -> None:
     found = entrants(tmp_path, 9)(0)
-    assert [each.name for each in found][:3] == ["ours", "ours_fp32", "transformers"]
+    assert [each.name for each in found][:4] == ["ours", "ours_int8", "ours_fp32", "transformers"]
     assert all('"tokens": 9' in each.command[-1] for each in found)

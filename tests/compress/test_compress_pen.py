@@ -76,6 +76,22 @@ def test_tokens_a_second_are_measured_of_what_is_written() -> None:
     assert share("tokens", found, found) == 1
 
 
+def test_int8_as_torch_writes_is_a_move_where_the_processor_has_it(tmp_path: Path) -> None:
+    context, candidate = looking("gpt")
+    move = MOVES["int8_writing"]
+    assert "no products of int8" in str(move.applies(context, candidate))
+    assert "of GPT and Llama alone" in str(move.applies(context, replace(candidate, plan=small_plan("bert"))))
+    assert "for language models" in str(move.applies(*looking("bert")))
+    vnni = replace(context, device=context.device.model_copy(update={"isa": ("avx2", "avx512_vnni")}), scratch=tmp_path)
+    assert move.applies(vnni, candidate) is None
+    made = move.apply(vnni, replace(candidate, model=candidate.model.requires_grad_(False)))
+    assert made.form is not None and (made.form.engine, made.form.precision) == ("torch", "int8")
+    x = asked(2)
+    apart = (made.answers(x) - candidate.answers(x)).abs().max() / candidate.answers(x).abs().max()
+    assert 0 < apart < 0.1
+    assert Pen(made, LENGTH, texts=2)(x).shape == (2, 6)
+
+
 @pytest.mark.slow
 def test_a_search_for_tokens_takes_what_writes_faster(sources: Path, own_cache: Path, tmp_path: Path) -> None:
     data = LanguageData(kind="language", path=sources / "json", files="**/*.py", vocabulary=300, length=32)

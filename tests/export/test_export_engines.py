@@ -74,8 +74,9 @@ def test_what_an_engine_loads_takes_tensors_and_arrays() -> None:
         ({"engine": "openvin"}, "unknown engine 'openvin'. Did you mean 'openvino'"),
         ({"engine": "onnx", "precision": "bf61"}, "unknown precision of the engine 'onnx' 'bf61'"),
         ({"engine": "openvino", "precision": "int8"}, "int8 needs ranges"),
+        ({"engine": "torch", "precision": "int8"}, "int8 is for language models"),
     ],
-    ids=["engine", "precision", "int8"],
+    ids=["engine", "precision", "int8", "int8 by torch"],
 )
 def test_what_cannot_be_written_is_named(tmp_path: Path, table: Bundle, wanted: dict[str, Any], says: str) -> None:
     with pytest.raises(JobError, match=says):

@@ -89,7 +89,9 @@ def export(
     ] = "onnx",
     folder: Annotated[Path | None, typer.Option(help="where to; the run's export folder when left out")] = None,
     engine: Annotated[str, typer.Option(help="of --to bundle, computes it: openvino, onnx, aoti, torch")] = "openvino",
-    precision: Annotated[str | None, typer.Option(help="of --to bundle: fp32, bf16")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="of --to bundle: fp32, bf16; int8 by torch of models that write")
+    ] = None,
     image: Annotated[str | None, typer.Option(help="of --to kserve: the server's image")] = None,
     storage_uri: Annotated[str | None, typer.Option(help="of --to kserve: where the bundle will lie")] = None,
     as_json: Json = False,

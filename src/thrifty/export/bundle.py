@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from thrifty.errors import BundleError, DataError, JobError, unknown_name
 from thrifty.export.check import INFO, TOKENIZER, is_name, read_info, sha256
-from thrifty.export.engines import ENGINES, Computed, compute_of
+from thrifty.export.engines import ENGINES, WEIGHTS, Computed, compute_of
 from thrifty.export.folder import recover, replacing
 from thrifty.export.forms import FORMS, check_raw
+from thrifty.export.writing import can_write_in_int8
 from thrifty.spec import BUNDLE_FORMAT, KINDS, BundleInfo, Dataset, ModelPlan, Spent
 
 if TYPE_CHECKING:
@@ -119,6 +120,11 @@ def check_device(device: str, info: BundleInfo) -> None:
     if info.engine != "torch":
         raise JobError(
             f"bundle '{info.name}' is computed by '{info.engine}', and a GPU computes bundles of torch alone",
+            mend="Take the bundle as the run wrote it, or leave the device out.",
+        )
+    if info.precision == "int8":
+        raise JobError(
+            f"bundle '{info.name}' is in int8, whose kernels of torch are those of processors",
             mend="Take the bundle as the run wrote it, or leave the device out.",
         )
     import torch
@@ -232,8 +238,14 @@ def rewrite_bundle(
     precision = precision or row.precisions[0]
     if precision not in row.precisions:
         raise unknown_name(f"precision of the engine '{engine}'", precision, row.precisions)
-    if form is None and precision == "int8":
+    if form is None and precision == "int8" and engine != "torch":
         raise JobError("int8 needs ranges, which are measured on data", mend="See: thrifty compress.")
+    if engine == "torch" and precision == "int8" and not can_write_in_int8(source.info):
+        raise JobError(
+            f"torch computes '{source.info.model.name}' in {' or '.join(row.precisions[:2])}: int8 is for language "
+            "models of ours that write, on processors that multiply it",
+            mend="See: thrifty compress, whose other engines have int8.",
+        )
     made = row.convert(torch_model(source, plain=True), source.info.data) if form is None else form
     same = {"format": BUNDLE_FORMAT, "engine": engine, "precision": precision, "created": _now()}
     info = source.info.model_copy(update={**same, "isa": tuple(isa or instruction_sets()), **changes})
@@ -245,7 +257,7 @@ def torch_model(bundle: Bundle, *, plain: bool = False) -> nn.Module:
     """Return the torch model of a bundle.
 
     Args:
-        plain: of a bundle in bf16 a copy in fp32, of the weights as they are rounded.
+        plain: of a bundle in bf16 or int8 a copy in fp32, of the weights as they are rounded.
 
     Raises:
         BundleError: it is computed by another engine, and holds none.
@@ -257,6 +269,10 @@ def torch_model(bundle: Bundle, *, plain: bool = False) -> nn.Module:
         )
     if plain and bundle.info.precision == "bf16":
         return copy.deepcopy(bundle.model).float()
+    if plain and bundle.info.precision == "int8":
+        from thrifty.export.weights import load
+
+        return load(bundle.info.model, bundle.folder / WEIGHTS, whole=True)
     return bundle.model
 
 
@@ -283,7 +299,7 @@ def _apart(bundle: Bundle, like: Bundle) -> float:
     from thrifty.export.parity import RELATIVE, RELATIVE_ROUNDED, apart_by
 
     apart = apart_by(compute_of(bundle.model), compute_of(like.model), bundle.info.data)
-    most = RELATIVE_ROUNDED if "bf16" in (bundle.info.precision, like.info.precision) else RELATIVE
+    most = RELATIVE_ROUNDED if {"bf16", "int8"} & {bundle.info.precision, like.info.precision} else RELATIVE
     if not apart <= most:  # NaN must fail too
         raise BundleError(
             f"'{bundle.info.name}' answers otherwise by '{bundle.info.engine}' in {bundle.info.precision} than by "

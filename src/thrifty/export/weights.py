@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,12 @@ from torch.overrides import TorchFunctionMode
 
 from thrifty.errors import BundleError, JobError
 from thrifty.models import build
+from thrifty.models.quantised import rounded
 from thrifty.spec import ModelPlan
 
 _AGAIN = "Write the bundle again from its run."
+# of a weight that is whole numbers of eight bits: what they are multiplied by, float32 by its first axis
+SCALE = ".scale"
 _FILLS = {Tensor.normal_, Tensor.uniform_, Tensor.fill_, Tensor.zero_}
 
 
@@ -31,8 +34,8 @@ def stored(model: nn.Module) -> dict[str, Tensor]:
     return kept
 
 
-def save(model: nn.Module, path: Path) -> None:
-    """Write a model's weights.
+def save(model: nn.Module, path: Path, *, whole: Collection[str] = ()) -> None:
+    """Write a model's weights; those that are named rounded to int8, each with its scales beside it.
 
     Raises:
         BundleError: a weight is not finite; such a model has nothing to serve.
@@ -43,11 +46,15 @@ def save(model: nn.Module, path: Path) -> None:
             raise BundleError(
                 f"the weights '{name}' hold NaN or infinity", mend="Train again with a lower learning rate."
             )
+    for name in whole:
+        tensors[name], tensors[name + SCALE] = rounded(tensors[name])
     save_file(tensors, path)
 
 
-def load(plan: ModelPlan, path: Path) -> nn.Module:
+def load(plan: ModelPlan, path: Path, *, whole: bool = False) -> nn.Module:
     """Build the model of a plan and fill it from a file; it comes in ``eval`` mode on the CPU, without gradients.
+
+    With ``whole``, weights of the file may be whole numbers with their scales beside them.
 
     The model is first built without memory and compared with the file by name, shape and type, so that a
     description of another model, or of a huge one, is refused cheaply.
@@ -57,11 +64,19 @@ def load(plan: ModelPlan, path: Path) -> nn.Module:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            _compare(plan, path, {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()})  # noqa: SIM118
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            scaled = {name for name in shapes if whole and name + SCALE in shapes}
+            for name in scaled:
+                _check_scale(path, name, shapes[name], shapes.pop(name + SCALE))
+            _compare(plan, path, shapes)
             model = build(plan)
             with torch.no_grad():
                 for name, tensor in stored(model).items():
-                    tensor.copy_(_finite(file.get_tensor(name), name, path))
+                    found = _finite(file.get_tensor(name), name, path)
+                    if name in scaled:
+                        scale = _finite(file.get_tensor(name + SCALE), name + SCALE, path)
+                        found = found.float() * scale.float().reshape(-1, *[1] * (found.dim() - 1))
+                    tensor.copy_(found)
     except SafetensorError as error:
         raise BundleError(f"'{path}' is no safetensors file: {error}", mend=_AGAIN) from None
     return model.eval().requires_grad_(False)
@@ -77,6 +92,11 @@ class _Unfilled(TorchFunctionMode):
         if getattr(func, "__module__", None) == "torch.nn.init" or func in _FILLS:
             return args[0] if args else kwargs["tensor"]
         return func(*args, **kwargs)
+
+
+def _check_scale(path: Path, name: str, shape: tuple[int, ...], scale: tuple[int, ...]) -> None:
+    if scale != shape[:1]:
+        raise BundleError(f"'{path}' holds '{name}' of shape {shape} with scales of shape {scale}", mend=_AGAIN)
 
 
 def _compare(plan: ModelPlan, path: Path, shapes: dict[str, tuple[int, ...]]) -> None:

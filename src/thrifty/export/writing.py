@@ -22,6 +22,11 @@ def can_write(info: BundleInfo) -> bool:
     return info.task == "language" and info.engine == "torch" and _plan(info.model, info.data.shape[0]) is not None
 
 
+def can_write_in_int8(info: BundleInfo) -> bool:
+    """Say whether torch's own writing has a form in int8 of a bundle's model."""
+    return info.task == "language" and info.model.family in FAMILIES
+
+
 def writing_model(model: nn.Module, plan: ModelPlan, length: int) -> nn.Module:
     """Return what writes for a model of which `can_write` is true: itself, or of one of transformers ours.
 
@@ -40,7 +45,7 @@ def writing_model(model: nn.Module, plan: ModelPlan, length: int) -> nn.Module:
     if own is plan:
         return model
     weights = next(model.parameters())
-    twin = build(own).to(weights.dtype)
+    twin = build(own).to(weights.device, weights.dtype)
     take_over(twin, own, cast("Logits", model).model)
     return twin.eval().requires_grad_(False)
 

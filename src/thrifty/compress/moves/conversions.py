@@ -9,6 +9,8 @@ from typing import Any
 from thrifty.compress.moves.forms import formed
 from thrifty.compress.moves.move import Candidate, Context, Move
 from thrifty.export.engines import ENGINES
+from thrifty.export.engines.isa import EIGHT_BITS
+from thrifty.export.writing import FAMILIES
 
 # seconds: the packages are loaded once; a layer is traced and converted; weights are copied and written
 LOADING_S, LAYER_S, BYTE_S = 4.0, 0.06, 1 / 100e6
@@ -61,7 +63,15 @@ def _applies(engine: str, precision: str, context: Context, candidate: Candidate
         return "this processor has no arithmetic in bf16"
     if engine == "torch" and context.run.task != "language":
         return "for language models, which torch writes text with; others are faster by an engine"
+    if engine == "torch" and precision == "int8":
+        return _lacks_int8(context, candidate)
     return missing(_PACKAGES[engine]) or (None if engine == "torch" else slows_writing(context))
+
+
+def _lacks_int8(context: Context, candidate: Candidate) -> str | None:
+    if candidate.plan.family not in FAMILIES:
+        return "torch has a form in int8 of GPT and Llama alone"
+    return None if set(EIGHT_BITS) & set(context.device.isa) else "this processor has no products of int8"
 
 
 def _apply(name: str, engine: str, precision: str, says: str, context: Context, candidate: Candidate) -> Candidate:
@@ -86,6 +96,7 @@ def _move(
 CONVERSIONS = (
     _move("bf16", "openvino", "bf16", "computed by OpenVINO in bf16, weights kept in 16 bits", bytes_saved=2.0),
     _move("torch_bf16", "torch", "bf16", "computed by torch in bf16, weights kept in 16 bits", bytes_saved=2.0),
+    _move("int8_writing", "torch", "int8", "computed by torch, weights and rows in int8", bytes_saved=4.0),
     _move("openvino", "openvino", "fp32", "computed by OpenVINO in fp32"),
     _move("onnx", "onnx", "fp32", "computed by ONNX Runtime in fp32"),
     _move("native", "aoti", "fp32", "compiled to native code by torch", compiling_s=40.0),

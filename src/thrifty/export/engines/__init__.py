@@ -29,14 +29,35 @@ def _keep(model: nn.Module, data: Dataset) -> nn.Module:
 def _save_torch(model: nn.Module, folder: Path, precision: str) -> None:
     from thrifty.export.weights import save
 
+    if precision == "int8":
+        from thrifty.models.quantised import whole_names
+
+        save(model, folder / WEIGHTS, whole=whole_names(model))
+        return
     save(_in_bf16(model) if precision == "bf16" else model, folder / WEIGHTS)
 
 
 def _load_torch(folder: Path, info: BundleInfo, threads: int | None) -> nn.Module:
     from thrifty.export.weights import load
 
+    if info.precision == "int8":
+        return _load_int8(folder, info)
     model = load(info.model, folder / WEIGHTS)
     return _in_bf16(model) if info.precision == "bf16" else model
+
+
+def _load_int8(folder: Path, info: BundleInfo) -> nn.Module:
+    from thrifty.errors import BundleError
+    from thrifty.export.weights import load
+    from thrifty.export.writing import can_write_in_int8
+    from thrifty.models.quantised import quantised
+
+    if not can_write_in_int8(info):
+        raise BundleError(
+            f"'{info.name}' is of the family '{info.model.family}', which torch has no form in int8 of",
+            mend="Write it again from its run, in fp32.",
+        )
+    return quantised(load(info.model, folder / WEIGHTS, whole=True))
 
 
 def _in_bf16(model: nn.Module) -> nn.Module:
@@ -106,7 +127,7 @@ ENGINES: dict[str, Engine] = {
     "torch": Engine(
         says="torch, as the model was trained",
         files={WEIGHTS: 1024 * _GIB},
-        precisions=("fp32", "bf16"),
+        precisions=("fp32", "bf16", "int8"),
         convert=_keep,
         save=_save_torch,
         load=_load_torch,

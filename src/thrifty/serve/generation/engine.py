@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from thrifty.errors import JobError
 from thrifty.models.chunked_loss import MULTIPLES
@@ -19,6 +19,7 @@ from thrifty.models.drawing import choose
 from thrifty.models.gpt import GPT
 from thrifty.models.llama import Llama
 from thrifty.models.paged import PAGE_TOKENS, Part, Step, kept_by
+from thrifty.models.quantised import QuantisedDecoder
 from thrifty.models.reordered import Reordered, reordered
 from thrifty.models.replayed import Replays
 from thrifty.serve.generation.order import Told
@@ -31,7 +32,8 @@ class Engine:
     """A model laid out for speed, its pages, and steps over them.
 
     Args:
-        model: a `GPT` or `Llama`, in ``eval`` mode; it stays as it is. Steps are computed where it lies.
+        model: a `GPT` or `Llama`, or one in int8, in ``eval`` mode; it stays as it is, and steps are computed where it
+            lies.
         cache_bytes: of keys and values, at most.
         texts: that are written at once, at most.
 
@@ -43,7 +45,7 @@ class Engine:
     """
 
     def __init__(self, model: object, *, cache_bytes: int, texts: int) -> None:
-        assert isinstance(model, GPT | Llama), f"{type(model).__name__} keeps no pages"
+        assert isinstance(model, GPT | Llama | QuantisedDecoder), f"{type(model).__name__} keeps no pages"
         a_text, kept = -(-model.length // PAGE_TOKENS), kept_by(model)
         pages = min(cache_bytes // kept.page_bytes, texts * a_text)
         if not pages:
@@ -61,9 +63,13 @@ class Engine:
             )
         on_gpu = kept.device.type == "cuda"
         with torch.inference_mode():
-            self._model, self._words = reordered(model), len(model.head_weight)
-            filled_up = -self._words % MULTIPLES.get(kept.device.type, 1)
-            self._head = Reordered(F.pad(model.head_weight, (0, 0, 0, filled_up)) if filled_up else model.head_weight)
+            self._model, self._words = reordered(model), model.vocabulary
+            if isinstance(model, QuantisedDecoder):
+                self._head: nn.Module = model.head
+            else:
+                filled_up = -self._words % MULTIPLES.get(kept.device.type, 1)
+                weight_VC = model.head_weight
+                self._head = Reordered(F.pad(weight_VC, (0, 0, 0, filled_up)) if filled_up else weight_VC)
             # what fills a step up that is replayed writes to a page of nobody's
             self._cache = kept.cache(pages + on_gpu)
             self._replayed = Replays(self._cache, self._compute) if on_gpu else None
