@@ -143,6 +143,33 @@ def test_a_model_that_is_worse_than_allowed_is_not_gone_on_with(run: Run) -> Non
     assert ("prune", "form") not in {each.moves for each in found.tried}
 
 
+@pytest.mark.parametrize(
+    ("drop", "wanted"),
+    [
+        (0.0001, {("form",): "chosen", ("prune",): "unproven"}),
+        (0.0045, {("form",): "chosen", ("prune",): "unproven", ("prune", "form"): "over"}),
+    ],
+    ids=["something is proven", "nothing is"],
+)
+def test_what_too_few_rows_tell_of_is_gone_on_with_while_nothing_is_proven_alone(
+    run: Run, drop: float, wanted: dict[tuple[str, ...], str]
+) -> None:
+    made = {"prune": (0.6, 0.0045), "form": (0.5, drop)}
+    found = run(made, [_move("prune", hope=20.0), _move("form", last=True, hope=1000.0)])
+    assert {each.moves: each.status for each in found.tried if each.moves} == wanted
+
+
+def test_a_milder_form_is_asked_for_where_too_few_rows_tell_of_one(run: Run) -> None:
+    def milder(context: Context, base: Candidate, made: Candidate) -> Candidate:
+        return replace(made, model=Taken(("mild",)), taken=("mild",))
+
+    made = {"form": (0.5, 0.0001), "prune": (0.1, 0.0045), "mild": (0.2, 0.0)}
+    moves = [_move("form", last=True, hope=1000.0), _move("prune", milder=milder)]
+    found = run(made, moves)
+    assert ("mild",) in {each.moves for each in found.tried}
+    assert found.chosen.candidate.taken[0] == "mild"
+
+
 def test_a_trial_that_cannot_pay_back_is_not_run(run: Run) -> None:
     made = {"cheap": (0.5, 0.0), "dear": (0.1, 0.0)}
     found = run(made, [_move("cheap", last=True), _move("dear", last=True, seconds=1000.0, hope=10.0)], requests=10_000)

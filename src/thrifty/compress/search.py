@@ -1,8 +1,8 @@
 """The search: trials of moves, the likeliest to pay first; each priced before it runs, judged and measured after.
 
-It knows nothing of what a move means. What is worse than allowed is not gone on with; a milder form of it is asked for,
-where that could pay back. It ends when nothing is left, when the budget is spent, or when no trial could pay back what
-it takes.
+It knows nothing of what a move means. What is worse than allowed is not gone on with, nor, once something cheaper is
+proven to be within, what too few rows tell of; a milder form of it is asked for, where that could pay back. It ends
+when nothing is left, when the budget is spent, or when no trial could pay back what it takes.
 """
 
 from __future__ import annotations
@@ -159,16 +159,26 @@ class _Search:
                 return f"no trial that is left could pay back within {self.asked.requests:,.0f} requests"
             self._try(max(paying, key=lambda each: each.saves_s / each.seconds))
 
+    def _may_be_chosen(self, judged: Judged) -> bool:
+        """Whether the guard's verdict leaves it a chance, or what is made of it."""
+        held = judged.verdict.held
+        return held == "within" or (
+            held == "unproven" and not any(each.verdict.held == "within" for each in self._cheaper())
+        )
+
+    def _cheaper(self) -> list[Judged]:
+        return [each for each in self.judged if each.share < 1 - NOISE and each.verdict.drop <= each.verdict.allowed]
+
     def choose(self) -> Judged:
         """The cheapest that is proven to be within; else that is not proven to be over; else the model as trained."""
-        cheaper = [each for each in self.judged if each.share < 1 - NOISE and each.verdict.drop <= each.verdict.allowed]
+        cheaper = self._cheaper()
         within = [each for each in cheaper if each.verdict.held == "within"]
         unproven = [each for each in cheaper if each.verdict.held == "unproven"]
         return min(within or unproven, key=lambda each: each.share, default=self.reference)
 
     def _trials(self) -> list[_Trial]:
         found = []
-        models = [each for each in self.judged if each.candidate.form is None and each.verdict.held != "over"]
+        models = [each for each in self.judged if each.candidate.form is None and self._may_be_chosen(each)]
         for judged in models:
             for move in self.moves.values():
                 taken = (*judged.candidate.taken, move.name)
@@ -228,7 +238,7 @@ class _Search:
             self._note(judged, trial, began)
             self.misses.append(self.tried[-1].took_s / trial.seconds * trial.pace)
             for _ in range(MOST_MILDER):
-                if move.milder is None or judged.verdict.held != "over" or self.asked.seconds_left() < trial.seconds:
+                if move.milder is None or self._may_be_chosen(judged) or self.asked.seconds_left() < trial.seconds:
                     break
                 # what changes less is no cheaper than what it is made of
                 if self._saves_s(judged.share) <= trial.seconds:
