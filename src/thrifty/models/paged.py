@@ -9,7 +9,7 @@ shared; on a GPU to rounding, for its library takes other kernels for other numb
 Shapes: T tokens of a step, B texts that write one token, N pages, M pages of the longest text, P tokens of a page, S of
 M pages, H heads, K heads of keys and values, G queries that share one of them, R pages and their heads, J heads of
 queries, keys and values together, D width of a head; U pages of several texts, V looks at pages: N, one at none, then U
-for each text that a page has beyond its first; X rows that looks choose from, I inputs of a look, O outputs.
+for each text that a page has beyond its first, W at most; X rows that looks choose from, I inputs of a look, O outputs.
 """
 
 from __future__ import annotations
@@ -246,7 +246,7 @@ class Step:
     def _take(self, cache: Cache, shape: Shape, numbers: Sequence[Tensor]) -> None:
         self._cache, self._writers, self._pages = cache, shape.texts, shape.pages
         tokens_T, positions_T, self._page_T, self._owner_N, self._place_N, self._table, self._shared_U, more = numbers
-        self._more = more.view(shape.rounds, 2, shape.shared).unbind(0)
+        self._owner_WU, self._place_WU = more.view(shape.rounds, 2, shape.shared).unbind(1)
         self.tokens_1T, self.positions_1T = tokens_T[None], positions_T[None]
         self._slot_T = positions_T % PAGE_TOKENS
         at_S = torch.arange(shape.longest * PAGE_TOKENS, device=cache.device)
@@ -278,37 +278,51 @@ class Step:
     def _written(self, q_BKGD: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """What the texts see that write one token each, [B, H D]."""
         texts, q_BKGD = len(q_BKGD), q_BKGD * (1 / math.sqrt(q_BKGD.shape[-1]))
-        scores_VKGP = self._look(q_BKGD, keys, [self._owner_N, *(owner_U for owner_U, _ in self._more)], turned=True)
+        scores_VKGP = self._look(q_BKGD, keys, self._owner_N, self._owner_WU, turned=True)
         # to the texts, whose pages share one softmax, and back to the pages
         scores_BMKGP = scores_VKGP.index_select(0, self._table).unflatten(0, (texts, -1))
         scores_BKGS = scores_BMKGP.permute(0, 2, 3, 1, 4).flatten(3).float()
         shares_BKGS = scores_BKGS.add_(self._hidden_B11S).softmax(-1).to(values.dtype)
         shares_XKGP = shares_BKGS.unflatten(3, (-1, PAGE_TOKENS)).permute(0, 3, 1, 2, 4).flatten(0, 1)
-        seen_VKGD = self._look(shares_XKGP, values, [self._place_N, *(place_U for _, place_U in self._more)])
+        seen_VKGD = self._look(shares_XKGP, values, self._place_N, self._place_WU)
         seen_BMKGD = seen_VKGD.index_select(0, self._table).unflatten(0, (texts, -1))
         return seen_BMKGD.sum(1, dtype=torch.float32).to(values.dtype).flatten(1)
 
-    def _look(self, rows_XKGI: Tensor, pages_NKPD: Tensor, chosen: Sequence[Tensor], *, turned: bool = False) -> Tensor:
-        """Multiply rows by pages, [V, K, G, O]: one by each page, then one more by those of several texts each time.
+    def _look(
+        self, rows_XKGI: Tensor, pages_NKPD: Tensor, one_N: Tensor, more_WU: Tensor, *, turned: bool = False
+    ) -> Tensor:
+        """Multiply rows by pages, [V, K, G, O]: one by each page, and more by those of several texts.
 
-        Each time it is the product that a page of one text has, whose bits do not depend on how many there are.
+        Each product has the bits that it has for a page of one text, however many look at the page: of several rows at
+        once oneDNN's in bf16 have them too; MKL's in fp32 have not, so that there it is one row after the other.
 
         Args:
             rows_XKGI: what is multiplied.
             pages_NKPD: of the cache, as they lie.
-            chosen: the row for each page, then for each page of several texts, time by time.
+            one_N: the row for each page.
+            more_WU: the further rows for each page of several texts.
             turned: multiply by what is transposed.
         """
         (_, shared, group, _), out = rows_XKGI.shape, pages_NKPD.shape[2 if turned else 3]
-        pages, times = self._pages, len(chosen) - 1
-        found_VKGO = rows_XKGI.new_zeros(pages + 1 + times * len(self._shared_U), shared, group, out)
-        begin, of_RPD = 0, pages_NKPD[:pages].flatten(0, 1)
-        for time, row in enumerate(chosen):
-            if time == 1:  # read from memory once, for all that look at them
-                begin, of_RPD = pages + 1, pages_NKPD.index_select(0, self._shared_U).flatten(0, 1)
-            rows_RGI, end = rows_XKGI.index_select(0, row).flatten(0, 1), begin + len(row)
-            torch.bmm(rows_RGI, of_RPD.mT if turned else of_RPD, out=found_VKGO[begin:end].flatten(0, 1))
-            begin = end
+        pages = self._pages
+        found_VKGO = rows_XKGI.new_zeros(pages + 1 + more_WU.numel(), shared, group, out)
+        of_RPD = pages_NKPD[:pages].flatten(0, 1)
+        rows_RGI = rows_XKGI.index_select(0, one_N).flatten(0, 1)
+        torch.bmm(rows_RGI, of_RPD.mT if turned else of_RPD, out=found_VKGO[:pages].flatten(0, 1))
+        if not more_WU.numel():
+            return found_VKGO
+        # read from memory once, for all that look at them
+        of_RPD = pages_NKPD.index_select(0, self._shared_U).flatten(0, 1)
+        of_RPD = of_RPD.mT if turned else of_RPD
+        more_WUKGO = found_VKGO[pages + 1 :].unflatten(0, more_WU.shape)
+        if rows_XKGI.dtype == torch.float32 and rows_XKGI.device.type == "cpu":
+            for row_U, found_UKGO in zip(more_WU, more_WUKGO, strict=True):
+                torch.bmm(rows_XKGI.index_select(0, row_U).flatten(0, 1), of_RPD, out=found_UKGO.flatten(0, 1))
+            return found_VKGO
+        rows_WUKGI = rows_XKGI.index_select(0, more_WU.flatten()).unflatten(0, more_WU.shape)
+        rows_UKWGI = rows_WUKGI.permute(1, 2, 0, 3, 4)
+        product_RXO = torch.bmm(rows_UKWGI.flatten(0, 1).flatten(1, 2), of_RPD)
+        more_WUKGO.copy_(product_RXO.view(*rows_UKWGI.shape[:-1], out).permute(2, 0, 1, 3, 4))
         return found_VKGO
 
 
