@@ -29,7 +29,7 @@ test: $(READY)
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest $(SIDE_BY_SIDE) --durations=40 --durations-min=4
 
 quick: $(READY)
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow and not browser and not gpu" -x
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow and not browser and not gpu" -x --hypothesis-profile quick
 
 check: $(READY)
 	$(BIN)/ruff format --check .

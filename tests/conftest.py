@@ -32,6 +32,9 @@ QUIET = (
 )  # fmt: skip
 SOURCES = ("json", "email", "html", "http", "urllib", "xml")
 
+# the quick ring looks at fewer examples of each property; all of them are looked at in the whole run
+settings.register_profile("quick", max_examples=20, deadline=None)
+
 if WORKER:
     # how long one example takes is up to the neighbours too
     settings.register_profile("side by side", settings.get_profile(settings.get_current_profile_name()), deadline=None)

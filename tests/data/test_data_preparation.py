@@ -78,6 +78,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries keep memory otherwise")
+@pytest.mark.slow
 def test_memory_of_a_photograph_is_used_for_the_next(tmp_path: Path) -> None:
     draw, count = np.random.default_rng(0), 80
     for number in range(count):
