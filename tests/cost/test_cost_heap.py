@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from thrifty import optim
-from thrifty.cost import HeapPeak, heap, heap_peak, trace_step
+from thrifty.cost import HeapPeak, allocating, heap, heap_peak, hearsay, trace_step
 from thrifty.cost.touched import mallinfo
 from thrifty.errors import JobError
 from thrifty.hardware.pages import Keeping, keeping
@@ -160,6 +161,35 @@ def test_holes_that_earlier_work_left_count_for_what_will_fill_them() -> None:
     del blocks
     assert dry(shapes=large).step > 0.8 * first
     assert len(pins) == 400
+
+
+@pytest.mark.slow
+def test_one_copy_asks_fake_tensors_for_all_and_those_to_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    needed, asked = allocating._needed, tmp_path / "asked"
+    asked.touch()
+
+    def noting(*arguments: Any) -> allocating.Answer:
+        with asked.open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        return needed(*arguments)
+
+    def askers() -> list[str]:
+        lines = asked.read_text().splitlines()
+        asked.write_text("")
+        return lines
+
+    monkeypatch.setattr(allocating, "_needed", noting)
+    monkeypatch.setattr(hearsay, "PATIENCE_SECONDS", 60.0)
+    with contextlib.closing(hearsay.Hearsay()) as told:
+        apart, first = dry(), dry(told=told)
+        said = askers()
+        assert len(said) > 40 and len(set(said)) == 2, "one of each three"
+        again = dry(told=told)
+        assert askers() == []
+        more = dry(told=told, others=[{"x": ((32, 256), "float32")}])
+        assert len(set(askers())) == 1
+    assert max(apart.step, first.step, again.step) < 1.2 * min(apart.step, first.step, again.step)
+    assert more.step >= again.step
 
 
 @pytest.mark.slow

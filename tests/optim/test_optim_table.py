@@ -12,7 +12,8 @@ from references import RULES, Net, State, Valley, plan, steps, valley
 from torch import Tensor, nn
 
 from thrifty.cost import trace_step
-from thrifty.cost.heap import _Allocating, _dry_step
+from thrifty.cost.allocating import Allocating
+from thrifty.cost.heap import _dry_step
 from thrifty.cost.touched import mallinfo
 from thrifty.errors import JobError
 from thrifty.models.gpt import GPT
@@ -201,7 +202,7 @@ def test_its_step_can_be_traced(name: str, device: Any) -> None:
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_its_step_runs_dry(name: str) -> None:
     shapes = {"x": ((4, 1024), "float32")}
-    with _Allocating() as heap:
+    with Allocating() as heap:
         heap.building = True
         model = nn.Sequential(nn.Linear(1024, 1024), nn.Linear(1024, 1024), nn.Linear(1024, 8))
         heap.building = False

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from thrifty.planner.remembered import remembering
+
+
+@pytest.fixture(scope="module", autouse=True)
+def like_plans() -> Iterator[None]:
+    """The plans of a module are of a few models, each of whose steps is traced once."""
+    with remembering():
+        yield
 
 
 @pytest.fixture

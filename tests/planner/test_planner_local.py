@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from thrifty.cost import HeapPeak
 from thrifty.errors import BudgetError, JobError
 from thrifty.ledger import Ledger
 from thrifty.models.recompute import repeated_blocks
-from thrifty.planner import declared_dataset, plan
+from thrifty.planner import declared_dataset, plan, remembered
 from thrifty.planner.explore import explore
 from thrifty.planner.here import propose_here
 from thrifty.planner.learning import decide
@@ -245,6 +246,8 @@ def test_a_model_that_does_not_bear_it_is_planned_without(
     monkeypatch: pytest.MonkeyPatch, patience: Callable[[float], None]
 ) -> None:
     patience(1e9)
+    # what was traced of the model in whose place this one is
+    monkeypatch.setattr(remembered, "_MEMORY", ContextVar("none", default=None))
     monkeypatch.setattr(
         "thrifty.planner.local.models.build",
         lambda *_: nn.Sequential(nn.Embedding(300, 16), Fickle(), Fickle(), nn.Linear(16, 300)),

@@ -5,9 +5,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import os
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -20,6 +17,7 @@ from rich.console import Console
 sys.path.insert(0, str(Path(__file__).parent))
 from made_curves import LAW
 
+import forked
 from made_devices import device
 from thrifty import api, hardware
 from thrifty.errors import BudgetError, DataError, JobError
@@ -206,29 +204,15 @@ def test_a_family_counts_its_sizes(tmp_path: Path, sources: Path) -> None:
 @pytest.mark.slow
 def test_the_whole_way_and_again_after_a_kill(tmp_path: Path, sources: Path) -> None:
     write(tmp_path, sources)
-    command = [
-        sys.executable,
-        "-m",
-        "thrifty",
-        "scale",
-        "tiny.yaml",
-        "--budget",
-        "1e13flop",
-        "--fit",
-        "110s",
-        "--json",
-    ]
-    first = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    command = ["-m", "thrifty", "scale", "tiny.yaml", "--budget", "1e13flop", "--fit", "110s", "--json"]
     small = tmp_path / "runs" / "tiny-scale" / "small"
-    until = time.monotonic() + 240
-    while len(list(small.glob("*/result.json"))) < 3:
-        assert first.poll() is None and time.monotonic() < until, first.stderr and first.stderr.read().decode()
-        time.sleep(0.2)
-    os.kill(first.pid, signal.SIGKILL)
-    first.wait()
-    assert first.stderr is not None
-    first.stderr.close()
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    with forked.start(command, tmp_path) as first:
+        until = time.monotonic() + 240
+        while len(list(small.glob("*/result.json"))) < 3:
+            assert first.poll() is None and time.monotonic() < until
+            time.sleep(0.2)
+        first.kill()
+    done = forked.run(command, tmp_path)
     assert done.returncode == 0, done.stderr
     scaled = json.loads(done.stdout)
     assert [run["fresh"] for run in scaled["runs"][:3]] == [False] * 3

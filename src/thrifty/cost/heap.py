@@ -9,6 +9,7 @@ resident of a process that keeps what it was given, as training does on a CPU (`
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import os
@@ -17,21 +18,18 @@ import re
 import select
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.optim import Optimizer
-from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from thrifty.cost.scratch import kept_bytes, scratch_bytes, workspace_bytes
-from thrifty.cost.touched import Touched, accounts
+from thrifty.cost.allocating import Allocating
+from thrifty.cost.hearsay import Hearsay
+from thrifty.cost.touched import accounts
 from thrifty.errors import JobError
 from thrifty.hardware.pages import Keeping, keep_pages
 from thrifty.models.precision import autocasting, with_precision
@@ -43,9 +41,6 @@ Shapes = dict[str, tuple[tuple[int, ...], str]]
 DRY_RUN_SECONDS = 60.0
 # from heaps that start unlike; the largest counts, for a long run meets many
 RUNS = 3
-SMALL_BYTES = 4096
-# what the compiler of oneDNN's kernels asks for at once (Xbyak, CodeArray's default)
-_CODE_BYTES, _PAGE_BYTES = 256 << 10, 4 << 10
 
 
 @dataclass(frozen=True)
@@ -75,6 +70,7 @@ def heap_peak(
     steps: int = 3,
     others: Sequence[Shapes] = (),
     release: bool = False,
+    told: Hearsay | None = None,
 ) -> HeapPeak | None:
     """Take a few steps without computing; return how far the heap grew, None where glibc's is not what torch uses.
 
@@ -88,6 +84,7 @@ def heap_peak(
         others: batches of other sizes that steps take between those of ``batch``, the largest: each leaves its holes,
             and the kernels that are compiled for its shapes.
         release: as for `thrifty.cost.trace_step`.
+        told: what earlier dry runs found out of the same operators; is told what this one finds out.
 
     Raises:
         JobError: the model looks at values, or asks for more than this machine has addresses for; it says which.
@@ -95,10 +92,10 @@ def heap_peak(
     if not accounts() or not hasattr(os, "fork"):
         return None
 
-    def dry_run(start: int) -> HeapPeak:
+    def dry_run(start: int, told: Hearsay) -> HeapPeak:
         keep_pages(keeping)
         small = _small_blocks(start)  # noqa: F841
-        with _Allocating() as heap:
+        with Allocating(maps=keeping != "all") as heap, contextlib.ExitStack() as ending:
             heap.building = True
             model = with_precision(build().train(), precision, accumulating=accumulation > 1)
             heap.building = False
@@ -108,6 +105,10 @@ def heap_peak(
             released = Release(stepper, heap.step) if release else None
             taken = [*others, *[batch] * steps]
             random.Random(start).shuffle(taken)
+            # most of a dry run is asking fake tensors: one copy does it for all
+            heap.known |= told.wait() if start else told.told_before()
+            if start == 0:
+                ending.callback(told.tell, heap.known, RUNS - 1)
             for each in taken:
                 _dry_step(heap, model, loss, each, stepper, precision, min(accumulation, 2), memory_format, released)
             heap.look()
@@ -118,12 +119,14 @@ def heap_peak(
                     loss(model, _tensors(evaluation_batch, memory_format))
         return HeapPeak(step=step, evaluation=heap.peak_bytes)
 
-    runs = _in_copies([functools.partial(dry_run, start) for start in range(RUNS)])
+    with contextlib.ExitStack() as stack:
+        told = told or stack.enter_context(contextlib.closing(Hearsay()))
+        runs = _in_copies([functools.partial(dry_run, start, told) for start in range(RUNS)])
     return HeapPeak(step=max(run.step for run in runs), evaluation=max(run.evaluation for run in runs))
 
 
 def _dry_step(
-    heap: _Allocating,
+    heap: Allocating,
     model: nn.Module,
     loss: Loss,
     batch: Shapes,
@@ -231,170 +234,3 @@ def _heard(child: int, reading: int) -> str:
 def _tensors(shapes: Shapes, memory_format: torch.memory_format) -> dict[str, Tensor]:
     made = {key: torch.empty(shape, dtype=getattr(torch, dtype)) for key, (shape, dtype) in shapes.items()}
     return {key: t.contiguous(memory_format=memory_format) if t.dim() == 4 else t for key, t in made.items()}
-
-
-class _Allocating(TorchDispatchMode):
-    """Operators allocate their results and do nothing else; views are taken, writes in place are left out."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._fake = FakeTensorMode(allow_non_fake_inputs=True)
-        self._known: dict[Any, Any] = {}
-        self._kept: dict[Any, list[Tensor]] = {}
-        self.peak_bytes = 0
-        self.building = False
-        self.stepping = False
-        self._pages = Touched()
-
-    @contextmanager
-    def step(self, _: object = None) -> Iterator[None]:
-        """The optimizer works."""
-        self.stepping = True
-        yield
-        self.stepping = False
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        out = self._run(func, args, kwargs)
-        if not _only_views(func) and not func._schema.is_mutable:
-            self._lie(*pytree.tree_leaves(out))
-        return out
-
-    def look(self) -> None:
-        """Count what is resident beside the blocks of tensors."""
-        self._pages.look()
-        self._lie()
-
-    def _lie(self, *made: Any) -> None:
-        for each in made:
-            if isinstance(each, Tensor):
-                self._pages.lie(each)
-        self.peak_bytes = max(self.peak_bytes, self._pages.grown_bytes)
-
-    def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
-        if func.namespace in {"prim", "profiler"} or _only_views(func) or _only_allocates(func):
-            return func(*args, **kwargs)
-        if self.building and _is_small(args, kwargs):
-            # constructors look at values: rates of dropout from a linspace, sizes from a product
-            return func(*args, **kwargs)
-        if self.stepping and _of_single_numbers(args, kwargs):
-            # optimizers look at the count of their steps
-            return func(*args, **kwargs)
-        if func._schema.is_mutable:
-            return _written(func, args, kwargs)
-        specs, scratch = self._results(func, args, kwargs)
-        made = pytree.tree_map_only(_Spec, lambda spec: spec.make(), specs)
-        self._keep(func, args)
-        if scratch:
-            self._lie(*(torch.empty(size, dtype=torch.uint8) for size in scratch))
-        return made
-
-    def _keep(self, func: Any, args: Any) -> None:
-        """Keep what a library keeps of the first call with these shapes."""
-        tensors = [leaf for leaf in pytree.tree_leaves(args) if isinstance(leaf, Tensor)]
-        name = func.overloadpacket.__name__
-        size = kept_bytes(name, tensors[-1].dtype) if tensors else 0
-        key = (name, *(_Spec.of(tensor) for tensor in tensors))
-        if size and key not in self._kept:
-            self._kept[key] = [torch.empty(part, dtype=torch.uint8) for part in _parts(size)]
-            self._lie(*self._kept[key])
-
-    def _results(self, func: Any, args: Any, kwargs: Any) -> tuple[Any, tuple[int, ...]]:
-        """Sizes of an operator's results and of its scratch, asked once of fake tensors for each set of arguments."""
-        leaves, tree = pytree.tree_flatten((args, kwargs))
-        key: Any = (func, tree, tuple(_Spec.of(leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves))
-        try:
-            if key in self._known:
-                return self._known[key]
-        except TypeError:
-            key = None
-        with _unwatched(), self._fake:
-            fakes = [_Spec.of(leaf).make() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-            fake_args, fake_kwargs = pytree.tree_unflatten(fakes, tree)
-            found = func(*fake_args, **fake_kwargs)
-            answer = _needed(func.overloadpacket.__name__, fake_args, found)
-        if key is not None:
-            self._known[key] = answer
-        return answer
-
-
-@dataclass(frozen=True)
-class _Spec:
-    """What allocates a tensor like another."""
-
-    shape: tuple[int, ...]
-    stride: tuple[int, ...]
-    dtype: torch.dtype
-
-    @classmethod
-    def of(cls, tensor: Tensor) -> _Spec:
-        return cls(tuple(tensor.shape), tensor.stride(), tensor.dtype)
-
-    def make(self) -> Tensor:
-        return torch.empty_strided(self.shape, self.stride, dtype=self.dtype)
-
-
-def _parts(size: int) -> list[int]:
-    """Blocks that so many bytes of kernels lie in: their code in large ones, what describes it in small ones around."""
-    codes, rest = divmod(size, _CODE_BYTES)
-    around = [_PAGE_BYTES] * (rest // _PAGE_BYTES // 2)
-    return [*around, *[_CODE_BYTES] * codes, *around]
-
-
-def _needed(name: str, args: Any, results: Any) -> tuple[Any, tuple[int, ...]]:
-    """What allocates an operator's results, and the sizes of what it allocates beside them."""
-    specs = pytree.tree_map_only(Tensor, _Spec.of, results)
-    if name == "mkldnn_rnn_layer":
-        # fake tensors say that the workspace is empty
-        specs = (*specs[:-1], _Spec((workspace_bytes(results[0]),), (1,), torch.uint8))
-    first = next((leaf for leaf in pytree.tree_leaves(results) if isinstance(leaf, Tensor)), None)
-    return specs, scratch_bytes(name, args, first.numel() * first.element_size() if first is not None else 0)
-
-
-def _is_small(args: Any, kwargs: Any) -> bool:
-    """Whether an operator reads, and by its whole-number arguments makes, less than a page or so."""
-    leaves = pytree.tree_leaves((args, kwargs))
-    read = sum(leaf.untyped_storage().nbytes() for leaf in leaves if isinstance(leaf, Tensor))
-    makes = max((leaf for leaf in leaves if isinstance(leaf, int)), default=0)
-    return read <= SMALL_BYTES and makes <= SMALL_BYTES
-
-
-def _of_single_numbers(args: Any, kwargs: Any) -> bool:
-    """Whether an operator takes tensors, each of one number, and by its whole-number arguments makes no more."""
-    leaves = pytree.tree_leaves((args, kwargs))
-    sizes = [leaf.numel() for leaf in leaves if isinstance(leaf, Tensor)]
-    return sizes != [] and max(sizes) == 1 and max((leaf for leaf in leaves if isinstance(leaf, int)), default=0) <= 1
-
-
-@functools.cache
-def _only_views(func: Any) -> bool:
-    return func.is_view or func.overloadpacket.__name__ in {"detach", "alias", "lift_fresh", "_unsafe_view"}
-
-
-@functools.cache
-def _only_allocates(func: Any) -> bool:
-    return func.overloadpacket.__name__.startswith(("empty", "new_empty"))
-
-
-def _written(func: Any, args: Any, kwargs: Any) -> Any:
-    """What an operator that writes in place returns: the arguments it writes into."""
-    schema = func._schema
-    given = {argument.name: value for argument, value in zip(schema.arguments, args, strict=False)} | kwargs
-    aliases = {
-        _alias(argument): given.get(argument.name)
-        for argument in schema.arguments
-        if argument.alias_info is not None and argument.alias_info.is_write
-    }
-    found = [aliases.get(_alias(result)) for result in schema.returns]
-    return found[0] if len(found) == 1 else tuple(found) if found else None
-
-
-def _alias(place: Any) -> str:
-    """Letter of an argument or result in a schema such as ``add_(Tensor(a!) self) -> Tensor(a!)``."""
-    return next(iter(place.alias_info.before_set), "") if place.alias_info is not None else ""
-
-
-@contextmanager
-def _unwatched() -> Iterator[None]:
-    with torch.utils._python_dispatch._disable_current_modes():
-        yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -126,6 +127,7 @@ def has_formula(func: Any) -> bool:
     return func.overloadpacket in _FORMULAS
 
 
+@functools.cache
 def unpriceable(func: Any) -> str:
     """Why an operator cannot be priced from its shapes, or an empty string."""
     name = str(func.overloadpacket.__name__)
@@ -148,6 +150,7 @@ def flops_of(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any)
     return int(formula(*args, **kwargs, out_val=out)) if formula else 0
 
 
+@functools.cache
 def kind_of(func: Any) -> str:
     """Name the kind of an operator.
 

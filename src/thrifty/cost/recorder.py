@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 import weakref
 from collections import Counter
@@ -401,6 +402,7 @@ def _errors_named(path: ModulePath) -> Iterator[None]:
         raise path.error(str(func or type(error).__name__), said[:300] or "fake tensors cannot run it") from error
 
 
+@functools.cache
 def _is_composite(func: Any) -> bool:
     """Whether an operator is defined through others alone; without gradients such a one may arrive whole."""
     keys, has = torch._C.DispatchKey, torch._C._dispatch_has_kernel_for_dispatch_key

@@ -57,20 +57,23 @@ class Touched:
 
     Args:
         huge: the kernel gives huge pages unasked; looked up when left out.
+        maps: blocks may be mapped for themselves; where none are, glibc need not be asked, which walks its whole heap.
     """
 
-    def __init__(self, huge: bool | None = None) -> None:
+    def __init__(self, huge: bool | None = None, *, maps: bool = True) -> None:
         trim()
         self._base, end = _heap()
         self._held = _resident(self._base, end)
         self._before = self._count = int(self._held.sum())
+        self._maps = maps
         self._mapped_before = _mapped_bytes()
         self._huge = _huge_pages() if huge is None else huge
 
     @property
     def grown_bytes(self) -> int:
         """What is resident beyond what was at the beginning."""
-        return (self._count - self._before) * mmap.PAGESIZE + _mapped_bytes() - self._mapped_before
+        mapped = _mapped_bytes() - self._mapped_before if self._maps else 0
+        return (self._count - self._before) * mmap.PAGESIZE + mapped
 
     def lie(self, tensor: Tensor) -> None:
         """Count the block of a tensor as written to."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -56,12 +57,18 @@ def note_of(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> str:
     ('exponent=3', '')
     """
     said = []
-    for index, argument in enumerate(func._schema.arguments):
-        if argument.name in _TELLING:
-            value = kwargs.get(argument.name, args[index] if index < len(args) else argument.default_value)
-            if isinstance(value, bool | int | float | str) and value not in (False, "none"):
-                said.append(f"{argument.name}={value}")
+    for index, name, otherwise in _telling(func):
+        value = kwargs.get(name, args[index] if index < len(args) else otherwise)
+        if isinstance(value, bool | int | float | str) and value not in (False, "none"):
+            said.append(f"{name}={value}")
     return " ".join(said)
+
+
+@functools.cache
+def _telling(func: Any) -> tuple[tuple[int, str, Any], ...]:
+    """Place, name and default of those arguments: a schema is slow to read."""
+    arguments = enumerate(func._schema.arguments)
+    return tuple((index, each.name, each.default_value) for index, each in arguments if each.name in _TELLING)
 
 
 def dtype_of(inputs: Sequence[Tensor], results: Sequence[Tensor]) -> str:
@@ -87,14 +94,19 @@ def touched_bytes(tensor: Tensor) -> int:
 
 def written_in_place(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Tensor]:
     """The arguments that an operator writes into."""
-    if not func._schema.is_mutable:
-        return []
     written: list[Tensor] = []
-    for index, argument in enumerate(func._schema.arguments):
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            value = kwargs.get(argument.name) if argument.name in kwargs else args[index] if index < len(args) else None
-            written += tensors_in(value)
+    for index, name in _places_written(func):
+        written += tensors_in(kwargs.get(name) if name in kwargs else args[index] if index < len(args) else None)
     return written
+
+
+@functools.cache
+def _places_written(func: Any) -> tuple[tuple[int, str], ...]:
+    """Place and name of the arguments that an operator writes into."""
+    arguments = enumerate(func._schema.arguments) if func._schema.is_mutable else ()
+    return tuple(
+        (index, each.name) for index, each in arguments if each.alias_info is not None and each.alias_info.is_write
+    )
 
 
 def traffic(name: str, inputs: list[Tensor], written: list[Tensor], fresh: Iterable[Tensor]) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from thrifty.models.inputs import MEMORY_FORMATS
 from thrifty.models.losses import LOSSES
 from thrifty.planner.learning import Learning
 from thrifty.planner.lengths import PackedShape, largest_shape, shorter_shapes
+from thrifty.planner.remembered import hearsay
 from thrifty.planner.search import Settings
 from thrifty.planner.steps import batch_of, built, stepper_of
 from thrifty.spec import Dataset
@@ -75,12 +76,14 @@ def dry_run(
         keeping=keeping("cpu", settings["checkpointing"]),
         release=release,
     )
-    heap, shorter = dry(), shorter_shapes(dataset, settings, batch=learning.size)
-    if heap is not None and shorter:
-        tried = shorter[:: -(-len(shorter) // LENGTHS_TRIED)]
-        others = dry(others=[batch_of(dataset, micro, length) for length in tried])
-        assert others is not None
-        heap = _grown(heap, others, len(shorter) / len(tried))
+    shorter = shorter_shapes(dataset, settings, batch=learning.size)
+    with hearsay(learning) as told:
+        heap = dry(told=told)
+        if heap is not None and shorter:
+            tried = shorter[:: -(-len(shorter) // LENGTHS_TRIED)]
+            others = dry(told=told, others=[batch_of(dataset, micro, length) for length in tried])
+            assert others is not None
+            heap = _grown(heap, others, len(shorter) / len(tried))
     runtime = runtime_bytes(cores)
     if learning.adapt.kind != "none" and runtime.get("imports"):
         runtime = {**runtime, "imports": runtime["imports"] + PEFT_BYTES}

@@ -21,6 +21,7 @@ from thrifty.optim.gather import Closure
 from thrifty.optim.rows import foresee_rows
 from thrifty.planner.learning import Learning, read_rows
 from thrifty.planner.lengths import PackedShape
+from thrifty.planner.remembered import remembered
 from thrifty.spec import BF16_HELD, Dataset, KindName, LoopPrecision
 from thrifty.spec.layout import Rows
 
@@ -144,15 +145,24 @@ def trace_of(
         JobError: as `thrifty.cost.trace_step` and `thrifty.models.recompute.recomputing`.
     """
     loss = LOSSES[learning.task]
-    return trace_step(
-        lambda: built(learning, checkpointing),
-        whole_cross_entropy if whole_logits and loss is cross_entropy else loss,
-        batch_of(dataset, samples, length),
-        precision=precision,
-        memory_format=memory_format,
-        optimizer=Elsewhere if offload else stepper_of(learning, dataset, precision),
-        clip=math.isfinite(learning.optim.clip),
-        device=device,
-        accumulating=accumulating,
-        release=release,
-    )
+    loss = whole_cross_entropy if whole_logits and loss is cross_entropy else loss
+    batch, clips = batch_of(dataset, samples, length), math.isfinite(learning.optim.clip)
+    # rows that a step reads are those of the dataset's lengths
+    rows = read_rows(dataset, learning.size) if learning.rows == "used" else 0
+
+    def trace() -> Trace:
+        return trace_step(
+            lambda: built(learning, checkpointing),
+            loss,
+            batch,
+            precision=precision,
+            memory_format=memory_format,
+            optimizer=Elsewhere if offload else stepper_of(learning, dataset, precision),
+            clip=clips,
+            device=device,
+            accumulating=accumulating,
+            release=release,
+        )
+
+    how = (precision, memory_format, checkpointing, device, accumulating, release, offload, clips)
+    return remembered(learning, (loss, tuple(batch.items()), rows, dataset.vocabulary, *how), trace)

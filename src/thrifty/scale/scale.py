@@ -20,6 +20,7 @@ from thrifty.ledger import Meter, add_spent
 from thrifty.names import check_names
 from thrifty.planner import Seen
 from thrifty.planner.learning import Learning, decide
+from thrifty.planner.remembered import remembering
 from thrifty.planner.rules import Reasons
 from thrifty.planner.widths import STEPS
 from thrifty.report.scale_page import write_scaled
@@ -88,7 +89,8 @@ def scale(
     check_names(job)
     cluster = find_cluster(on) if on else None
     folder = runs / f"{job.name}-scale"
-    with hold(folder, "search"):
+    # sizes are few, and runs of each are planned again and again
+    with hold(folder, "search"), remembering():
         device = hardware.here(kind=job.plan.device)
         desk = _Desk(job, folder, emit, Meter(device))
         with desk.stage("prepare") as says:
