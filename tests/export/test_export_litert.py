@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from made_bundles import pixels, write_image_bundle, write_table_bundle
+from made_bundles import pixels, write_image_bundle, write_language_bundle, write_table_bundle
 from needs import needs_litert_torch, needs_tensorflow
 
 from thrifty.errors import MissingExtraError
@@ -20,6 +21,7 @@ from thrifty.export.parity import RELATIVE
 from thrifty.export.targets import TARGETS
 from thrifty.export.targets import litert as exporting
 from thrifty.export.targets.served import Source
+from thrifty.models.generate import generate
 
 # What a user's program does, with nothing of this package: a number of rows that the export did not try.
 _USE = """
@@ -44,6 +46,29 @@ def test_images_go_in_as_bytes_in_any_number(tmp_path: Path) -> None:
     paths = [tmp_path / "there/model.tflite", tmp_path / "x.npy", tmp_path / "y.npy"]
     subprocess.run([python_with_tensorflow(), "-c", _USE, *paths], check=True)
     assert np.allclose(np.load(tmp_path / "y.npy"), bundle.form.probabilities(images), atol=1e-5)
+
+
+@needs_tensorflow
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("family", "shape"), [("gpt", (1, 1, 2, 0, 16)), ("llama", (1, 1, 2, 0, 8))], ids=["gpt", "llama"]
+)
+def test_a_decoder_keeps_keys_and_values(family: str, shape: tuple[int, ...], tmp_path: Path) -> None:
+    write_language_bundle(tmp_path / "bundle", family=family)
+    source = Source(load_bundle(tmp_path / "bundle"))
+    model: Any = source.bundle.model
+    report = TARGETS["litert"](source, tmp_path / "there")
+    assert report["decoder"]["file"] == "decoder.tflite", report["decoder"]
+    assert report["decoder"]["max_difference"] <= RELATIVE
+    answer = exporting._answering(tmp_path / "there/decoder.tflite")
+    keys = values = np.zeros(shape, np.float32)
+    new, text = [5, 7, 11], []
+    for _ in range(6):
+        found = answer({"tokens": np.array([new]), "keys": keys, "values": values})
+        keys, values = found["keys_read"], found["values_read"]
+        new = [int(found["logits"][0, -1].argmax())]
+        text += new
+    assert text == generate(model, [5, 7, 11], max_tokens=6, temperature=0)
 
 
 @needs_litert_torch

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+from torch.export import ExportedProgram
 
 from thrifty.errors import BundleError, MissingExtraError
 from thrifty.export.arrays import pack, unpack
@@ -18,6 +20,7 @@ from thrifty.export.interpreted import read_lite, signature_of
 from thrifty.export.other_python import ELSEWHERE, python_with_tensorflow, tensorflow
 from thrifty.export.parity import Outputs
 from thrifty.export.program import quiet
+from thrifty.export.targets.decoder import INPUTS, OUTPUTS, Step
 from thrifty.export.targets.savedmodel import write_saved_model
 from thrifty.export.targets.served import Source
 from thrifty.export.targets.target import Route, Target
@@ -27,15 +30,30 @@ FILE = "model.tflite"
 
 def _write_open(source: Source, path: Path) -> dict[str, Any]:
     """One signature for all sizes, of a SavedModel."""
+    return _convert(source.program, path, inputs=(source.input,), outputs=source.outputs)
+
+
+def _convert(program: ExportedProgram, path: Path, *, inputs: Sequence[str], outputs: Sequence[str]) -> dict[str, Any]:
+    """Write a traced program as a SavedModel, and that as a LiteRT file, its sizes open."""
     try:
         process = tensorflow()
     except MissingExtraError as error:
         raise BundleError(error.what) from error
     with tempfile.TemporaryDirectory(prefix="thrifty-saved-model-") as scratch:
-        names = {"inputs": (source.input,), "outputs": source.outputs}
-        write_saved_model(source.program, Path(scratch), **names, lite=True)
+        write_saved_model(program, Path(scratch), inputs=inputs, outputs=outputs, lite=True)
         made = process.ask("lite", folder=scratch, path=str(path))
     return {"sizes": "open", "signature": "serving_default", "tensorflow": made["tensorflow"]}
+
+
+def _write_decoder(program: ExportedProgram, path: Path) -> Step:
+    _convert(program, path, inputs=INPUTS, outputs=OUTPUTS)
+    answer = _answering(path)
+
+    def step(*read: NDArray[Any]) -> list[NDArray[Any]]:
+        found = answer(dict(zip(INPUTS, read, strict=True)))
+        return [found[name] for name in OUTPUTS]
+
+    return step
 
 
 def _write_fixed(source: Source, path: Path) -> dict[str, Any]:
@@ -62,13 +80,18 @@ def _write_fixed(source: Source, path: Path) -> dict[str, Any]:
 
 def read(path: Path, source: Source) -> Callable[[Tensor], Outputs]:
     """Read the file by LiteRT's interpreter: this Python's, or that of the one with TensorFlow."""
+    answer = _answering(path)
+    return lambda x: answer({source.input: x.numpy()})
+
+
+def _answering(path: Path) -> Callable[[Mapping[str, NDArray[Any]]], Outputs]:
     if importlib.util.find_spec("ai_edge_litert") is not None:
         with quiet():
-            computed = read_lite(path)
-        return lambda x: computed({source.input: x.numpy()})
+            return read_lite(path)
 
-    def answer(x: Tensor) -> Outputs:
-        found = tensorflow().ask("answer_lite", path=str(path), inputs={source.input: pack(x.numpy())})["outputs"]
+    def answer(inputs: Mapping[str, NDArray[Any]]) -> Outputs:
+        packed = {name: pack(each) for name, each in inputs.items()}
+        found = tensorflow().ask("answer_lite", path=str(path), inputs=packed)["outputs"]
         return {name: unpack(each) for name, each in found.items()}
 
     return answer
@@ -93,4 +116,6 @@ TARGET = Target(
     ),
     read=read,
     require=_require,
+    decoder=_write_decoder,
+    decoder_file="decoder.tflite",
 )
