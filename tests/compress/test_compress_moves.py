@@ -347,6 +347,16 @@ def test_a_student_between_two_sizes_or_none() -> None:
     assert larger_student(context, teacher.model_copy(update={"name": "hf:somebody/model"}), student) is None
 
 
+def test_int8_of_native_code_is_for_linear_layers() -> None:
+    for family, reason in (("resnet", "most of this model is convolutions"), ("bert", None)):
+        context, candidate = looking(family)
+        said = MOVES["int8_torch"].applies(context, candidate)
+        assert said is None or (reason or "the package 'torchao' is not installed") in said
+        assert reason is None or said is not None
+        context = replace(context, device=context.device.model_copy(update={"isa": ("asimddp",)}))
+        assert "x86" in (MOVES["int8_torch"].applies(context, candidate) or "")
+
+
 def test_moves_do_not_repeat_and_nothing_is_cut_after_folding(real: Context) -> None:
     before = trained("resnet8", real)
     folded = MOVES["fold_norms"].apply(real, before)
