@@ -28,7 +28,7 @@ def by_hand(linear: nn.Linear, x: torch.Tensor) -> torch.Tensor:
     """The same in whole numbers that no float rounds."""
     whole_OC, scale_O = rounded(linear.weight)
     scale_R1 = x.abs().amax(-1, keepdim=True) / LARGEST
-    sums_RO = (x / scale_R1 + 0.5).floor().long() @ whole_OC.long().T
+    sums_RO = (x / scale_R1).round().long() @ whole_OC.long().T
     return (sums_RO.double() * scale_O.double() * scale_R1.double() + linear.bias.double()).float()
 
 

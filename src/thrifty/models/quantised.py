@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -58,26 +59,26 @@ class Quantised(nn.Module):
         # what the zero of rows adds to each output
         self._offset = -_ZERO * self._whole.sum(1, dtype=torch.int64).double().mul(self._scale.double()).float()
         self._zeros = torch.zeros(outputs, dtype=torch.int32)
-        self._laid: Tensor | None = None
+        self._has_kernel, self._laid = has_kernel(), cast("Tensor | None", None)
 
     def forward(self, x: Tensor) -> Tensor:
         rows_RC = x.reshape(-1, x.shape[-1]).float()
         scale_R1 = rows_RC.abs().amax(-1, keepdim=True).clamp_min_(_LEAST).div_(LARGEST)
-        # what is cut off after a half is rounded
-        whole_RC = (rows_RC / scale_R1).add_(_ZERO + 0.5).to(torch.uint8)
+        whole_RC = (rows_RC / scale_R1).round_().to(torch.int8)
         product_RO = self._product(whole_RC)
         scaled = product_RO.mul_(scale_R1) if self._bias is None else torch.addcmul(self._bias, product_RO, scale_R1)
         return scaled.to(self._dtype).view(*x.shape[:-1], -1)
 
     def _product(self, whole_RC: Tensor) -> Tensor:
-        """Rows of whole numbers times the weights, float32 [R, O]."""
-        if not has_kernel():
-            signed_RC = whole_RC.to(torch.int16).sub_(_ZERO).to(torch.int8)
-            return torch._int_mm(signed_RC, self._whole.T).float().mul_(self._scale)
+        """Rows of whole numbers, which are changed, times the weights, float32 [R, O]."""
+        if not self._has_kernel:
+            return torch._int_mm(whole_RC, self._whole.T).float().mul_(self._scale)
         if self._laid is None:
             self._laid = torch.ops.onednn.qlinear_prepack(self._whole, [_ROWS, self._whole.shape[1]])
+        # by 128, for which a turned sign bit does; torch has no quick way from floats to uint8
+        raised_RC = whole_RC.view(torch.uint8).bitwise_xor_(_ZERO)
         found_RO: Tensor = torch.ops.onednn.qlinear_pointwise(
-            whole_RC, 1.0, 0, self._laid, self._scale, self._zeros, self._offset, 1.0, 0, torch.float32, "none", [], ""
+            raised_RC, 1.0, 0, self._laid, self._scale, self._zeros, self._offset, 1.0, 0, torch.float32, "none", [], ""
         )
         return found_RO
 
