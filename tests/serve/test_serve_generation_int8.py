@@ -75,6 +75,7 @@ def told(writer: Writer, prompts: Sequence[list[int]]) -> list[list[Told]]:
     return found
 
 
+@pytest.mark.slow
 def test_a_text_is_to_the_bit_what_it_is_alone(whole: Bundle) -> None:
     assert isinstance(whole.form, Prompts)
     limits = Limits()
