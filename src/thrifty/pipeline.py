@@ -16,7 +16,7 @@ from thrifty import hardware, models
 from thrifty.data import Store, content_key, prepare
 from thrifty.errors import JobError, SignalledError, StorageError, ThriftyError
 from thrifty.files import hold, write_atomic
-from thrifty.hardware.pages import give_back, keep_pages, keeping
+from thrifty.hardware.pages import give_back, keep_pages, keeping, settled
 from thrifty.hardware.runtime import runtime_bytes
 from thrifty.ledger import TRAIN, Entry, Ledger, Meter, Stage, add_spent, resident_bytes
 from thrifty.names import check_names
@@ -181,26 +181,27 @@ class _Run:
                 writers(event, shown)
 
         self.emit = emit
-        try:
-            with self.meter.stage(peak_above=self.bare_bytes) as self.whole:
-                result = self._stages()
-        except ThriftyError as error:
-            status: Literal["stopped", "failed"] = "stopped" if isinstance(error, SignalledError) else "failed"
-            self.ledger.finish(self.run_id, status=status, metrics={}, reason=str(error))
-            kept.flush()
-            emit(self._ended(status, str(error), {}))
-            if status == "failed":
-                self._show_broken(shown)
-            raise
-        else:
-            kept.flush()
-            self.folder.keep("result", result)
-            emit(self._ended("done", result.reason, result.test))
-        finally:
-            kept.flush()
-            if writers is not None:
-                writers.close(shown)
-            give_back()  # the caller's process may live on
+        with settled():
+            try:
+                with self.meter.stage(peak_above=self.bare_bytes) as self.whole:
+                    result = self._stages()
+            except ThriftyError as error:
+                status: Literal["stopped", "failed"] = "stopped" if isinstance(error, SignalledError) else "failed"
+                self.ledger.finish(self.run_id, status=status, metrics={}, reason=str(error))
+                kept.flush()
+                emit(self._ended(status, str(error), {}))
+                if status == "failed":
+                    self._show_broken(shown)
+                raise
+            else:
+                kept.flush()
+                self.folder.keep("result", result)
+                emit(self._ended("done", result.reason, result.test))
+            finally:
+                kept.flush()
+                if writers is not None:
+                    writers.close(shown)
+                give_back()  # the caller's process may live on
         shutil.rmtree(self.folder.checkpoints, ignore_errors=True)
         (self.folder.folder / "control.json").unlink(missing_ok=True)
         return self._close_bill(result, fresh=True)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import json
 import platform
 import subprocess
 import sys
+import weakref
 
 import pytest
 
-from thrifty.hardware.pages import LARGE_BYTES, give_back, keep_pages, keeping
+from thrifty.hardware.pages import LARGE_BYTES, give_back, keep_pages, keeping, settled
 from thrifty.ledger import resident_bytes
 
 MIB = 1 << 20
@@ -85,3 +87,26 @@ def test_what_is_freed_is_given_back() -> None:
     give_back()
     assert resident_bytes() < held - 100 * 2**20
     assert pin
+
+
+def test_what_was_there_is_left_out_of_garbage_and_what_came_since_is_not() -> None:
+    class Knot:
+        def __init__(self) -> None:
+            self.itself = self
+
+    left_out = gc.get_freeze_count()
+    gc.unfreeze()
+    try:
+        with settled():
+            frozen = gc.get_freeze_count()
+            assert frozen > 1000
+            with settled():
+                assert gc.get_freeze_count() >= frozen, "the inner one changes nothing"
+            assert gc.get_freeze_count() >= frozen
+            gone = weakref.ref(Knot())
+            gc.collect()
+            assert gone() is None
+        assert gc.get_freeze_count() == 0
+    finally:
+        if left_out:
+            gc.freeze()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import sys
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from thrifty.spec import Checkpointing, DeviceKind
@@ -24,6 +26,23 @@ def give_back() -> None:
     """Give what is freed of the heap back to the kernel, where the C library can (glibc); cycles are freed first."""
     gc.collect()
     trim()
+
+
+@contextlib.contextmanager
+def settled() -> Iterator[None]:
+    """Leave what lies in memory now out of each look for garbage within: with torch imported one takes 0.2 s.
+
+    Nothing changes where whoever runs this has left out something himself.
+    """
+    if gc.get_freeze_count():
+        yield
+        return
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def trim() -> None:

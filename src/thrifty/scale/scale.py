@@ -16,6 +16,7 @@ from thrifty.data import prepare
 from thrifty.errors import JobError
 from thrifty.files import hold, write_atomic
 from thrifty.hardware import find_cluster
+from thrifty.hardware.pages import settled
 from thrifty.ledger import Meter, add_spent
 from thrifty.names import check_names
 from thrifty.planner import Seen
@@ -90,8 +91,9 @@ def scale(
     cluster = find_cluster(on) if on else None
     folder = runs / f"{job.name}-scale"
     # sizes are few, and runs of each are planned again and again
-    with hold(folder, "search"), remembering():
+    with hold(folder, "search"), remembering(), contextlib.ExitStack() as stack:
         device = hardware.here(kind=job.plan.device)
+        stack.enter_context(settled())
         desk = _Desk(job, folder, emit, Meter(device))
         with desk.stage("prepare") as says:
             store = prepare(raw_data(job), seed=job.train.seed, cache=cache_folder(), emit=emit)
