@@ -21,7 +21,7 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "export"))
-from made_bundles import language_dataset, text_dataset
+from made_bundles import image_dataset, language_dataset, text_dataset
 
 import thrifty.export.engines.signal_stack as signal_stack
 from made_devices import device
@@ -155,6 +155,33 @@ def test_onnx_runtime_keeps_the_worst_layers_too(
     fewer = move.milder(third, text, over)
     assert fewer is not None and fewer.form is not None
     assert len(onnx_errors(plain, fewer.form.made, inputs)) < len(left)
+
+
+def test_onnx_runtime_keeps_layers_of_convolutions_too(tmp_path: Path) -> None:
+    data = image_dataset(side=16)
+    model = _candidate("resnet8", data)
+    draw = np.random.default_rng(0)
+    rows = tuple({"x": draw.normal(size=(8, 3, 16, 16)).astype(np.float32)} for _ in range(2))
+    context = replace(_context(data, "classify", tmp_path / "a"), calibration=rows)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    move = MOVES["int8_onnx"]
+    assert move.milder is not None
+    over = move.apply(context, model)
+    assert over.form is not None
+    x = torch.from_numpy(rows[0]["x"])
+    with torch.inference_mode():
+        wanted = model.model(x)
+    assert 0 < float((over.answers(x) - wanted).abs().max() / wanted.abs().max()) < 0.3
+    assert size_of(over) < 0.5 * size_of(model)
+    inputs, plain = [each["x"] for each in rows], context.kept[id(model.model), "onnx before int8"]
+    errors = onnx_errors(plain, over.form.made, inputs)
+    convolutions = {node.name for node in plain.graph.node if node.op_type == "Conv"}
+    assert len(convolutions) >= 7 and convolutions <= set(errors)
+    assert all(0 < error < 0.2 for error in errors.values())
+    made = move.milder(replace(context, scratch=tmp_path / "b"), model, over)
+    assert made is not None and made.form is not None
+    assert next(iter(errors)) not in onnx_errors(plain, made.form.made, inputs)
 
 
 def test_dynamic_ranges_get_a_scale_for_each_output_once(

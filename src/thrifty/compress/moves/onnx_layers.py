@@ -1,7 +1,7 @@
 """Which layers of a graph that ONNX Runtime quantised err most, each by itself: given what the plain graph has there.
 
-A layer is a product that has a twin of its name in the plain graph and gets something that was quantised. In such a
-graph a tensor is rounded by QuantizeLinear and given back by DequantizeLinear, and keeps its name before the two.
+A layer is a product that has a twin of its name in the plain graph and whose weight was rounded. In such a graph a
+tensor is rounded by QuantizeLinear and given back by DequantizeLinear, and keeps its name before the two.
 """
 
 from __future__ import annotations
@@ -70,9 +70,9 @@ class _Cut:
         self.fed: list[str] = []
 
     def rounds(self, node: Any) -> bool:
-        """Say whether something that a node is given was rounded."""
+        """Say whether a node's weight was rounded; its input may be, for the sake of another one that reads it."""
         makers = [self._makers.get(name) for name in node.input]
-        return any(maker is not None and maker.op_type == _BACK for maker in makers)
+        return any(each is not None and each.op_type == _BACK and each.input[0] in self._constants for each in makers)
 
     def take(self, node: Any) -> None:
         """Take a layer."""
