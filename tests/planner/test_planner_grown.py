@@ -24,6 +24,14 @@ IMAGES = Dataset(
 )  # fmt: skip
 
 
+@pytest.mark.parametrize(("side", "offered"), [(8, False), (16, True)], ids=["8", "16"])
+def test_images_that_would_begin_too_small_for_three_stages_are_not_offered(side: int, offered: bool) -> None:
+    job = parse_job({"name": "a", "data": {"kind": "image", "path": "x"}, "model": "resnet8"})
+    images = IMAGES.model_copy(update={"shape": (1, side, side), "mean": (0.5,), "std": (0.5,)})
+    learning = decide(job, images, Reasons([]))
+    assert (growth_offered(job, learning.model, images, learning.optim) is not None) == offered
+
+
 # each traces a real model
 @pytest.mark.slow
 @pytest.mark.parametrize(("asked", "offered"), [(None, True), (0.5, False)], ids=["unasked", "asked"])

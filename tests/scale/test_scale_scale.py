@@ -24,8 +24,9 @@ from thrifty.errors import BudgetError, DataError, JobError
 from thrifty.report.cell import scale_cell
 from thrifty.report.scale_tables import scale_view
 from thrifty.scale import Family, Ran, scale
+from thrifty.scale.price import longer
 from thrifty.scale.small import Runner
-from thrifty.spec import Job, Spent, load_job
+from thrifty.spec import Budget, Job, Pins, Spent, load_job, parse_job
 from thrifty.spec.events import Emit, Event, StageDone
 from thrifty.spec.scaling import Scaled, parse_purse
 
@@ -38,6 +39,11 @@ JOB: dict[str, Any] = {
     # one way to price, and no thread that waits for another
     "plan": {"precision": "fp32", "micro_batch": 2, "threads": 1},
 }
+
+
+def test_a_limit_of_memory_holds_while_sizes_are_priced() -> None:
+    job = parse_job({**JOB, "budget": {"memory": "4GiB", "time": "1h"}})
+    assert longer(job, "gpt-nano", 2, Pins()).budget == Budget.model_validate({"memory": "4GiB"})
 
 
 def write(folder: Path, sources: Path, **more: Any) -> Path:

@@ -27,6 +27,7 @@ def ground(digits: Path) -> Ground:
             "model": "mlp-small",
             "train": {"epochs": 9, "batch": 32},
             "plan": pins,
+            "budget": {"memory": "4GiB", "time": "1h"},
         }
     )
     store = prepare(raw_data(job), seed=0, cache=cache_folder(), emit=silent)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from thrifty import models
 from thrifty.data.images.growth import Growth
+from thrifty.data.images.survey import SMALLEST_SIDE
 from thrifty.errors import JobError
 from thrifty.planner.rules import Reasons
 from thrifty.spec import Dataset, Job, ModelPlan, OptimPlan
@@ -113,7 +114,8 @@ def growth_offered(job: Job, model: ModelPlan, dataset: Dataset, optim: OptimPla
         return None
     growth = Growth(dataset.shape[1], USUAL_BEGIN, optim.total_steps)
     first = growth.at(0)
-    if first == growth.side:
+    # of fewer pixels a network that halves its maps twice ends in maps of one, of which a lone image has no statistics
+    if first == growth.side or first < SMALLEST_SIDE:
         return None
     try:
         models.resolve(job.model, dataset.model_copy(update={"shape": (dataset.shape[0], first, first)}))

@@ -10,7 +10,7 @@ from thrifty.errors import BudgetError, JobError
 from thrifty.planner import Seen
 from thrifty.planner.quoted import Quoted, quote_here, quote_on
 from thrifty.scale.layout import Amounts
-from thrifty.spec import Budget, Cluster, Dataset, Device, Job, Pins
+from thrifty.spec import Cluster, Dataset, Device, Job, Pins
 from thrifty.spec.scaling import Quantity, Size
 
 # of a run that is priced for what a sample takes: enough that its one validation is little
@@ -103,8 +103,8 @@ def longer(job: Job, model: str, batch: int, pins: Pins) -> Job:
     train = job.train.model_copy(
         update={"epochs": None, "steps": STEPS_PRICED, "batch": batch, "evaluations": 1, "patience": 0}
     )
-    memory = Budget(memory=job.budget.memory)
-    return job.model_copy(update={"model": model, "train": train, "plan": pins, "target": None, "budget": memory})
+    budget = job.budget.of_memory
+    return job.model_copy(update={"model": model, "train": train, "plan": pins, "target": None, "budget": budget})
 
 
 def sample_on(job: Job, dataset: Dataset, cluster: Cluster, batch: int) -> Callable[[Size], Amounts | None]:

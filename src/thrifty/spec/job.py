@@ -96,6 +96,15 @@ class Budget(Plain):
     energy: Energy | None = None
     money: Money | None = None
 
+    @property
+    def of_memory(self) -> Budget:
+        """The limit of memory, and no other.
+
+        >>> Budget.model_validate({"memory": "4GiB", "time": "1h"}).of_memory.model_dump(exclude_none=True)
+        {'memory': '4294967296B'}
+        """
+        return Budget().model_copy(update={"memory": self.memory})
+
 
 class Pins(Plain):
     """What you decide in the plan's place: how to compute; what follows ``threads`` speaks of several devices.

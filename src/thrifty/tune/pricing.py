@@ -21,7 +21,7 @@ from thrifty.planner import Probe
 from thrifty.planner.learning import decide
 from thrifty.planner.rules import Reasons
 from thrifty.planner.steps import rows_of
-from thrifty.spec import Budget, Device, Job, Pins, Plan, Spent
+from thrifty.spec import Device, Job, Pins, Plan, Spent
 from thrifty.spec.tuning import Settings
 from thrifty.tune.ladder import Ladder
 from thrifty.tune.record import Price, Record
@@ -64,7 +64,7 @@ class Pricer:
         targeted: bool = False,
         plans: Mapping[str, Plan] | None = None,
     ) -> None:
-        budget = Budget(memory=job.budget.memory)
+        budget = job.budget.of_memory
         # the ladder says who ends early
         train = job.train.model_copy(update={"patience": None})
         self._job = job.model_copy(update={"budget": budget, "train": train})
