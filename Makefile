@@ -20,7 +20,9 @@ export THRIFTY_TENSORFLOW_PYTHON ?= $(if $(wildcard $(TENSORFLOW_READY)),$(CURDI
 # what they start that wait must not keep cores from the others.
 SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test quick check format bench bench-plan bench-gpu peers bench-train bench-train-gpu bench-data bench-deploy bench-tune servers genai tensorflow docs clean
+.PHONY: install demo test quick check format bench bench-plan bench-gpu peers bench-train bench-train-gpu bench-data bench-deploy bench-tune servers genai tensorflow docs clean
+
+install: $(READY)
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py

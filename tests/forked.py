@@ -7,6 +7,7 @@ and hashes are seeded alike: where a test holds either, it starts an interpreter
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import gc
 import json
@@ -35,7 +36,7 @@ class Copy:
         (out, out_end), (errors, errors_end), (self._status, status_end) = (os.pipe() for _ in range(3))
         asked = {"arguments": list(arguments), "cwd": str(cwd or Path.cwd()), "environment": dict(os.environ)}
         ends = [out_end, errors_end, status_end]
-        socket.send_fds(_server(), [json.dumps(asked).encode()], ends)
+        socket.send_fds(copier(), [json.dumps(asked).encode()], ends)
         for end in ends:
             os.close(end)
         self.args = arguments
@@ -118,7 +119,7 @@ def run(arguments: Sequence[str], cwd: Path | None = None, timeout: float = 240)
 
 
 @functools.cache
-def _server() -> socket.socket:
+def copier() -> socket.socket:
     """The process that copies itself; it ends when this one does."""
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with there:
@@ -164,7 +165,9 @@ def serve(server: socket.socket) -> list[str]:
 def _end(watched: int, child: int, status: int) -> None:
     """Tell how a copy ended."""
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    os.write(status, code.to_bytes(4, "little", signed=True))
+    # who asked may have been killed meanwhile
+    with contextlib.suppress(BrokenPipeError):
+        os.write(status, code.to_bytes(4, "little", signed=True))
     os.close(status)
     os.close(watched)
 

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import urllib.request
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,33 @@ def test_both_languages_give_the_same_commands_job_and_verbs() -> None:
     assert jobs[0] == jobs[1]
     verbs = [re.findall(r"^\| `(\w+)", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE) for page in PAGES]
     assert verbs[0] == verbs[1]
+
+
+def prose(page: str) -> str:
+    return re.sub(r"```.*?```", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+# what both languages say alike: how deep headings are, blocks, pictures, places, numbers, names of files and commands
+ALIKE = {
+    "headings": r"^(#+) ",
+    "pictures": r"!\[[^\]]*\]\(([^)]+)\)",
+    "figures": r"\d+(?:[.,]\d+)*",
+    "names": r"`([^`]+)`",
+}
+
+
+@pytest.mark.parametrize("what", ALIKE)
+def test_both_languages_agree(what: str) -> None:
+    english, chinese = (Counter(re.findall(ALIKE[what], prose(page), re.MULTILINE)) for page in PAGES)
+    assert english and english == chinese
+
+
+def test_both_languages_have_the_same_blocks_and_links() -> None:
+    fences = [re.findall(r"^```(.*)$", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE) for page in PAGES]
+    assert fences[0] == fences[1]
+    links = [Counter(re.findall(r"\]\(([^)]+)\)", prose(page))) for page in PAGES]
+    # each leads to the other
+    assert links[0] - links[1] == Counter({PAGES[1]: 1}) and links[1] - links[0] == Counter({PAGES[0]: 1})
 
 
 def test_every_make_target_exists() -> None:
