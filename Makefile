@@ -103,7 +103,7 @@ clean:
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[onnx,openvino,grpc,otel,ray,ui,postgres,examples,hf,peft,docs,dev]' --constraint constraints.txt
+	$(BIN)/python -m pip install --quiet --editable '.[onnx,openvino,grpc,otel,ray,ui,postgres,tensorboard,mlflow,wandb,examples,hf,peft,docs,dev]' --constraint constraints.txt
 	@touch $(READY)
 
 $(PEERS_READY): benchmarks/peers/constraints.txt
