@@ -236,6 +236,15 @@ def test_a_milder_form_that_could_not_pay_back_is_not_asked_for(run: Run, reques
     assert (("kept",) in names) == asked
 
 
+def test_where_there_is_no_milder_form_the_search_goes_on(run: Run) -> None:
+    made = {"int8": (0.3, 0.05), "form": (0.5, 0.0)}
+    moves = [_move("int8", last=True, hope=20.0, milder=lambda context, base, over: None), _move("form", last=True)]
+    found = run(made, moves)
+    assert [(each.moves, each.status) for each in found.tried] == [
+        ((), "reference"), (("int8",), "over"), (("form",), "chosen")
+    ]  # fmt: skip
+
+
 def test_of_a_move_and_its_milder_form_one_is_chosen(run: Run) -> None:
     made = {"int8": (0.3, 0.05)}
 

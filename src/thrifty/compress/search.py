@@ -7,10 +7,11 @@ when nothing is left, when the budget is spent, or when no trial could pay back 
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from torch import Tensor
@@ -131,6 +132,8 @@ class _Search:
     gains: dict[str, float] = field(default_factory=dict)
     # what trials took over what was predicted of them
     misses: list[float] = field(default_factory=list)
+    # numbers of scratch folders; a move that then makes nothing has had one, too
+    folders: Iterator[int] = field(default_factory=itertools.count)
 
     reference: Judged = field(init=False)
 
@@ -260,7 +263,7 @@ class _Search:
             )
 
     def _own_context(self) -> Context:
-        scratch = self.context.scratch / f"{len(self.tried):03}"
+        scratch = self.context.scratch / f"{next(self.folders):03}"
         scratch.mkdir(parents=True)
         return replace(self.context, seconds=self.asked.seconds_left(), scratch=scratch)
 
