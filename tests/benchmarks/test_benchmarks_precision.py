@@ -10,6 +10,7 @@ from thrifty.planner.proven import PROOFS, proof_of
 NOISE = [0.80, 0.82, 0.81, 0.79, 0.83]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("lost", "proven"), [(0.0, True), (0.005, True), (-0.1, True), (0.04, False), (0.5, False)])
 @pytest.mark.parametrize("higher_is_better", [True, False])
 def test_what_is_lost_is_held_against_the_noise_of_seeds(lost: float, proven: bool, higher_is_better: bool) -> None:

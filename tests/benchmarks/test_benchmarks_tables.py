@@ -77,6 +77,7 @@ def test_halves_depend_on_the_configuration_alone(tmp_path: Path) -> None:
     assert read(tmp_path).fitted == read(tmp_path, step_time_s="3.0").fitted
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published tables are not beside the project")
 def test_the_published_tables() -> None:
     tables = read_tables()

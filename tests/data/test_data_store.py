@@ -161,6 +161,7 @@ def test_a_kill_at_any_instant_leaves_no_half_store(tmp_path: Path, cache: Path)
     assert run(data, cache)[0].dataset.counts["train"] == 800
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up(tmp_path: Path, cache: Path) -> None:
     folder = write_images(tmp_path / "pets", {"cat": 30, "dog": 30})
     # a limit on the size of one file is met the same way as the end of a disk

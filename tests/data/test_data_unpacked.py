@@ -140,6 +140,7 @@ def test_a_small_one_may_not_fill_the_disk(name: str, tmp_path: Path, monkeypatc
     assert left(tmp_path / "cache") == []
 
 
+@pytest.mark.slow
 def test_a_kill_leaves_no_half_of_one(tmp_path: Path) -> None:
     fill_zip(tmp_path / "a.zip", FILES)
     program = (

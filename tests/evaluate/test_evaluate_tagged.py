@@ -29,6 +29,7 @@ def theirs() -> Any:
     return sklearn.metrics
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.integers(2, 5))
 def test_f1_is_scikit_learns(theirs: Any, seed: int, samples: int, labels: int) -> None:

@@ -89,6 +89,7 @@ def test_what_is_freed_is_given_back() -> None:
     assert pin
 
 
+@pytest.mark.slow
 def test_what_was_there_is_left_out_of_garbage_and_what_came_since_is_not() -> None:
     class Knot:
         def __init__(self) -> None:

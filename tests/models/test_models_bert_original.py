@@ -64,6 +64,7 @@ def padded(rows: tuple[list[int], ...]) -> torch.Tensor:
     return torch.tensor([[*row, *[0] * (LENGTH - len(row))] for row in rows])
 
 
+@pytest.mark.slow
 def test_segments_of_a_pair_are_those_of_transformers(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     model = paired()

@@ -36,6 +36,7 @@ def here(model: str = "gpt-nano@2x32x2", **train: Any) -> Local:
     return Local(job, decide(job, dataset, Reasons([])), dataset, device())
 
 
+@pytest.mark.slow
 def test_a_step_is_traced_once_for_plans_that_differ_in_what_no_trace_tells() -> None:
     apart = here().trace(WAY)
     with remembering():
@@ -58,6 +59,7 @@ OTHERS: dict[str, Callable[[], Trace]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", OTHERS)
 def test_a_step_that_differs_is_traced_for_itself(what: str) -> None:
     with remembering():
@@ -75,6 +77,7 @@ def net(vocabulary, length):
 """
 
 
+@pytest.mark.slow
 def test_models_of_others_are_traced_anew(tmp_path: Path) -> None:
     (tmp_path / "nets.py").write_text(NET)
     with remembering():

@@ -20,6 +20,7 @@ def theirs() -> Any:
     return sklearn.metrics
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 6))
 def test_rows_are_scikit_learns(theirs: Any, seed: int, labels: int) -> None:

@@ -70,6 +70,7 @@ def test_what_has_ended_stays(tmp_path: Path) -> None:
     assert mine.reclaim() == []
 
 
+@pytest.mark.slow
 def test_the_trial_of_a_worker_that_was_killed_waits_again(tmp_path: Path) -> None:
     url = tmp_path / "study.sqlite"
     mine = study(url)
