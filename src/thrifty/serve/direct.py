@@ -183,6 +183,6 @@ class Direct:
         if self._slow is not None:
             self._slow.cancel()
         self._app.desk.held.release(self._size)
-        self._size, self._parts = 0, []
+        self._size, self._parts, self._question = 0, [], None
         seconds = time.perf_counter() - self._begun
         self._app.gate.log(self._request_id, "POST", self._path, status, seconds, self._client)
