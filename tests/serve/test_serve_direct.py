@@ -245,3 +245,13 @@ def test_pixels_behind_a_short_head_are_taken_as_they_lie(url: str, pets: Bundle
     told = next(each for each in found["outputs"] if each["name"] == "probabilities")
     wanted = [each["probabilities"] for each in pets.form.answers(list(rows))]
     np.testing.assert_allclose(np.reshape(told["data"], told["shape"]), wanted, atol=1e-5)
+
+
+def test_a_body_that_no_thread_is_left_to_parse_is_answered_and_its_model_let_go(pets: Bundle) -> None:
+    app = App([pets], serve.Limits())
+    with serving(app) as url:
+        app._parsers.shutdown()
+        large = json.dumps({"instances": [pixels(seed).tolist() for seed in range(8)]}).encode()
+        assert httpx.post(f"{url}{PREDICT}", content=large).status_code == 500
+        assert httpx.post(f"{url}{PREDICT}", content=body_of(0)).status_code == 200
+        assert [model._held for model in app.models] == [0] and app.held.now == 0

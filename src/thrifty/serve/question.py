@@ -102,14 +102,14 @@ class Question:
 
     def ask(self, body: bytes) -> None:
         """Parse the body, here where that takes no time, and have the rows computed."""
-        if self._asked.light(len(body)):
-            try:
+        try:
+            if self._asked.light(len(body)):
                 self._submit(self._parsed(body))
-            except Exception as error:
-                self.fail(error)
-            return
-        parse: Callable[[bytes], Ask] = partial(self._inside, self._parsed)
-        self._desk.parsers.submit(parse, body).add_done_callback(partial(self._soon, self._take))
+            else:
+                parse: Callable[[bytes], Ask] = partial(self._inside, self._parsed)
+                self._desk.parsers.submit(parse, body).add_done_callback(partial(self._soon, self._take))
+        except Exception as error:
+            self.fail(error)
 
     def leave(self) -> None:
         """Its client left: nobody wants the answer any more."""

@@ -60,7 +60,6 @@ class Server(uvicorn.Server):
                 return
             await asyncio.sleep(_WARM_POLL_SECONDS)
         # what is there by now stays; each time that it is looked through for garbage, requests wait for 40 ms
-        gc.collect()
         gc.freeze()
         self._ready()
 
